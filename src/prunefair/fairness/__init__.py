@@ -1,0 +1,1 @@
+"""Part II: α-fair contextual bandits, with proofs that run."""

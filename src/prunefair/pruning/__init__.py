@@ -1,0 +1,1 @@
+"""Part I: structured pruning of feed-forward layers by a learned policy."""
