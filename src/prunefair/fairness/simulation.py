@@ -85,7 +85,7 @@ class Trajectory:
 
 
 def checkpoints(n_rounds: int, n_points: int = 200) -> np.ndarray:
-    """About `n_points` rounds, evenly spread over 1, ..., `n_rounds`, the last included."""
+    """About `n_points` rounds spread evenly over 1, ..., `n_rounds`, the last included."""
     return np.unique(np.linspace(1, n_rounds, min(n_points, n_rounds)).astype(np.int64))
 
 
@@ -119,7 +119,8 @@ def simulate(
     """
     if policy.n_arms != stream.n_arms:
         raise ValueError(
-            f"policy has {policy.n_arms} arms and stream {stream.n_arms}; they must agree"
+            f"policy has {policy.n_arms} arms and stream {stream.n_arms}; "
+            "they must agree"
         )
     bandit = policy.feedback == "bandit"
     if bandit and rng is None:
