@@ -85,7 +85,7 @@ class Trajectory:
 
 
 def checkpoints(n_rounds: int, n_points: int = 200) -> np.ndarray:
-    """About `n_points` rounds spread evenly over 1, ..., `n_rounds`, the last included."""
+    """About `n_points` rounds, evenly spread over 1, ..., `n_rounds` with the last."""
     return np.unique(np.linspace(1, n_rounds, min(n_points, n_rounds)).astype(np.int64))
 
 
