@@ -61,7 +61,9 @@ def normalise(notebook) -> None:
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell in notebook.cells:
-        kept = {key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata}
+        kept = {
+            key: cell.metadata[key] for key in CELL_METADATA if key in cell.metadata
+        }
         cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = [nbformat.from_dict(_scrubbed(o)) for o in cell.outputs]
@@ -100,7 +102,7 @@ def main(arguments: list[str]) -> None:
             continue
         start = time.perf_counter()
         execute(path)
-        print(f"{path.relative_to(ROOT)}: {time.perf_counter() - start:.0f} s")
+        print(f"{os.path.relpath(path, ROOT)}: {time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

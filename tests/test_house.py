@@ -1,0 +1,215 @@
+"""The rules of the house: layout, imports, environments, addresses and chapters."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+from numpydoc.docscrape import FunctionDoc
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "prunefair"
+MODULES = sorted(SOURCE.rglob("*.py"))
+CHAPTERS = sorted(path for path in MODULES if path.read_text().startswith("# %%"))
+NOTEBOOKS = sorted((ROOT / "book").glob("*/*.ipynb"))
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT / "src").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def toc_files():
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    return [chapter["file"] for part in parts for chapter in part["chapters"]]
+
+
+def test_every_chapter_of_the_contents_is_a_pair_with_tests_and_none_is_left_out():
+    names = [f.removeprefix("book/") for f in toc_files() if f.count("/") == 2]
+    assert len(names) >= 10
+    for name in names:
+        assert (ROOT / "book" / f"{name}.ipynb").is_file()
+        assert (SOURCE / f"{name}.py") in CHAPTERS
+        folder, stem = name.split("/")
+        assert (ROOT / "tests" / folder / f"test_{stem}.py").is_file()
+    assert len(names) == len(CHAPTERS) == len(NOTEBOOKS)
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize(
+    ("part", "other"), [("pruning", "fairness"), ("fairness", "pruning")]
+)
+def test_neither_part_imports_the_other(part, other):
+    paths = sorted((SOURCE / part).glob("*.py"))
+    assert len(paths) > 5
+    for path in paths:
+        assert not [n for n in imported(path) if n.startswith(f"prunefair.{other}")]
+
+
+def test_no_public_name_is_defined_twice():
+    seen = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                if node.name.startswith("_") or node.name == "main":
+                    continue
+                assert node.name not in seen, (node.name, seen[node.name], path)
+                seen[node.name] = path
+
+
+IMPORT = """
+import sys
+opened = []
+def audit(event, arguments):
+    if event == "open" and isinstance(arguments[0], str):
+        opened.append(arguments[0])
+    if event in ("subprocess.Popen", "socket.connect", "os.fork"):
+        opened.append(event)
+heavy = {"torch", "numpy", "scipy", "numba", "tqdm", "typer", "safetensors"}
+for name in sys.argv[2].split(","):
+    if name in heavy:
+        __import__(name)
+sys.addaudithook(audit)
+__import__(sys.argv[1])
+bad = [p for p in opened if not p.endswith((".py", ".pyc", ".so", ".pyi"))]
+print(bad, sorted({"torch", "transformers", "cvxpy", "matplotlib"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_importing_a_module_reads_no_file_prints_nothing_and_stays_light(path):
+    pruning = SOURCE / "pruning" in path.parents and path.stem != "__init__"
+    loaded = "torch,numpy,scipy,numba,tqdm,typer,safetensors"
+    loaded = loaded if pruning else loaded.removeprefix("torch,")
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT, dotted(path), loaded],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert result.stdout == ("[] ['torch']\n" if pruning else "[] []\n")
+    assert result.stderr == ""
+
+
+def test_conda_and_pip_environments_are_in_step():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + [
+        dependency for name in ("gguf", "book", "test") for dependency in extras[name]
+    ]
+    names = {re.match(r"[\w-]+", line).group().lower() for line in wanted}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    pinned = {name.lower().replace("_", "-"): pin for name, pin in pinned.items()}
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    *packages, pip = conda
+    have = dict(re.split("=+", line) for line in packages + pip["pip"] if "=" in line)
+    del have["python"]
+    have["torch"] = have.pop("pytorch")
+    assert have == {name: pinned[name] for name in names}
+
+
+def test_one_address_of_the_repository_everywhere():
+    url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    owner = url.removeprefix("https://github.com/")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["urls"]["Repository"] == url
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    pattern = re.compile(r"github\.com/([\w-]+/prunefair)\b")
+    found = set()
+    for name in tracked:
+        if not name.endswith(".png") and (ROOT / name).is_file():
+            found |= set(pattern.findall((ROOT / name).read_text(encoding="utf-8")))
+    assert found == {owner}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+def test_chapter_cells_are_short_and_stored_whole(path):
+    for number, cell in enumerate(jupytext.read(path).cells):
+        if cell.cell_type != "code":
+            continue
+        tags = cell.metadata.get("tags", [])
+        lines = code_lines(cell.source) if "%pip" not in cell.source else []
+        cap = 12 if "active-ipynb" in tags else 25
+        assert len(lines) <= cap, (number, len(lines), cell.source)
+        assert cell.execution_count, f"cell {number} was never executed"
+        for output in cell.outputs:
+            assert output.output_type != "error" or "raises-exception" in tags
+
+
+def code_lines(source):
+    """Lines of `source` that hold code: no blank ones, comments or docstrings."""
+    skipped = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            text = node.body[0]
+            skipped |= set(range(text.lineno, text.end_lineno + 1))
+    return [
+        line
+        for number, line in enumerate(source.splitlines(), 1)
+        if number not in skipped and line.strip() and not line.strip().startswith("#")
+    ]
+
+
+def public_functions():
+    for path in MODULES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                yield pytest.param(node, id=f"{dotted(path)}.{node.name}")
+
+
+@pytest.mark.parametrize("node", list(public_functions()))
+def test_public_functions_say_what_they_take_and_return(node):
+    text = ast.get_docstring(node)
+    assert text, "no docstring"
+    documented = FunctionDoc(None, doc=text)
+    if "Parameters" not in text:  # a one-line docstring serves at most two arguments
+        assert len(node.args.args + node.args.kwonlyargs) <= 2, "Parameters missing"
+        return
+    names = {
+        name.strip().lstrip("*")
+        for parameter in documented["Parameters"]
+        for name in parameter.name.split(",")
+    }
+    arguments = node.args.args + node.args.kwonlyargs
+    assert names >= {argument.arg for argument in arguments}
+
+
+def test_long_results_say_where_they_come_from():
+    for path in (ROOT / "book" / "results").glob("*.json"):
+        table = json.loads(path.read_text())
+        assert {"configuration", "versions", "device"} <= set(table), path
+
+
+def test_the_tree_names_no_folder_of_a_machine():
+    pattern = r"(^|[\"' (])/(home|root|tmp|work|Users)/\w"
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert len(tracked) > 50
+    for name in tracked:
+        path = ROOT / name
+        if path.is_file() and path != Path(__file__):
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(pattern, text, re.MULTILINE), name
