@@ -1,4 +1,4 @@
-"""Sphinx extension: the API page leaves out module docstrings, which are MyST chapters."""
+"""Sphinx extension: the API page leaves out module docstrings, which are chapters."""
 
 
 def _drop_module_text(app, what, name, obj, options, lines):
