@@ -1,12 +1,29 @@
-"""Sphinx extension: the API page leaves out module docstrings, which are chapters."""
+"""Sphinx extension: docstrings written in the book's notation, shown on the API page.
+
+A module's docstring is the opening of its chapter and is left out.  In every other
+docstring `$x$` becomes mathematics and `{eq}`, `{cite}` or `{prf:ref}` a link, as in
+the chapters.
+"""
+
+import re
+
+ROLE = re.compile(r"\{(eq|cite|cite:t|cite:p|prf:ref|ref|numref)\}`")
+MATHEMATICS = re.compile(r"(?<!\\)\$([^$]+)\$")
 
 
-def _drop_module_text(app, what, name, obj, options, lines):
-    if what == "module":
-        lines.clear()
+def rest(text: str) -> str:
+    """`text` with MyST's roles and dollars written as reStructuredText."""
+    text = MATHEMATICS.sub(
+        lambda found: f":math:`{' '.join(found[1].split())}`" + "\\ ", text
+    )
+    return ROLE.sub(r":\1:`", text)
+
+
+def _process(app, what, name, obj, options, lines):
+    lines[:] = [] if what == "module" else rest("\n".join(lines)).split("\n")
 
 
 def setup(app):
     """Connect the handler."""
-    app.connect("autodoc-process-docstring", _drop_module_text)
+    app.connect("autodoc-process-docstring", _process)
     return {"parallel_read_safe": True}
