@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import tarfile
+import tempfile
+import zipfile
+from functools import cache
 from pathlib import Path
+
+from prunefair.models import cache_folder
+from prunefair.publishers import ARCHIVES, FILES, Archive, archive_contents
+
+REMEDY = "set PRUNEFAIR_DATA to a folder that holds it, or connect to a network"
 
 
 def data_folder() -> Path | None:
@@ -16,8 +27,146 @@ def data_folder() -> Path | None:
 
 
 def data_file(name: str) -> Path:
-    """Path of the data file `name`, such as `"wikitext2/test.txt"`."""
-    folder = data_folder()
-    if folder is None or not (folder / name).is_file():
-        raise FileNotFoundError(name)
-    return folder / name
+    """Path of the data file `name`: in the folder, the cache, or downloaded now.
+
+    A file found in a folder is checked for its header and number of rows, once in a
+    process.  A download is checked against the SHA-256 of the archive, and the files
+    in it against their SHA-256 and size where they are kept as published, and against
+    header and rows always.  Nothing stays behind when a check fails.
+
+    Parameters
+    ----------
+    name : str
+        A key of `prunefair.publishers.FILES`, such as `"wikitext2/test.txt"`.
+
+    Returns
+    -------
+    path : pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        If there is no data file of that name, or its contents are not as expected.
+    FileNotFoundError
+        If it is in no folder and cannot be downloaded.
+    """
+    if name not in FILES:
+        known = ", ".join(sorted(FILES))
+        raise ValueError(f"name is {name!r}; it must be one of {known}")
+    for folder in (data_folder(), cache_folder() / "data"):
+        if folder is not None and (folder / name).is_file():
+            path = folder / name
+            status = path.stat()
+            _check_found(name, path, status.st_size, status.st_mtime_ns)
+            return path
+    archive = next(archive for archive in ARCHIVES if name in archive.files)
+    _fetch(archive, cache_folder() / "data", name)
+    return cache_folder() / "data" / name
+
+
+def check_contents(name: str, contents: bytes, *, where: str) -> None:
+    """Raise unless `contents` has the header and rows that the file `name` must have.
+
+    Parameters
+    ----------
+    name : str
+        A key of `prunefair.publishers.FILES`.
+    contents : bytes
+        The whole file.
+    where : str
+        Where they come from, for the message.
+
+    Raises
+    ------
+    ValueError
+        If the header or the number of rows is another one.
+    """
+    known = FILES[name]
+    lines = contents.splitlines()
+    header = ()
+    if name.endswith(".csv"):
+        header = tuple(lines[0].decode("utf-8", "replace").split(",")) if lines else ()
+        lines = lines[1:]
+    elif name.endswith(".jsonl"):
+        lines = contents.rstrip(b"\n").split(b"\n")  # text may hold other line ends
+        header = _keys(lines[0])
+    if header != known.header:
+        raise ValueError(
+            f"{name} from {where} begins with the columns {', '.join(header) or 'none'}"
+            f" instead of {', '.join(known.header)}; replace it, or {REMEDY}"
+        )
+    if len(lines) != known.rows:
+        raise ValueError(
+            f"{name} from {where} has {len(lines)} rows instead of {known.rows}; "
+            f"replace it, or {REMEDY}"
+        )
+
+
+def _keys(line: bytes) -> tuple[str, ...]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return ()
+    return tuple(row) if isinstance(row, dict) else ()
+
+
+@cache
+def _check_found(name: str, path: Path, size: int, modified: int) -> None:
+    """Check a file once; `size` and `modified` make a changed file a new one."""
+    check_contents(name, path.read_bytes(), where=str(path.parent))
+
+
+def _check_published(name: str, contents: bytes, url: str) -> None:
+    """Check what came against everything known of the file `name`."""
+    known = FILES[name]
+    if known.size is not None and len(contents) != known.size:
+        raise ValueError(
+            f"{name} from {url} has {len(contents)} bytes, not {known.size}"
+        )
+    if known.sha256 is not None:
+        digest = hashlib.sha256(contents).hexdigest()
+        if digest != known.sha256:
+            raise ValueError(f"{name} from {url} has SHA-256 {digest}")
+    check_contents(name, contents, where=url)
+
+
+def _fetch(archive: Archive, folder: Path, wanted: str) -> None:
+    """Download `archive` and put all its files under `folder`, each only whole."""
+    import pooch
+    from requests import RequestException
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as partial:
+        try:
+            path = pooch.retrieve(
+                archive.url,
+                known_hash=f"sha256:{archive.sha256}",
+                fname=archive.url.rsplit("/", 1)[1],
+                path=partial,
+                downloader=pooch.HTTPDownloader(progressbar=True, timeout=(10, 120)),
+            )
+        except RequestException as error:
+            raise FileNotFoundError(
+                f"{wanted} is not in {data_folder() or 'any data folder'} and "
+                f"{archive.url} cannot be reached "
+                f"({type(error).__name__}); {REMEDY}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"{wanted}: what came from {archive.url} does not have the SHA-256 "
+                f"{archive.sha256}; nothing was kept; try again, or {REMEDY}"
+            ) from error
+        try:
+            files = archive_contents(archive, Path(path))
+        except (KeyError, IndexError, tarfile.TarError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{wanted}: {archive.url} has another layout than expected "
+                f"({error!r}); nothing was kept; {REMEDY}"
+            ) from error
+        for name, contents in files.items():
+            _check_published(name, contents, archive.url)
+        for name, contents in files.items():
+            target, whole = folder / name, Path(partial) / "whole"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            whole.write_bytes(contents)
+            os.replace(whole, target)

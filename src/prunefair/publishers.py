@@ -1,0 +1,296 @@
+"""Where the data comes from: publishers' archives, what is known of each file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MMLU_SUBJECTS = (
+    "abstract_algebra",
+    "business_ethics",
+    "college_computer_science",
+    "college_mathematics",
+    "conceptual_physics",
+    "formal_logic",
+    "global_facts",
+    "machine_learning",
+    "miscellaneous",
+    "philosophy",
+)
+
+CHOICES = ("context", "choices", "gold")
+FILLINGS = ("contexts", "continuation", "gold")
+FIVE_SHOT = ("question", "choices", "gold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """What is known of one data file.
+
+    Parameters
+    ----------
+    rows : int
+        Number of lines after the header.
+    header : tuple of str
+        Columns of a CSV file or keys of a JSON line; empty for plain text.
+    size : int, optional
+        Bytes of the publisher's own file; `None` for a file that we convert.
+    sha256 : str, optional
+        SHA-256 of the publisher's own file; `None` for a file that we convert.
+    """
+
+    rows: int
+    header: tuple[str, ...] = ()
+    size: int | None = None
+    sha256: str | None = None
+
+
+def _mmlu_files() -> dict[str, DataFile]:
+    rows = (100, 100, 100, 100, 235, 126, 100, 112, 783, 311)
+    files = {}
+    for subject, count in zip(MMLU_SUBJECTS, rows):
+        files[f"mmlu/{subject}_test.jsonl"] = DataFile(rows=count, header=FIVE_SHOT)
+        files[f"mmlu/{subject}_dev.jsonl"] = DataFile(rows=5, header=FIVE_SHOT)
+    return files
+
+
+# movies.csv is the one in the publisher's archive; copies in circulation differ from
+# it by a few bytes in titles, so a folder is checked for header and rows only.
+FILES: dict[str, DataFile] = {
+    "movielens/ratings.csv": DataFile(
+        rows=100_836,
+        header=("userId", "movieId", "rating", "timestamp"),
+        size=2_483_723,
+        sha256="aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646",
+    ),
+    "movielens/movies.csv": DataFile(
+        rows=9_742,
+        header=("movieId", "title", "genres"),
+        size=494_431,
+        sha256="5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07",
+    ),
+    "wikitext2/test.txt": DataFile(
+        rows=4_358,
+        size=1_256_449,
+        sha256="d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
+    ),
+    "wikitext2/valid.txt": DataFile(
+        rows=3_760,
+        size=1_121_681,
+        sha256="f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
+    ),
+    "zeroshot/piqa.jsonl": DataFile(rows=1_838, header=CHOICES),
+    "zeroshot/arc_easy.jsonl": DataFile(rows=2_376, header=CHOICES),
+    "zeroshot/arc_challenge.jsonl": DataFile(rows=1_172, header=CHOICES),
+    "zeroshot/hellaswag.jsonl": DataFile(rows=10_042, header=CHOICES),
+    "zeroshot/winogrande.jsonl": DataFile(rows=1_267, header=FILLINGS),
+} | _mmlu_files()
+
+
+Read = Callable[[str], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A download that one or several data files are made of.
+
+    Parameters
+    ----------
+    url : str
+        Address at the publisher.
+    sha256 : str
+        SHA-256 of the download: the publisher's, or what public data-set registries
+        recorded for this address.
+    files : tuple of str
+        Names of the data files it holds.
+    contents : callable
+        `contents(read, name)` gives the bytes of the data file `name`; `read(member)`
+        gives those of a member of the archive.
+    """
+
+    url: str
+    sha256: str
+    files: tuple[str, ...]
+    contents: Callable[[Read, str], bytes]
+
+
+def _json_lines(rows: Iterator[dict]) -> bytes:
+    return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode()
+
+
+def _parsed(data: bytes) -> list[dict]:
+    return [json.loads(line) for line in data.decode("utf-8").split("\n") if line]
+
+
+def _question(question: str, choices: list[str], gold: int) -> dict:
+    """Row in format A, worded as lm-evaluation-harness words PIQA and ARC."""
+    return {
+        "context": f"Question: {question}\nAnswer:",
+        "choices": choices,
+        "gold": gold,
+    }
+
+
+def _movielens(read: Read, name: str) -> bytes:
+    return read(f"ml-latest-small/{Path(name).name}")
+
+
+def _wikitext2(read: Read, name: str) -> bytes:
+    return read(f"wikitext-2/wiki.{Path(name).stem}.tokens")
+
+
+def _piqa(read: Read, name: str) -> bytes:
+    rows = _parsed(read("physicaliqa-train-dev/dev.jsonl"))
+    labels = read("physicaliqa-train-dev/dev-labels.lst").decode().split()
+    return _json_lines(
+        _question(row["goal"], [row["sol1"], row["sol2"]], int(label))
+        for row, label in zip(rows, labels, strict=True)
+    )
+
+
+def _arc(read: Read, name: str) -> bytes:
+    part = "ARC-Easy" if name.endswith("arc_easy.jsonl") else "ARC-Challenge"
+
+    def convert(row: dict) -> dict:
+        choices = row["question"]["choices"]
+        gold = [choice["label"] for choice in choices].index(row["answerKey"])
+        texts = [choice["text"] for choice in choices]
+        return _question(row["question"]["stem"], texts, gold)
+
+    rows = _parsed(read(f"ARC-V1-Feb2018-2/{part}/{part}-Test.jsonl"))
+    return _json_lines(convert(row) for row in rows)
+
+
+def _without_tags(text: str) -> str:
+    """HellaSwag text without the tags of its source; other brackets stay.
+
+    The evaluation harness drops every bracketed text and capitalises `ctx_b`; the
+    folder's file does neither, and a download has to equal it.
+    """
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[(header|title|step|substeps)\]", "", text).replace("  ", " ")
+
+
+def _hellaswag(read: Read, name: str) -> bytes:
+    return _json_lines(
+        {
+            "context": _without_tags(f"{row['activity_label']}: {row['ctx']}"),
+            "choices": [_without_tags(ending) for ending in row["endings"]],
+            "gold": int(row["label"]),
+        }
+        for row in _parsed(read("hellaswag_val.jsonl"))
+    )
+
+
+def _winogrande(read: Read, name: str) -> bytes:
+    def convert(row: dict) -> dict:
+        before, after = row["sentence"].split("_", 1)
+        return {
+            "contexts": [before + row["option1"], before + row["option2"]],
+            "continuation": after.strip(),
+            "gold": int(row["answer"]) - 1,
+        }
+
+    return _json_lines(convert(r) for r in _parsed(read("winogrande_1.1/dev.jsonl")))
+
+
+def _mmlu(read: Read, name: str) -> bytes:
+    stem = Path(name).stem
+    split = stem.rsplit("_", 1)[1]
+    table = read(f"data/{split}/{stem}.csv").decode("utf-8")
+    return _json_lines(
+        {"question": row[0], "choices": row[1:5], "gold": "ABCD".index(row[5])}
+        for row in csv.reader(io.StringIO(table, newline=""))
+    )
+
+
+ARCHIVES: tuple[Archive, ...] = (
+    Archive(
+        url="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
+        sha256="696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+        files=("movielens/ratings.csv", "movielens/movies.csv"),
+        contents=_movielens,
+    ),
+    Archive(
+        url="https://wikitext.smerity.com/wikitext-2-v1.zip",
+        sha256="92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
+        files=("wikitext2/test.txt", "wikitext2/valid.txt"),
+        contents=_wikitext2,
+    ),
+    Archive(
+        url="https://storage.googleapis.com/ai2-mosaic/public/physicaliqa/"
+        "physicaliqa-train-dev.zip",
+        sha256="54d32a04f59a7e354396f321723c8d7ec35cc6b08506563d8d1ffcc15ce98ddd",
+        files=("zeroshot/piqa.jsonl",),
+        contents=_piqa,
+    ),
+    Archive(  # 680 MB, most of it a corpus that we do not need
+        url="https://ai2-public-datasets.s3.amazonaws.com/arc/ARC-V1-Feb2018.zip",
+        sha256="6d2d5ab50b2ceec6ba5f79c921be77cf2de712ea25a2b3f4fff3acc101cecfa0",
+        files=("zeroshot/arc_easy.jsonl", "zeroshot/arc_challenge.jsonl"),
+        contents=_arc,
+    ),
+    Archive(
+        url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/"
+        "hellaswag_val.jsonl",
+        sha256="0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
+        files=("zeroshot/hellaswag.jsonl",),
+        contents=_hellaswag,
+    ),
+    Archive(
+        url="https://storage.googleapis.com/ai2-mosaic/public/winogrande/"
+        "winogrande_1.1.zip",
+        sha256="3619ab104d8be2977b25c90ff420cb42d491707dcc75362a1e5d22bc082b7318",
+        files=("zeroshot/winogrande.jsonl",),
+        contents=_winogrande,
+    ),
+    Archive(
+        url="https://people.eecs.berkeley.edu/~hendrycks/data.tar",
+        sha256="bec563ba4bac1d6aaf04141cd7d1605d7a5ca833e38f994051e818489592989b",
+        files=tuple(_mmlu_files()),
+        contents=_mmlu,
+    ),
+)
+
+
+def archive_contents(archive: Archive, path: Path) -> dict[str, bytes]:
+    """Bytes of every data file that `archive`, downloaded to `path`, holds.
+
+    Parameters
+    ----------
+    archive : Archive
+        What was downloaded.
+    path : pathlib.Path
+        Where it lies: a zip, a tar or a single file.
+
+    Returns
+    -------
+    contents : dict
+        Name of the data file to its bytes, converted to our format.
+
+    Raises
+    ------
+    KeyError, IndexError, ValueError, zipfile.BadZipFile, tarfile.TarError
+        If the download does not have the expected layout.
+    """
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as file:
+            return {name: archive.contents(file.read, name) for name in archive.files}
+    if path.suffix == ".tar":
+        with tarfile.open(path) as file:
+
+            def read(member: str) -> bytes:
+                return file.extractfile(member).read()
+
+            return {name: archive.contents(read, name) for name in archive.files}
+    return {
+        name: archive.contents(lambda _: path.read_bytes(), name)
+        for name in archive.files
+    }

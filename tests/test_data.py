@@ -1,0 +1,374 @@
+"""Data files: found in a folder, in the cache, or downloaded and checked."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import tarfile
+import zipfile
+
+import pooch
+import pytest
+import requests
+
+from prunefair import data, publishers
+from prunefair.data import check_contents, data_file, data_folder
+from prunefair.publishers import ARCHIVES, FILES, archive_contents
+
+HELD = data_folder()
+needs_data = pytest.mark.skipif(HELD is None, reason="no data folder")
+
+
+def archive_of(name):
+    return next(archive for archive in ARCHIVES if name in archive.files)
+
+
+def held_bytes(name):
+    return (HELD / name).read_bytes()
+
+
+def rows_of(name):
+    return [json.loads(line) for line in held_bytes(name).decode().split("\n") if line]
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def question(row):
+    return row["context"].removeprefix("Question: ").removesuffix("\nAnswer:")
+
+
+def piqa_members():
+    rows = rows_of("zeroshot/piqa.jsonl")
+    features = [
+        {"goal": question(r), "sol1": r["choices"][0], "sol2": r["choices"][1]}
+        for r in rows
+    ]
+    labels = "".join(f"{r['gold']}\n" for r in rows).encode()
+    folder = "physicaliqa-train-dev"
+    return {f"{folder}/dev.jsonl": lines(features), f"{folder}/dev-labels.lst": labels}
+
+
+def arc_members():
+    members = {}
+    for name, part in [("arc_easy", "ARC-Easy"), ("arc_challenge", "ARC-Challenge")]:
+        rows = []
+        for number, row in enumerate(rows_of(f"zeroshot/{name}.jsonl")):
+            labels = "1234567" if number % 9 == 0 else "ABCDEFG"  # both are in use
+            choices = [
+                {"text": text, "label": label}
+                for text, label in zip(row["choices"], labels)
+            ]
+            stem = {"stem": question(row), "choices": choices}
+            rows.append({"question": stem, "answerKey": labels[row["gold"]]})
+        members[f"ARC-V1-Feb2018-2/{part}/{part}-Test.jsonl"] = lines(rows)
+    return members
+
+
+def before_cleaning(text):
+    """A text that cleaning turns into `text`."""
+    text = re.sub(" {2,}", lambda spaces: 2 * spaces[0], text)
+    return f"[header]{text}[step]"
+
+
+def hellaswag_lines():
+    rows = []
+    for row in rows_of("zeroshot/hellaswag.jsonl"):
+        label, context = row["context"].split(": ", 1)
+        endings = [before_cleaning(choice) for choice in row["choices"]]
+        rows.append(
+            {
+                "activity_label": label,
+                "ctx": before_cleaning(context),
+                "endings": endings,
+                "label": row["gold"],
+            }
+        )
+    return lines(rows)
+
+
+def winogrande_members():
+    rows = []
+    for row in rows_of("zeroshot/winogrande.jsonl"):
+        first, second = row["contexts"]
+        common = 0
+        while common < min(len(first), len(second)) and first[common] == second[common]:
+            common += 1
+        rows.append(
+            {
+                "sentence": f"{first[:common]}_ {row['continuation']}",
+                "option1": first[common:],
+                "option2": second[common:],
+                "answer": str(row["gold"] + 1),
+            }
+        )
+    return {"winogrande_1.1/dev.jsonl": lines(rows)}
+
+
+def mmlu_members():
+    members = {}
+    for name in FILES:
+        if name.startswith("mmlu/"):
+            stem = name.removeprefix("mmlu/").removesuffix(".jsonl")
+            table = io.StringIO(newline="")
+            for row in rows_of(name):
+                answer = "ABCD"[row["gold"]]
+                csv.writer(table).writerow([row["question"], *row["choices"], answer])
+            folder = stem.rsplit("_", 1)[1]
+            members[f"data/{folder}/{stem}.csv"] = table.getvalue().encode()
+    return members
+
+
+def wikitext_members():
+    return {
+        f"wikitext-2/wiki.{part}.tokens": held_bytes(f"wikitext2/{part}.txt")
+        for part in ("test", "valid")
+    }
+
+
+def movielens_members():
+    return {
+        f"ml-latest-small/{name}": held_bytes(f"movielens/{name}")
+        for name in ("ratings.csv", "movies.csv")
+    }
+
+
+MEMBERS = {
+    "zeroshot/piqa.jsonl": piqa_members,
+    "zeroshot/arc_easy.jsonl": arc_members,
+    "zeroshot/winogrande.jsonl": winogrande_members,
+    "mmlu/philosophy_dev.jsonl": mmlu_members,
+    "wikitext2/test.txt": wikitext_members,
+    "movielens/ratings.csv": movielens_members,
+    "zeroshot/hellaswag.jsonl": hellaswag_lines,
+}
+
+
+def download_of(name):
+    """Bytes of a download with the publisher's layout, made from the held files."""
+    members = MEMBERS[name]()
+    if isinstance(members, bytes):
+        return members
+    buffer = io.BytesIO()
+    if archive_of(name).url.endswith(".zip"):
+        with zipfile.ZipFile(buffer, "w") as file:
+            for member, contents in members.items():
+                file.writestr(member, contents)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w") as file:
+            for member, contents in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(contents)
+                file.addfile(info, io.BytesIO(contents))
+    return buffer.getvalue()
+
+
+class Publisher:
+    """Stands in for the network: `serve` says what an address answers."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.answers = {}
+        self.requested = []
+
+    def __call__(self, *args, **kwargs):
+        def download(url, output_file, pooch):
+            self.requested.append(url)
+            if url not in self.answers:
+                raise requests.ConnectionError("no route")
+            with open(output_file, "wb") as file:
+                file.write(self.answers[url])
+
+        return download
+
+    def serve(self, name, contents, *, checksum=True):
+        """Serve `contents` for the archive of `name`, its checksum known if asked."""
+        archive = archive_of(name)
+        self.answers[archive.url] = contents
+        if checksum:
+            digest = hashlib.sha256(contents).hexdigest()
+            changed = dataclasses.replace(archive, sha256=digest)
+            archives = tuple(changed if a is archive else a for a in data.ARCHIVES)
+            self.monkeypatch.setattr(data, "ARCHIVES", archives)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, and a data folder that holds nothing."""
+    monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRUNEFAIR_DATA", str(tmp_path / "empty"))
+    return tmp_path / "cache" / "data"
+
+
+@pytest.fixture
+def publisher(cache, monkeypatch):
+    publisher = Publisher(monkeypatch)
+    monkeypatch.setattr(pooch, "HTTPDownloader", publisher)
+    return publisher
+
+
+def left_behind(cache):
+    return sorted(str(p.relative_to(cache)) for p in cache.rglob("*") if p.is_file())
+
+
+@needs_data
+@pytest.mark.parametrize("name", FILES)
+def test_every_held_file_has_the_known_header_and_rows(name):
+    assert data_file(name) == HELD / name
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "name", ["movielens/ratings.csv", "wikitext2/test.txt", "wikitext2/valid.txt"]
+)
+def test_the_held_file_is_the_published_one_to_the_byte(name):
+    contents = held_bytes(name)
+    assert len(contents) == FILES[name].size
+    assert hashlib.sha256(contents).hexdigest() == FILES[name].sha256
+
+
+def test_every_file_has_one_archive_and_every_archive_a_whole_checksum():
+    assert sorted(name for a in ARCHIVES for name in a.files) == sorted(FILES)
+    for archive in ARCHIVES:
+        assert archive.url.startswith("https://")
+        assert len(bytes.fromhex(archive.sha256)) == 32
+
+
+def test_a_file_of_the_folder_comes_before_cache_and_network(tmp_path, publisher):
+    name = "mmlu/philosophy_dev.jsonl"
+    row = json.dumps({"question": "?", "choices": list("abcd"), "gold": 0}) + "\n"
+    for folder in (tmp_path / "cache" / "data", tmp_path / "empty"):
+        (folder / "mmlu").mkdir(parents=True)
+        (folder / name).write_text(5 * row)
+        assert data_file(name) == folder / name
+    assert publisher.requested == []
+
+
+@needs_data
+@pytest.mark.parametrize("name", MEMBERS)
+def test_downloads_become_the_held_files_to_the_byte(
+    name, cache, publisher, monkeypatch
+):
+    if name == "movielens/ratings.csv":  # held movies.csv is not the published one
+        movies = held_bytes("movielens/movies.csv")
+        known = dataclasses.replace(
+            FILES["movielens/movies.csv"],
+            size=len(movies),
+            sha256=hashlib.sha256(movies).hexdigest(),
+        )
+        monkeypatch.setitem(FILES, "movielens/movies.csv", known)
+    publisher.serve(name, download_of(name))
+    assert data_file(name) == cache / name
+    assert left_behind(cache) == sorted(archive_of(name).files)
+    for other in archive_of(name).files:
+        assert data_file(other).read_bytes() == held_bytes(other)
+    assert len(publisher.requested) == 1  # once for all files of the archive
+
+
+def test_missing_data_without_network_is_one_error_with_its_remedy(cache, publisher):
+    with pytest.raises(FileNotFoundError) as caught:
+        data_file("wikitext2/test.txt")
+    message = str(caught.value)
+    assert message.startswith("wikitext2/test.txt is not in ")
+    assert "PRUNEFAIR_DATA" in message and "connect to a network" in message
+    assert "\n" not in message
+    assert left_behind(cache) == []
+
+
+def test_a_corrupted_download_leaves_nothing_behind(cache, publisher):
+    publisher.serve("wikitext2/test.txt", b"<html>moved</html>", checksum=False)
+    with pytest.raises(ValueError, match="does not have the SHA-256.*nothing was kept"):
+        data_file("wikitext2/test.txt")
+    assert left_behind(cache) == [] and list(cache.iterdir()) == []
+
+
+def zipped(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for member, contents in members.items():
+            file.writestr(member, contents)
+    return buffer.getvalue()
+
+
+def test_an_archive_with_another_layout_is_refused(cache, publisher):
+    publisher.serve("wikitext2/test.txt", zipped({"wiki.test.tokens": b"text\n"}))
+    with pytest.raises(ValueError, match="another layout"):
+        data_file("wikitext2/test.txt")
+    assert left_behind(cache) == []
+
+
+@needs_data
+def test_one_changed_byte_in_the_archive_is_refused_and_so_is_its_neighbour(
+    cache, publisher
+):
+    members = wikitext_members()
+    changed = bytearray(members["wikitext-2/wiki.valid.tokens"])
+    changed[1000] ^= 1
+    members["wikitext-2/wiki.valid.tokens"] = bytes(changed)
+    publisher.serve("wikitext2/test.txt", zipped(members))
+    with pytest.raises(ValueError, match="wikitext2/valid.txt .* has SHA-256"):
+        data_file("wikitext2/test.txt")
+    assert left_behind(cache) == []
+
+
+@needs_data
+def test_a_file_of_another_size_is_refused(cache, publisher):
+    members = wikitext_members()
+    members["wikitext-2/wiki.test.tokens"] += b"\n"
+    publisher.serve("wikitext2/test.txt", zipped(members))
+    with pytest.raises(ValueError, match="has 1256450 bytes, not 1256449"):
+        data_file("wikitext2/test.txt")
+
+
+@needs_data
+def test_a_converted_file_that_lost_a_row_is_refused(cache, publisher):
+    members = piqa_members()
+    short = {k: v[: v.rstrip(b"\n").rindex(b"\n") + 1] for k, v in members.items()}
+    publisher.serve("zeroshot/piqa.jsonl", zipped(short))
+    with pytest.raises(ValueError, match="1837 rows instead of 1838"):
+        data_file("zeroshot/piqa.jsonl")
+    assert left_behind(cache) == []
+
+
+def test_labels_and_questions_must_be_as_many(tmp_path):
+    archive = archive_of("zeroshot/piqa.jsonl")
+    members = {
+        "physicaliqa-train-dev/dev.jsonl": b'{"goal": "g", "sol1": "a", "sol2": "b"}\n',
+        "physicaliqa-train-dev/dev-labels.lst": b"0\n1\n",
+    }
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped(members))
+    with pytest.raises(ValueError, match="zip"):
+        archive_contents(archive, path)
+
+
+def test_a_truncated_file_in_the_folder_is_named_with_its_remedy(tmp_path, cache):
+    folder = tmp_path / "empty" / "movielens"
+    folder.mkdir(parents=True)
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.0,9\n")
+    with pytest.raises(ValueError, match="ratings.csv from .* has 1 rows .*replace it"):
+        data_file("movielens/ratings.csv")
+    (folder / "ratings.csv").write_text("<html>\n")
+    with pytest.raises(ValueError, match="begins with the columns <html> instead of"):
+        data_file("movielens/ratings.csv")
+
+
+@pytest.mark.parametrize("contents", [b"", b"[1]\n", b"not json\n", b"7\n"])
+def test_lines_without_the_known_keys_are_refused(contents):
+    with pytest.raises(ValueError, match="zeroshot/piqa.jsonl from here begins"):
+        check_contents("zeroshot/piqa.jsonl", contents, where="here")
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"name is 'wikitext'; .*wikitext2/test.txt"):
+        data_file("wikitext")
+
+
+def test_hellaswag_text_loses_its_tags_and_keeps_other_brackets():
+    clean = publishers._without_tags
+    assert clean(" How to swim [title] Float [at home]. [step] Breathe  out. ") == (
+        "How to swim. Float [at home]. Breathe out."
+    )
