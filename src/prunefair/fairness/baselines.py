@@ -111,10 +111,10 @@ class HedgeState(NamedTuple):
 
 # %%
 def check_horizon(horizon: float) -> float:
-    """Return `horizon`, or raise if it is not at least one round."""
+    """Return `horizon` as a float, or raise if it is not at least one round."""
     if not 1 <= horizon < np.inf:
         raise ValueError(f"horizon is {horizon!r}; it must be at least 1 round, finite")
-    return horizon
+    return float(horizon)
 
 
 # %%
@@ -244,6 +244,14 @@ def fair_dual(
 
 
 # %%
+def on_boundary(c: np.ndarray) -> np.ndarray:
+    """`c` without negative entries, shifted until one is zero; dust becomes zero."""
+    c = np.maximum(c, 0)
+    c = c - c.min()
+    return np.where(c <= 1e-14 * (1 + c.max()), 0.0, c)
+
+
+# %%
 def newton_direction(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarray:
     """Newton step over the multipliers that are free, shape (N,), zero elsewhere.
 
@@ -261,13 +269,13 @@ def newton_direction(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarr
     direction : ndarray, shape (N,), float64
     """
     held = (c == 0) & (point.excess >= 0)
-    held[point.excess.argmax()] |= not held.any()
-    free = ~held
+    held[np.where(c == 0, point.excess, -np.inf).argmax()] = True
     weighted = point.play * q[:, None]  # (K, N)
     H = -weighted.T @ weighted  # (N, N)
-    np.einsum("ii->i", H)[:] += (q**2) @ point.play + 1e-14
-    direction = np.zeros(c.size)
-    direction[free] = np.linalg.solve(H[np.ix_(free, free)], -point.excess[free])
+    np.einsum("ii->i", H)[:] += q @ weighted + 1e-14
+    H[held], H[:, held] = 0, 0
+    H[held, held] = 1
+    direction = np.linalg.solve(H, np.where(held, 0, -point.excess))
     return direction * min(1.0, 30 / max(q.max() * abs(direction).max(), 1e-300))
 
 
@@ -314,7 +322,7 @@ def fair_multipliers(
     ----------
     Book {eq}`eq-baselines-dual`; {cite}`chen2020faircb`, the constrained FTRL step.
     """
-    c = start - start.min()
+    c = on_boundary(start)
     point = fair_dual(c, scores, q, floor)
     for _ in range(max_iter):
         if abs(np.where(c > 0, point.excess, np.minimum(point.excess, 0))).max() <= tol:
@@ -322,7 +330,7 @@ def fair_multipliers(
         direction = newton_direction(c, point, q)
         slack = 1e-13 * (1 + abs(point.value))
         for halving in range(60):
-            trial = np.maximum(c + direction * 0.5**halving, 0)
+            trial = on_boundary(c + direction * 0.5**halving)
             new = fair_dual(trial, scores, q, floor)
             if new.value <= point.value + 1e-4 * point.excess @ (trial - c) + slack:
                 break
@@ -415,7 +423,8 @@ def fair_play(
     """
     if q is None:
         q = running_frequencies(state.visits, row)
-    q = np.pad(q, (0, len(state.visits) - len(q)))
+    elif len(q) < len(state.visits):
+        q = np.pad(q, (0, len(state.visits) - len(q)))
     c, play = fair_multipliers(-eta * state.losses, q, floor, state.multipliers)
     return state._replace(multipliers=c), play
 

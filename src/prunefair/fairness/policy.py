@@ -38,6 +38,22 @@ def check_rewards(rewards, n_arms: int) -> np.ndarray:
     return r
 
 
+def check_arm(arm: int, n_arms: int) -> int:
+    """Return `arm` as an int, or raise if it is not one of 0, ..., `n_arms` - 1."""
+    value = np.asarray(arm)
+    if value.shape or value.dtype.kind not in "iuf" or value not in range(n_arms):
+        raise ValueError(f"arm is {arm!r}; it must be one of 0, ..., {n_arms - 1}")
+    return int(value)
+
+
+def check_reward(reward: float) -> float:
+    """Return `reward` as a float, or raise if it is not a number in [0, 1]."""
+    value = np.asarray(reward)
+    if value.shape or value.dtype.kind not in "biuf" or not 0 <= value <= 1:
+        raise ValueError(f"reward is {reward!r}; it must be a number in [0, 1]")
+    return float(value)
+
+
 class Policy(ABC):
     """A policy over `n_arms` arms that keeps one learner for each context.
 
@@ -127,10 +143,12 @@ class Policy(ABC):
         Raises
         ------
         ValueError
-            If `path` holds another kind of policy.
+            If `path` holds no policy or one of another kind.
         """
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
+        if "header" not in arrays:
+            raise ValueError(f"path is {os.fspath(path)!r}, which holds no policy")
         header = json.loads(str(arrays["header"]))
         if header["policy"] != cls.__name__:
             raise ValueError(
@@ -211,11 +229,8 @@ class BanditPolicy(Policy):
         ValueError
             If `arm` is unknown or `reward` is outside [0, 1]; the state is unchanged.
         """
-        if int(arm) != arm or not 0 <= arm < self.n_arms:
-            raise ValueError(f"arm is {arm!r}; it must be in 0, ..., {self.n_arms - 1}")
-        if not 0 <= float(reward) <= 1:
-            raise ValueError(f"reward is {reward!r}; it must lie in [0, 1]")
-        self.step(context, int(arm), float(reward))
+        arm, reward = check_arm(arm, self.n_arms), check_reward(reward)
+        self.step(context, arm, reward)
         gained = np.zeros(self.n_arms)
         gained[arm] = reward
         self.rewards = self.rewards + gained

@@ -86,7 +86,9 @@ class Trajectory:
 
 def checkpoints(n_rounds: int, n_points: int = 200) -> np.ndarray:
     """About `n_points` rounds, evenly spread over 1, ..., `n_rounds` with the last."""
-    return np.unique(np.linspace(1, n_rounds, min(n_points, n_rounds)).astype(np.int64))
+    if n_points < 1:
+        raise ValueError(f"n_points is {n_points!r}; it must be at least 1")
+    return np.unique(np.linspace(n_rounds, 1, min(n_points, n_rounds)).astype(np.int64))
 
 
 def simulate(
