@@ -1,6 +1,29 @@
 # %% [markdown]
 r"""
 # What is a fair total?
+
+One hour is shared by three arms that earn 1, 1/2 and 1/10 reward units an hour.
+The total is largest if the first arm gets the whole hour, and then two arms have nothing.
+**How much of the total must we give up so that every arm gets its share?**
+One number, printed by the first cell below: the part of the total that *proportional* fairness costs here.
+
+This chapter defines the objective of everything in Part II.
+It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry {cite}`mo2000fair`.
+It also derives the concave conjugate of these utilities, from which [the offline optimum](offline_optimum.ipynb) gets its certificate.
+
+## Notation
+
+| symbol | Python | meaning |
+|---|---|---|
+| $N$ | `n_arms` | number of arms |
+| $R \in [0, \infty)^N$ | `R` | cumulative reward of each arm, reward units |
+| $\alpha \in [0, \infty]$ | `alpha` | fairness parameter, no unit |
+| $\phi_\alpha(u)$ | `arm_utility` | utility of one arm |
+| $U_\alpha(R)$ | `alpha_fair_utility` | utility of an allocation |
+| $p \in \R^N$ | `p` | prices: utility units that a reward unit is worth |
+| $\phi_{\alpha*}(p)$ | `concave_conjugate` | concave conjugate of $\phi_\alpha$ |
+
+Arms count from 0 in the code, as everywhere in this book.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -17,6 +40,43 @@ from __future__ import annotations
 import numpy as np
 
 from prunefair.fairness.policy import check_alpha
+
+# %% tags=["active-ipynb"]
+# import cvxpy as cp
+#
+# from prunefair.plotting import figure
+#
+# SEED = 20231
+# rng = np.random.default_rng(SEED)
+# hourly = np.array([1.0, 0.5, 0.1])  # reward units an hour
+# print(f"price of proportional fairness: {1 - hourly.mean() / hourly.max():.3f}")
+
+# %% [markdown]
+# ## One family from the sum to the minimum
+#
+# For a finite $\alpha \ge 0$ and $u > 0$ we set
+#
+# ```{math}
+# :label: eq-utility-phi
+# \phi_\alpha(u) = \frac{u^{1-\alpha}}{1-\alpha} \quad (\alpha \ne 1), \qquad \phi_1(u) = \ln u,
+# ```
+#
+# ```{math}
+# :label: eq-utility-sum
+# U_\alpha(R) = \sum_{i} \phi_\alpha(R_i), \qquad U_\infty(R) = \min_i R_i .
+# ```
+#
+# At $u = 0$ we take the limit, so $\phi_\alpha(0) = 0$ for $\alpha < 1$ and $-\infty$ for $\alpha \ge 1$.
+# The derivative has the same form on both sides of $\alpha = 1$:
+#
+# ```{math}
+# :label: eq-utility-gradient
+# \phi_\alpha'(u) = u^{-\alpha}, \qquad \phi_\alpha''(u) = -\alpha u^{-\alpha - 1} .
+# ```
+#
+# So $\phi_\alpha$ is increasing and concave, strictly concave for $\alpha > 0$.
+# A reward unit is worth $R_i^{-\alpha}$ to an arm that already has $R_i$: the poorer the arm, the more it is worth, and $\alpha$ says how much more.
+# These weights are what a fair bandit policy learns from ([full information](full_information.ipynb)).
 
 
 # %%
@@ -124,6 +184,329 @@ def utility_gradient(R, alpha: float) -> np.ndarray:
         return check_nonnegative(R, "R") ** -alpha
 
 
+# %% [markdown]
+# By hand, with two arms that have 1 and 4: the sum is 5, the sum of logarithms $\ln 4$, at $\alpha = 1/2$ we get $2 \cdot 1 + 2 \cdot 2 = 6$, and the minimum is 1.
+# The gradient agrees with central differences.
+
+# %% tags=["active-ipynb"]
+# R = np.array([1.0, 4.0])
+# values = [alpha_fair_utility(R, alpha) for alpha in (0, 0.5, 1, np.inf)]
+# np.testing.assert_allclose(values, [5, 6, np.log(4), 1], rtol=1e-15)
+# for alpha in (0, 0.3, 1, 2.5):
+#     ahead, behind = arm_utility(R + 1e-6, alpha), arm_utility(R - 1e-6, alpha)
+#     np.testing.assert_allclose(
+#         (ahead - behind) / 2e-6, utility_gradient(R, alpha), rtol=1e-8
+#     )
+
+# %% [markdown]
+# ### The elasticity identity, and why this family
+#
+# :::{prf:theorem} Elasticity
+# :label: thm-utility-elasticity
+# Let $\alpha \ge 0$, $\alpha \ne 1$.
+# For all $u > 0$
+#
+# ```{math}
+# :label: eq-utility-elasticity
+# u\, \phi_\alpha'(u) = (1 - \alpha)\, \phi_\alpha(u),
+# ```
+#
+# and a differentiable $f$ on $(0, \infty)$ has $u f'(u) = (1 - \alpha) f(u)$ for all $u$ only if it is a multiple of $\phi_\alpha$.
+# At $\alpha = 1$ the identity becomes $u\, \phi_1'(u) = 1$.
+# Changing the unit of reward changes no preference: for $\lambda > 0$, $U_\alpha(\lambda R) = \lambda^{1-\alpha} U_\alpha(R)$, and $U_1(\lambda R) = U_1(R) + N \ln \lambda$.
+# :::
+#
+# :::{prf:proof}
+# Both sides of {eq}`eq-utility-elasticity` are $u^{1-\alpha}$.
+# If $f$ satisfies it, then $(f(u) u^{\alpha - 1})' = u^{\alpha-2} (u f'(u) - (1 - \alpha) f(u)) = 0$, so $f(u) u^{\alpha-1}$ is a constant.
+# The last statement is read off {eq}`eq-utility-phi`.
+# :::
+#
+# In words: one percent more reward gives $1 - \alpha$ percent more utility, whatever the arm has.
+# The identity does much of the work in the proofs of Part II, because it turns the linear term of a tangent into a multiple of the utility itself.
+
+# %% tags=["active-ipynb"]
+# u = np.logspace(-6, 6, 101)
+# for alpha in (0, 0.1, 0.5, 0.9, 1.5, 4):
+#     phi = arm_utility(u, alpha)
+#     np.testing.assert_allclose(u * u**-alpha, (1 - alpha) * phi, rtol=1e-14)
+#     np.testing.assert_allclose(arm_utility(3 * u, alpha), 3 ** (1 - alpha) * phi)
+# np.testing.assert_allclose(arm_utility(3 * u, 1), arm_utility(u, 1) + np.log(3))
+
+# %% [markdown]
+# ### What "fair" means
+#
+# :::{prf:theorem} Fairness as a vote of relative changes
+# :label: thm-utility-variational
+# Let $\mathcal R \subset [0, \infty)^N$ be convex and $R^* \in \mathcal R$ with all entries positive.
+# For a finite $\alpha$, $R^*$ maximises $U_\alpha$ over $\mathcal R$ if and only if
+#
+# ```{math}
+# :label: eq-utility-variational
+# \sum_i \frac{R_i - R_i^*}{(R_i^*)^\alpha} \le 0 \qquad \text{for all } R \in \mathcal R .
+# ```
+#
+# If $\alpha > 0$, there is at most one such $R^*$.
+# :::
+#
+# :::{prf:proof}
+# If {eq}`eq-utility-variational` holds, concavity gives $U_\alpha(R) \le U_\alpha(R^*) + \sum_i \phi_\alpha'(R_i^*) (R_i - R_i^*) \le U_\alpha(R^*)$.
+# If it fails for some $R$, the derivative of $U_\alpha$ at $R^*$ towards $R$ is positive, so a small step from $R^*$ towards $R$, which stays in $\mathcal R$, has a larger utility.
+# For $\alpha > 0$ the utility is strictly concave, and two maximisers would both be beaten by their midpoint.
+# :::
+#
+# At $\alpha = 1$ the condition says that no other allocation has a positive sum of *relative* changes; this is proportional fairness.
+# With $\alpha > 1$ a loss of the poor weighs more than its percentage, with $\alpha < 1$ less.
+# We check it on random polytopes, whose maximisers cvxpy finds {cite}`diamond2016cvxpy`.
+
+# %% tags=["active-ipynb"]
+# points = rng.uniform(0.5, 5, (6, 4))  # the polytope is the hull of six allocations
+# mix = cp.Variable(6, nonneg=True)
+# for alpha in (0.5, 1, 2):
+#     R = points.T @ mix
+#     phi = cp.log(R) if alpha == 1 else cp.power(R, 1 - alpha) / (1 - alpha)
+#     problem = cp.Problem(cp.Maximize(cp.sum(phi)), [cp.sum(mix) == 1])
+#     problem.solve(solver=cp.CLARABEL)
+#     assert problem.status == cp.OPTIMAL
+#     votes = (points - R.value) @ utility_gradient(R.value, alpha)
+#     assert votes.max() < 1e-4
+
+# %% [markdown]
+# ## Limits: the reward that is as good if all have it
+#
+# Utilities at two values of $\alpha$ are not comparable, not even in sign.
+# What is comparable is the reward that, given to every arm, is as good as $R$:
+#
+# ```{math}
+# :label: eq-utility-equivalent
+# E_\alpha(R) = \Big( \frac1N \sum_i R_i^{1-\alpha} \Big)^{1/(1-\alpha)}, \qquad
+# E_1(R) = \Big( \prod_i R_i \Big)^{1/N}, \qquad E_\infty(R) = \min_i R_i .
+# ```
+#
+# It is the power mean of exponent $1 - \alpha$, and an increasing function of $U_\alpha$, so it orders allocations as $U_\alpha$ does.
+#
+# :::{prf:theorem} From the mean to the minimum
+# :label: thm-utility-limits
+# For every $R$ with positive entries, $E_\alpha(R)$ does not increase in $\alpha$ and is continuous at $\alpha = 1$; $E_0$ is the mean, and for $\alpha > 1$
+#
+# ```{math}
+# :label: eq-utility-maxmin
+# \min_i R_i \le E_\alpha(R) \le N^{1/(\alpha - 1)} \min_i R_i ,
+# ```
+#
+# so $E_\alpha(R) \to \min_i R_i$ as $\alpha \to \infty$.
+# :::
+#
+# :::{prf:proof}
+# Let $s = 1 - \alpha$, $X = \ln R_i$ with $i$ uniform, and $K(s) = \ln \E e^{sX}$, so that $\ln E_\alpha = K(s) / s$.
+# $K$ is convex (its second derivative is a variance) and $K(0) = 0$, so the slope $K(s) / s$ of its chord from 0 does not decrease in $s$; as $s \to 0$ it tends to $K'(0) = \E X$, the logarithm of the geometric mean.
+# For {eq}`eq-utility-maxmin` put $\beta = \alpha - 1 > 0$ and $m = \min_i R_i$.
+# The mean of the $R_i^{-\beta}$ lies between $m^{-\beta} / N$, one term alone, and $m^{-\beta}$, which no term exceeds; take the power $-1/\beta$.
+# :::
+
+
+# %%
+def equivalent_reward(R, alpha: float) -> float | np.ndarray:
+    r"""Reward that, given to every arm, is as good as `R`: $E_\alpha(R)$.
+
+    Parameters
+    ----------
+    R : array_like, shape (..., N)
+        Cumulative reward of each arm, reward units; no entry negative.
+    alpha : float
+        Fairness parameter, `inf` included; no unit.
+
+    Returns
+    -------
+    equivalent : float, or ndarray of shape (...) and float64
+        Power mean of exponent $1 - \alpha$, reward units.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is negative or NaN, or `R` has a negative or NaN entry or no arm.
+
+    References
+    ----------
+    Book {eq}`eq-utility-equivalent`.
+    """
+    R = check_nonnegative(R, "R")
+    if alpha == np.inf:
+        return alpha_fair_utility(R, alpha)
+    s = 1 - check_alpha(alpha)
+    with np.errstate(divide="ignore"):
+        X = np.log(R)
+    if s == 0:
+        mean = X.mean(-1)
+    else:
+        top = (s * X).max(-1)
+        with np.errstate(invalid="ignore"):
+            spread = np.where(np.isfinite(top)[..., None], s * X - top[..., None], 0)
+        mean = (top + np.log1p(np.expm1(spread).mean(-1))) / s
+    return float(np.exp(mean)) if R.ndim == 1 else np.exp(mean)
+
+
+# %% tags=["active-ipynb"]
+# alphas = np.array([0, 0.5, 0.999999, 1, 1.000001, 2, 10, 100, 1000])
+# R = rng.lognormal(0, 2, (500, 5))
+# E = np.array([equivalent_reward(R, alpha) for alpha in alphas])  # (9, 500)
+# assert (np.diff(E, axis=0) <= 1e-9 * E[:-1]).all()
+# np.testing.assert_allclose(E[[2, 4]], E[[3, 3]], rtol=1e-4)
+# np.testing.assert_allclose(E[0], R.mean(1))
+# for alpha, row in zip(alphas[5:], E[5:], strict=True):
+#     assert (row >= R.min(1) * (1 - 1e-12)).all()
+#     assert (row <= 5 ** (1 / (alpha - 1)) * R.min(1) * (1 + 1e-12)).all()
+
+# %% [markdown]
+# ### Indifference curves
+#
+# Which allocations of two arms are as good as one reward unit for each?
+# Solving $E_\alpha(R_0, R_1) = 1$ for the second entry gives $R_1 = (2 - R_0^{1-\alpha})^{1/(1-\alpha)}$, a straight line at $\alpha = 0$ and a corner at $\alpha = \infty$.
+# The curves of all finite $\alpha$ touch at $(1, 1)$ with slope $-1$; they differ in how much of the rich arm's reward replaces a reward unit of the poor one.
+
+
+# %%
+def indifferent_reward(first, alpha: float) -> np.ndarray:
+    r"""Reward $R_1$ for which $(R_0, R_1)$ is as good as $(1, 1)$; NaN if none is.
+
+    Parameters
+    ----------
+    first : array_like, shape (K,)
+        Rewards $R_0 > 0$ of the first arm, reward units.
+    alpha : float
+        Fairness parameter, finite; no unit.
+
+    Returns
+    -------
+    second : ndarray, shape (K,), float64
+        Reward units.
+    """
+    first, s = np.asarray(first, dtype=np.float64), 1 - check_alpha(alpha)
+    if s == 0:
+        return 1 / first
+    rest = 2 - first**s
+    return np.where(rest > 0, np.abs(rest), np.nan) ** (1 / s)
+
+
+def plot_indifference(ax, alphas):
+    """Allocations to two arms that are as good as one reward unit for each."""
+    first = np.linspace(0.005, 3, 1200)
+    for alpha in alphas:
+        ax.plot(first, indifferent_reward(first, alpha), label=f"$\\alpha = {alpha}$")
+    ax.plot([1, 1, 3], [3, 1, 1], label=r"$\alpha = \infty$")
+    ax.set(xlabel="reward of arm 0 (reward units)", xlim=(0, 3), ylim=(0, 3))
+    ax.set(ylabel="reward of arm 1 (reward units)", aspect="equal")
+    ax.legend(loc="upper right")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# first = np.linspace(0.6, 1.4, 9)
+# for alpha in (0, 0.5, 1, 2):
+#     pairs = np.stack([first, indifferent_reward(first, alpha)], axis=1)
+#     np.testing.assert_allclose(equivalent_reward(pairs, alpha), 1, rtol=1e-12)
+
+# %% mystnb={"figure": {"caption": "Indifference curves through (1, 1): from the straight line of the sum to the corner of the minimum.", "name": "fig-utility-indifference"}} tags=["active-ipynb"]
+# with figure(figsize=(4.6, 4.4)) as ax:
+#     plot_indifference(ax, (0, 0.5, 1, 2, 5))
+
+# %% [markdown]
+# In the next figure the reader can drag the allocation and move $\alpha$.
+# It is plain HTML with a short script, so it works in the built page without a server; the slider runs from $\alpha = 0$ at the left to $\alpha = \infty$ at the right end.
+
+# %%
+DRAG_MARKUP = """
+<div id="fair-drag" style="max-width: 30em; font-family: sans-serif">
+<label>fairness parameter <input type="range" min="0" max="1" step="0.01" value="0.2"
+ style="width: 60%; vertical-align: middle" aria-label="fairness parameter"></label>
+<svg viewBox="-34 -8 316 322" style="width: 100%; touch-action: none; cursor: pointer"
+ font-size="11" fill="currentColor" role="img" aria-label="indifference curve">
+<path d="M0 0 V270 H270" fill="none" stroke="currentColor"/>
+<path d="M0 270 L270 0" stroke="currentColor" stroke-dasharray="2 5" opacity="0.4"/>
+<path class="curve" fill="none" stroke="#0b6e99" stroke-width="2.5"/>
+<circle class="even" r="4" fill="#66a182"/>
+<circle class="point" r="8" fill="#d1495b"/>
+<text x="135" y="303" text-anchor="middle">reward of arm 0 (reward units)</text>
+<text transform="translate(-24 135) rotate(-90)" text-anchor="middle"
+>reward of arm 1 (reward units)</text>
+<text y="284">0</text><text x="86" y="284">1</text><text x="176" y="284">2</text>
+<text x="264" y="284">3</text><text x="-12" y="184">1</text><text x="-12" y="94">2</text>
+<text x="-12" y="6">3</text></svg>
+<p class="says" aria-live="polite"></p></div>
+"""
+
+# %%
+DRAG_DRAWING = """
+
+const box = document.getElementById("fair-drag"), find = (q) => box.querySelector(q);
+const svg = find("svg"), slider = find("input"), R = [2, 0.7];
+const x = (u) => (90 * u).toFixed(1), y = (u) => (270 - 90 * u).toFixed(1);
+const mean = (s) => Math.abs(s) < 1e-9 ? Math.sqrt(R[0] * R[1])
+  : ((R[0] ** s + R[1] ** s) / 2) ** (1 / s);
+const other = (u, E, s) => Math.abs(s) < 1e-9 ? E * E / u
+  : E * Math.max(2 - (u / E) ** s, 0) ** (1 / s);
+function draw() {
+  const k = +slider.value, alpha = k < 1 ? 2 * k / (1 - k) : Infinity, s = 1 - alpha;
+  const E = k < 1 ? mean(s) : Math.min(...R), d = [];
+  for (let u = 0.01; k < 1 && u <= 3; u += 0.01) {
+    const v = other(u, E, s);
+    if (v >= 0 && v <= 3) d.push(x(u) + " " + y(v)); }
+  if (k == 1) d.push(x(E) + " 0", x(E) + " " + y(E), "270 " + y(E));
+  find(".curve").setAttribute("d", "M" + d.join("L"));
+  for (const [q, a, b] of [[".point", ...R], [".even", E, E]]) {
+    find(q).setAttribute("cx", x(a)); find(q).setAttribute("cy", y(b)); }
+  const sum = R[0] + R[1], jain = sum ** 2 / (2 * (R[0] ** 2 + R[1] ** 2));
+  find(".says").textContent = `alpha ${alpha.toFixed(2)}: the allocation ` +
+    `(${R[0].toFixed(2)}, ${R[1].toFixed(2)}) is as good as ${E.toFixed(2)} for each ` +
+    `arm; sum ${sum.toFixed(2)}, Jain's index ${jain.toFixed(2)}.`; }
+"""
+
+# %%
+DRAG_EVENTS = """
+function drag(event) {
+  if (event.type == "pointermove" && !event.buttons) return;
+  const at = new DOMPoint(event.clientX, event.clientY)
+    .matrixTransform(svg.getScreenCTM().inverse());
+  R[0] = Math.min(Math.max(at.x / 90, 0.02), 3);
+  R[1] = Math.min(Math.max(3 - at.y / 90, 0.02), 3);
+  draw(); }
+svg.addEventListener("pointerdown", drag); svg.addEventListener("pointermove", drag);
+slider.addEventListener("input", draw); draw();
+"""
+
+
+def draggable_indifference() -> str:
+    """HTML of the figure in which a reader drags an allocation of two arms."""
+    return f"{DRAG_MARKUP}<script>(() => {{{DRAG_DRAWING}{DRAG_EVENTS}}})();</script>"
+
+
+# %% tags=["active-ipynb"]
+# from IPython.display import HTML
+#
+# HTML(draggable_indifference())
+
+# %% [markdown]
+# ## Two ways to report an allocation
+#
+# **Jain's index** {cite}`jain1984` says how even an allocation is:
+#
+# ```{math}
+# :label: eq-utility-jain
+# J(R) = \frac{(\sum_i R_i)^2}{N \sum_i R_i^2} \in \big[\tfrac1N, 1\big] .
+# ```
+#
+# With the mean $m$ and the variance $v$ of the entries, $J = m^2 / (m^2 + v)$, so it is one over one plus the squared coefficient of variation.
+# It ignores the unit of reward, is 1 if and only if all entries are equal, and $k/N$ if $k$ arms share everything evenly.
+# It also ignores how large the rewards are, so it is never reported alone.
+#
+# **The price of fairness** is the part of the largest total that an allocation gives up:
+#
+# ```{math}
+# :label: eq-utility-price
+# P(R) = 1 - \frac{\sum_i R_i}{\max_{R' \in \mathcal R} \sum_i R_i'} \in [0, 1] .
+# ```
+
+
 # %%
 def jain_index(R) -> float | np.ndarray:
     r"""Jain's index $(\sum_i R_i)^2 / (N \sum_i R_i^2)$, in $[1/N, 1]$.
@@ -154,6 +537,189 @@ def jain_index(R) -> float | np.ndarray:
     shares = R / largest  # squares can no longer overflow or vanish
     index = shares.sum(-1) ** 2 / (R.shape[-1] * (shares**2).sum(-1))
     return float(index) if R.ndim == 1 else index
+
+
+# %%
+def price_of_fairness(R, largest_sum: float) -> float | np.ndarray:
+    r"""Part of the largest possible total that the allocation `R` gives up.
+
+    Parameters
+    ----------
+    R : array_like, shape (..., N)
+        Cumulative reward of each arm, reward units; no entry negative.
+    largest_sum : float
+        Largest total over all feasible allocations, reward units; positive.
+
+    Returns
+    -------
+    price : float, or ndarray of shape (...) and float64
+        $1 - \sum_i R_i$ / `largest_sum`, in [0, 1]; no unit.
+
+    Raises
+    ------
+    ValueError
+        If `R` has a negative or NaN entry, or a total above `largest_sum`.
+
+    References
+    ----------
+    Book {eq}`eq-utility-price`.
+    """
+    R = check_nonnegative(R, "R")
+    total = R.sum(-1)
+    if not (largest_sum > 0 and (total <= largest_sum * (1 + 1e-9)).all()):
+        raise ValueError(
+            f"largest_sum is {largest_sum!r}; it must be positive and no total of R "
+            f"may exceed it, but one is {np.max(total)}"
+        )
+    price = np.maximum(1 - total / largest_sum, 0)
+    return float(price) if R.ndim == 1 else price
+
+
+# %% tags=["active-ipynb"]
+# for k in (1, 2, 5):
+#     assert jain_index([2.0] * k + [0.0] * (5 - k)) == k / 5
+# R = rng.gamma(1, size=(200, 7))
+# np.testing.assert_allclose(jain_index(R), 1 / (1 + R.var(1) / R.mean(1) ** 2))
+# assert price_of_fairness([0.5, 0.25], 1.0) == 0.25
+
+# %% [markdown]
+# ### The shared hour, solved
+#
+# We return to the question of the first paragraph.
+# Arm $i$ earns $w_i > 0$ an hour and gets the part $x_i$ of it, so $R_i = w_i x_i$ with $x$ in the simplex.
+# Setting the derivative of $\sum_i \phi_\alpha(w_i x_i)$ equal for all arms, $w_i^{1-\alpha} x_i^{-\alpha} = \text{const}$, gives for $\alpha > 0$
+#
+# ```{math}
+# :label: eq-utility-shares
+# x_i = \frac{w_i^{s}}{\sum_k w_k^{s}}, \qquad R_i = \frac{w_i^{1/\alpha}}{\sum_k w_k^{s}}, \qquad s = \frac{1 - \alpha}{\alpha} \in (-1, \infty) .
+# ```
+#
+# :::{prf:theorem} More fairness costs more and is more even
+# :label: thm-utility-price
+# Along {eq}`eq-utility-shares` the price of fairness does not decrease in $\alpha$, and neither does Jain's index.
+# The price goes from 0 as $\alpha \to 0$ to $1 - N / (\max_i w_i \sum_i 1/w_i)$ as $\alpha \to \infty$, and Jain's index to 1.
+# :::
+#
+# :::{prf:proof}
+# Let $q_s$ be the distribution with weights proportional to $w_i^s$.
+# For any $f$, $\frac{d}{ds} \sum_i q_s(i) f(w_i)$ is the covariance of $f(w)$ and $\ln w$ under $q_s$, and it is not negative if $f$ is increasing: two increasing functions of one variable are not negatively correlated.
+# The total is $\sum_i w_i x_i = \sum_i q_s(i) w_i$, so it does not decrease in $s$, which decreases in $\alpha$.
+# As $s \to \infty$ all weight moves to the largest $w_i$; at $s = -1$ the total is $N / \sum_i w_i^{-1}$.
+# For Jain's index write $a = 1/\alpha$: $\ln J = 2 \ln \sum_i w_i^a - \ln \sum_i w_i^{2a} - \ln N$ has the derivative $2 \sum_i q_a(i) \ln w_i - 2 \sum_i q_{2a}(i) \ln w_i \le 0$ in $a$, by the same argument; at $a = 0$ all entries are equal.
+# :::
+
+
+# %%
+def fair_shares(w, alpha: float) -> np.ndarray:
+    r"""Shares $x_i$ of one budget that maximise $\sum_i \phi_\alpha(w_i x_i)$.
+
+    Parameters
+    ----------
+    w : array_like, shape (N,)
+        Reward of each arm for the whole budget, reward units; positive and finite.
+    alpha : float
+        Fairness parameter, `inf` included; 0 gives all to the first best arm.
+
+    Returns
+    -------
+    x : ndarray, shape (N,), float64
+        Shares that sum to 1; no unit.
+
+    Raises
+    ------
+    ValueError
+        If `w` is no positive finite vector, or `alpha` is negative or NaN.
+
+    References
+    ----------
+    Book {eq}`eq-utility-shares`.
+    """
+    w = check_nonnegative(w, "w")
+    if w.ndim != 1 or not (np.isfinite(w) & (w > 0)).all():
+        raise ValueError(f"w is {w!r}; it must be a vector of positive finite rewards")
+    if alpha == 0:
+        return np.eye(len(w))[w.argmax()]
+    log_w = np.log(w)
+    with np.errstate(over="ignore"):
+        if alpha == np.inf:
+            exponent = -log_w
+        else:
+            exponent = (log_w - log_w.max()) / check_alpha(alpha) * (1 - alpha)
+    x = np.exp(exponent - exponent.max())  # the largest is 1, whatever alpha
+    return x / x.sum()
+
+
+# %% tags=["active-ipynb"]
+# alphas = np.array([0, 0.1, 0.3, 0.5, 0.9, 1, 2, 5, 50, np.inf])
+# R = np.array([hourly * fair_shares(hourly, alpha) for alpha in alphas])
+# price, jain = price_of_fairness(R, hourly.max()), jain_index(R)
+# assert (np.diff(price) >= 0).all() and (np.diff(jain) >= 0).all()
+# np.testing.assert_allclose(price[-1], 1 - 3 / (1 / hourly).sum())
+# for alpha, x in [(0.5, cp.Variable(3)), (2, cp.Variable(3))]:
+#     phi = cp.power(cp.multiply(hourly, x), 1 - alpha) / (1 - alpha)
+#     cp.Problem(cp.Maximize(cp.sum(phi)), [cp.sum(x) == 1]).solve(solver=cp.CLARABEL)
+#     np.testing.assert_allclose(x.value, fair_shares(hourly, alpha), atol=1e-3)
+# for row in zip(alphas, price, jain, strict=True):
+#     print("alpha {:4.1f}: price {:.3f}, Jain's index {:.3f}".format(*row))
+
+
+# %%
+def plot_price(ax, w):
+    """Price of fairness and Jain's index of the shared budget against alpha."""
+    alphas = np.logspace(-1.5, 1.5, 200)
+    R = np.array([w * fair_shares(w, alpha) for alpha in alphas])
+    ax.plot(alphas, price_of_fairness(R, np.max(w)), label="price of fairness")
+    ax.plot(alphas, jain_index(R), label="Jain's index")
+    ax.set(xscale="log", xlabel=r"fairness parameter $\alpha$", ylim=(0, 1.02))
+    ax.set(ylabel="price, index (no unit)")
+    ax.legend()
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "The shared hour: what evenness costs as the fairness parameter grows.", "name": "fig-utility-price"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_price(ax, hourly)
+
+# %% [markdown]
+# ## The concave conjugate
+#
+# A concave function is the lower envelope of its tangents.
+# The **concave conjugate** stores the intercepts of these tangents as a function of their slope, which we read as a price:
+#
+# ```{math}
+# :label: eq-utility-conjugate-definition
+# \phi_{\alpha*}(p) = \inf_{u > 0} \big( p u - \phi_\alpha(u) \big) \in [-\infty, \infty) .
+# ```
+#
+# It is concave, as an infimum of affine functions.
+# An arm that sells all its reward at the price $p$ gains at least $\phi_{\alpha*}(p)$ on balance, revenue minus utility given up, whatever it has.
+#
+# :::{prf:theorem} The conjugate in closed form
+# :label: thm-utility-conjugate
+#
+# ```{math}
+# :label: eq-utility-conjugate
+# \phi_{\alpha*}(p) =
+# \begin{cases}
+# 0 & \alpha = 0,\ p \ge 1, \\
+# -\frac{\alpha}{1-\alpha}\, p^{-(1-\alpha)/\alpha} & 0 < \alpha < 1,\ p > 0, \\
+# 1 + \ln p & \alpha = 1,\ p > 0, \\
+# \frac{\alpha}{\alpha-1}\, p^{(\alpha-1)/\alpha} & \alpha > 1,\ p \ge 0,
+# \end{cases}
+# ```
+#
+# and $-\infty$ for every other $p$.
+# For $\alpha > 0$ and $p > 0$ the infimum is attained at $u = p^{-1/\alpha}$ only.
+# :::
+#
+# :::{prf:proof}
+# For $\alpha > 0$ and $p > 0$ the function $pu - \phi_\alpha(u)$ is strictly convex, and its derivative $p - u^{-\alpha}$ vanishes at $u = p^{-1/\alpha}$ only, where $pu = p^{(\alpha-1)/\alpha} = u^{1-\alpha}$; so for $\alpha \ne 1$ its value is $p^{(\alpha-1)/\alpha} \big(1 - \frac{1}{1-\alpha}\big)$, the second and fourth line, and $1 + \ln p$ for $\alpha = 1$.
+# If $p < 0$, the first term alone tends to $-\infty$ as $u$ grows, and $\phi_\alpha(u)$ does not decrease.
+# If $p = 0$, the infimum is $-\sup \phi_\alpha$: $-\infty$ for $\alpha \le 1$, and 0 for $\alpha > 1$, approached as $u \to \infty$ and not attained.
+# For $\alpha = 0$ the function is $(p - 1) u$: its infimum is 0, approached as $u \to 0$, if $p \ge 1$, and $-\infty$ if $p < 1$.
+# :::
+#
+# The domain matters in the next chapter: a price outside it makes the dual objective infinite, so it is no bound at all.
 
 
 # %%
@@ -189,8 +755,231 @@ def concave_conjugate(p, alpha: float) -> np.ndarray:
     if alpha == 0:
         return np.where(p >= 1, 0.0, -np.inf)
     q = np.where(p >= 0, p, 0.0)
-    with np.errstate(divide="ignore"):
-        power = 1 + np.log(q) if alpha == 1 else None
-        if power is None:
-            power = alpha / (alpha - 1) * q ** ((alpha - 1) / alpha)
-    return np.where(p >= 0, power, -np.inf)
+    with np.errstate(divide="ignore", over="ignore"):
+        if alpha == 1:
+            inside = 1 + np.log(q)
+        else:
+            inside = alpha / (alpha - 1) * q ** ((alpha - 1) / alpha)
+    return np.where(p >= 0, inside, -np.inf)
+
+
+# %% [markdown]
+# The oracle is cvxpy, which minimises $pu - \phi_\alpha(u)$ over $u$ without knowing the formula.
+
+# %% tags=["active-ipynb"]
+# u, p = cp.Variable(pos=True), cp.Parameter(nonneg=True)
+# for alpha in (0.25, 0.5, 1, 1.5, 3):
+#     phi = cp.log(u) if alpha == 1 else cp.power(u, 1 - alpha) / (1 - alpha)
+#     problem = cp.Problem(cp.Minimize(p * u - phi))
+#     for p.value in (0.5, 1, 2.5):
+#         problem.solve(solver=cp.CLARABEL)
+#         assert problem.status == cp.OPTIMAL
+#         closed = concave_conjugate(p.value, alpha)
+#         np.testing.assert_allclose(problem.value, closed, rtol=1e-6, atol=1e-6)
+#         np.testing.assert_allclose(u.value, p.value ** (-1 / alpha), rtol=1e-3)
+# assert concave_conjugate(0.0, 3) == 0 and concave_conjugate(0.0, 1) == -np.inf
+
+# %% [markdown]
+# ### Fenchel–Young
+#
+# :::{prf:theorem} Fenchel–Young inequality and its equality case
+# :label: thm-utility-fenchel-young
+# For every finite $\alpha$, $u > 0$ and real $p$
+#
+# ```{math}
+# :label: eq-utility-fenchel-young
+# \phi_\alpha(u) + \phi_{\alpha*}(p) \le p u .
+# ```
+#
+# For $\alpha > 0$ equality holds if and only if $p = \phi_\alpha'(u) = u^{-\alpha}$.
+# Therefore $\phi_\alpha(u) = \inf_p \big( p u - \phi_{\alpha*}(p) \big)$: the conjugate of the conjugate is $\phi_\alpha$.
+# :::
+#
+# :::{prf:proof}
+# The inequality is the definition of the infimum.
+# Equality means that $u$ attains it.
+# For $p > 0$ that is $u = p^{-1/\alpha}$ by {prf:ref}`thm-utility-conjugate`; for $p < 0$ and for $p = 0$, $\alpha \le 1$ the left side is $-\infty$; for $p = 0$, $\alpha > 1$ nothing attains it.
+# For the last statement, {eq}`eq-utility-fenchel-young` gives $\le$, and $p = u^{-\alpha}$ gives equality; at $\alpha = 0$ the infimum over $p \ge 1$ is at $p = 1$.
+# :::
+#
+# The **Fenchel–Young gap** $\sum_i p_i R_i - \phi_\alpha(R_i) - \phi_{\alpha*}(p_i)$ measures how far prices are from the gradient.
+# The three terms nearly cancel when the gap is small, and are themselves of size $1 / |1 - \alpha|$ near $\alpha = 1$.
+# With $t_i = p_i R_i^\alpha$, the ratio of price and gradient, nothing cancels but $t - 1$ and a logarithm:
+#
+# ```{math}
+# :label: eq-utility-gap
+# \sum_i R_i^{1-\alpha} \Big( t_i - 1 - \ell_\alpha(t_i) \Big), \qquad
+# \ell_\alpha(t) = \frac{\alpha}{\alpha - 1} \Big( t^{(\alpha-1)/\alpha} - 1 \Big), \quad \ell_1(t) = \ln t .
+# ```
+
+
+# %%
+def fenchel_young_gap(R, p, alpha: float) -> float:
+    r"""Sum over the arms of $p_i R_i - \phi_\alpha(R_i) - \phi_{\alpha*}(p_i) \ge 0$.
+
+    Parameters
+    ----------
+    R : array_like, shape (N,)
+        Cumulative reward of each arm, reward units; positive.
+    p : array_like, shape (N,)
+        Prices, utility units a reward unit; positive.
+    alpha : float
+        Fairness parameter, positive and finite; no unit.
+
+    Returns
+    -------
+    gap : float
+        Utility units; 0 if and only if $p_i = R_i^{-\alpha}$ for all arms.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is not positive and finite, or an entry of `R` or `p` is not positive.
+
+    References
+    ----------
+    Book {eq}`eq-utility-gap`.
+    """
+    R, p = check_nonnegative(R, "R"), check_nonnegative(p, "p")
+    if check_alpha(alpha) == 0 or not ((R > 0).all() and (p > 0).all()):
+        raise ValueError(f"alpha is {alpha!r}; it, R and p must all be positive")
+    log_t = np.log(p) + alpha * np.log(R)
+    s = (alpha - 1) / alpha
+    with np.errstate(over="ignore"):
+        ell = log_t if s == 0 else np.expm1(s * log_t) / s
+        return float((R ** (1 - alpha) * (np.expm1(log_t) - ell)).sum())
+
+
+# %% tags=["active-ipynb"]
+# R, p = rng.lognormal(0, 1, 20), rng.lognormal(0, 1, 20)
+# for alpha in (0.2, 0.5, 0.9999999, 1, 1.5, 4):
+#     assert fenchel_young_gap(R, p, alpha) > 0
+#     assert abs(fenchel_young_gap(R, R**-alpha, alpha)) < 1e-12
+#     plain = p * R - arm_utility(R, alpha) - concave_conjugate(p, alpha)
+#     size = np.abs(arm_utility(R, alpha)).sum()
+#     assert abs(plain.sum() - fenchel_young_gap(R, p, alpha)) < 1e-13 * size + 1e-10
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-utility-1
+# By hand: two arms earn 1 and 4 for a whole hour.
+# Find the shares, the rewards and the price of fairness at $\alpha = 1/2$ and $\alpha = 2$.
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-utility-1
+# :class: dropdown
+# ```
+
+# %% [markdown]
+# At $\alpha = 1/2$, $s = 1$: shares $1/5$ and $4/5$, rewards $1/5$ and $16/5$, total $17/5$ of at most 4.
+# At $\alpha = 2$, $s = -1/2$: shares $2/3$ and $1/3$, rewards $2/3$ and $4/3$, total 2, half of what is possible.
+
+# %% tags=["active-ipynb"]
+# w = np.array([1.0, 4.0])
+# np.testing.assert_allclose(fair_shares(w, 0.5), [1 / 5, 4 / 5])
+# np.testing.assert_allclose(fair_shares(w, 2), [2 / 3, 1 / 3])
+# prices = [price_of_fairness(w * fair_shares(w, alpha), 4) for alpha in (0.5, 2)]
+# np.testing.assert_allclose(prices, [0.15, 0.5])
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-utility-2
+# A limit: $\phi_\alpha$ itself has no limit as $\alpha \to 1$.
+# Show that $(u^{1-\alpha} - 1) / (1 - \alpha)$ tends to $\ln u$, that it gives the same preferences as $\phi_\alpha$, and that the error is at most $\frac12 |1 - \alpha| (\ln u)^2 \max(1, u^{1-\alpha})$.
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-utility-2
+# :class: dropdown
+# ```
+
+# %% [markdown]
+# With $h = (1 - \alpha) \ln u$ the expression is $\ln u \cdot (e^h - 1) / h$, and $e^h - 1 - h = \frac12 h^2 e^{\xi}$ for some $\xi$ between 0 and $h$.
+# So the error is $\frac{1}{2} h^2 e^\xi / |1 - \alpha|$, which is the bound.
+# A constant for each arm changes no preference.
+
+# %% tags=["active-ipynb"]
+# u = np.logspace(-3, 3, 61)
+# for alpha in (0.9, 0.99, 1.01, 1.1):
+#     error = np.abs(arm_utility(u, alpha) - 1 / (1 - alpha) - np.log(u))
+#     bound = abs(1 - alpha) / 2 * np.log(u) ** 2 * np.maximum(1, u ** (1 - alpha))
+#     assert (error <= bound + 1e-12).all()
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-utility-3
+# Breaking an assumption: {prf:ref}`thm-utility-variational` asks for positive entries.
+# Let two arms share an hour with $w = (1, 0)$, so the second can earn nothing.
+# Which allocations maximise $U_{1/2}$, and which maximise $U_1$?
+# Why do the policies of this book start from $R_i(0) = 1$?
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-utility-3
+# :class: dropdown
+# ```
+
+# %% [markdown]
+# $U_{1/2}$ is largest at $R = (1, 0)$, where the second entry of the gradient is infinite.
+# $U_1$ is $-\infty$ at every allocation, so all are maximisers and none is fair in any useful sense.
+# With $R_i(0) = 1$ the gradient is at most 1, every utility is finite, and an arm that never earns anything cannot spoil the comparison of the others.
+
+# %% tags=["active-ipynb"]
+# x = np.linspace(0, 1, 11)
+# R = np.stack([x, 0 * x], axis=1)  # every way to share the hour
+# assert alpha_fair_utility(R, 0.5).argmax() == 10
+# assert (alpha_fair_utility(R, 1) == -np.inf).all()
+# assert np.isinf(utility_gradient(R[-1], 0.5)[1])
+# assert alpha_fair_utility(1 + R, 1).argmax() == 10
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-utility-4
+# The conjugate of the minimum: compute $\inf_{R \ge 0} \big( \sum_i p_i R_i - \min_i R_i \big)$ for every $p$, and say what the prices of a max-min fair allocation look like.
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-utility-4
+# :class: dropdown
+# ```
+
+# %% [markdown]
+# If some $p_i < 0$, let that $R_i$ grow: $-\infty$.
+# Else the best $R$ for a given minimum $m$ has all entries $m$, which gives $(\sum_i p_i - 1) m$: 0 if $\sum_i p_i \ge 1$ and $-\infty$ otherwise.
+# So the useful prices are those with sum 1: a distribution over the arms, concentrated on the poorest, because $\sum_i p_i R_i = \min_i R_i$ forces $p_i = 0$ wherever $R_i$ is above the minimum.
+
+# %% tags=["active-ipynb"]
+# for prices, finite in [([0.5, 0.5], 1), ([0.9, 0.2], 1), ([0.4, 0.5], 0), ([2, -1], 0)]:
+#     R = cp.Variable(2, nonneg=True)
+#     problem = cp.Problem(cp.Minimize(np.array(prices) @ R - cp.min(R)))
+#     problem.solve(solver=cp.CLARABEL)
+#     assert problem.status == (cp.OPTIMAL if finite else cp.UNBOUNDED)
+#     assert abs(problem.value) < 1e-6 or not finite
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ## Summary
+#
+# - One parameter runs from the sum over proportional fairness to the minimum; the gradient $R_i^{-\alpha}$ is the weight of an arm.
+# - The equivalent reward makes different $\alpha$ comparable and proves the limits.
+# - Prices are dual to rewards: the conjugate has a closed form on a domain that depends on $\alpha$, and the Fenchel–Young gap is zero exactly at the gradient.
+#
+# Exported: `arm_utility`, `alpha_fair_utility`, `utility_gradient`, `equivalent_reward`, `indifferent_reward`, `jain_index`, `price_of_fairness`, `fair_shares`, `concave_conjugate`, `fenchel_young_gap`, and the figures `plot_indifference`, `draggable_indifference` and `plot_price`.
