@@ -1,6 +1,13 @@
 # %% [markdown]
 r"""
 # Where the parameters are
+
+PruneNet {cite}`sengupta2025prunenet` removes rows from one kind of weight matrix and touches nothing else.
+How much of a language model is that, and how much faster can the model become?
+For LLaMA-2-7B {cite}`touvron2023llama2` at 30 % the paper measures a speed-up of 1.73.
+This chapter counts, and proves that the smaller weights alone cannot give more than the number its last check prints.
+
+The chapter also loads the model on which every measurement of Part I runs: SmolLM2-135M {cite}`allal2025smollm2`, a small model of the same architecture.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -15,22 +22,146 @@ r"""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 
+# %% tags=["active-ipynb"]
+# import numpy as np
+# from torch.utils.flop_counter import FlopCounterMode
+# from transformers import AutoModelForCausalLM, LlamaConfig
+#
+# from prunefair.models import load_model
+# from prunefair.plotting import figure
+#
+# SEED = 20250126
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $d$ | `hidden_size` | width of the residual stream |
+# | $m$ | `intermediate_size`, `rows` | neurons of a feed-forward layer, the rows of its gate matrix |
+# | $L$ | `num_hidden_layers` | blocks |
+# | $a$, $b$ | `queries`, `keys` | query heads, and key heads, times the width of a head |
+# | $V$ | `vocab_size` | tokens in the vocabulary |
+# | $\rho$ | `ratio` | share of the rows to remove |
+# | $k$ | `kept` | rows that stay |
+#
+# Layers, rows and tokens are counted from 0 in code; the paper counts from 1.
+#
+# ## The block
+#
+# A LLaMA block changes a vector $x \in \mathbb{R}^d$ twice, each time by a normalisation, a map and an addition:
+#
+# ```{math}
+# :label: eq-anatomy-block
+# x \leftarrow x + W_o\, \mathrm{attention}(W_q \bar x, W_k \bar x, W_v \bar x), \qquad
+# x \leftarrow x + D\,\bigl(\mathrm{silu}(G \bar x) \odot U \bar x\bigr),
+# ```
+#
+# where $\bar x$ is $x$ divided by its root mean square and multiplied, entry by entry, by a learned gain.
+# The second map is the feed-forward network, FFN.
+# Its three matrices are the gate $G$ and the up-projection $U$, both $m \times d$, and the down-projection $D$, $d \times m$.
+# Written as a sum over neurons it is
+#
+# ```{math}
+# :label: eq-anatomy-neurons
+# \mathrm{FFN}(x) = \sum_{j=0}^{m-1} D_{:,j}\; \mathrm{silu}(g_j^\top x)\,(u_j^\top x),
+# ```
+#
+# with $g_j^\top$ and $u_j^\top$ the rows of $G$ and $U$.
+# Nothing connects two neurons, so a set of terms can be left out without touching the others: to remove neuron $j$ is to remove row $j$ of $G$, row $j$ of $U$ and column $j$ of $D$.
+# That is why a *row* is the unit of this pruning, and why its result is a smaller dense model which needs no special kernel.
+# The next two functions find these layers and the matrices $G$, which are all that the policy will ever see.
+
+
+# %%
+def ffn_layers(model) -> list[torch.nn.Module]:
+    """Feed-forward modules of a LLaMA-like `model`, from the first layer to the last.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Causal language model or its body, whose layers hold an `mlp` with
+        `gate_proj`, `up_proj` and `down_proj`.
+
+    Returns
+    -------
+    layers : list of torch.nn.Module
+        The modules themselves, not copies.
+
+    Raises
+    ------
+    ValueError
+        If `model` is not built so.
+
+    References
+    ----------
+    Book {eq}`eq-anatomy-block`.
+    """
+    blocks = getattr(getattr(model, "model", model), "layers", ())
+    layers = [getattr(block, "mlp", None) for block in blocks]
+    names = ("gate_proj", "up_proj", "down_proj")
+    if not layers or not all(hasattr(mlp, name) for mlp in layers for name in names):
+        raise ValueError(
+            f"model is a {type(model).__name__} without gated feed-forward layers; "
+            "give a LLaMA-like model, or use the adapters of prunefair.pruning.surgery"
+        )
+    return layers
+
+
+# %%
+def gate_matrices(model) -> list[torch.Tensor]:
+    """Gate weights of a LLaMA-like `model`: one (m, n) Tensor a layer, shared memory."""
+    return [mlp.gate_proj.weight.detach() for mlp in ffn_layers(model)]
+
+
+# %% [markdown]
+# We load the small model and check {eq}`eq-anatomy-neurons` on its first layer, for a random half of the neurons: the sum over the half equals the whole layer with the other half set to zero.
+
+# %% tags=["active-ipynb"]
+# model = load_model("smollm2", dtype=torch.float32)
+# mlp = ffn_layers(model)[0]
+# generator = torch.Generator().manual_seed(SEED)
+# m, d = mlp.gate_proj.weight.shape
+# x = torch.randn(5, d, generator=generator)
+# half = torch.randperm(m, generator=generator)[: m // 2]
+# with torch.no_grad():
+#     G, U, D = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
+#     some = (torch.nn.functional.silu(x @ G[half].T) * (x @ U[half].T)) @ D[:, half].T
+#     mask = torch.zeros(m).index_fill(0, half, 1.0)
+#     whole = mlp.down_proj(mask * mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x))
+# assert (some - whole).abs().max() < 1e-6 * whole.abs().max()
+
+# %% [markdown]
+# ## How many rows stay
+#
+# The paper keeps
+#
+# ```{math}
+# :label: eq-anatomy-rows
+# k = \lfloor (1 - \rho)\, m \rfloor
+# ```
+#
+# rows.
+# Ratios are given in decimal, and binary arithmetic does not hold them: `int((1 - 0.9) * 10)` is 0, where {eq}`eq-anatomy-rows` gives 1.
+# So we read the ratio as the decimal it prints as, and compute with fractions.
+
 
 # %%
 def rows_to_keep(rows: int, ratio: float) -> int:
-    r"""Number of rows kept, $k = \lfloor (1 - \text{ratio})\, m \rfloor$.
+    r"""Number of rows kept, $k = \lfloor (1 - \rho)\, m \rfloor$.
 
     Parameters
     ----------
     rows : int
         Rows $m$ of the matrix.
     ratio : float
-        Share of the rows to remove, in [0, 1), read as the decimal it prints as.
+        Share $\rho$ of the rows to remove, in [0, 1), read as the decimal it prints as.
 
     Returns
     -------
@@ -56,47 +187,632 @@ def rows_to_keep(rows: int, ratio: float) -> int:
     return kept
 
 
+# %% tags=["active-ipynb"]
+# assert int((1 - 0.9) * 10) == 0 and rows_to_keep(10, 0.9) == 1
+# for percent in range(100):
+#     assert rows_to_keep(10_000, percent / 100) == 10_000 - 100 * percent
+# for rows in (1536, 11008):
+#     print(f"30 % of {rows} rows: {rows_to_keep(rows, 0.3)} stay")
+
+# %% [markdown]
+# ## Counting parameters
+#
+# With $a$ the width of all query heads together and $b$ that of all key heads (in LLaMA-2-7B $a = b = d$; grouped queries make $b$ smaller),
+#
+# ```{math}
+# :label: eq-anatomy-parameters
+# \underbrace{V d}_{\text{embedding}} + L\,\bigl(\underbrace{2 d a + 2 d b}_{\text{attention}}
+# + \underbrace{3 d m}_{\text{FFN}} + \underbrace{2 d}_{\text{norms}}\bigr)
+# + \underbrace{d}_{\text{last norm}} + \underbrace{V d}_{\text{head, unless tied}} .
+# ```
+#
+# A tied head *is* the embedding and is counted once.
+# Of all this, one group is read differently: a step of decoding reads every matrix once, but only one row of an embedding that is not tied.
+# The property `matrices` counts what is multiplied with in every step.
+
+
 # %%
-def ffn_layers(model) -> list[torch.nn.Module]:
-    """Feed-forward modules of a LLaMA-like `model`, from the first layer to the last.
+class ParameterCounts(NamedTuple):
+    """Parameters of a model by group; a head of 0 means that it is the embedding."""
+
+    embedding: int
+    attention: int
+    ffn: int
+    norm: int
+    head: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return sum(self)
+
+    @property
+    def matrices(self) -> int:
+        """Parameters that every step multiplies with; the embedding only if tied."""
+        return self.attention + self.ffn + (self.head or self.embedding)
+
+
+# %%
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+
+
+def layer_widths(config, intermediate_sizes=None) -> list[int]:
+    """Neurons of each feed-forward layer.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Causal language model or its body, whose layers hold an `mlp` with
-        `gate_proj`, `up_proj` and `down_proj`.
+    config : transformers.PretrainedConfig
+        Of a family in `FAMILIES`.
+    intermediate_sizes : int or sequence of int, optional
+        One width for all layers, or one a layer; the configuration's by default.
 
     Returns
     -------
-    layers : list of torch.nn.Module
+    widths : list of int
 
     Raises
     ------
     ValueError
-        If `model` is not built so.
+        If the family is unknown or the number of widths is not the number of layers.
     """
-    blocks = getattr(getattr(model, "model", model), "layers", ())
-    layers = [getattr(block, "mlp", None) for block in blocks]
-    names = ("gate_proj", "up_proj", "down_proj")
-    if not layers or not all(hasattr(mlp, name) for mlp in layers for name in names):
+    if config.model_type not in FAMILIES:
         raise ValueError(
-            f"model is a {type(model).__name__} without gated feed-forward layers; "
-            "give a LLaMA-like model, or use the adapters of prunefair.pruning.surgery"
+            f"config is of family {config.model_type!r}; give one of {FAMILIES}, "
+            "or count the tensors of the model by tensor_counts"
         )
-    return layers
+    widths = (
+        config.intermediate_size if intermediate_sizes is None else (intermediate_sizes)
+    )
+    layers = config.num_hidden_layers
+    widths = list(widths) if isinstance(widths, Sequence) else [widths] * layers
+    if len(widths) != layers:
+        raise ValueError(
+            f"intermediate_sizes has {len(widths)} entries; give one for each of the "
+            f"{layers} layers"
+        )
+    return widths
 
 
 # %%
-def gate_matrices(model) -> list[torch.Tensor]:
-    """Weights of `gate_proj`, shape (m, n) each: one row a neuron; shared memory."""
-    return [mlp.gate_proj.weight.detach() for mlp in ffn_layers(model)]
+def _attention_widths(config) -> tuple[int, int, int]:
+    """Widths of all query heads, of all key heads and of one head: a, b, h."""
+    heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    return heads * head, groups * head, head
 
 
 # %%
-class FfnShape(NamedTuple):
-    """Widths of the feed-forward layers."""
+def parameter_counts(config, intermediate_sizes=None) -> ParameterCounts:
+    """Parameters of a LLaMA-like model, from its configuration alone.
 
-    hidden: int
-    intermediate: int
-    layers: int
-    matrices: int = 3
+    Parameters
+    ----------
+    config : transformers.PretrainedConfig
+        Of a family in `FAMILIES`.
+    intermediate_sizes : int or sequence of int, optional
+        Neurons left in every layer, or in each; the configuration's by default.
+
+    Returns
+    -------
+    counts : ParameterCounts
+        Numbers of parameters.
+
+    Raises
+    ------
+    ValueError
+        If the family is unknown or the number of widths is not the number of layers.
+
+    References
+    ----------
+    Book {eq}`eq-anatomy-parameters`.
+    """
+    widths = layer_widths(config, intermediate_sizes)
+    d, layers, V = config.hidden_size, config.num_hidden_layers, config.vocab_size
+    a, b, head = _attention_widths(config)
+    biases = (a + 2 * b + d) * bool(getattr(config, "attention_bias", False))
+    if config.model_type == "qwen2":
+        biases = a + 2 * b
+    mlp_bias = bool(getattr(config, "mlp_bias", False))
+    head_norms = 2 * head if config.model_type == "qwen3" else 0
+    return ParameterCounts(
+        embedding=V * d,
+        attention=layers * (2 * d * a + 2 * d * b + biases),
+        ffn=sum(3 * d * m + mlp_bias * (2 * m + d) for m in widths),
+        norm=layers * (2 * d + head_norms) + d,
+        head=0 if config.tie_word_embeddings else V * d,
+    )
+
+
+# %% [markdown]
+# The independent count goes through the tensors of a model and sorts them by name.
+
+
+# %%
+def tensor_counts(model) -> ParameterCounts:
+    """Parameters of `model` by group, counted from its tensors.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Causal language model of a family in `FAMILIES`; meta tensors will do.
+
+    Returns
+    -------
+    counts : ParameterCounts
+        Numbers of parameters; a tensor that is used twice counts once.
+
+    Raises
+    ------
+    ValueError
+        If a parameter belongs to no group.
+    """
+    marks = {
+        "embedding": "embed_tokens",
+        "norm": "norm",  # before attention: a head's norm sits inside `self_attn`
+        "attention": "self_attn",
+        "ffn": "mlp",
+        "head": "lm_head",
+    }
+    counts = dict.fromkeys(ParameterCounts._fields, 0)
+    for name, parameter in model.named_parameters():
+        group = next((group for group, mark in marks.items() if mark in name), None)
+        if group is None:
+            raise ValueError(f"model has a parameter {name!r} that is in no group")
+        counts[group] += parameter.numel()
+    return ParameterCounts(**counts)
+
+
+# %% [markdown]
+# LLaMA-2-7B is known to us by the numbers of its public configuration.
+# torch builds it on the `meta` device, shapes without memory, so that its tensors can be counted too.
+
+# %% tags=["active-ipynb"]
+# llama2_7b = LlamaConfig(
+#     hidden_size=4096, intermediate_size=11008, num_hidden_layers=32,
+#     num_attention_heads=32, vocab_size=32000, tie_word_embeddings=False,
+# )
+# large = parameter_counts(llama2_7b)
+# with torch.device("meta"):
+#     assert tensor_counts(AutoModelForCausalLM.from_config(llama2_7b)) == large
+# assert large.total == 6_738_415_616
+# for group, count in large._asdict().items():
+#     print(f"{group:9} {count / 1e6:6.0f} M {count / large.total:6.1%}")
+# print(f"total     {large.total / 1e6:6.0f} M")
+
+# %% [markdown]
+# The same for the small model, from its real tensors, and for both after 30 % of the rows are gone.
+# The pruned small model is built from a configuration with fewer neurons; [surgery](../pruning/surgery.ipynb) fills it with the kept weights.
+
+# %% tags=["active-ipynb"]
+# small = parameter_counts(model.config)
+# assert tensor_counts(model) == small
+# for name, config in (("SmolLM2-135M", model.config), ("LLaMA-2-7B", llama2_7b)):
+#     dense = parameter_counts(config)
+#     kept = rows_to_keep(config.intermediate_size, 0.3)
+#     pruned = parameter_counts(config, kept)
+#     with torch.device("meta"):
+#         smaller = type(config)(**config.to_dict() | {"intermediate_size": kept})
+#         assert tensor_counts(AutoModelForCausalLM.from_config(smaller)) == pruned
+#     print(f"{name}: FFN {dense.ffn / dense.total:.1%}, {dense.total / 1e6:.1f} M ->"
+#           f" {pruned.total / 1e6:.1f} M, {pruned.total / dense.total:.3f} left")
+
+
+# %%
+def plot_parameter_groups(ax, counts: dict[str, ParameterCounts]):
+    """Stacked bars: shares of the dense parameters; norms are too thin to draw.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Axes to draw on.
+    counts : dict of str to ParameterCounts
+        Models by label; a model labelled `X, pruned` is drawn against `X`.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    wholes = [counts[label.split(",")[0]].total for label in counts]
+    left = [0.0] * len(counts)
+    for group in ("embedding", "head", "attention", "ffn"):
+        widths = [getattr(c, group) / w for c, w in zip(counts.values(), wholes)]
+        ax.barh(list(counts), widths, left=left, label=group)
+        left = [start + width for start, width in zip(left, widths)]
+    ax.set(xlabel="share of the dense model's parameters", xlim=(0, 1))
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "Parameters by group, dense and with 30 % of the feed-forward rows removed. The shares are of the dense model's total. In the small model the embedding, which is also its head, has a larger share. Norms are too thin to see.", "name": "fig-anatomy-groups"}} tags=["active-ipynb"]
+# groups = {}
+# for name, config in (("SmolLM2-135M", model.config), ("LLaMA-2-7B", llama2_7b)):
+#     kept = rows_to_keep(config.intermediate_size, 0.3)
+#     groups[name] = parameter_counts(config)
+#     groups[f"{name}, pruned"] = parameter_counts(config, kept)
+# with figure() as ax:
+#     plot_parameter_groups(ax, groups)
+
+# %% [markdown]
+# ## Counting bytes
+#
+# A weight of $\beta$ bits takes $\beta / 8$ bytes, so bytes are parameters times a constant and every share stays what it is.
+
+
+# %%
+def weight_bytes(counts: ParameterCounts, dtype: torch.dtype) -> int:
+    """Bytes of all weights of `counts` stored as `dtype`."""
+    return counts.total * dtype.itemsize
+
+
+# %% tags=["active-ipynb"]
+# memory = [p.untyped_storage() for p in model.parameters()]
+# measured = sum({s.data_ptr(): s.nbytes() for s in memory}.values())
+# assert measured == weight_bytes(small, torch.float32)
+# half_precision = weight_bytes(large, torch.float16) / 2**30
+# pruned = parameter_counts(llama2_7b, rows_to_keep(11008, 0.3))
+# print(f"LLaMA-2-7B in float16: {half_precision:.2f} GiB,"
+#       f" pruned {weight_bytes(pruned, torch.float16) / 2**30:.2f} GiB")
+
+# %% [markdown]
+# ## Counting operations
+#
+# A matrix with $p$ entries times a vector costs $p$ multiplications and as many additions: $2p$ floating-point operations, FLOPs.
+# Attention over $c$ tokens adds two products of width $a$ in each layer, one for the scores and one for the weighted sum:
+#
+# ```{math}
+# :label: eq-anatomy-flops
+# \text{FLOPs a token} = 2\,(p_\text{attention} + p_\text{FFN} + V d) + 4 L a c .
+# ```
+#
+# Looking an embedding up costs no product; the head costs $2Vd$, tied or not.
+# Elementwise operations (norms, $\mathrm{silu}$, softmax, rotary angles) are left out, as everywhere.
+
+
+# %%
+class FlopCounts(NamedTuple):
+    """Floating-point operations of matrix products a token, by group."""
+
+    attention: int
+    ffn: int
+    head: int
+    scores: int
+
+    @property
+    def total(self) -> int:
+        """All operations counted."""
+        return sum(self)
+
+
+# %%
+def flops_per_token(config, intermediate_sizes=None, *, context: int) -> FlopCounts:
+    """Matrix FLOPs of one token in the forward pass.
+
+    Parameters
+    ----------
+    config : transformers.PretrainedConfig
+        Of a family in `FAMILIES`.
+    intermediate_sizes : int or sequence of int, optional
+        Neurons left in every layer, or in each; the configuration's by default.
+    context : int
+        Tokens over which attention goes, masked ones included.
+
+    Returns
+    -------
+    flops : FlopCounts
+        Operations a token; a product and a sum count as two.
+
+    Raises
+    ------
+    ValueError
+        If `context` is negative, the family is unknown or the number of widths wrong.
+
+    References
+    ----------
+    Book {eq}`eq-anatomy-flops`.
+    """
+    if context < 0:
+        raise ValueError(f"context is {context}; give a number of tokens, at least 0")
+    widths = layer_widths(config, intermediate_sizes)
+    d, layers = config.hidden_size, config.num_hidden_layers
+    a, b, _ = _attention_widths(config)
+    return FlopCounts(
+        attention=2 * layers * (2 * d * a + 2 * d * b),
+        ffn=2 * sum(3 * d * m for m in widths),
+        head=2 * config.vocab_size * d,
+        scores=4 * layers * a * context,
+    )
+
+
+# %% [markdown]
+# torch can count the products of a forward pass as it runs them.
+# The two counts agree to the last operation, on the real small model, on its pruned shape, and on LLaMA-2-7B on the `meta` device.
+
+
+# %%
+def counted_flops(model, tokens: int) -> int:
+    """Matrix FLOPs of one forward pass over `tokens` tokens, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(model.parameters()).device  # "meta" will do
+    ids = torch.zeros(1, tokens, dtype=torch.long, device=device)
+    mask = torch.zeros(1, 1, tokens, tokens, device=device, dtype=model.dtype)
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # plain products, which the counter sees
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(input_ids=ids, attention_mask=mask, use_cache=False)
+    finally:
+        model.set_attn_implementation(before)
+    return counter.get_total_flops()
+
+
+# %% tags=["active-ipynb"]
+# T = 16
+# assert counted_flops(model, T) == T * flops_per_token(model.config, context=T).total
+# for config in (model.config, llama2_7b):
+#     kept = rows_to_keep(config.intermediate_size, 0.3)
+#     smaller = type(config)(**config.to_dict() | {"intermediate_size": kept})
+#     with torch.device("meta"):
+#         pruned_model = AutoModelForCausalLM.from_config(smaller)
+#     flops = flops_per_token(config, kept, context=T).total
+#     assert counted_flops(pruned_model, T) == T * flops
+#     share = flops / flops_per_token(config, context=T).total
+#     print(f"{flops / 1e9:.3f} GFLOP a token after pruning, {share:.3f} of the dense")
+
+# %% [markdown]
+# ## What fewer weights can gain
+#
+# Pruning by rows changes nothing but the size of three matrices a layer.
+# The time of a step can therefore be bounded before any measurement, whatever the machine.
+#
+# :::{prf:theorem} Speed-up from less work
+# :label: thm-anatomy-bound
+# Let a step take the time $t(x)$, where $x = (x_1, \dots, x_J) \ge 0$ are amounts of work such as bytes to read and operations to do.
+# Let $t$ not decrease in any of them, and let $t(\lambda x) \ge \lambda\, t(x)$ for $0 \le \lambda \le 1$: a share of the work takes at least that share of the time.
+# If pruning removes at most the share $s_j < 1$ of $x_j$, and leaves $x'$, then
+#
+# ```{math}
+# :label: eq-anatomy-bound
+# \frac{t(x)}{t(x')} \le \frac{1}{1 - \max_j s_j} .
+# ```
+# :::
+#
+# :::{prf:proof}
+# With $s = \max_j s_j$ we have $x' \ge (1 - s)\, x$ entry by entry.
+# So $t(x') \ge t\bigl((1 - s)\, x\bigr) \ge (1 - s)\, t(x)$, the first because $t$ does not decrease, the second with $\lambda = 1 - s$.
+# :::
+#
+# Both assumptions hold for a constant plus a sum of works divided by speeds, for the largest of such times (the roofline: bytes over bandwidth or operations over peak, whichever is longer) and for sums of such rooflines over layers.
+# They fail where less work makes the machine itself faster, for instance when the pruned model fits into a memory that the dense one overflows.
+#
+# Which shares does row pruning remove?
+# Decoding one token reads every matrix once, and the cache of keys and values, which stays.
+# Prefill multiplies with every matrix, and attention scores stay.
+# So neither share exceeds that of the multiplied matrices,
+#
+# ```{math}
+# :label: eq-anatomy-share
+# s = \frac{\rho\; p_\text{FFN}}{p_\text{attention} + p_\text{FFN} + V d} ,
+# ```
+#
+# with $\rho$ the share of rows actually removed.
+# The input embedding is in the denominator only if it is the head too.
+
+
+# %%
+def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
+    r"""Largest speed-up that smaller feed-forward matrices can give, $1 / (1 - s)$.
+
+    Parameters
+    ----------
+    counts : ParameterCounts
+        Parameters of the dense model.
+    ratio : float
+        Share of the feed-forward rows that is removed, in [0, 1].
+
+    Returns
+    -------
+    bound : float
+        Tokens a second after pruning over tokens a second before, at most; no unit.
+
+    Raises
+    ------
+    ValueError
+        If `ratio` is outside [0, 1].
+
+    References
+    ----------
+    Book {eq}`eq-anatomy-bound` and {eq}`eq-anatomy-share`.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"ratio is {ratio!r}; give a share of the rows in [0, 1]")
+    return 1 / (1 - ratio * counts.ffn / counts.matrices)
+
+
+# %% [markdown]
+# The check draws machines at random: bandwidth, peak and a constant, over batches from one token to many.
+# No machine beats the bound, and the bound is approached by machines that do nothing but read weights.
+
+# %% tags=["active-ipynb"]
+# rng, gains = np.random.default_rng(SEED), []
+# removed = 1 - rows_to_keep(11008, 0.3) / 11008
+# bound = throughput_bound(large, removed)
+# for _ in range(2000):
+#     low, high = [11, 13, -9, 0, 6], [13, 15, -1, 4, 11]  # powers of ten
+#     bandwidth, peak, constant, batch, cache = 10 ** rng.uniform(low, high)
+#     work = 2 * np.array([large.matrices, large.matrices - removed * large.ffn])
+#     t = constant + np.maximum((work + cache) / bandwidth, batch * work / peak)
+#     gains.append(t[0] / t[1])
+# assert max(gains) <= bound < 1.001 * max(gains)
+# print(f"bound {bound:.3f}; {len(gains)} machines: largest {max(gains):.3f},"
+#       f" median {np.median(gains):.3f}")
+
+# %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+# *Paper*: LLaMA-2-7B decodes 11.96 tokens a second dense and 20.74 at 30 %, a factor of 1.73 {cite}`sengupta2025prunenet`.
+#
+# *Public code*: saves the pruned network by `AutoModel`, without its language-model head; a throughput measured on that would leave out the head's work as well.
+#
+# *This book*: by {prf:ref}`thm-anatomy-bound` smaller feed-forward matrices give at most the bound printed above, and at most the second number below if the head were left out too.
+# Neither reaches the claim, so 1.73 must contain something other than the pruned weights.
+# To get there from the weights alone, the share of feed-forward rows printed last would have to go.
+# :::
+
+# %% tags=["active-ipynb"]
+# claimed = 20.74 / 11.96
+# headless = 1 / (1 - (removed * large.ffn + large.head) / large.matrices)
+# needed = (1 - 1 / claimed) * large.matrices / large.ffn
+# assert bound < headless < claimed
+# np.testing.assert_allclose(throughput_bound(large, needed), claimed)
+# print(f"claimed {claimed:.2f}, bound {bound:.2f}, without the head {headless:.2f},"
+#       f" rows to remove for the claim {needed:.0%}")
+
+
+# %%
+def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
+    """Bound against the share of rows removed, and claimed speed-ups.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Axes to draw on.
+    counts : dict of str to ParameterCounts
+        Dense models by label.
+    claims : dict of str to (float, float)
+        Ratio and speed-up of each claim, by label.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    ratios = [percent / 100 for percent in range(71)]
+    for label, count in counts.items():
+        bounds = [throughput_bound(count, ratio) for ratio in ratios]
+        ax.plot(ratios, bounds, label=f"bound, {label}")
+    for marker, (label, (ratio, gain)) in zip("ox^s", claims.items()):
+        ax.plot(ratio, gain, marker, label=label)
+    ax.set(xlabel="share of feed-forward rows removed", ylabel="speed-up", ylim=(1, 2))
+    ax.legend()
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "The bound of the theorem for both models, and the speed-up of PruneNet that the paper reports at 30 %.", "name": "fig-anatomy-bound"}} tags=["active-ipynb"]
+# models = {"LLaMA-2-7B": large, "SmolLM2-135M": small}
+# with figure() as ax:
+#     plot_throughput_bounds(ax, models, {"LLaMA-2-7B, reported": (0.3, claimed)})
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-anatomy-1
+# By hand: a model has $V = 10$, $d = 4$, one block, two heads of width 2 with one group of keys, $m = 6$ and a tied head.
+# Count its parameters by {eq}`eq-anatomy-parameters`, and its FLOPs a token over a context of 3 tokens by {eq}`eq-anatomy-flops`.
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-anatomy-1
+# :class: dropdown
+# ```
+#
+# Embedding $10 \cdot 4 = 40$; attention $2 \cdot 4 \cdot 4 + 2 \cdot 4 \cdot 2 = 48$; FFN $3 \cdot 4 \cdot 6 = 72$; norms $2 \cdot 4 + 4 = 12$; no head of its own: 172.
+# FLOPs: $2\,(48 + 72 + 40) + 4 \cdot 4 \cdot 3 = 368$.
+
+# %% tags=["active-ipynb"]
+# tiny = LlamaConfig(
+#     vocab_size=10, hidden_size=4, num_hidden_layers=1, intermediate_size=6,
+#     num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+# )
+# assert parameter_counts(tiny) == (40, 48, 72, 12, 0)
+# assert parameter_counts(tiny).total == 172
+# assert flops_per_token(tiny, context=3).total == 368
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# :::{exercise}
+# :label: ex-anatomy-2
+# A limit: what is the bound for $\rho \to 1$, when no feed-forward layer is left, and for $\rho \to 0$?
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-anatomy-2
+# :class: dropdown
+# ```
+#
+# At $\rho = 0$ the bound is 1.
+# At $\rho = 1$ it is the ratio of all matrices to those that are not feed-forward, finite because attention and the head remain.
+
+# %% tags=["active-ipynb"]
+# assert throughput_bound(large, 0) == 1
+# limit = large.matrices / (large.matrices - large.ffn)
+# assert abs(throughput_bound(large, 1) - limit) < 1e-12
+# print(f"without any feed-forward layer: {limit:.2f}")
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# :::{exercise}
+# :label: ex-anatomy-3
+# {eq}`eq-anatomy-share` takes the context as short.
+# From which context on do the attention scores of LLaMA-2-7B cost as much as all its matrices, and what gain in FLOPs is left there at 30 %?
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-anatomy-3
+# :class: dropdown
+# ```
+#
+# The scores cost $4 L a c$, the matrices a constant, so the two are equal at a context $c$ that is their ratio.
+# There the removed share of the work is half of what it is for short contexts.
+
+# %% tags=["active-ipynb"]
+# scores = flops_per_token(llama2_7b, context=1).scores
+# context = flops_per_token(llama2_7b, context=0).total // scores
+# long = flops_per_token(llama2_7b, context=context).total
+# kept = rows_to_keep(11008, 0.3)
+# gain = long / flops_per_token(llama2_7b, kept, context=context).total
+# assert gain < bound
+# print(f"context {context}: gain at most {gain:.3f}, short {bound:.3f}")
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# :::{exercise}
+# :label: ex-anatomy-4
+# For how many of the ratios 0.01, 0.02, ..., 0.99 does `int((1 - ratio) * rows)` miss {eq}`eq-anatomy-rows`, for 10, 100 and 11008 rows?
+# :::
+
+# %% [markdown]
+# ```{solution-start} ex-anatomy-4
+# :class: dropdown
+# ```
+#
+# It can only be one row short, and only where $(1 - \rho)\, m$ is a whole number: with 11008 rows seldom, with round numbers of rows often.
+
+# %% tags=["active-ipynb"]
+# for rows in (10, 100, 11008):
+#     ratios = [r / 100 for r in range(1, 100) if (100 - r) * rows >= 100]
+#     short = [rows_to_keep(rows, r) - int((1 - r) * rows) for r in ratios]
+#     assert set(short) <= {0, 1}
+#     print(f"{rows} rows: {sum(short)} of {len(ratios)} ratios one row short")
+
+# %% [markdown]
+# ```{solution-end}
+# ```
+#
+# ## Summary
+#
+# Feed-forward layers are the larger part of LLaMA-2-7B and a smaller one of the small model, whose embedding is large.
+# Parameters, bytes and matrix operations follow from the configuration, and agree with the tensors and with torch's counter to the last one.
+# Removing rows cannot speed up a model by more than the work that goes.
+#
+# This chapter exports `ffn_layers`, `gate_matrices`, `rows_to_keep`, `ParameterCounts`, `parameter_counts`, `tensor_counts`, `layer_widths`, `weight_bytes`, `FlopCounts`, `flops_per_token`, `counted_flops`, `throughput_bound`, and the figures `plot_parameter_groups` and `plot_throughput_bounds`.
+# [The next chapter](spectrum.ipynb) looks at the gate matrices themselves.
