@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -63,6 +63,12 @@ class RewardStream:
     def n_arms(self) -> int:
         """Number of arms $N$."""
         return self.rewards.shape[1]
+
+    def first(self, n_rounds: int) -> RewardStream:
+        """The stream of the first `n_rounds` rounds."""
+        return replace(
+            self, contexts=self.contexts[:n_rounds], rewards=self.rewards[:n_rounds]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

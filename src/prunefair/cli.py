@@ -1,0 +1,350 @@
+"""The command line: `prunefair prune`, `prunefair evaluate` and `prunefair bandits`.
+
+Bad input ends with exit status 2 and one line that names the argument, its value and
+the remedy.  With `--json` the last line of standard output is one JSON object, and
+everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+POLICY_KEYS = (
+    "utility",
+    "jain",
+    "regret",
+    "c_regret",
+    "reward_sum",
+    "rounds_per_second",
+)
+TASK_KEYS = ("acc", "acc_norm", "stderr", "n", "chance")
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Structured pruning by a learned policy, and α-fair contextual bandits.",
+)
+
+Json = Annotated[
+    bool, typer.Option("--json", help="End with one JSON object on standard output.")
+]
+
+
+def _number(kind: Callable, low: float, high: float = float("inf")) -> Callable:
+    """Parser of a number in [low, high) that names a bad value and the remedy."""
+    noun = "a whole number" if kind is int else "a number"
+    allowed = (
+        f"{noun} of at least {low}"
+        if high == float("inf")
+        else (f"{noun} in [{low}, {high})")
+    )
+
+    def parse(text) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value < high:
+            raise typer.BadParameter(f"it is {text!r}; give {allowed}")
+        return value
+
+    parse.__name__ = noun.split()[-1]
+    return parse
+
+
+Seed = Annotated[
+    int, typer.Option(parser=_number(int, 0), help="Same seed, same bytes.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the data; see PRUNEFAIR_DATA in the README."),
+]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU by default if there is one.")
+]
+
+
+def _device(name: str) -> str:
+    """`name`, or the default device; raise if torch cannot use it."""
+    import torch
+
+    from prunefair.models import default_device
+
+    name = name or default_device()
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device is {name!r}, which torch cannot use here "
+            f"({str(error).splitlines()[0]}); give 'cpu' or leave it out"
+        ) from error
+    return name
+
+
+def _names(text: str, known: tuple[str, ...], option: str) -> list[str]:
+    """Comma-separated names, each of which must be known."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{option} names {name!r}, which is unknown; choose among "
+                + ", ".join(known)
+            )
+    return names
+
+
+def _report(result: dict[str, Any], as_json: bool) -> None:
+    """One JSON object, or one line for each value, on standard output."""
+    print(json.dumps(result) if as_json else "\n".join(_lines(result)))
+
+
+def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for key, value in result.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
+        else:
+            shown = f"{value:.6g}" if isinstance(value, float) else value
+            yield f"{indent}{key}: {shown}"
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
+    ratio: Annotated[
+        float,
+        typer.Option(parser=_number(float, 0, 1), help="Share of FFN rows to remove."),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the pruned model.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Reuse this policy if the file exists, else save it there."),
+    ] = None,
+    episodes: Annotated[
+        int, typer.Option(parser=_number(int, 1), help="Episodes of training.")
+    ] = 12,
+    seed: Seed = 0,
+    device: Device = "",
+    as_json: Json = False,
+) -> None:
+    """Prune the feed-forward layers of MODEL by the learned policy."""
+    with _progress_on_stderr():
+        result = _prune(model, ratio, out, policy, episodes, seed, _device(device))
+    _report(result, as_json)
+
+
+def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, Any]:
+    import torch
+
+    from prunefair.checkpoint import check_new_folder
+    from prunefair.models import load_model, load_tokenizer
+    from prunefair.pruning.compression import prune as prune_model
+    from prunefair.pruning.row_policy import load_policy, save_policy
+    from prunefair.pruning.surgery import save_pruned
+
+    check_new_folder(out)
+    start = time.perf_counter()
+    policy = None
+    if policy_file is not None and policy_file.exists():
+        policy = load_policy(policy_file)
+    dense, tokenizer = load_model(model, device=device), load_tokenizer(model)
+    before = dense.num_parameters()
+    pruned = prune_model(
+        dense,
+        ratio,
+        policy=policy,
+        episodes=episodes,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    if policy_file is not None and policy is None:
+        save_policy(pruned.policy, policy_file)
+    save_pruned(pruned.model, tokenizer, out, pruned.kept)
+    return {
+        "model": model,
+        "ratio": ratio,
+        "rows_kept": [len(rows) for rows in pruned.kept],
+        "params_before": before,
+        "params_after": pruned.model.num_parameters(),
+        "ks_mean": pruned.ks_mean,
+        "seconds_policy": pruned.seconds_policy,
+        "seconds_total": time.perf_counter() - start,
+        "out": str(out),
+    }
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
+    against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
+    tasks: Annotated[
+        str, typer.Option(help="Zero-shot tasks; '' for none.")
+    ] = "piqa,winogrande,hellaswag,arc_easy,arc_challenge",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=_number(int, 1),
+            help="At most so many questions a task and windows of 1024 tokens of text.",
+        ),
+    ] = None,
+    data: Data = None,
+    seed: Seed = 0,
+    device: Device = "",
+    as_json: Json = False,
+) -> None:
+    """Perplexity, divergence from the dense model and zero-shot accuracy of MODEL."""
+    with _progress_on_stderr():
+        result = _evaluate(model, against, tasks, limit, data, seed, _device(device))
+    _report(result, as_json)
+
+
+def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any]:
+    import torch
+
+    from prunefair.models import load_tokenizer
+    from prunefair.pruning import evaluation
+
+    _use_data(data)
+    names = _names(tasks, tuple(evaluation.TASK_CHANCE), "--tasks")
+    judged, tokenizer = _load(model, device), load_tokenizer(model)
+    text = evaluation.wikitext_tokens(tokenizer)
+    result = {
+        "perplexity": evaluation.perplexity(judged, text, max_windows=limit),
+        "kl_to_dense": None,
+    }
+    answers = evaluation.zero_shot(judged, tokenizer, names, limit=limit)
+    result["tasks"] = {
+        name: {key: getattr(answer, key) for key in TASK_KEYS}
+        for name, answer in answers.items()
+    }
+    result |= {"raw_retention": None, "above_chance_retention": None}
+    if against:
+        dense = _load(against, device)
+        generator = torch.Generator(device=dense.device).manual_seed(seed)
+        sample = evaluation.self_sample(dense, 32, 256, generator=generator)
+        result["kl_to_dense"] = evaluation.kl_to_dense(dense, judged, sample)
+        reference = evaluation.zero_shot(dense, tokenizer, names, limit=limit)
+        for key in ("raw_retention", "above_chance_retention") if names else ():
+            result[key] = getattr(evaluation, key)(answers, reference).value
+    return result
+
+
+def _load(model: str, device: str):
+    """A model whose layers may differ in width."""
+    from prunefair.models import load_model
+    from prunefair.pruning.surgery import KEPT_ROWS, load_pruned
+
+    load = load_pruned if (Path(model) / KEPT_ROWS).is_file() else load_model
+    return load(model, device=device)
+
+
+def _use_data(folder: Path | None) -> None:
+    """Read data from `folder` for the rest of the process."""
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ValueError(
+            f"--data is {str(folder)!r}, which is no folder; give one laid out as "
+            "described in the README, or leave it out"
+        )
+    os.environ["PRUNEFAIR_DATA"] = str(folder)
+
+
+@app.command()
+def bandits(
+    data: Data = None,
+    policies: Annotated[
+        str, typer.Option(help="Names, comma-separated; all by default.")
+    ] = "",
+    alpha: Annotated[
+        float, typer.Option(parser=_number(float, 0, 1), help="Fairness.")
+    ] = 0.9,
+    feedback: Annotated[str, typer.Option(help="full or bandit.")] = "full",
+    rounds: Annotated[
+        int | None,
+        typer.Option(parser=_number(int, 1), help="Only the first so many rounds."),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Play every policy on MovieLens and compare it with the certified optimum."""
+    with _progress_on_stderr():
+        result = _bandits(data, policies, alpha, feedback, rounds, seed)
+    _report(result, as_json)
+
+
+def _bandits(data, policies, alpha, feedback, rounds, seed) -> dict[str, Any]:
+    from prunefair.fairness.baselines import POLICIES
+    from prunefair.fairness.movielens import (
+        compare_policies,
+        load_ratings,
+        movielens_stream,
+        offline_optimum_of,
+    )
+
+    if feedback not in POLICIES:
+        raise ValueError(f"--feedback is {feedback!r}; give {' or '.join(POLICIES)}")
+    known = tuple(POLICIES[feedback])
+    names = _names(policies, known, "--policies") or known
+    stream = movielens_stream(load_ratings(data))
+    if rounds is not None:
+        if rounds > stream.n_rounds:
+            raise ValueError(
+                f"--rounds is {rounds}; the data has {stream.n_rounds} rounds, give at "
+                "most so many or leave it out"
+            )
+        stream = stream.first(rounds)
+    optimum = offline_optimum_of(stream, alpha)
+    results = compare_policies(
+        stream, names, alpha, seed=seed, feedback=feedback, optimum=optimum
+    )
+    return {
+        "alpha": alpha,
+        "feedback": feedback,
+        "T": stream.n_rounds,
+        "M": stream.n_contexts,
+        "N": stream.n_arms,
+        "offline_utility": optimum.utility,
+        "certificate_gap": optimum.gap,
+        "policies": {
+            name: {key: getattr(result, key) for key in POLICY_KEYS}
+            for name, result in results.items()
+        },
+    }
+
+
+@contextlib.contextmanager
+def _progress_on_stderr():
+    """Send what libraries print to standard error, and silence the hub's retries."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one line and exit status 2 for whatever the user can mend."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(arguments, prog_name="prunefair", standalone_mode=False)
+    except (ValueError, OSError) as error:
+        status = _complain(str(error))
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # a usage error knows its own text
+            raise
+        status = _complain(error.format_message())
+    sys.exit(status)
+
+
+def _complain(message: str) -> int:
+    line = " ".join(message.split()) or "missing command; see prunefair --help"
+    print(f"error: {line}", file=sys.stderr)
+    return 2

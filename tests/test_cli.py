@@ -1,0 +1,260 @@
+"""The command line is a stable surface: keys, exit statuses, one line for bad input."""
+
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from prunefair import cli
+from prunefair.models import load_tokenizer
+
+POLICY_KEYS = {
+    *("utility", "jain", "regret", "c_regret", "reward_sum", "rounds_per_second"),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Folder of a tiny random LLaMA with the small real model's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "dense"
+    config = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        vocab_size=49152,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    load_tokenizer("smollm2").save_pretrained(folder)
+    return folder
+
+
+def run(capsys, *arguments):
+    """Exit status, last line of standard output as JSON, and standard error."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    lines = out.strip().splitlines()
+    result = json.loads(lines[-1]) if stopped.value.code in (0, None) else None
+    return stopped.value.code, result, err
+
+
+def complaint(capsys, *arguments):
+    """The one line that bad input ends with, checked for its form."""
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    last = err.rstrip("\n").splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in err
+    return last
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_prune_reports_every_key_and_plain_transformers_reloads_it(
+    capsys, model, tmp_path
+):
+    out = tmp_path / "pruned"
+    status, result, _ = run(
+        capsys, "prune", model, "--ratio", 0.3, "--out", out, "--episodes", 2, "--json"
+    )
+    assert status in (0, None)
+    assert set(result) == {
+        *("model", "ratio", "rows_kept", "params_before", "params_after", "ks_mean"),
+        *("seconds_policy", "seconds_total", "out"),
+    }
+    assert result["rows_kept"] == [28, 28]
+    removed = 2 * 12 * 3 * 16
+    assert result["params_before"] - result["params_after"] == removed
+    reloaded = AutoModelForCausalLM.from_pretrained(result["out"])
+    assert reloaded.num_parameters() == result["params_after"]
+    assert 0 < result["ks_mean"] < 1
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
+    capsys, model, tmp_path
+):
+    options = ("--ratio", 0.5, "--episodes", 2, "--json")
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = tmp_path / name
+        run(capsys, "prune", model, "--out", out, "--seed", seed, *options)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert contents(tmp_path / "a") != contents(tmp_path / "c")
+
+
+def test_a_saved_policy_is_reused_at_another_ratio(capsys, model, tmp_path):
+    policy = tmp_path / "policy.safetensors"
+    options = ("--policy", policy, "--episodes", 2, "--json")
+    run(capsys, "prune", model, "--ratio", 0.4, "--out", tmp_path / "a", *options)
+    saved = policy.read_bytes()
+    _, result, _ = run(
+        capsys, "prune", model, "--ratio", 0.1, "--out", tmp_path / "b", *options
+    )
+    assert policy.read_bytes() == saved
+    assert result["rows_kept"] == [36, 36]
+    assert result["seconds_policy"] == 0
+
+
+def test_evaluate_reports_every_key_and_a_model_against_itself_is_perfect(
+    capsys, model
+):
+    _, result, _ = run(
+        capsys,
+        *("evaluate", model, "--against", model, "--tasks", "piqa,winogrande"),
+        *("--limit", 2, "--json"),
+    )
+    assert list(result) == [
+        *("perplexity", "kl_to_dense", "tasks"),
+        *("raw_retention", "above_chance_retention"),
+    ]
+    assert set(result["tasks"]["piqa"]) == {"acc", "acc_norm", "stderr", "n", "chance"}
+    assert result["tasks"]["piqa"]["n"] == 2
+    assert result["kl_to_dense"] == pytest.approx(0, abs=1e-6)
+    assert result["perplexity"] > 1
+
+
+def test_evaluate_without_a_dense_model_has_nothing_to_compare_with(capsys, model):
+    _, result, _ = run(capsys, "evaluate", model, "--tasks", "", "--limit", 1, "--json")
+    assert result["tasks"] == {}
+    assert result["kl_to_dense"] is None
+    assert result["raw_retention"] is None
+    assert result["above_chance_retention"] is None
+
+
+@pytest.mark.parametrize("feedback", ["full", "bandit"])
+def test_bandits_plays_every_policy_on_movielens(capsys, feedback):
+    _, result, _ = run(
+        capsys, "bandits", "--feedback", feedback, "--rounds", 300, "--json"
+    )
+    assert list(result) == [
+        *("alpha", "feedback", "T", "M", "N", "offline_utility", "certificate_gap"),
+        "policies",
+    ]
+    assert (result["T"], result["M"], result["N"]) == (300, 75, 19)
+    assert 0 <= result["certificate_gap"] < 1e-6 * result["offline_utility"]
+    assert "uniform" in result["policies"]
+    assert len(result["policies"]) >= 4
+    for values in result["policies"].values():
+        assert set(values) == POLICY_KEYS
+        factor = 0.1**-0.1
+        assert values["regret"] == pytest.approx(
+            result["offline_utility"] - values["utility"]
+        )
+        assert values["c_regret"] == pytest.approx(
+            result["offline_utility"] - factor * values["utility"]
+        )
+        assert 1 / 19 <= values["jain"] <= 1
+
+
+def test_bandits_with_the_same_seed_draws_the_same_arms(capsys):
+    options = ("bandits", "--feedback", "bandit", "--rounds", 200, "--json", "--seed")
+    results = [run(capsys, *options, seed)[1]["policies"] for seed in (3, 3, 4)]
+    utilities = [{k: v["utility"] for k, v in result.items()} for result in results]
+    assert utilities[0] == utilities[1] != utilities[2]
+
+
+def test_without_json_the_same_values_are_shown_to_a_reader(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["bandits", "--rounds", "50", "--policies", "uniform"])
+    out = capsys.readouterr().out
+    assert "offline_utility: " in out
+    assert "\n  uniform:\n    utility: " in out
+
+
+BAD = {
+    "ratio": (("prune", "MODEL", "--ratio", "1", "--out", "OUT"), "'--ratio'.*'1'"),
+    "ratio-word": (
+        ("prune", "MODEL", "--ratio", "x", "--out", "OUT"),
+        "'--ratio'.*'x'.*give a number in",
+    ),
+    "rows": (("prune", "MODEL", "--ratio", "0.99", "--out", "OUT"), "ratio is 0.99"),
+    "model": (
+        ("prune", "no/such", "--ratio", "0.3", "--out", "OUT"),
+        "MODEL is 'no/such'.*give 'smollm2'",
+    ),
+    "missing": (("prune", "MODEL", "--ratio", "0.3"), "--out"),
+    "episodes": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--episodes", "0"),
+        "'--episodes'.*'0'.*at least 1",
+    ),
+    "device": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--device", "abacus"),
+        "--device is 'abacus'.*give 'cpu'",
+    ),
+    "tasks": (("evaluate", "MODEL", "--tasks", "piqa,no"), "--tasks names 'no'"),
+    "data": (("evaluate", "MODEL", "--data", "nowhere"), "--data is 'nowhere'"),
+    "ratings": (("bandits", "--data", "nowhere"), "'nowhere'.*ratings.csv"),
+    "alpha": (("bandits", "--alpha", "-1"), "'--alpha'.*'-1'"),
+    "policies": (("bandits", "--policies", "no"), "--policies names 'no'.*choose"),
+    "feedback": (("bandits", "--feedback", "no"), "--feedback is 'no'; give full"),
+    "rounds": (("bandits", "--rounds", "10000000"), "--rounds is 10000000.*53372"),
+    "command": (("dance",), "dance"),
+    "option": (("bandits", "--alhpa", "1"), "--alhpa"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_with_status_two_and_writes_nothing(
+    name, capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments, pattern = BAD[name]
+    places = {"MODEL": model, "OUT": tmp_path / "out"}
+    line = complaint(capsys, *(places.get(word, word) for word in arguments))
+    assert re.search(pattern, line), line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused_before_any_work_and_kept(
+    capsys, model, tmp_path
+):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("kept")
+    line = complaint(
+        capsys, "prune", model, "--ratio", 0.3, "--out", tmp_path / "out", "--json"
+    )
+    assert "out is " in line
+    assert contents(tmp_path / "out") == {"precious": b"kept"}
+
+
+def test_a_full_disk_leaves_neither_folder_nor_policy(
+    capsys, model, tmp_path, monkeypatch
+):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("prunefair.pruning.surgery._write_model", full)
+    line = complaint(
+        capsys,
+        *("prune", model, "--ratio", 0.3, "--out", tmp_path / "out"),
+        *("--episodes", 1),
+    )
+    assert "No space left on device" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_command_separates_results_from_progress():
+    command = Path(sys.executable).with_name("prunefair")
+    result = subprocess.run(
+        [command, "bandits", "--rounds", "20", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(result.stdout.splitlines()) == 1
+    assert np.isfinite(json.loads(result.stdout)["offline_utility"])
