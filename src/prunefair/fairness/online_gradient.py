@@ -185,6 +185,31 @@ def simplex_projection(v: np.ndarray) -> np.ndarray:
 #     assert (w - p).max() - (w - p) @ p < 1e-13  # w: v, shifted and raised
 
 # %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+#
+# *Papers*: the projection is taken for granted.
+#
+# *Released code*: the same sorted formula, on $v$ as it comes, behind a shortcut that returns $v$ if its entries sum to one.
+# The shortcut calls a function that NumPy 2 no longer has, and tests a sum of floating-point numbers for equality.
+# At entries of size $10^{17}$ the 1 in $\sum_{i\le k}u_i-1$ is lost to rounding, no $k$ passes the test, and an `IndexError` ends the run; the same happens after a first reward vector of zeros, when the step is $0/0$.
+#
+# *This book*: no shortcut, $v$ shifted and raised first, and no step while $S_t=0$.
+# :::
+
+# %% tags=["active-ipynb"]
+# def unshifted(v):
+#     u = np.sort(v)[::-1]
+#     tau = (np.cumsum(u) - 1) / np.arange(1, v.size + 1)
+#     return np.maximum(v - tau[u > tau][-1], 0)
+#
+# np.testing.assert_allclose(unshifted(np.array([0.4, 0.9])), [0.25, 0.75])
+# try:
+#     unshifted(np.array([huge, huge, -huge]))
+# except IndexError:
+#     print("IndexError at 1e17, where the answer is", simplex_projection(stress[2]))
+
+# %% [markdown]
 # ## The step
 #
 # The learner starts at $x_1=\mathbf 1/N$ and plays
@@ -224,6 +249,15 @@ class AdaptiveState(NamedTuple):
 def initial_state(n_arms: int) -> AdaptiveState:
     """State before any gradient: the uniform distribution and no norms.
 
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+
+    Returns
+    -------
+    state : AdaptiveState
+
     Raises
     ------
     ValueError
@@ -235,6 +269,17 @@ def initial_state(n_arms: int) -> AdaptiveState:
 # %%
 def checked_gradient(gradient: np.ndarray, point: np.ndarray) -> np.ndarray:
     """`gradient` as float64, shape (N,) as `point`; its squared norm must be finite.
+
+    Parameters
+    ----------
+    gradient : array_like, shape (N,)
+        $g_t$, any unit.
+    point : ndarray, shape (N,), float64
+        $x_t$.
+
+    Returns
+    -------
+    gradient : ndarray, shape (N,), float64
 
     Raises
     ------
@@ -514,9 +559,19 @@ def regret_chain(path: GradientPath, comparator: np.ndarray, rho: float) -> np.n
 def random_gradients(
     n_rounds: int, n_arms: int, *, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Oblivious gradient sequences, each of shape (T, N), by name.
+    """Oblivious gradient sequences by name, of many scales.
 
-    `uniform`, `sparse` and `constant` have no negative entry.
+    Parameters
+    ----------
+    n_rounds, n_arms : int
+        $T$ and $N$.
+    rng : numpy.random.Generator
+        Draws the random ones.
+
+    Returns
+    -------
+    sequences : dict of ndarray, shape (T, N), float64
+        `uniform`, `sparse` and `constant` have no negative entry.
     """
     shape = (n_rounds, n_arms)
     uniform, normal = rng.random(shape), rng.normal(size=shape)
@@ -541,7 +596,21 @@ def reactive_path(
     *,
     step: Callable = adaptive_step,
 ) -> GradientPath:
-    """Path of the learner against `respond(point) -> gradient`, for $T$ rounds."""
+    """Path of the learner against an adversary that sees the point first.
+
+    Parameters
+    ----------
+    respond : callable
+        `respond(point) -> gradient`, shapes (N,).
+    n_rounds, n_arms : int
+        $T$ and $N$.
+    step : callable
+        `step(state, gradient) -> state`.
+
+    Returns
+    -------
+    path : GradientPath
+    """
     state = initial_state(n_arms)
     gradients, points, totals = [], [state.point], []
     for _ in range(n_rounds):
@@ -556,11 +625,23 @@ def reactive_path(
 def suite_of_paths(
     n_rounds: int, n_arms: int, *, rng: np.random.Generator
 ) -> dict[str, GradientPath]:
-    """Paths of `adaptive_step` against every sequence of this chapter, by name."""
+    """Paths of `adaptive_step` against every sequence of this chapter, by name.
+
+    Parameters
+    ----------
+    n_rounds, n_arms : int
+        $T$ and $N$.
+    rng : numpy.random.Generator
+        Draws what is random.
+
+    Returns
+    -------
+    paths : dict of GradientPath
+    """
     arms = np.eye(n_arms)
     reactions = {
-        "least played": lambda x: arms[x.argmin()],
-        "against": lambda x: -arms[x.argmax()] * 10 ** rng.uniform(-3, 3),
+        "least played": lambda x: arms[x.round(9).argmin()],
+        "against": lambda x: -arms[x.round(9).argmax()] * 10 ** rng.uniform(-3, 3),
         "towards and away": lambda x: arms[0] - arms[-1] * (2 if x[-1] > 0.5 else 0),
     }
     sequences = random_gradients(n_rounds, n_arms, rng=rng)
@@ -572,17 +653,28 @@ def suite_of_paths(
 
 # %%
 def assert_chain(path: GradientPath, *, rtol: float = 1e-11) -> float:
-    """Raise unless every link holds at every round for every vertex and the centre.
+    r"""Raise unless every link holds at every round for every vertex and the centre.
+
+    Parameters
+    ----------
+    path : GradientPath
+        Path of `adaptive_step`.
+    rtol : float
+        Rounding allowed, relative to $\sqrt{S_T}$.
 
     Returns
     -------
     ratio : float
-        Largest regret over its bound $\\kappa\\sqrt{S_T}$.
+        Largest regret over its bound $\kappa \sqrt{S_T}$.
 
     Raises
     ------
     ArithmeticError
-        If a link is violated by more than `rtol` relative to $\\sqrt{S_T}$.
+        If a link is violated by more than that.
+
+    References
+    ----------
+    Book {prf:ref}`thm-online-gradient-regret`.
     """
     n_arms = path.gradients.shape[1]
     rho = regret_factor(n_arms, nonnegative=path.gradients.min() >= 0) - 1

@@ -1,0 +1,215 @@
+"""Adversaries for a full-information policy, and the record of a game against one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from prunefair.fairness.full_information import AlphaFairGradient
+from prunefair.fairness.policy import check_n_arms
+
+Adversary = Callable[[int, AlphaFairGradient], tuple[int, np.ndarray]]
+
+
+class Game(NamedTuple):
+    """Everything that happened in $T$ rounds of a policy against an adversary.
+
+    Parameters
+    ----------
+    contexts : ndarray, shape (T,), int64
+        Contexts $j_t$.
+    rewards : ndarray, shape (T, N), float64
+        Rewards $r(t)$, reward units.
+    points : ndarray, shape (T, N), float64
+        What was played, $x(t)$.
+    cumulative : ndarray, shape (T + 1, N), float64
+        $R(0), ..., R(T)$, reward units.
+    n_contexts : int
+        $M$.
+    alpha : float
+        Fairness parameter of the policy.
+    weights : str
+        Which cumulative rewards weigh a round, `"before"` or `"after"`.
+    """
+
+    contexts: np.ndarray
+    rewards: np.ndarray
+    points: np.ndarray
+    cumulative: np.ndarray
+    n_contexts: int
+    alpha: float
+    weights: str = "before"
+
+
+def play(
+    policy: AlphaFairGradient, adversary: Adversary, n_rounds: int, n_contexts: int
+) -> Game:
+    """Record of `n_rounds` rounds; `adversary(t, policy)` names context and rewards.
+
+    Parameters
+    ----------
+    policy : AlphaFairGradient
+        Changed by the game; the adversary may look at all of it.
+    adversary : callable
+        Returns the context, below `n_contexts`, and the rewards in [0, 1], shape (N,).
+    n_rounds, n_contexts : int
+        $T$ and $M$.
+
+    Returns
+    -------
+    game : Game
+    """
+    contexts = np.empty(n_rounds, dtype=np.int64)
+    rewards = np.empty((n_rounds, policy.n_arms))
+    points = np.empty((n_rounds, policy.n_arms))
+    cumulative = np.empty((n_rounds + 1, policy.n_arms))
+    cumulative[0] = policy.rewards
+    for t in range(n_rounds):
+        contexts[t], rewards[t] = adversary(t, policy)
+        points[t] = policy.probabilities(int(contexts[t]))
+        policy.update(int(contexts[t]), rewards[t])
+        cumulative[t + 1] = policy.rewards
+    alpha, weights = policy.alpha, policy.weights
+    return Game(contexts, rewards, points, cumulative, n_contexts, alpha, weights)
+
+
+def adversaries(
+    n_contexts: int,
+    n_arms: int,
+    n_rounds: int,
+    *,
+    delta: float = 0.0,
+    rng: np.random.Generator,
+) -> dict[str, Adversary]:
+    """Twelve adversaries by name, from random to spiteful.
+
+    Contexts are drawn at random, but come one after the other in `nested` and in
+    `phases`.  Bernoulli, uniform, nested, rotating, phases and ones are oblivious, the
+    others look at the policy, rounded to nine decimals so that ties are ties.
+
+    Parameters
+    ----------
+    n_contexts, n_arms, n_rounds : int
+        $M$, $N$ and $T$.
+    delta : float
+        Every reward is raised to at least this, in [0, 1].
+    rng : numpy.random.Generator
+        Draws contexts and random rewards.
+
+    Returns
+    -------
+    suite : dict of callables
+
+    Raises
+    ------
+    ValueError
+        If `delta` is outside [0, 1] or `n_arms` is not a positive whole number.
+    """
+    if not 0 <= delta <= 1:
+        raise ValueError(f"delta is {delta!r}; it must lie in [0, 1]")
+    arms, mean = np.eye(check_n_arms(n_arms)), rng.random((n_contexts, n_arms))
+    order = rng.permutation(n_arms)  # nested sets lose one arm of this order a phase
+    length = -(-n_rounds // n_contexts)
+    nested = [
+        np.isin(np.arange(n_arms), order[j % n_arms :]) for j in range(n_contexts)
+    ]
+
+    def drawn(rule: Callable) -> Adversary:
+        """Random context; `rule(t, context, x, R)` gives the rewards."""
+
+        def adversary(t, policy):
+            j = int(rng.integers(n_contexts))
+            x, R = policy.probabilities(j).round(9), policy.rewards.round(9)  # ties
+            r = rule(t, j, x, R)
+            return j, np.maximum(r, delta)
+
+        return adversary
+
+    def phased(rule: Callable) -> Adversary:
+        """Contexts one after the other; `rule(t, context)` gives the rewards."""
+        return lambda t, policy: (
+            t // length,
+            np.maximum(rule(t, t // length), delta),
+        )
+
+    return {
+        "bernoulli": drawn(lambda t, j, x, R: rng.random(n_arms) < mean[j]),
+        "uniform": drawn(lambda t, j, x, R: rng.random(n_arms)),
+        "least played": drawn(lambda t, j, x, R: arms[x.argmin()]),
+        "lower half": drawn(lambda t, j, x, R: x <= np.median(x)),
+        "next": drawn(lambda t, j, x, R: arms[(x.argmax() + 1) % n_arms]),
+        "nested": phased(lambda t, j: nested[j]),
+        "phases": phased(lambda t, j: arms[j % n_arms]),
+        "rotating": drawn(lambda t, j, x, R: arms[t % n_arms]),
+        "rich": drawn(lambda t, j, x, R: arms[R.argmax()]),
+        "poor": drawn(lambda t, j, x, R: arms[R.argmin()]),
+        "ones": drawn(lambda t, j, x, R: np.ones(n_arms)),
+        "probe": drawn(lambda t, j, x, R: probe_rewards(x, R)),
+    }
+
+
+def probe_rewards(x: np.ndarray, R: np.ndarray) -> np.ndarray:
+    """Reward 1 for the poorest arm that is not played, or for arm 0 if all are.
+
+    An arm with probability zero earns nothing from its reward, so its weight stays
+    what it was and the learner is moved by a full-sized surrogate reward.  Below 1e-9
+    a probability counts as zero.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N,), float64
+        What will be played.
+    R : ndarray, shape (N,), float64
+        Cumulative rewards, reward units.
+
+    Returns
+    -------
+    rewards : ndarray, shape (N,), float64
+    """
+    idle = np.flatnonzero(x < 1e-9)
+    rewards = np.zeros(x.size)
+    rewards[idle[R[idle].argmin()] if idle.size else 0] = 1
+    return rewards
+
+
+def play_suite(
+    alphas: tuple[float, ...],
+    shapes: tuple[tuple[int, int], ...],
+    n_rounds: int,
+    *,
+    deltas: tuple[float, ...] = (0.0,),
+    rng: np.random.Generator,
+    **options,
+) -> Iterator[tuple[str, Game]]:
+    """Play every adversary at every alpha, shape and least reward.
+
+    Parameters
+    ----------
+    alphas : tuple of float
+        Fairness parameters.
+    shapes : tuple of (int, int)
+        Pairs $(M, N)$.
+    n_rounds : int
+        $T$ of every game.
+    deltas : tuple of float
+        Least rewards.
+    rng : numpy.random.Generator
+        Draws contexts and random rewards.
+    **options
+        Passed to `AlphaFairGradient`.
+
+    Yields
+    ------
+    name : str
+        Of the adversary.
+    game : Game
+    """
+    for n_contexts, n_arms in shapes:
+        for delta in deltas:
+            for alpha in alphas:
+                suite = adversaries(n_contexts, n_arms, n_rounds, delta=delta, rng=rng)
+                for name, adversary in suite.items():
+                    policy = AlphaFairGradient(n_arms, alpha, **options)
+                    yield name, play(policy, adversary, n_rounds, n_contexts)
