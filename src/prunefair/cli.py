@@ -230,7 +230,7 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     if against:
         dense = _load(against, device)
         generator = torch.Generator(device=dense.device).manual_seed(seed)
-        sample = evaluation.self_sample(dense, 32, 256, generator=generator)
+        sample = evaluation.self_sample(dense, 16, 128, generator=generator)
         result["kl_to_dense"] = evaluation.kl_to_dense(dense, judged, sample)
         reference = evaluation.zero_shot(dense, tokenizer, names, limit=limit)
         for key in ("raw_retention", "above_chance_retention") if names else ():
