@@ -7,7 +7,7 @@ How often does the released bandit learner pull the better one?
 In fewer than 100 rounds of 3000: it minimises losses and is fed with rewards.
 With one minus sign in front of the reward it pulls the better arm in more than 2900 rounds.
 
-So far a policy saw the reward of every arm after each round.
+In [the previous chapter](full_information.ipynb) a policy saw the reward of every arm after each round.
 A bandit sees one number, the reward of the arm it pulled.
 This chapter shows why that number, weighted by cumulative rewards that are already known, is enough, gives the scale-free learner of {cite}`putta2022scalefree` with the right sign, and proves a bound for a simpler learner whose every inequality we can assert.
 
@@ -76,7 +76,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # %% [markdown]
 # ## Why the pulled arm's reward is enough
 #
-# The reduction of [the previous chapter](full_information.ipynb) holds for every sequence of plays, so also for the vertices $x(t)=e_{I_t}$ that a bandit plays:
+# The reduction ({prf:ref}`thm-full-information-reduction`) holds for every sequence of plays, so also for the vertices $x(t)=e_{I_t}$ that a bandit plays:
 #
 # ```{math}
 # :label: eq-bandit-feedback-reduction
@@ -596,7 +596,7 @@ class LogBarrierBandit(BanditPolicy):
 # $\mathbb E\langle g(t),x^*_{j_t}-e_{I_t}\rangle=\mathbb E\langle\hat\ell(t),p(t)-x^*_{j_t}\rangle$.
 # Moving $x^*_{j_t}$ off the boundary costs $\langle-g(t),u'-u\rangle=\frac1T\langle g(t),u-\frac1N\mathbf 1\rangle\le\frac1T$ a round, 1 in all.
 # By the theorem on paths the rest is at most $\mathbb E\sum_j\big(\kappa N\lambda s_j+2\sqrt{bN\lambda Q_j}\big)$.
-# Cauchy--Schwarz gives $\sum_j\sqrt{Q_j}\le\sqrt{M\sum_jQ_j}$, then $g\le1$ gives $\sum_jQ_j\le\sum_tg_{I_t}(t)\le U$ by the telescoping lemma of [the previous chapter](full_information.ipynb), and Jensen's inequality moves the expectation under the root.
+# Cauchy--Schwarz gives $\sum_j\sqrt{Q_j}\le\sqrt{M\sum_jQ_j}$, then $g\le1$ gives $\sum_jQ_j\le\sum_tg_{I_t}(t)\le U$ by {prf:ref}`lem-full-information-telescoping`, and Jensen's inequality moves the expectation under the root.
 # :::
 
 
