@@ -1,6 +1,7 @@
 """Sphinx extension: docstrings written in the book's notation, shown on the API page.
 
-A module's docstring is the opening of its chapter and is left out.  In every other
+A module's docstring is the opening of its chapter and is left out, as is the text that
+Python makes up for the fields of a named tuple.  In every other
 docstring `$x$` becomes mathematics and `{eq}`, `{cite}` or `{prf:ref}` a link, as in
 the chapters.
 """
@@ -20,7 +21,8 @@ def rest(text: str) -> str:
 
 
 def _process(app, what, name, obj, options, lines):
-    lines[:] = [] if what == "module" else rest("\n".join(lines)).split("\n")
+    empty = what == "module" or lines[:1] and lines[0].startswith("Alias for field")
+    lines[:] = [] if empty else rest("\n".join(lines)).split("\n")
 
 
 def setup(app):
