@@ -427,7 +427,8 @@ def regret_factor(n_arms: int, *, nonnegative: bool = False) -> float:
     ----------
     Book {prf:ref}`thm-online-gradient-regret`.
     """
-    return 2 - 1 / check_n_arms(n_arms) if nonnegative else 2.0
+    n_arms = check_n_arms(n_arms)
+    return 2 - 1 / n_arms if nonnegative else 2.0
 
 
 # %% [markdown]
@@ -877,7 +878,7 @@ def plot_regret_ratios(ax, ratios: dict[str, np.ndarray]):
 #
 # where $u=e_1$ is the far end.
 # A larger $\ell$ never hurts later, so for every $y$ only the largest reachable $\ell$ matters: dynamic programming over $y$ finds the worst sequence of each length.
-# On a grid of points the values are those of actual sequences, thus lower bounds.
+# On a grid of points, and with no step but the first cut off, the values are those of actual sequences, thus lower bounds.
 #
 # The same recursion serves for non-negative gradients $z\,e_1$ or $z\,e_2$: only the part $1/\sqrt2$ of the norm lies along the segment, and both increments on the right get this factor.
 
@@ -887,6 +888,8 @@ def worst_ratios(
     n_rounds: int, *, n_grid: int = 101, nonnegative: bool = False
 ) -> np.ndarray:
     r"""Largest $R_T / \sqrt{S_T}$ of two-arm sequences whose points lie on a grid.
+
+    No step but the first is cut off at an end of the segment.
 
     Parameters
     ----------
@@ -969,7 +972,7 @@ def worst_gradients(
 
     Returns
     -------
-    gradients : ndarray, shape (3 + 2 n_swings + n_climb, 2), float64
+    gradients : ndarray, shape (1 + 2 n_swings + n_climb, 2), float64
 
     References
     ----------
@@ -978,7 +981,7 @@ def worst_gradients(
     up = np.array([1.0, 0]) if nonnegative else np.array([0.5, -0.5]) * 2**0.5
     width = 2.0 if nonnegative else 2**0.5  # length of the climb over its share
     angles = [swing, -swing] * n_swings + [np.arcsin(width / n_climb)] * n_climb
-    gradients, total = [up[::-1], up[::-1], up[::-1]], 3.0
+    gradients, total = [up[::-1]], 1.0
     for angle in angles:
         z = total**0.5 * np.tan(abs(angle))
         gradients.append(z * (up if angle > 0 else up[::-1]))
