@@ -92,12 +92,13 @@ if TYPE_CHECKING:
 # :::{prf:theorem} The sums are sufficient, and no less would do
 # :label: thm-offline-sums
 # For every $\alpha$ the utilities of all maps depend on the stream only through the $M \times N$ matrix $G$.
-# Two streams with different sums are told apart by the rewards of some map.
+# If $N \ge 2$, two streams with different sums are told apart by the rewards of some map.
 # :::
 #
 # :::{prf:proof}
 # The first statement is {eq}`eq-offline-rewards`.
-# For the second let $G_{ji} \ne G'_{ji}$: two maps that differ only in $x_{ji}$ being 0 or 1 have values of $R_i$ that differ by $G_{ji}$ on one stream and by $G'_{ji}$ on the other, so they cannot agree for both maps.
+# For the second let $G_{ji} \ne G'_{ji}$, and take two maps that agree in all contexts but $j$, where one plays arm $i$ and the other another arm.
+# Their rewards $R_i$ differ by $G_{ji}$ on one stream and by $G'_{ji}$ on the other, so at least one of the two maps earns different rewards on the two streams.
 # :::
 #
 # The problem therefore has $MN$ variables, whatever $T$ is, and the order of the rounds plays no role.
@@ -399,6 +400,13 @@ def certified(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
 # The sums and the initial rewards are *parameters*, and the problem follows the rules of disciplined parametrised programming (DPP), so it is compiled once and solved again for new sums without a new compilation.
 # Two details matter.
 # `cp.power` replaces its exponent by a rational number with a small denominator unless `approx=False` asks for power cones, and a solver's own tolerance is no certificate: we certify its answer with {eq}`eq-offline-certificate`.
+# A change of the unit of reward changes no optimal map ({prf:ref}`thm-utility-elasticity`), so we choose one in which the rewards are of order one.
+
+
+# %%
+def reward_unit(G, c) -> float:
+    """Largest reward of uniform play: the unit in which a solver sees the problem."""
+    return float((c + G.sum(0) / G.shape[1]).max())
 
 
 # %%
@@ -416,7 +424,8 @@ class OfflineProblem(NamedTuple):
         import cvxpy as cp
 
         G, c = check_sums(G, initial)
-        self.G.value, self.initial.value = G, c
+        unit = reward_unit(G, c)  # Clarabel's tolerances are absolute
+        self.G.value, self.initial.value = G / unit, c / unit
         self.problem.solve(solver=cp.CLARABEL)
         if self.problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
             raise RuntimeError(f"Clarabel stopped with status {self.problem.status!r}")
@@ -699,7 +708,7 @@ def gap_unit(R, alpha: float) -> float:
 
 def _interior_point(G, c, alpha, rtol, max_iter):
     """Map and prices of relative gap `rtol`, and the number of steps they took."""
-    unit = (c + G.sum(0) / G.shape[1]).max()  # rewards become of order one
+    unit = reward_unit(G, c)
     G, c = G / unit, c / unit
     x = np.full(G.shape, 1 / G.shape[1])
     p = (c + (G * x).sum(0)) ** -alpha
@@ -802,7 +811,7 @@ def plot_map(ax, x, arm_names):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "The best map for the ratings at alpha = 0.9: most people get one or a few genres, and the rare genres are spread over those who rate them most.", "name": "fig-offline-map"}} tags=["active-ipynb"]
+# %% mystnb={"figure": {"caption": "The best map for the ratings at alpha = 0.9: most people get one genre, a few get a mixture of two or three.", "name": "fig-offline-map"}} tags=["active-ipynb"]
 # with figure(figsize=(6.4, 5.2)) as ax:
 #     plot_map(ax, best.x, stream.arm_names)
 
@@ -1101,4 +1110,4 @@ def plot_optimum(ax, curve, wrong, uniform):
 # - The interior-point method needs one factorisation of size $\min(M, N)$ a step, and its answer is certified to a relative gap of $10^{-9}$.
 # - The authors' script takes an inner product where the vector is meant, and its benchmark is far above the optimum from the first round on.
 #
-# Exported: `reward_sums`, `dual_value`, `certificate`, `OfflineOptimum`, `certified`, `OfflineProblem`, `offline_problem`, `solve_offline`, `gap_unit`, `sums_over_time`, `OptimumOverTime`, `optimum_over_time`, `inner_product_benchmark`, the parts of the solver (`PrimalDualPoint`, `arrow_solver`, `centring_direction`, `step_lengths`, `next_point`), and the figures `plot_map` and `plot_optimum`.
+# Exported: `reward_sums`, `dual_value`, `certificate`, `OfflineOptimum`, `certified`, `OfflineProblem`, `offline_problem`, `solve_offline`, `gap_unit`, `reward_unit`, `sums_over_time`, `OptimumOverTime`, `optimum_over_time`, `inner_product_benchmark`, the parts of the solver (`PrimalDualPoint`, `arrow_solver`, `centring_direction`, `step_lengths`, `next_point`), and the figures `plot_map` and `plot_optimum`.
