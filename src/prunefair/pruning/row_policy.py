@@ -2,8 +2,29 @@
 r"""
 # Which rows to keep
 
-The released PruneNet scorer for LLaMA-2-7B holds 45 million parameters; how many of them can its scores tell apart?
-The answer is {{ n + 1 }}.
+PruneNet {cite}`sengupta2025prunenet` scores the rows of a feed-forward matrix by a network with 45 million parameters for LLaMA-2-7B, 0.67 % of the model.
+How many numbers do its scores depend on?
+4097: everything else cancels, as we prove and check below.
+
+This chapter turns scores into kept rows.
+It takes the released scorer apart, replaces it by one that does not change when a row changes its sign, and finds the exact probability of a draw without replacement, which the [policy gradient](../pruning/policy_gradient.ipynb) needs.
+
+## Notation
+
+$W \in \mathbb R^{m \times n}$ is the weight of `gate_proj`, one row $w_i$ a neuron (rows are counted from 0, as everywhere in the code).
+$s \in \mathbb R^m$ are the scores of its rows, $\alpha = \sigma(s)$ the keep probabilities of the released code, with $\sigma(x) = 1/(1+e^{-x})$.
+$k$ rows are kept; $\tau = (\tau_1, \dots, \tau_k)$ are those rows in the order in which they were drawn, and $S = \{\tau_1, \dots, \tau_k\}$ is the set of them.
+
+## The released scorer
+
+The paper's scorer has two linear layers: $P \in \mathbb R^{n \times m}$ with bias $b \in \mathbb R^m$, and a vector $v \in \mathbb R^m$.
+
+```{math}
+:label: eq-row-policy-released
+s(W) = (W P + \mathbf 1 b^\top)\, v
+```
+
+Nothing lies between the two layers.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -27,6 +48,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+# %% tags=["active-ipynb"]
+# import itertools
+#
+# from scipy import integrate, stats
+#
+# from prunefair.models import load_model
+# from prunefair.plotting import figure
+# from prunefair.pruning.anatomy import gate_matrices
+# from prunefair.pruning.spectrum import spectral_distance
+#
+# SEED = 20250126
+
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# matrices = gate_matrices(load_model("smollm2"))
+# W = matrices[10]
+# m, n = W.shape
+# print(f"{len(matrices)} matrices of {m} rows and {n} columns")
+
+# %% [markdown]
+# The initial values are those of the released code: `torch.nn.Linear` draws $P$ and $b$ uniformly from $\pm 1/\sqrt n$, and $v$ is uniform in $[0, 1)$.
+
 
 # %%
 class ReleasedScorer(torch.nn.Module):
@@ -41,14 +85,25 @@ class ReleasedScorer(torch.nn.Module):
     generator : torch.Generator
         Source of the initial parameters: $P$ and $b$ uniform in
         $\pm 1 / \sqrt n$, $v$ uniform in [0, 1).
+    collapsed : bool
+        Multiply $W$ by $P v$ instead of $W P$ by $v$: the same function of the same
+        parameters, hence the same gradients, for $1 / m$ of the work.
 
     References
     ----------
     Book {eq}`eq-row-policy-released`; {cite}`sengupta2025prunenet`, the policy learner.
     """
 
-    def __init__(self, hidden: int, intermediate: int, *, generator: torch.Generator):
+    def __init__(
+        self,
+        hidden: int,
+        intermediate: int,
+        *,
+        generator: torch.Generator,
+        collapsed: bool = False,
+    ):
         super().__init__()
+        self.collapsed = collapsed
         bound = 1 / math.sqrt(hidden)
         P, b, v = (
             torch.rand(shape, generator=generator)
@@ -63,12 +118,34 @@ class ReleasedScorer(torch.nn.Module):
         return W.to(self.P.dtype)
 
     def forward(self, state: torch.Tensor) -> torch.Tensor:
-        """Scores, shape (m,), through the (m, m) inner layer."""
+        """Scores, shape (m,), through the (m, m) inner layer unless collapsed."""
+        if self.collapsed:
+            return state @ (self.P @ self.v) + self.b @ self.v
         return (state @ self.P + self.b) @ self.v
 
     def scores(self, W: torch.Tensor) -> torch.Tensor:
         """Scores of the rows of `W`, shape (m,)."""
         return self(self.state(W))
+
+
+# %% [markdown]
+# :::{prf:theorem} The released scorer is one direction
+# :label: thm-row-policy-collapse
+# For every $W$, $s(W) = W u + c\, \mathbf 1$ with
+#
+# ```{math}
+# :label: eq-row-policy-collapse
+# u = P v \in \mathbb R^n, \qquad c = b \cdot v \in \mathbb R .
+# ```
+#
+# Hence the $nm + 2m$ parameters act through $n + 1$ numbers, the score is odd in the row up to the offset, $s(-w) - c = -(s(w) - c)$, and the probabilities of {eq}`eq-row-policy-plackett-luce` below depend on $u$ alone.
+# :::
+#
+# :::{prf:proof}
+# Matrix products are associative: $(W P + \mathbf 1 b^\top) v = W (P v) + \mathbf 1 (b^\top v)$.
+# Oddness is the linearity of $w \mapsto w \cdot u$.
+# A Plackett--Luce probability is unchanged when all scores are shifted by $c$, since $e^c$ cancels in each of its fractions.
+# :::
 
 
 # %%
@@ -91,6 +168,44 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
     """
     P, b, v = (p.detach().double() for p in (scorer.P, scorer.b, scorer.v))
     return P @ v, b @ v
+
+
+# %% tags=["active-ipynb"]
+# scorer = ReleasedScorer(n, m, generator=generator)
+# with torch.no_grad():
+#     s, s_of_minus = scorer.scores(W), scorer.scores(-W).double()
+#     fast = ReleasedScorer(n, m, generator=torch.Generator(), collapsed=True)
+#     fast.load_state_dict(scorer.state_dict())
+#     torch.testing.assert_close(fast.scores(W), s, atol=1e-4, rtol=1e-4)
+# u, c = collapse(scorer)
+# s = s.double()
+# torch.testing.assert_close(s, W.double() @ u + c, atol=1e-4, rtol=1e-4)
+# torch.testing.assert_close(s_of_minus - c, c - s, atol=1e-4, rtol=1e-4)
+
+# %% [markdown]
+# The counts for LLaMA-2-7B, of which only the widths are needed:
+
+# %% tags=["active-ipynb"]
+# columns, rows, model = 4096, 11008, 6_738_415_616
+# parameters = columns * rows + 2 * rows
+# assert columns + 1 == 4097 and round(parameters / 1e6) == 45
+# assert f"{100 * parameters / model:.2f}" == "0.67"
+# full, short = 2 * rows * columns * rows + 2 * rows * rows, 2 * rows * columns
+# print(f"parameters of the scorer: {parameters}, of its scores: {columns + 1}")
+# print(f"operations for one layer: {full:.2e} as released, {short:.2e} as W (P v)")
+
+# %% [markdown]
+# ## Binary-concrete noise
+#
+# The released code turns scores into weights for a draw by a relaxed coin {cite}`maddison2017concrete` at temperature 1, with $\varepsilon_i$ uniform in $(0, 1)$:
+#
+# ```{math}
+# :label: eq-row-policy-concrete
+# \text{keep}_i = \sigma\bigl(\operatorname{logit} \varepsilon_i + \operatorname{logit} \alpha_i\bigr), \qquad \alpha_i = \sigma(s_i) .
+# ```
+#
+# The two steps $s \mapsto \alpha \mapsto \operatorname{logit} \alpha$ cancel in the reals and lose digits in floating point: where $\alpha$ rounds to 1 its logit is infinite.
+# In half precision, which the released code asks for, this happens from a score of about 8 on.
 
 
 # %%
@@ -117,8 +232,152 @@ def released_keep_probabilities(
     """
     alpha = torch.sigmoid(scores)
     noise = torch.rand(scores.shape, generator=generator, device=generator.device)
+    noise = noise.clamp(min=2**-25)  # a zero would make the gradient NaN
     return torch.sigmoid(torch.logit(noise.to(scores)) + torch.logit(alpha))
 
+
+# %% [markdown]
+# Two checks: the marginal is the coin, $\Pr(\text{keep}_i > 1/2) = \alpha_i$, and the score at which rounding ends the noise.
+
+# %% tags=["active-ipynb"]
+# scores = torch.tensor([-2.0, 0.0, 1.5], dtype=torch.float64)
+# keep = released_keep_probabilities(scores.expand(40_000, 3), generator=generator)
+# frequency = (keep > 0.5).double().mean(0)
+# torch.testing.assert_close(frequency, scores.sigmoid(), atol=0.01, rtol=0)
+# for dtype in (torch.float16, torch.float32):
+#     grid = torch.arange(0, 40, 0.01, dtype=torch.float64)
+#     first = grid[grid.to(dtype).sigmoid() == 1][0]
+#     print(f"{str(dtype):14s} alpha is exactly 1 from a score of {first:.1f} on")
+
+# %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+# *Paper*: the policy gives each row a keep probability, and the rows are sampled from it.
+# *Released code*: weights $\text{keep}_i$ with fresh noise go to `multinomial` without replacement, also when the final model is pruned in evaluation mode; the loss draws the noise once more and scores the first draw with it.
+# *This book*: one source of randomness, the draw itself, whose probability {eq}`eq-row-policy-plackett-luce` we know exactly; without a generator the `k` largest scores are kept.
+# :::
+#
+# ## Saturation on real weights
+#
+# With $v$ uniform in $[0, 1)$ and $P$, $b$ uniform in $\pm 1/\sqrt n$, each entry of $u$ has variance $m/(9n)$, and so has $c$.
+# A row of norm $\lVert w \rVert$ then has a score of standard deviation $\lVert w \rVert \sqrt{m / (9 n)}$, and all rows of all layers share one random direction.
+# The rows of the real model are long enough for $\alpha$ to pile up at both ends before any training.
+
+
+# %%
+def plot_keep_probabilities(ax, alphas: dict):
+    r"""Share of the rows by keep probability $\alpha$, one line for each entry.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    alphas : dict of str to Tensor
+        Keep probabilities in [0, 1], any shape.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    edges = torch.linspace(0, 1, 41)
+    for name, alpha in alphas.items():
+        counts = torch.histogram(alpha.flatten().float().cpu(), edges).hist
+        ax.stairs(100 * counts / counts.sum(), edges, label=name, lw=1.6)
+    ax.set(xlabel=r"keep probability $\alpha$", ylabel="rows (%)", xlim=(0, 1))
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# @torch.no_grad()
+# def initial_alpha(seed):
+#     init = torch.Generator().manual_seed(seed)
+#     scorer = ReleasedScorer(n, m, generator=init, collapsed=True)
+#     return torch.stack([scorer.scores(W).sigmoid() for W in matrices])
+#
+#
+# alphas = {f"start {seed}": initial_alpha(seed) for seed in range(4)}
+# for name, alpha in alphas.items():
+#     ends = ((alpha < 0.05) | (alpha > 0.95)).double().mean()
+#     print(f"{name}: median {alpha.median():.2f}, {100 * ends:.0f} % beyond 0.05 or 0.95")
+
+# %% mystnb={"figure": {"caption": "Keep probabilities of all rows of all layers of SmolLM2-135M under the released scorer before training, for four random starts. Which end fills is decided by the random direction, not by the rows.", "name": "fig-row-policy-saturation"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_keep_probabilities(ax, alphas)
+
+# %% [markdown]
+# Two starts rank the same rows in unrelated ways, since two random directions in $\mathbb R^n$ are close to orthogonal:
+
+# %% tags=["active-ipynb"]
+# first, second = alphas["start 0"][10], alphas["start 1"][10]
+# rho = stats.spearmanr(first, second).statistic
+# print(f"rank correlation of the scores of two starts: {rho:.2f}")
+
+# %% [markdown]
+# The released option `--use_kld` adds the divergence of each coin from the fair one.
+# In nats it is
+#
+# ```{math}
+# :label: eq-row-policy-kl
+# \mathrm{KL}(\alpha \,\|\, \tfrac12) = \alpha \ln \alpha + (1 - \alpha) \ln (1 - \alpha) + \ln 2 .
+# ```
+#
+# :::{admonition} Deviation
+# :class: warning
+# *Paper*: a divergence that keeps $\alpha$ away from its ends.
+# *Released code*: $-(1 - \alpha) \ln \alpha - \alpha \ln (1 - \alpha) - \ln 2$, whose logarithms are swapped; it is a cross entropy, zero at 1/2 and infinite at the ends.
+# *This book*: {eq}`eq-row-policy-kl`, bounded by $\ln 2$; our policies need no such term.
+# :::
+
+
+# %%
+def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
+    r"""Divergence of a coin from the fair one, $\mathrm{KL}(\alpha \,\|\, 1/2)$ in nats.
+
+    Parameters
+    ----------
+    alpha : Tensor, any shape
+        Probabilities in [0, 1].
+
+    Returns
+    -------
+    divergence : Tensor, the shape of `alpha`
+        From 0 at 1/2 to $\ln 2$ at 0 and 1.
+
+    References
+    ----------
+    Book {eq}`eq-row-policy-kl`.
+    """
+    heads, tails = torch.xlogy(alpha, alpha), torch.xlogy(1 - alpha, 1 - alpha)
+    return heads + tails + math.log(2)
+
+
+# %% tags=["active-ipynb"]
+# alpha = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+# fair = torch.distributions.Bernoulli(torch.full_like(alpha, 0.5))
+# coin = torch.distributions.Bernoulli(alpha)
+# oracle = torch.distributions.kl_divergence(coin, fair)
+# torch.testing.assert_close(bernoulli_divergence(alpha), oracle)
+# swapped = -(1 - alpha) * alpha.log() - alpha * (1 - alpha).log() - math.log(2)
+# print(f"at 0.9: {bernoulli_divergence(alpha)[2]:.3f} nats, as released {swapped[2]:.2f}")
+
+# %% [markdown]
+# ## Features without a sign
+#
+# The spectrum of $W$ does not change when a row changes its sign: $W^\top W = \sum_i w_i w_i^\top$.
+# No odd function of a row can therefore be its importance for the spectrum, whatever $u$ is.
+# We use three even functions of a row and its matrix, with $\hat w_i = w_i / \lVert w_i \rVert$:
+#
+# ```{math}
+# :label: eq-row-policy-features
+# \ln \lVert w_i \rVert, \qquad
+# \ell_i = w_i^\top (W^\top W)^{+} w_i, \qquad
+# \mu_i = \frac{1}{m - 1} \sum_{j \ne i} (\hat w_i \cdot \hat w_j)^2 .
+# ```
+#
+# The *leverage* $\ell_i$ says how far the row reaches into directions that few other rows span, and sums to the rank.
+# The *coherence* $\mu_i$ says how much of its direction the others repeat.
+# Each is standardised over the rows of its matrix, so that layers of any width and scale share one policy; then the squares of the three are, too.
+# A linear score on all six can prefer rows in the middle as well as at an end.
 
 # %%
 FEATURES = ("log_norm", "leverage", "coherence")
@@ -164,6 +423,11 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
     return torch.cat([z, _standardised(z**2)], 1)  # (m, 6)
 
 
+# %% [markdown]
+# The leverage comes from one Cholesky factor of the Gram matrix, whose diagonal gets $10^{-11}$ of its trace so that a matrix without full column rank has one.
+# The coherence needs no $m \times m$ matrix: $\sum_j (\hat w_i \cdot \hat w_j)^2 = \hat w_i^\top (\hat W^\top \hat W)\, \hat w_i$.
+
+
 # %%
 def leverage(W: torch.Tensor) -> torch.Tensor:
     r"""Leverage $w_i^\top (W^\top W)^{+} w_i$ of every row, shape (m,), in [0, 1]."""
@@ -188,6 +452,56 @@ def _standardised(x: torch.Tensor) -> torch.Tensor:
     spread = x.std(0, correction=0)
     centred = x - x.mean(0)
     return torch.where(spread > CONSTANT, centred / spread, torch.zeros_like(x))
+
+
+# %% tags=["active-ipynb"]
+# small = torch.randn(9, 4, generator=generator, dtype=torch.float64)
+# hat = small @ torch.linalg.pinv(small)
+# torch.testing.assert_close(leverage(small), hat.diagonal())
+# cosines = torch.nn.functional.normalize(small, dim=1)
+# cosines = (cosines @ cosines.T).square().fill_diagonal_(0).sum(1) / 8
+# torch.testing.assert_close(coherence(small), cosines)
+# signs = 2.0 * torch.randint(2, (9, 1), generator=generator) - 1
+# F = row_features(small)
+# torch.testing.assert_close(row_features(signs * small), F)
+# torch.testing.assert_close(row_features(1e-8 * small), F)
+
+# %% [markdown]
+# ## Drawing without replacement
+#
+# Let each item have the weight $e^{s_i}$.
+# We draw one item in proportion to the weights, take it out, and repeat: the model of Plackett {cite}`plackett1975` on Luce's axiom {cite}`luce1959`.
+# The probability of an ordered draw is a product of $k$ fractions,
+#
+# ```{math}
+# :label: eq-row-policy-plackett-luce
+# p(\tau) = \prod_{j=1}^{k} \frac{e^{s_{\tau_j}}}{Z_j}, \qquad
+# Z_j = \sum_{i \notin \{\tau_1, \dots, \tau_{j-1}\}} e^{s_i} ,
+# ```
+#
+# and that of the unordered set is the sum over its $k!$ orders.
+# We go through the $2^k$ subsets instead, with $P(\emptyset) = 1$: the last item drawn was one of $A$,
+#
+# ```{math}
+# :label: eq-row-policy-set
+# P(A) = \sum_{i \in A} P(A \setminus \{i\}) \frac{e^{s_i}}{\sum_{j \notin A \setminus \{i\}} e^{s_j}} .
+# ```
+#
+# :::{prf:theorem} Gumbel top-k
+# :label: thm-row-policy-gumbel
+# Let $T_i$ be independent exponential times with rates $e^{s_i}$.
+# The indices of the $k$ smallest times, in ascending order, have the distribution {eq}`eq-row-policy-plackett-luce`.
+# With $E_i = e^{s_i} T_i$ standard exponential and $G_i = -\ln E_i$ standard Gumbel, they are the indices of the $k$ largest $s_i + G_i$.
+# :::
+#
+# :::{prf:proof}
+# The minimum of independent exponential times is the time of item $i$ with probability $e^{s_i} / Z_1$, independently of its value.
+# Given that value, the remaining times minus it are again independent exponentials with their rates, for they have no memory.
+# So the second smallest is item $i$ with probability $e^{s_i} / Z_2$, and so on: the product is {eq}`eq-row-policy-plackett-luce`.
+# At last $-\ln T_i = s_i - \ln E_i = s_i + G_i$ is decreasing in $T_i$.
+# :::
+#
+# One sort of $m$ noisy scores thus replaces $k$ renormalisations {cite}`kool2019stochastic`.
 
 
 # %%
@@ -232,6 +546,10 @@ def check_k(k: int, m: int) -> None:
     """Raise unless `k` of `m` rows can be kept."""
     if not 1 <= k <= m:
         raise ValueError(f"k is {k!r}; give a number of rows from 1 to {m}")
+
+
+# %% [markdown]
+# All $Z_j$ come from one cumulative log-sum-exp, from the items left out back to the first one drawn.
 
 
 # %%
@@ -280,34 +598,38 @@ def _left_out(ordered: torch.Tensor, m: int) -> torch.Tensor:
     return left_out
 
 
-# %%
-def plackett_luce_gradient(logits: torch.Tensor, ordered: torch.Tensor) -> torch.Tensor:
-    r"""Gradient of `plackett_luce_log_prob` in the logits, in closed form.
+# %% [markdown]
+# By hand: weights 1, 2, 3 and the order (2, 0) give $\frac36 \cdot \frac13 = \frac16$.
+# And the probabilities of all ordered draws sum to one.
 
-    Parameters
-    ----------
-    logits : Tensor, shape (m,)
-        Log weights of the items.
-    ordered : Tensor, shape (..., k), int64
-        Distinct indices, the first drawn first.
+# %% tags=["active-ipynb"]
+# s3 = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).log()
+# by_hand = plackett_luce_log_prob(s3, torch.tensor([2, 0])).exp()
+# torch.testing.assert_close(by_hand, torch.tensor(1 / 6, dtype=torch.float64))
+# logits = torch.randn(6, generator=generator, dtype=torch.float64)
+# orders = torch.tensor(list(itertools.permutations(range(6), 3)))
+# p = plackett_luce_log_prob(logits, orders).exp()
+# assert len(p) == 120 and abs(p.sum() - 1) < 1e-12
 
-    Returns
-    -------
-    gradient : Tensor, shape (..., m), float64
-        Sums to zero over the items.
+# %% [markdown]
+# {prf:ref}`thm-row-policy-gumbel` says that Gumbel top-k has these frequencies.
+# We draw, count, and compare by a chi-square test; the negative control, the reversed order of the same draws, is rejected.
 
-    References
-    ----------
-    Book {eq}`eq-row-policy-score`.
-    """
-    s = logits.detach().double().expand(*ordered.shape[:-1], len(logits))
-    left_out = _left_out(ordered, s.shape[-1])
-    rest = s.masked_fill(~left_out, -math.inf).logsumexp(-1, keepdim=True)
-    drawn = s.gather(-1, ordered)
-    remaining = torch.cat([rest, drawn.flip(-1)], -1).logcumsumexp(-1)[..., 1:].flip(-1)
-    exposure = (-remaining).logcumsumexp(-1)  # (..., k) log sum of 1 / remaining weight
-    last = exposure[..., -1:].expand_as(s).scatter(-1, ordered, exposure)
-    return (~left_out).double() - (s + last).exp()
+# %% tags=["active-ipynb"]
+# def p_value(drawn):
+#     code = torch.tensor([36, 6, 1])
+#     cells = {int(c): i for i, c in enumerate(orders @ code)}
+#     counts = torch.zeros(len(orders), dtype=torch.float64)
+#     index = torch.tensor([cells[int(c)] for c in drawn @ code])
+#     counts.index_add_(0, index, torch.ones(len(index), dtype=torch.float64))
+#     return stats.chisquare(counts, len(drawn) * p / p.sum()).pvalue
+#
+#
+# drawn = gumbel_top_k(logits.expand(20_000, 6), 3, generator=generator)
+# print(f"p-value {p_value(drawn):.2f}; reversed draws {p_value(drawn.flip(1)):.1g}")
+
+# %% [markdown]
+# The unordered set by enumeration, which serves as the oracle of the next chapter:
 
 
 # %%
@@ -351,6 +673,79 @@ def plackett_luce_set_log_prob(
             ways.append(log_prob[drawn ^ 1 << i] + s[i] - remaining)
         log_prob.append(torch.stack(ways).logsumexp(0))
     return log_prob[-1]
+
+
+# %% tags=["active-ipynb"]
+# for S in itertools.combinations(range(6), 3):
+#     of_set = (orders.sort(1).values == torch.tensor(S)).all(1)
+#     log_prob = plackett_luce_set_log_prob(logits, torch.tensor(S))
+#     torch.testing.assert_close(log_prob.exp(), p[of_set].sum())
+
+# %% [markdown]
+# ## The gradient of the log-probability
+#
+# An item that was drawn at place $j$ was at risk in the denominators $Z_1, \dots, Z_j$, one that was left out in all of them.
+# With $r_i$ the place of item $i$, or $k$ if it was left out,
+#
+# ```{math}
+# :label: eq-row-policy-score
+# \frac{\partial \ln p(\tau)}{\partial s_i} = \mathbf 1[i \in S] - e^{s_i} \sum_{j \le r_i} \frac{1}{Z_j} .
+# ```
+#
+# The components sum to zero, since a common shift of the scores changes nothing: an offset such as $c$ cannot be learnt and does no harm.
+
+
+# %%
+def plackett_luce_gradient(logits: torch.Tensor, ordered: torch.Tensor) -> torch.Tensor:
+    r"""Gradient of `plackett_luce_log_prob` in the logits, in closed form.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (m,)
+        Log weights of the items.
+    ordered : Tensor, shape (..., k), int64
+        Distinct indices, the first drawn first.
+
+    Returns
+    -------
+    gradient : Tensor, shape (..., m), float64
+        Sums to zero over the items.
+
+    References
+    ----------
+    Book {eq}`eq-row-policy-score`.
+    """
+    s = logits.detach().double().expand(*ordered.shape[:-1], len(logits))
+    left_out = _left_out(ordered, s.shape[-1])
+    rest = s.masked_fill(~left_out, -math.inf).logsumexp(-1, keepdim=True)
+    drawn = s.gather(-1, ordered)
+    remaining = torch.cat([rest, drawn.flip(-1)], -1).logcumsumexp(-1)[..., 1:].flip(-1)
+    exposure = (-remaining).logcumsumexp(-1)  # (..., k) log sum of 1 / remaining weight
+    last = exposure[..., -1:].expand_as(s).scatter(-1, ordered, exposure)
+    return (~left_out).double() - (s + last).exp()
+
+
+# %% tags=["active-ipynb"]
+# logits.requires_grad_(True)
+# for order in orders[::10]:
+#     log_prob = plackett_luce_log_prob(logits, order)
+#     (autograd,) = torch.autograd.grad(log_prob, logits)
+#     torch.testing.assert_close(plackett_luce_gradient(logits, order), autograd)
+#     assert abs(autograd.sum()) < 1e-12
+# logits = logits.detach()
+
+# %% [markdown]
+# ## The policy
+#
+# The policy of this book scores by six weights $\theta$ on the features $F(W) \in \mathbb R^{m \times 6}$,
+#
+# ```{math}
+# :label: eq-row-policy-scores
+# s(W) = F(W)\, \theta , \qquad \theta \in \mathbb R^6 ,
+# ```
+#
+# and draws rows by {eq}`eq-row-policy-plackett-luce`.
+# At $\theta = 0$ all sets of $k$ rows are equally likely; as $\theta$ grows in a fixed direction the draw becomes the top $k$.
 
 
 # %%
@@ -434,6 +829,28 @@ def selected_rows(
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     return order[..., :k].sort(-1).values
 
+
+# %% [markdown]
+# On a real layer, what does a single feature do for the spectrum when 30 % of the rows go?
+
+# %% tags=["active-ipynb"]
+# k = 1075
+# random = RowPolicy().select(W, k, generator=generator)
+# print(f"random rows:       KS {spectral_distance(W, random):.3f}")
+# for column, name in enumerate(FEATURES[:3]):
+#     for sign, end in ((1, "largest"), (-1, "smallest")):
+#         theta = torch.zeros(6)
+#         theta[column] = sign
+#         kept = RowPolicy(theta).select(W, k)
+#         print(f"{end:8s} {name:9s} KS {spectral_distance(W, kept):.3f}")
+
+# %% [markdown]
+# Rows of large norm or leverage keep the spectrum better than random ones, rows that repeat the others keep it worse.
+# The [next chapter](../pruning/policy_gradient.ipynb) finds the mixture.
+#
+# ## Files
+#
+# A policy is six numbers and the names of their features, in a safetensors file that appears only whole.
 
 # %%
 POLICY_FORMAT = "prunefair row policy 1"
@@ -519,3 +936,111 @@ def _policy_header(path: str | os.PathLike) -> dict[str, str]:
             "give one that save_policy wrote"
         )
     return header
+
+
+# %% tags=["active-ipynb"]
+# with tempfile.TemporaryDirectory() as folder:
+#     file = Path(folder) / "policy.safetensors"
+#     saved = RowPolicy(torch.arange(6.0))
+#     save_policy(saved, file, {"ratio": 0.3})
+#     assert torch.equal(load_policy(file).weights, saved.weights)
+#     assert policy_metadata(file) == {"ratio": 0.3}
+#     print(f"{file.stat().st_size} bytes")
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-row-policy-1
+# By hand: three items have weights 1, 1 and 2, and two are kept.
+# What is the probability of the set $\{0, 1\}$?
+# :::
+#
+# :::{solution-start} ex-row-policy-1
+# :class: dropdown
+# :::
+# The two orders have $\frac14 \cdot \frac13$ each, together $\frac16$, less than the $\frac13$ of equal weights.
+
+# %% tags=["active-ipynb"]
+# s3 = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64).log()
+# P = plackett_luce_set_log_prob(s3, torch.tensor([0, 1])).exp()
+# torch.testing.assert_close(P, torch.tensor(1 / 6, dtype=torch.float64))
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-row-policy-2
+# The set probability without enumeration: with the times $T_i$ of {prf:ref}`thm-row-policy-gumbel`, show that $P(S) = \int_0^\infty Z e^{-Z t} \prod_{i \in S} (1 - e^{-e^{s_i} t})\, dt$ with $Z = \sum_{i \notin S} e^{s_i}$, and check it.
+# :::
+#
+# :::{solution-start} ex-row-policy-2
+# :class: dropdown
+# :::
+# $S$ is drawn if and only if all its times lie before the first time $t$ of the others, which is exponential with rate $Z$; given $t$, the times of $S$ are independent.
+
+# %% tags=["active-ipynb"]
+# weight = logits.exp()
+# Z = weight[3:].sum()
+#
+#
+# def density(t):
+#     return float(Z * torch.exp(-Z * t) * (1 - torch.exp(-weight[:3] * t)).prod())
+#
+#
+# quadrature = integrate.quad(density, 0, math.inf)[0]
+# enumerated = plackett_luce_set_log_prob(logits, torch.arange(3)).exp()
+# assert abs(quadrature - enumerated) < 1e-8
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-row-policy-3
+# The limit of a sharp policy: multiply the scores of a layer by $\lambda$ and let $\lambda$ grow.
+# How large a share of the top $k$ does a draw contain?
+# :::
+#
+# :::{solution-start} ex-row-policy-3
+# :class: dropdown
+# :::
+# At $\lambda = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
+
+# %% tags=["active-ipynb"]
+# s = row_features(W)[:, 0]
+# top = set(selected_rows(s, k).tolist())
+# for lam in (0, 1, 4, 16, 64, 1024):
+#     draw = selected_rows(lam * s, k, generator=generator).tolist()
+#     print(f"lambda {lam:4d}: {len(top & set(draw)) / k:.3f} of the top k")
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-row-policy-4
+# Break the assumption that rows differ: what are the features of a matrix whose rows are all equal in norm, leverage and coherence, such as the identity, and what does every policy then do?
+# :::
+#
+# :::{solution-start} ex-row-policy-4
+# :class: dropdown
+# :::
+# Every feature is constant, hence zero, and so are all scores: each draw is uniform, whatever $\theta$ is.
+
+# %% tags=["active-ipynb"]
+# assert not row_features(torch.eye(8)).any()
+# assert not RowPolicy(torch.ones(6)).scores(torch.eye(8)).any()
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# ## Summary
+#
+# The released scorer is a direction and an offset; its scores are odd in a row although the spectrum is even.
+# `ReleasedScorer`, `collapse`, `released_keep_probabilities` and `bernoulli_divergence` restate it.
+# `row_features` (from `leverage` and `coherence`) and `RowPolicy` replace it; `selected_rows` keeps the top or draws.
+# `gumbel_top_k` draws without replacement, `plackett_luce_log_prob` and `plackett_luce_gradient` give the exact probability of the draw and its gradient, `plackett_luce_set_log_prob` that of the set.
+# `save_policy`, `load_policy` and `policy_metadata` keep a policy in a file; `plot_keep_probabilities` draws the figure.
