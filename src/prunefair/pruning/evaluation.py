@@ -1,6 +1,19 @@
 # %% [markdown]
 r"""
 # What pruning costs: perplexity, divergence, accuracy
+
+The paper reports that LLaMA-2-7B pruned by 30 % keeps 80 % of the dense model's mean accuracy on five multiple-choice tasks {cite}`sengupta2025prunenet`.
+How much would a coin keep?
+On these tasks a guess is right in 35 % of the cases on average, the dense model in 69.0 %: the coin "retains" half of the model.
+The cells below compute both numbers, and what is left of the 80 % once chance is taken out.
+
+This chapter defines the three instruments of Part I, each with its error:
+*perplexity* on a text, *divergence* from the dense model on text which the dense model samples itself (no data set needed), and *zero-shot accuracy* with two notions of retention.
+
+**Notation.**
+A text is $x = (x_0, x_1, \dots)$, tokens from a vocabulary of $V$; $p$ is the dense model, $q$ the pruned one.
+$p(\cdot \mid x_{\le i})$ is the distribution of the token after $x_i$; logarithms are natural, so information is in nats.
+A task has $n_k$ questions, $k = 1, \dots, K$ counts tasks, and $c_k$ is the accuracy of a guess.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -26,6 +39,91 @@ from tqdm import tqdm
 
 from prunefair.data import data_file
 
+# %% tags=["active-ipynb"]
+# import itertools
+#
+# from prunefair.models import load_model, load_tokenizer
+# from prunefair.plotting import figure
+# from prunefair.pruning.anatomy import rows_to_keep
+# from prunefair.pruning.surgery import row_matrices, slice_ffn_
+#
+# SEED = 20
+
+# %% tags=["active-ipynb"]
+# PAPER = {  # mean accuracy of LLaMA-2-7B on five tasks, in the paper: % of rows removed
+#     "PruneNet": {0: 0.690, 20: 0.617, 25: 0.586, 30: 0.555},
+#     "SliceGPT": {0: 0.690, 20: 0.582, 25: 0.555, 30: 0.515},
+# }
+# guess = np.mean([1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4])
+# means = PAPER["PruneNet"]
+# print(f"a guess: {guess:.3f}, which is {guess / means[0]:.1%} of the dense model")
+# print(f"PruneNet at 30 %: {means[30] / means[0]:.1%} of the dense model")
+# print(f"above chance: {(means[30] - guess) / (means[0] - guess):.1%}")
+
+# %% [markdown]
+# ## Perplexity
+#
+# The information of a token given those before it is
+#
+# ```{math}
+# :label: eq-evaluation-nats
+#
+# \ell_i = -\log p(x_i \mid x_{<i}) .
+# ```
+#
+# A model sees at most a window of $w$ tokens.
+# Windows start every $s \le w$ tokens, and every window scores the tokens that no earlier one scored; with $s = w$ the windows do not overlap and the first token of each has nothing to condition on, so it is not scored.
+# With $\mathcal S$ the set of scored tokens,
+#
+# ```{math}
+# :label: eq-evaluation-perplexity
+#
+# \mathrm{PPL} = \exp\Bigl(\frac{1}{|\mathcal S|} \sum_{i \in \mathcal S} \ell_i\Bigr) .
+# ```
+#
+# Every token has the same weight.
+# The mean of the windows' perplexities is another number: the exponential is convex, so that mean is never below {eq}`eq-evaluation-perplexity` when the windows are equally long, and one hard window dominates it.
+
+
+# %%
+def information(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    r"""Information of `tokens` under the distributions that `logits` define.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (..., V), any floating type
+        Unnormalised log-probabilities; at least float32 is used for the sums.
+    tokens : Tensor, shape (...), int64
+        One token for every distribution.
+
+    Returns
+    -------
+    nats : Tensor, shape (...), float64
+        In nats.
+
+    References
+    ----------
+    Book {eq}`eq-evaluation-nats`.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    chosen = logits.gather(-1, tokens[..., None])[..., 0]  # (...)
+    return logits.logsumexp(-1).double() - chosen.double()
+
+
+# %% [markdown]
+# A vocabulary of 50 000 terms is long enough for the order of the summation to matter.
+# The library's cross-entropy in float32, given its usual transposed layout, loses a digit or two more than the sum above; both are held against float64.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# logits = 3 * torch.randn(1, 64, 49152, generator=generator)
+# target = torch.randint(49152, (1, 64), generator=generator)
+# exact = information(logits.double(), target)
+# theirs = F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+# ours = (information(logits, target) - exact).abs().max()
+# theirs = (theirs - exact).abs().max()
+# assert ours < 1e-5 and ours < theirs
+
 
 # %%
 @torch.no_grad()
@@ -50,10 +148,11 @@ def token_nats(model, tokens: torch.Tensor) -> torch.Tensor:
     """
     tokens = tokens.to(model.device)
     logits = model(tokens[:, :-1], use_cache=False).logits  # (B, L - 1, V)
-    nats = F.cross_entropy(
-        logits.float().transpose(1, 2), tokens[:, 1:], reduction="none"
-    )
-    return nats.double().cpu()
+    return information(logits, tokens[:, 1:]).cpu()
+
+
+# %% [markdown]
+# A window is a triple: where it starts, the first token it scores, where it ends.
 
 
 # %%
@@ -92,6 +191,14 @@ def text_windows(length: int, window: int, stride: int) -> list[tuple[int, int, 
     return windows
 
 
+# %% tags=["active-ipynb"]
+# assert text_windows(10, 4, 4) == [(0, 1, 4), (4, 5, 8), (8, 9, 10)]
+# assert text_windows(10, 4, 2) == [(0, 1, 4), (2, 4, 6), (4, 6, 8), (6, 8, 10)]
+# for stride in (1, 3, 7):  # overlapping windows score every token but the first, once
+#     scored = [i for _, a, b in text_windows(50, 7, stride) for i in range(a, b)]
+#     assert sorted(scored) == list(range(1, 50)) or stride == 7
+
+
 # %%
 def perplexity(
     model,
@@ -124,7 +231,8 @@ def perplexity(
     Raises
     ------
     ValueError
-        If `tokens` is not one text of at least two tokens; see also `text_windows`.
+        If `tokens` is not one text of at least two tokens, or `max_windows` is below 1;
+        see also `text_windows`.
 
     References
     ----------
@@ -134,6 +242,8 @@ def perplexity(
         raise ValueError(
             f"tokens has shape {tuple(tokens.shape)}; give one text of 2 tokens or more"
         )
+    if max_windows is not None and max_windows < 1:
+        raise ValueError(f"max_windows is {max_windows!r}; read at least one window")
     windows = text_windows(len(tokens), window, window if stride is None else stride)
     total = count = 0.0
     for start, first, end in tqdm(windows[:max_windows], "perplexity"):
@@ -169,6 +279,56 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
     return torch.tensor(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
+# %% [markdown]
+# The real model on WikiText-2 {cite}`merity2017wikitext`; its tokenizer adds no special token, and the text is one long string.
+# The check compares with the loss that the library computes by itself when it is given labels.
+
+# %% tags=["active-ipynb"]
+# model, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+# text = wikitext_tokens(tokenizer)
+# ours = perplexity(model, text, window=256, max_windows=3)
+# windows = text[: 3 * 256].view(3, 1, 256)
+# with torch.no_grad():
+#     losses = [model(w, labels=w).loss.item() for w in windows]
+# np.testing.assert_allclose(ours, np.exp(np.mean(losses)), rtol=1e-4)
+# print(f"{len(text)} tokens; perplexity of the first 3 windows of 256: {ours:.2f}")
+# print(f"mean of the windows' perplexities: {np.exp(losses).mean():.2f}")
+
+# %% [markdown]
+# The second number is larger, as Jensen's inequality says.
+# Three short windows are a check of the arithmetic and no measurement; the measurement is a window of 1024 tokens and the whole text.
+#
+# ## Divergence from the dense model, without a data set
+#
+# Perplexity needs a text that somebody chose.
+# The dense model can supply the text itself: sample $x_1, x_2, \dots$ from $p$ after a fixed start token $x_0$, and compare the two models' next-token distributions along it,
+#
+# ```{math}
+# :label: eq-evaluation-kl
+#
+# \widehat D = \frac{1}{L} \sum_{i=0}^{L-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q(\cdot \mid x_{\le i})\bigr),
+# \qquad x \sim p .
+# ```
+#
+# It is zero if and only if the two models agree at every position visited, and it has a meaning beyond that.
+#
+# :::{prf:theorem} Chain rule of the divergence
+# :label: thm-evaluation-chain
+#
+# Let $P$ and $Q$ be the distributions of the $L$ tokens $x_1, \dots, x_L$ after the start token $x_0$ under $p$ and $q$.
+# Then $\mathbb E_{x \sim P}\, \widehat D = \frac{1}{L} \mathrm{KL}(P \,\|\, Q)$.
+# :::
+#
+# :::{prf:proof}
+# The probability of a text factorises, so $\log \frac{P(x)}{Q(x)} = \sum_{i=0}^{L-1} \log \frac{p(x_{i+1} \mid x_{\le i})}{q(x_{i+1} \mid x_{\le i})}$.
+# Take the expectation over $x \sim P$ and condition the $i$-th term on $x_{\le i}$: what remains of it is $\mathrm{KL}(p(\cdot \mid x_{\le i}) \| q(\cdot \mid x_{\le i}))$.
+# The sum of these expectations is $L\, \mathbb E \widehat D$, and the left side has become $\mathrm{KL}(P \| Q)$.
+# :::
+#
+# So $L \widehat D$ estimates without bias how many nats tell the two models apart from one text of $L$ tokens.
+# Text from any other source gives a number without this meaning.
+
+
 # %%
 @torch.no_grad()
 def self_sample(
@@ -188,7 +348,7 @@ def self_sample(
     n_sequences, length : int
         Number of texts and tokens in each, the start token included.
     generator : torch.Generator
-        Source of the draws, on the model's device.
+        Source of the draws, on any device.
     start : int, optional
         First token of every text; by default the model's beginning-of-text token.
 
@@ -216,9 +376,13 @@ def self_sample(
         last = tokens[:, i : i + 1].to(model.device)
         out = model(last, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
-        p = out.logits[:, -1].float().softmax(-1)  # (n_sequences, V)
+        p = out.logits[:, -1].float().softmax(-1).to(generator.device)
         tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0].cpu()
     return tokens
+
+
+# %% [markdown]
+# The first token of every text comes from the model's configuration unless the caller knows better.
 
 
 # %%
@@ -247,6 +411,18 @@ def start_token(model, start: int | None = None) -> int:
         if token is not None:
             return int(token)
     raise ValueError("start is None and the model names no such token; give start")
+
+
+# %% [markdown]
+# Sampling uses the cache of keys and values: each step feeds one token.
+
+
+# %%
+def _log_distributions(model, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability of every next token, shape (n, L, V), at least float32."""
+    logits = model(tokens.to(model.device), use_cache=False).logits
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits - logits.logsumexp(-1, keepdim=True)
 
 
 # %%
@@ -284,12 +460,7 @@ def kl_per_position(
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it must be (n, L)")
     rows = []
     for chunk in tqdm(tokens.split(batch_size), "divergence"):
-        p, q = (
-            model(chunk.to(model.device), use_cache=False)
-            .logits.float()
-            .log_softmax(-1)
-            for model in (dense, pruned)
-        )
+        p, q = (_log_distributions(model, chunk) for model in (dense, pruned))
         if p.shape != q.shape:
             raise ValueError(
                 f"pruned has {q.shape[-1]} tokens to choose from, dense {p.shape[-1]}; "
@@ -298,6 +469,50 @@ def kl_per_position(
         kl = F.kl_div(q.to(p.device), p, reduction="none", log_target=True).sum(-1)
         rows.append(kl.double().cpu())
     return torch.cat(rows)
+
+
+# %%
+def standard_error(values: np.ndarray) -> float:
+    """Standard error of the mean of `values`; NaN for fewer than two values."""
+    if len(values) < 2:
+        return math.nan
+    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+# %%
+def tiny_model(*, vocabulary: int, hidden: int = 8, scale: float = 0.5, generator):
+    """Random LLaMA with two layers, small enough to enumerate its texts.
+
+    Parameters
+    ----------
+    vocabulary, hidden : int
+        Number of tokens, and width; the width is a multiple of 4.
+    scale : float
+        Standard deviation of every weight.
+    generator : torch.Generator
+        Source of the weights.
+
+    Returns
+    -------
+    model : transformers.LlamaForCausalLM
+        In evaluation mode, float64.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config).double().eval()
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            weight.data.normal_(0, scale, generator=generator)
+    return model
 
 
 # %%
@@ -329,6 +544,78 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
     """
     return float(kl_per_position(dense, pruned, tokens, batch_size=batch_size).mean())
 
+
+# %% [markdown]
+# The theorem is exact, so the check is: two random models with four tokens, all $4^3$ texts.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# p, q = (tiny_model(vocabulary=4, generator=generator) for _ in range(2))
+# texts = torch.tensor([[0, *t] for t in itertools.product(range(4), repeat=3)])
+# log_p, log_q = (-token_nats(m, texts).sum(1) for m in (p, q))
+# weight = log_p.exp()  # P(x), sums to one
+# conditional = kl_per_position(p, q, texts[:, :-1])  # (64, 3)
+# np.testing.assert_allclose(weight.sum(), 1, rtol=1e-6)
+# np.testing.assert_allclose(
+#     weight @ conditional.mean(1), weight @ (log_p - log_q) / 3, rtol=1e-5
+# )
+# print(f"KL(P | Q) / 3 = {weight @ (log_p - log_q) / 3:.4f} nats a token")
+
+# %% [markdown]
+# On the real model we remove a tenth of the FFN rows of every layer at random ([surgery](surgery.ipynb) does the cutting) and let the dense model write.
+# The texts are correlated inside and independent of each other, so the standard error is taken over texts.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# pruned = load_model("smollm2")
+# sizes = [len(W) for W in row_matrices(pruned)]
+# rows = [torch.randperm(m, generator=generator)[: rows_to_keep(m, 0.1)] for m in sizes]
+# slice_ffn_(pruned, [r.sort().values for r in rows])
+# samples = self_sample(model, 6, 24, generator=generator)
+# kl = kl_per_position(model, pruned, samples)
+# assert kl_to_dense(model, model, samples[:2]) == 0
+# np.testing.assert_allclose(kl_to_dense(model, pruned, samples), kl.mean())
+# print(tokenizer.decode(samples[0, 1:13]))
+# print(f"{kl.mean():.2f} nats a token, standard error {standard_error(kl.mean(1).numpy()):.2f}")
+
+# %% [markdown]
+# ## Zero-shot accuracy
+#
+# A multiple-choice question is a context and several continuations.
+# The model is never asked for a letter; it is asked how probable each continuation is.
+# With the tokens $t_1, \dots, t_a$ of the context and $t_{a+1}, \dots, t_b$ of the choice $j$, the score is
+#
+# ```{math}
+# :label: eq-evaluation-choice
+#
+# s_j = \sum_{i=a+1}^{b} \log p(t_i \mid t_{<i}) ,
+# ```
+#
+# and two rules pick a choice,
+#
+# ```{math}
+# :label: eq-evaluation-acc
+#
+# \texttt{acc}: \; \arg\max_j s_j, \qquad \texttt{acc\_norm}: \; \arg\max_j s_j / |j| ,
+# ```
+#
+# where $|j|$ is the length of the choice's text without the space before it.
+# The tasks are PIQA {cite}`bisk2020piqa`, WinoGrande {cite}`sakaguchi2020winogrande`, HellaSwag {cite}`zellers2019hellaswag` and both parts of ARC {cite}`clark2018arc`.
+# In WinoGrande the choices differ in the context and share the continuation; only `acc` makes sense there.
+#
+# Which tokens are the context's?
+# Tokenising the two strings apart is wrong where a token would straddle the seam.
+# lm-evaluation-harness {cite}`gao2024lmeval` encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
+# We follow it to the letter, so that the numbers can be compared.
+#
+# :::{admonition} Deviation
+# :class: warning
+#
+# In words, the harness's `acc_norm` is "normalised by byte length"; its code divides by Python's `len` of the string, which counts characters.
+# The paper reports the harness's numbers.
+# We divide by bytes by default, and by characters with `length="characters"`, which is the setting for a comparison with the harness.
+# The two can differ only where the choices hold letters outside ASCII; the cell below counts those questions.
+# :::
 
 # %%
 TASK_CHANCE = {
@@ -385,6 +672,13 @@ def task_questions(name: str) -> list[Question]:
     return questions
 
 
+# %% tags=["active-ipynb"]
+# for name in TASK_CHANCE:
+#     questions = task_questions(name)
+#     odd = sum(not all(c.isascii() for c in q.continuations) for q in questions)
+#     print(f"{name:14} {len(questions):6} questions, {odd:3} with a choice beyond ASCII")
+
+
 # %%
 class ChoiceTokens(NamedTuple):
     """Tokens of context and continuation, and how many belong to the context."""
@@ -434,6 +728,24 @@ def encode_pair(
     return ChoiceTokens(whole, len(head))
 
 
+# %% tags=["active-ipynb"]
+# whole = encode_pair(tokenizer, "Answer: ", " yes")
+# assert whole == encode_pair(tokenizer, "Answer:", "  yes")  # the space has moved
+# assert tokenizer.decode(whole.tokens[whole.n_context :]) == "  yes"
+# apart = tokenizer.encode("hel") + tokenizer.encode("lo there")  # a straddled seam
+# joint = encode_pair(tokenizer, "hel", "lo there")
+# assert apart != joint.tokens and joint.n_context == len(tokenizer.encode("hel"))
+
+# %% [markdown]
+# ### The common prefix, once
+#
+# The choices of a question share their context, and in a causal model the keys and values of a token depend on no later token.
+# So the prefix is fed once, its cache is copied to every choice, and only the rest of each choice is fed: $P + \sum_j (b_j - P)$ tokens instead of $\sum_j b_j$, where $P$ is the length of the common prefix.
+#
+# In a batch of questions prefixes are padded on the left and the rests on the right, so that every prefix ends where the rests begin.
+# The mask hides the padding, and positions are counted without it.
+
+
 # %%
 def shared_prefix(choices: Sequence[ChoiceTokens]) -> int:
     """Number of leading tokens common to all contexts of a question."""
@@ -470,7 +782,7 @@ def _prefix_pass(model, prefixes: Sequence[list[int]], owner: torch.Tensor):
         logits_to_keep=1,
     )
     out.past_key_values.batch_select_indices(owner)
-    return out.past_key_values, mask[owner], out.logits[owner, -1].float()
+    return out.past_key_values, mask[owner], out.logits[owner, -1]
 
 
 # %%
@@ -507,7 +819,7 @@ def choice_log_likelihoods(
     ids, mask = _padded([c.tokens[shared[i] :] for i, c in flat], "right", model.device)
     nats = torch.zeros(ids.shape, dtype=torch.float64, device=model.device)
     if first_logits is not None:  # the prefix predicts the first token after it
-        nats[:, 0] = F.cross_entropy(first_logits, ids[:, 0], reduction="none").double()
+        nats[:, 0] = information(first_logits, ids[:, 0])
     if ids.shape[1] > 1:
         nats[:, 1:] = _suffix_nats(model, ids, mask, cache, before)
     place = torch.arange(ids.shape[1], device=model.device)
@@ -529,9 +841,88 @@ def _suffix_nats(model, ids, mask, cache, before) -> torch.Tensor:
         past_key_values=cache,
         use_cache=cache is not None,
     ).logits
-    return F.cross_entropy(
-        logits.float().transpose(1, 2), ids[:, 1:], reduction="none"
-    ).double()
+    return information(logits, ids[:, 1:])
+
+
+# %%
+def encoded_questions(
+    model, tokenizer, questions: Sequence[Question]
+) -> list[list[ChoiceTokens]]:
+    """Tokens of every choice; a space joins context and continuation.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Names the token that stands for an empty context.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    questions : sequence of Question
+        The questions.
+
+    Returns
+    -------
+    encoded : list of list of ChoiceTokens
+        In the order of `questions` and of their choices.
+    """
+    start = start_token(model, tokenizer.bos_token_id)
+    return [
+        [
+            encode_pair(tokenizer, context, " " + continuation, start=start)
+            for context, continuation in zip(q.contexts, q.continuations, strict=True)
+        ]
+        for q in questions
+    ]
+
+
+# %%
+def log_likelihoods(
+    model, tokenizer, questions: Sequence[Question], *, batch_size: int = 8
+) -> list[np.ndarray]:
+    """Log-likelihood of every choice, in batches of questions of similar length.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    questions : sequence of Question
+        The questions.
+    batch_size : int
+        Questions in one forward pass.
+
+    Returns
+    -------
+    log_likelihoods : list of ndarray, shape (n_choices,), float64
+        Nats; in the order of `questions`.
+    """
+    encoded = encoded_questions(model, tokenizer, questions)
+    order = sorted(
+        range(len(encoded)), key=lambda i: max(len(c.tokens) for c in encoded[i])
+    )
+    scores: list = [None] * len(encoded)
+    for begin in tqdm(range(0, len(order), batch_size), "questions"):
+        batch = order[begin : begin + batch_size]
+        found = choice_log_likelihoods(model, [encoded[i] for i in batch])
+        for i, score in zip(batch, found, strict=True):
+            scores[i] = score
+    return scores
+
+
+# %% [markdown]
+# The check feeds every choice alone and whole, and reads off {eq}`eq-evaluation-choice` from {eq}`eq-evaluation-nats`.
+
+# %% tags=["active-ipynb"]
+# questions = [q for name in ("winogrande", "arc_easy") for q in task_questions(name)[:2]]
+# encoded = encoded_questions(model, tokenizer, questions)
+# fast = log_likelihoods(model, tokenizer, questions, batch_size=4)
+# for choices, scores in zip(encoded, fast, strict=True):
+#     for (tokens, n), score in zip(choices, scores, strict=True):
+#         nats = token_nats(model, torch.tensor([tokens]))[0, n - 1 :]
+#         np.testing.assert_allclose(score, -nats.sum(), rtol=1e-4)
+# whole = sum(len(c.tokens) for choices in encoded for c in choices)
+# saved = sum(shared_prefix(c) * (len(c) - 1) for c in encoded)
+# print(f"{whole} tokens one by one, {whole - saved} with the prefix computed once")
 
 
 # %%
@@ -554,14 +945,6 @@ class TaskResult(NamedTuple):
     n: int
     chance: float
     per_question: PerQuestion
-
-
-# %%
-def standard_error(values: np.ndarray) -> float:
-    """Standard error of the mean of `values`; NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 # %%
@@ -673,46 +1056,57 @@ def zero_shot(
     return results
 
 
-# %%
-def log_likelihoods(
-    model, tokenizer, questions: Sequence[Question], *, batch_size: int = 8
-) -> list[np.ndarray]:
-    """Log-likelihood of every choice, in batches of questions of similar length.
+# %% [markdown]
+# ## Errors and retention
+#
+# An accuracy over $n$ questions is a mean of zeros and ones, $\hat a$; its standard error is $\sqrt{\hat a (1 - \hat a) / (n - 1)}$.
+# We judge the real model and the randomly pruned one on the same few questions of three tasks.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Causal language model.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
-    questions : sequence of Question
-        The questions.
-    batch_size : int
-        Questions in one forward pass.
+# %% tags=["active-ipynb"]
+# tasks = ("piqa", "winogrande", "arc_easy")
+# dense_results = zero_shot(model, tokenizer, tasks, limit=8, batch_size=4)
+# pruned_results = zero_shot(pruned, tokenizer, tasks, limit=8, batch_size=4)
+# for name in tasks:
+#     for label, r in (("dense", dense_results[name]), ("pruned", pruned_results[name])):
+#         np.testing.assert_allclose(r.stderr, (r.acc * (1 - r.acc) / (r.n - 1)) ** 0.5)
+#         print(f"{name:11} {label:6} {r.acc:.3f} +- {r.stderr:.3f} (chance {r.chance})")
 
-    Returns
-    -------
-    log_likelihoods : list of ndarray, shape (n_choices,), float64
-        Nats; in the order of `questions`.
-    """
-    start = start_token(model, tokenizer.bos_token_id)
-    encoded = [
-        [
-            encode_pair(tokenizer, context, " " + continuation, start=start)
-            for context, continuation in zip(q.contexts, q.continuations, strict=True)
-        ]
-        for q in questions
-    ]
-    order = sorted(
-        range(len(encoded)), key=lambda i: max(len(c.tokens) for c in encoded[i])
-    )
-    scores: list = [None] * len(encoded)
-    for begin in tqdm(range(0, len(order), batch_size), "questions"):
-        batch = order[begin : begin + batch_size]
-        found = choice_log_likelihoods(model, [encoded[i] for i in batch])
-        for i, score in zip(batch, found, strict=True):
-            scores[i] = score
-    return scores
+# %% [markdown]
+# Eight questions decide nothing, and the standard errors say so.
+# They serve to check the arithmetic; tables of results are computed on whole tasks.
+#
+# Let $\bar a, \bar d$ be the means over tasks of the pruned and of the dense model's accuracy and $\bar c$ that of chance.
+# The paper's retention is *raw*; we put one *above chance* beside it,
+#
+# ```{math}
+# :label: eq-evaluation-retention
+#
+# \rho_{\text{raw}} = \frac{\bar a}{\bar d}, \qquad
+# \rho_{\text{above}} = \frac{\bar a - \bar c}{\bar d - \bar c} .
+# ```
+#
+# The ratio is taken of the means, not task by task: a task at chance would divide by zero and carry the weight of all others.
+# A coin has $\rho_{\text{above}} = 0$; a model that answers worse than a coin is negative.
+# Since $\rho_{\text{above}} = 1 - \frac{1 - \rho_{\text{raw}}}{1 - \bar c / \bar d}$, the loss is magnified by a factor that only depends on how far the dense model is above chance.
+#
+# Both models answer the *same* questions, so all that is needed of a task is how many questions both, only one, or neither solves,
+#
+# ```{math}
+# :label: eq-evaluation-outcomes
+#
+# n_k = n_k^{++} + n_k^{+-} + n_k^{-+} + n_k^{--} .
+# ```
+#
+# To first order a ratio $\hat\rho = (\bar a - c)/(\bar d - c)$ errs by $(\bar a - \hat\rho\, \bar d)/(\bar d - c)$ around its mean (the delta method), which is a mean over questions of $a_i - \hat\rho\, d_i$, so that
+#
+# ```{math}
+# :label: eq-evaluation-delta
+#
+# \mathrm{se}(\hat\rho)^2 = \frac{1}{(\bar d - c)^2 K^2} \sum_{k=1}^K \frac{1}{n_k}
+# \mathrm{var}_k\bigl(a_i - \hat\rho\, d_i\bigr) .
+# ```
+#
+# With $\hat\rho$ replaced by 1 and the denominator by $K^2$ alone, the same formula is the error of the difference $\bar a - \bar d$.
 
 
 # %%
@@ -873,3 +1267,393 @@ def above_chance_retention(
     """
     chance = float(np.mean([result.chance for result in dense.values()]))
     return _ratio_estimate(paired_outcomes(pruned, dense, metric=metric), chance)
+
+
+# %%
+def accuracy_difference(
+    pruned: dict[str, TaskResult], dense: dict[str, TaskResult], *, metric: str = "acc"
+) -> Estimate:
+    """Mean accuracy of the pruned minus that of the dense model.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+
+    Returns
+    -------
+    difference : Estimate
+        Share of the questions.
+
+    Raises
+    ------
+    ValueError
+        See `paired_outcomes`.
+
+    References
+    ----------
+    Book {eq}`eq-evaluation-delta`.
+    """
+    counts = paired_outcomes(pruned, dense, metric=metric)
+    a, d = mean_accuracies(counts)
+    return Estimate(float(a - d), _combination_error(counts, 1.0))
+
+
+# %% [markdown]
+# ### The paired bootstrap
+#
+# The delta method trusts a linear approximation.
+# The bootstrap does not: draw $n_k$ of the $n_k$ questions of every task with replacement, compute the statistic, repeat.
+# Nothing has to be drawn question by question.
+#
+# :::{prf:theorem} A paired bootstrap is multinomial
+# :label: thm-evaluation-multinomial
+#
+# Draw $n$ questions with replacement from $n$.
+# The numbers $(N^{++}, N^{+-}, N^{-+}, N^{--})$ among the draws are multinomial with $n$ trials and probabilities $n^{++}/n, \dots, n^{--}/n$.
+# :::
+#
+# :::{prf:proof}
+# Every draw falls into exactly one of the four classes, into class $c$ with probability $n^c / n$ because $n^c$ of the $n$ equally likely questions lie in it, and the draws are independent.
+# Counting independent trials by class is what the multinomial distribution describes.
+# :::
+
+
+# %%
+class Interval(NamedTuple):
+    """A number, its bootstrap standard error and a percentile interval."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+
+# %%
+STATISTICS = {
+    "difference": lambda a, d, chance: a - d,
+    "raw_retention": lambda a, d, chance: a / d,
+    "above_chance_retention": lambda a, d, chance: (a - chance) / (d - chance),
+}
+
+
+# %%
+def paired_bootstrap(
+    pruned: dict[str, TaskResult],
+    dense: dict[str, TaskResult],
+    statistic: str = "difference",
+    *,
+    metric: str = "acc",
+    resamples: int = 4000,
+    level: float = 0.95,
+    rng: np.random.Generator,
+) -> Interval:
+    """Bootstrap interval of a statistic of two models on the same questions.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    statistic : str
+        A key of `STATISTICS`.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+    resamples : int
+        Draws.
+    level : float
+        Probability that the interval is to cover, in (0, 1).
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    interval : Interval
+        Unbounded, with a NaN standard error, where a retention divides by a number
+        that is not positive in more draws than a tail of the interval holds.
+
+    Raises
+    ------
+    ValueError
+        If there is no such statistic, or `level` or `resamples` is out of range; see
+        also `paired_outcomes`.
+
+    References
+    ----------
+    Book {eq}`eq-evaluation-outcomes`.
+    """
+    if statistic not in STATISTICS:
+        raise ValueError(f"statistic is {statistic!r}; use one of {[*STATISTICS]}")
+    if not 0 < level < 1 or resamples < 2:
+        raise ValueError(
+            f"level, resamples are {level!r}, {resamples!r}; give a level in (0, 1) "
+            "and 2 draws or more"
+        )
+    counts = paired_outcomes(pruned, dense, metric=metric)
+    chance = float(np.mean([result.chance for result in dense.values()]))
+    bottom = {"raw_retention": 0.0, "above_chance_retention": chance}
+    formula, tail = STATISTICS[statistic], (1 - level) / 2
+    draws = mean_accuracies(resampled_outcomes(counts, resamples, rng=rng))
+    mean = mean_accuracies(counts)
+    unbounded = (draws[1] <= bottom.get(statistic, -1)).mean() > tail
+    if unbounded or mean[1] <= bottom.get(statistic, -1):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return Interval(
+                float(formula(*mean, chance)), math.nan, -math.inf, math.inf
+            )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = formula(*draws, chance)  # (resamples,)
+    values = values[draws[1] > bottom.get(statistic, -1)]
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(
+        float(formula(*mean, chance)),
+        float(values.std(ddof=1)),
+        float(low),
+        float(high),
+    )
+
+
+# %%
+def resampled_outcomes(
+    counts: np.ndarray, resamples: int, *, rng: np.random.Generator
+) -> np.ndarray:
+    """Outcome counts of bootstrap draws, task by task.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_tasks, 4), int64
+        Questions; see `paired_outcomes`.
+    resamples : int
+        Draws.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    draws : ndarray, shape (resamples, n_tasks, 4), int64
+        Questions.
+
+    References
+    ----------
+    Book {prf:ref}`thm-evaluation-multinomial`.
+    """
+    n = counts.sum(1)
+    return np.stack(
+        [rng.multinomial(m, c / m, resamples) for m, c in zip(n, counts, strict=True)],
+        axis=1,
+    )
+
+
+# %% [markdown]
+# The check draws questions one by one and compares the covariance of the counts with that of the multinomial draws and with its closed form.
+
+# %% tags=["active-ipynb"]
+# rng = np.random.default_rng(SEED)
+# counts = np.array([[30, 10, 15, 5]])
+# fast = resampled_outcomes(counts, 40_000, rng=rng)[:, 0]  # (40000, 4)
+# label = np.repeat(np.arange(4), counts[0])
+# picked = label[rng.integers(60, size=(40_000, 60))]
+# slow = np.stack([(picked == c).sum(1) for c in range(4)], 1)
+# share = counts[0] / 60
+# exact = 60 * (np.diag(share) - np.outer(share, share))
+# np.testing.assert_allclose(np.cov(fast.T), exact, atol=0.4)
+# np.testing.assert_allclose(np.cov(slow.T), exact, atol=0.4)
+
+# %% [markdown]
+# The two errors, the linear one and the bootstrap's, on two imagined models that answer 500 questions of every task.
+
+
+# %%
+def simulated_results(
+    accuracies: dict[str, float], agreement: float, n: int, *, rng: np.random.Generator
+) -> tuple[dict[str, TaskResult], dict[str, TaskResult]]:
+    """Results of two imagined models of equal accuracy that often agree.
+
+    Parameters
+    ----------
+    accuracies : dict of str to float
+        Probability of a right answer, for each task.
+    agreement : float
+        Probability that the second model copies the first one's outcome.
+    n : int
+        Questions in each task.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    first, second : dict of str to TaskResult
+    """
+    pair = ({}, {})
+    for name, accuracy in accuracies.items():
+        a, fresh = rng.random((2, n)) < accuracy
+        b = np.where(rng.random(n) < agreement, a, fresh)
+        for results, correct in zip(pair, (a, b), strict=True):
+            outcome = PerQuestion(correct, None, [])
+            results[name] = TaskResult(
+                float(correct.mean()),
+                None,
+                standard_error(correct),
+                None,
+                n,
+                TASK_CHANCE[name],
+                outcome,
+            )
+    return pair
+
+
+# %% tags=["active-ipynb"]
+# usual = {"piqa": 0.66, "winogrande": 0.53, "arc_easy": 0.5}
+# first, second = simulated_results(usual, 0.6, 500, rng=rng)
+# linear = (accuracy_difference, raw_retention, above_chance_retention)
+# for name, function in zip(STATISTICS, linear, strict=True):
+#     delta = function(first, second)
+#     boot = paired_bootstrap(first, second, name, rng=rng)
+#     np.testing.assert_allclose(delta.stderr, boot.stderr, rtol=0.1)
+#     print(f"{name:22} {delta.value:.3f} +- {delta.stderr:.3f} [{boot.low:.2f}, {boot.high:.2f}]")
+
+# %% [markdown]
+# Two models of equal accuracy: retention is 1 within its error, and the error above chance is several times the raw one.
+# And the few real questions of above:
+
+# %% tags=["active-ipynb"]
+# for name in STATISTICS:
+#     boot = paired_bootstrap(pruned_results, dense_results, name, rng=rng)
+#     print(f"{name:22} {boot.value:.3f}, 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
+
+# %% [markdown]
+# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
+# Where the draws do not exclude that the dense model is at chance, the function returns an unbounded interval.
+#
+# ## Picture
+#
+# The paper's table, read both ways.
+
+
+# %%
+def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
+    """Raw and above-chance retention of several methods against the share removed.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    means : dict of str to dict of int to float
+        Mean accuracy of each method by percentage of rows removed; 0 is dense.
+    chance : float
+        Mean accuracy of a guess.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for number, (name, by_ratio) in enumerate(means.items()):
+        ratios = np.array(list(by_ratio))
+        accuracy = np.array(list(by_ratio.values()))
+        dense, colour = by_ratio[0], f"C{number}"
+        raw = accuracy / dense
+        above = (accuracy - chance) / (dense - chance)
+        ax.plot(ratios, raw, "--", marker="o", color=colour, label=f"{name}, raw")
+        ax.plot(
+            ratios, above, "-", marker="s", color=colour, label=f"{name}, above chance"
+        )
+    ax.axhline(chance / dense, color="0.4", ls=":", label="a guess, raw")
+    ax.set(xlabel="FFN rows removed (%)", ylabel="retention", ylim=(0, 1.05))
+    ax.legend(fontsize=8)
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance.  The dotted line is the raw retention of a guess.", "name": "fig-evaluation-retention"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_retention(ax, PAPER, guess)
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-evaluation-1
+#
+# By hand: a text of five tokens is read in windows of two.
+# Which tokens are scored with stride 2, and which with stride 1?
+# :::
+#
+# :::{solution} ex-evaluation-1
+# :class: dropdown
+#
+# Stride 2: windows $(0,1)$, $(2,3)$ and the single token $(4)$; the first of each has no context, so tokens 1 and 3 are scored.
+# Stride 1: windows $(0,1), (1,2), (2,3), (3,4)$, and tokens 1, 2, 3, 4 are scored, each given the one token before it.
+# :::
+
+# %% tags=["active-ipynb"]
+# assert [(a, b) for _, a, b in text_windows(5, 2, 2)] == [(1, 2), (3, 4)]
+# assert [(a, b) for _, a, b in text_windows(5, 2, 1)] == [(1, 2), (2, 3), (3, 4), (4, 5)]
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-evaluation-2
+#
+# A limit: what is the above-chance retention if the dense model's accuracy tends to chance, and what does `raw_retention` report for a pruned model at chance?
+# :::
+#
+# :::{solution} ex-evaluation-2
+# :class: dropdown
+#
+# The denominator of $\rho_{\text{above}}$ tends to zero and the ratio to $\pm\infty$; at and below chance we return NaN.
+# The raw retention of a model at chance is $\bar c / \bar d$, which tends to 1: the weaker the dense model, the better a coin looks.
+# :::
+
+# %% tags=["active-ipynb"]
+# for dense_accuracy in (0.9, 0.6, 0.51):
+#     print(f"dense {dense_accuracy}: a coin on two choices retains {0.5 / dense_accuracy:.2f}")
+# count = np.array([[40, 0, 5, 55]])  # dense model 0.45, below the chance of 0.5
+# assert np.isnan(_ratio_estimate(count, 0.5).value)
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-evaluation-3
+#
+# The sample mean of $\log p(x_{i+1} \mid x_{\le i}) - \log q(x_{i+1} \mid x_{\le i})$ along $x \sim p$ estimates the same divergence and needs no sum over the vocabulary.
+# Compare the two standard deviations exactly on the enumerated models.
+# :::
+#
+# :::{solution} ex-evaluation-3
+# :class: dropdown
+#
+# Both have the mean of {prf:ref}`thm-evaluation-chain`.
+# The log ratio adds to each term the noise of the token that happened to be drawn, and it can be negative, which a divergence cannot.
+# :::
+
+# %% tags=["active-ipynb"]
+# estimators = {"sum over vocabulary": conditional.mean(1), "log ratio": (log_p - log_q) / 3}
+# for name, values in estimators.items():
+#     mean = weight @ values
+#     spread = (weight @ (values - mean) ** 2) ** 0.5
+#     print(f"{name:20} mean {mean:.4f}, deviation {spread:.4f}, minimum {values.min():.3f}")
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-evaluation-4
+#
+# Break an assumption: treat the two models' answers as independent, although they answer the same questions.
+# How much larger is the standard error of the difference, for the two imagined models?
+# :::
+#
+# :::{solution} ex-evaluation-4
+# :class: dropdown
+#
+# Independence adds the two variances and forgets the covariance, which is positive because the models solve the same questions.
+# :::
+
+# %% tags=["active-ipynb"]
+# paired = accuracy_difference(first, second).stderr
+# both = [r.stderr**2 for results in (first, second) for r in results.values()]
+# independent = np.sqrt(sum(both)) / len(first)
+# assert independent > paired
+# print(f"paired {paired:.4f}, as if independent {independent:.4f}")
+
+# %% [markdown]
+# ## Summary
+#
+# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `encode_pair`, `shared_prefix`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`).
+# [The next chapter](compression.ipynb) uses them on a model pruned by the policy.

@@ -1,0 +1,613 @@
+"""Perplexity, divergence, zero-shot accuracy and retention against oracles."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+import prunefair.pruning.evaluation as evaluation
+from prunefair.models import load_model, load_tokenizer
+from prunefair.pruning.evaluation import (
+    STATISTICS,
+    TASK_CHANCE,
+    ChoiceTokens,
+    PerQuestion,
+    Question,
+    TaskResult,
+    above_chance_retention,
+    accuracy_difference,
+    choice_log_likelihoods,
+    encode_pair,
+    encoded_questions,
+    information,
+    kl_per_position,
+    kl_to_dense,
+    log_likelihoods,
+    mean_accuracies,
+    paired_bootstrap,
+    paired_outcomes,
+    perplexity,
+    plot_retention,
+    raw_retention,
+    resampled_outcomes,
+    self_sample,
+    shared_prefix,
+    simulated_results,
+    standard_error,
+    start_token,
+    task_questions,
+    task_result,
+    text_windows,
+    tiny_model,
+    token_nats,
+    wikitext_tokens,
+    zero_shot,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("smollm2")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_model(vocabulary=11, generator=seeded(1))
+
+
+@pytest.fixture(scope="module")
+def tiny_real(tokenizer):
+    """Random model with the real vocabulary, so that real text can be scored."""
+    return tiny_model(vocabulary=len(tokenizer), generator=seeded(2))
+
+
+def results(outcomes, norm=None, chance=0.25):
+    """Task results from vectors of right and wrong answers."""
+    table = {}
+    for name, correct in outcomes.items():
+        correct = np.asarray(correct, dtype=bool)
+        n = None if norm is None else np.asarray(norm[name], dtype=bool)
+        table[name] = TaskResult(
+            correct.mean(), None, standard_error(correct), None, len(correct), chance,
+            PerQuestion(correct, n, []),
+        )  # fmt: skip
+    return table
+
+
+# perplexity
+
+
+def test_information_equals_the_log_softmax_in_float64():
+    logits = 5 * torch.randn(3, 7, 50, generator=seeded(), dtype=torch.float64)
+    tokens = torch.randint(50, (3, 7), generator=seeded())
+    expected = -logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    torch.testing.assert_close(information(logits, tokens), expected)
+
+
+def test_information_survives_half_precision_logits_of_large_scale():
+    logits = torch.tensor([[60000.0, 0.0, -60000.0]], dtype=torch.float16)
+    assert information(logits, torch.tensor([0])) == 0
+    assert information(logits, torch.tensor([2])) == 120000
+
+
+def test_token_nats_equal_the_loss_of_the_library(tiny):
+    tokens = torch.randint(11, (1, 30), generator=seeded())
+    loss = tiny(tokens, labels=tokens).loss
+    assert float(token_nats(tiny, tokens).mean()) == pytest.approx(
+        loss.item(), rel=1e-6
+    )
+
+
+@given(st.integers(2, 60), st.integers(2, 20), st.data())
+def test_windows_score_no_token_twice_and_none_without_context(length, window, data):
+    stride = data.draw(st.integers(1, window))
+    windows = text_windows(length, window, stride)
+    scored = [i for _, first, end in windows for i in range(first, end)]
+    assert len(scored) == len(set(scored))
+    assert all(start < first <= end <= start + window for start, first, end in windows)
+    if stride < window:
+        assert scored == list(range(1, length))
+    else:
+        assert scored == [i for i in range(length) if i % window]
+
+
+def test_perplexity_without_overlap_is_the_weighted_exponential(tiny):
+    text = torch.randint(11, (25,), generator=seeded())
+    total = count = 0
+    for start in (0, 10, 20):
+        part = text[None, start : start + 10]
+        size = part.shape[1] - 1
+        total, count = total + tiny(part, labels=part).loss.item() * size, count + size
+    assert perplexity(tiny, text, window=10) == pytest.approx(math.exp(total / count))
+
+
+def test_the_mean_of_window_perplexities_is_not_the_perplexity(tiny):
+    text = torch.randint(11, (40,), generator=seeded(3))
+    wrong = np.mean([perplexity(tiny, part, window=10) for part in text.split(10)])
+    assert wrong > perplexity(tiny, text, window=10) * 1.001
+
+
+def test_sliding_windows_condition_on_the_tokens_before(tiny):
+    text = torch.randint(11, (9,), generator=seeded())
+    nats = [
+        token_nats(tiny, text[None, max(0, i - 3) : i + 1])[0, -1] for i in range(1, 9)
+    ]
+    expected = math.exp(float(torch.stack(nats).mean()))
+    assert perplexity(tiny, text, window=4, stride=1) == pytest.approx(expected)
+
+
+def test_a_window_as_long_as_the_text_sees_all_of_it(tiny):
+    text = torch.randint(11, (12,), generator=seeded())
+    whole = math.exp(token_nats(tiny, text[None]).mean())
+    assert perplexity(tiny, text, window=12) == pytest.approx(whole)
+    assert perplexity(tiny, text, window=100) == pytest.approx(whole)
+
+
+def test_a_model_without_knowledge_has_the_perplexity_of_the_vocabulary():
+    model = tiny_model(vocabulary=7, scale=0.0, generator=seeded())
+    text = torch.randint(7, (20,), generator=seeded())
+    assert perplexity(model, text, window=5) == pytest.approx(7)
+
+
+def test_perplexity_rejects_bad_arguments(tiny):
+    text = torch.zeros(10, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"tokens has shape \(2, 5\)"):
+        perplexity(tiny, text.view(2, 5))
+    with pytest.raises(ValueError, match=r"tokens has shape \(1,\)"):
+        perplexity(tiny, text[:1])
+    with pytest.raises(ValueError, match="window is 1"):
+        perplexity(tiny, text, window=1)
+    with pytest.raises(ValueError, match="stride is 5; it must lie between 1 and 4"):
+        perplexity(tiny, text, window=4, stride=5)
+    with pytest.raises(ValueError, match="stride is 0"):
+        text_windows(10, 4, 0)
+    with pytest.raises(ValueError, match="max_windows is 0"):
+        perplexity(tiny, text, max_windows=0)
+
+
+def test_wikitext_is_one_text_without_special_tokens(tokenizer):
+    tokens = wikitext_tokens(tokenizer)
+    assert tokens.dtype == torch.int64
+    assert len(tokens) == 312_144
+    assert tokens[0] != tokenizer.bos_token_id
+    assert tokenizer.decode(tokens[:8]).startswith(" \n = Robert <unk>")
+    with pytest.raises(ValueError, match="split is 'train'"):
+        wikitext_tokens(tokenizer, "train")
+
+
+# divergence
+
+
+def test_samples_are_reproducible_and_begin_with_the_start_token(tiny):
+    first = self_sample(tiny, 3, 6, generator=seeded(5))
+    assert torch.equal(first, self_sample(tiny, 3, 6, generator=seeded(5)))
+    assert not torch.equal(first, self_sample(tiny, 3, 6, generator=seeded(6)))
+    assert first.shape == (3, 6)
+    assert (first[:, 0] == 0).all()
+    assert (self_sample(tiny, 2, 1, generator=seeded(), start=4) == 4).all()
+
+
+def test_samples_follow_the_models_distribution_over_texts():
+    model = tiny_model(vocabulary=3, generator=seeded(4))
+    texts = torch.tensor([[0, *t] for t in itertools.product(range(3), repeat=2)])
+    p = torch.exp(-token_nats(model, texts).sum(1)).numpy()
+    drawn = self_sample(model, 20_000, 3, generator=seeded(7))
+    counts = np.bincount(3 * drawn[:, 1] + drawn[:, 2], minlength=9)
+    assert stats.chisquare(counts, 20_000 * p / p.sum()).pvalue > 0.001
+    wrong = np.full(9, 20_000 / 9)  # a sampler that ignores the model is found out
+    assert stats.chisquare(counts, wrong).pvalue < 1e-6
+
+
+def test_self_sample_rejects_bad_arguments(tiny):
+    with pytest.raises(ValueError, match="n_sequences, length are 0, 5"):
+        self_sample(tiny, 0, 5, generator=seeded())
+    silent = tiny_model(vocabulary=5, generator=seeded())
+    silent.config.bos_token_id = silent.config.eos_token_id = None
+    with pytest.raises(ValueError, match="start is None"):
+        self_sample(silent, 1, 5, generator=seeded())
+    silent.config.eos_token_id = [3, 4]
+    assert start_token(silent) == 3
+
+
+def test_divergence_equals_scipys_entropy_at_every_position(tiny):
+    other = tiny_model(vocabulary=11, generator=seeded(9))
+    tokens = torch.randint(11, (5, 8), generator=seeded())
+    with torch.no_grad():
+        p, q = (m(tokens).logits.softmax(-1).numpy() for m in (tiny, other))
+    found = kl_per_position(tiny, other, tokens, batch_size=2)
+    np.testing.assert_allclose(found, stats.entropy(p, q, axis=-1), rtol=1e-8)
+    assert kl_to_dense(tiny, other, tokens) == pytest.approx(float(found.mean()))
+    swapped = stats.entropy(q, p, axis=-1)  # the other direction is another number
+    assert abs(float(found.mean()) - swapped.mean()) > 1e-3
+
+
+def test_divergence_vanishes_only_for_the_same_model(tiny):
+    other = tiny_model(vocabulary=11, generator=seeded(9))
+    tokens = self_sample(tiny, 4, 6, generator=seeded())
+    assert kl_to_dense(tiny, tiny, tokens) == pytest.approx(0, abs=1e-12)
+    assert (kl_per_position(tiny, other, tokens) > 0).all()
+
+
+def test_chain_rule_holds_by_enumeration_and_fails_on_other_text():
+    p, q = (tiny_model(vocabulary=3, generator=seeded(s)) for s in (1, 2))
+    texts = torch.tensor([[0, *t] for t in itertools.product(range(3), repeat=4)])
+    log_p, log_q = (-token_nats(m, texts).sum(1) for m in (p, q))
+    joint = log_p.exp() @ (log_p - log_q) / 4
+    conditional = kl_per_position(p, q, texts[:, :-1]).mean(1)
+    assert float(log_p.exp() @ conditional) == pytest.approx(float(joint), rel=1e-8)
+    assert float(conditional.mean()) != pytest.approx(float(joint), rel=1e-3)
+
+
+def test_kl_rejects_bad_arguments(tiny):
+    with pytest.raises(ValueError, match=r"tokens has shape \(4,\)"):
+        kl_to_dense(tiny, tiny, torch.zeros(4, dtype=torch.int64))
+    other = tiny_model(vocabulary=12, generator=seeded())
+    with pytest.raises(
+        ValueError, match="pruned has 12 tokens to choose from, dense 11"
+    ):
+        kl_to_dense(tiny, other, torch.zeros(1, 4, dtype=torch.int64))
+
+
+# questions and their tokens
+
+
+def test_tasks_have_their_published_sizes_and_chances():
+    sizes = {name: len(task_questions(name)) for name in TASK_CHANCE}
+    assert sizes == {
+        "piqa": 1838,
+        "winogrande": 1267,
+        "hellaswag": 10042,
+        "arc_easy": 2376,
+        "arc_challenge": 1172,
+    }
+    for name, chance in TASK_CHANCE.items():
+        for q in task_questions(name):
+            assert len(q.contexts) == len(q.continuations) == 1 / chance
+            assert 0 <= q.gold < len(q.contexts)
+    with pytest.raises(ValueError, match="task is 'mnli'; use some of piqa"):
+        task_questions("mnli")
+
+
+def reference_pair(tokenizer, context, continuation):
+    """The harness's rule, restated with its own steps."""
+    n_spaces = len(context) - len(context.rstrip())
+    if n_spaces > 0:
+        continuation = context[-n_spaces:] + continuation
+        context = context[:-n_spaces]
+    whole = tokenizer.encode(context + continuation, add_special_tokens=False)
+    alone = tokenizer.encode(context, add_special_tokens=False)
+    return alone, whole[len(alone) :]
+
+
+@pytest.mark.parametrize(
+    ("context", "continuation"),
+    [
+        ("Question: why?\nAnswer:", " because"),
+        ("Question: why?\nAnswer: ", "because"),
+        ("ends in spaces   ", " x"),
+        ("hel", "lo there"),  # a token straddles the seam
+        ("naïve café", " über 🙂"),
+        ("new\nline\n", " after"),
+    ],
+)
+def test_pairs_are_encoded_as_the_harness_encodes_them(
+    tokenizer, context, continuation
+):
+    head, tail = reference_pair(tokenizer, context, continuation)
+    found = encode_pair(tokenizer, context, continuation)
+    assert found.tokens[found.n_context :] == tail
+    assert found.n_context == len(head)
+
+
+def test_encoding_apart_is_rejected_where_a_token_straddles_the_seam(tokenizer):
+    apart = tokenizer.encode("hel") + tokenizer.encode("lo")
+    assert encode_pair(tokenizer, "hel", "lo there").tokens[: len(apart)] != apart
+
+
+def test_an_empty_context_is_the_start_token_and_nothing_to_score_is_an_error(
+    tokenizer,
+):
+    plain = tokenizer.encode(" yes", add_special_tokens=False)
+    assert encode_pair(tokenizer, "", " yes", start=1) == ChoiceTokens([1, *plain], 1)
+    with pytest.raises(ValueError, match="context is ''"):
+        encode_pair(tokenizer, "", " yes")
+    with pytest.raises(ValueError, match="continuation is ''"):
+        encode_pair(tokenizer, "why", "")
+
+
+def test_shared_prefix_stops_at_the_first_difference_and_inside_the_contexts():
+    assert (
+        shared_prefix([ChoiceTokens([1, 2, 3], 2), ChoiceTokens([1, 2, 3, 4], 2)]) == 2
+    )
+    assert shared_prefix([ChoiceTokens([1, 5, 3], 2), ChoiceTokens([1, 2, 3], 2)]) == 1
+    assert shared_prefix([ChoiceTokens([9, 5, 3], 2), ChoiceTokens([1, 5, 3], 2)]) == 0
+
+
+# scores
+
+
+def slow_scores(model, choices):
+    """One whole forward pass for every choice."""
+    scores = []
+    for tokens, n in choices:
+        nats = token_nats(model, torch.tensor([tokens]))[0]
+        scores.append(-float(nats[n - 1 :].sum()))
+    return np.array(scores)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_batched_scores_equal_one_pass_a_choice(tiny, batch_size):
+    rng = np.random.default_rng(batch_size)
+    questions = []
+    for _ in range(7):
+        context = rng.integers(11, size=rng.integers(1, 6)).tolist()
+        choices = []
+        for _ in range(rng.integers(2, 5)):
+            own = rng.integers(11, size=rng.integers(0, 3)).tolist()  # as in WinoGrande
+            rest = rng.integers(11, size=rng.integers(1, 6)).tolist()
+            head = context + own
+            choices.append(ChoiceTokens(head + rest, len(head)))
+        questions.append(choices)
+    questions[0] = [ChoiceTokens([t, 3, 4], 2) for t in (1, 2, 5)]  # nothing shared
+    for begin in range(0, 7, batch_size):
+        batch = questions[begin : begin + batch_size]
+        found = choice_log_likelihoods(tiny, batch)
+        for choices, scores in zip(batch, found, strict=True):
+            np.testing.assert_allclose(scores, slow_scores(tiny, choices), rtol=1e-9)
+
+
+def test_questions_without_any_common_prefix_and_single_tokens_are_scored(tiny):
+    apart = [[ChoiceTokens([1, 2], 1), ChoiceTokens([3, 2], 1)]]
+    single = [[ChoiceTokens([1, 2, t], 2) for t in (4, 5, 6)]]
+    for question in (apart, single):
+        found = choice_log_likelihoods(tiny, question)[0]
+        np.testing.assert_allclose(found, slow_scores(tiny, question[0]), rtol=1e-9)
+
+
+def test_padding_that_is_not_masked_would_be_noticed(tiny):
+    short, long = [ChoiceTokens([1, 2], 1)] * 2, [ChoiceTokens([5, 6, 7, 8, 2], 4)] * 2
+    right = choice_log_likelihoods(tiny, [short, long])[0]
+    padded = [ChoiceTokens([0, 0, 0, 1, 2], 4)]  # padding fed as if it were text
+    assert abs(slow_scores(tiny, padded)[0] - right[0]) > 1e-6
+
+
+@pytest.mark.parametrize("name", list(TASK_CHANCE))
+def test_real_questions_score_alike_batched_and_one_by_one(tiny_real, tokenizer, name):
+    questions = task_questions(name)[:6]
+    encoded = encoded_questions(tiny_real, tokenizer, questions)
+    found = log_likelihoods(tiny_real, tokenizer, questions, batch_size=4)
+    for choices, scores in zip(encoded, found, strict=True):
+        np.testing.assert_allclose(scores, slow_scores(tiny_real, choices), rtol=1e-9)
+
+
+def test_other_families_score_alike_batched_and_one_by_one():
+    from transformers import AutoModelForCausalLM, GPTNeoXConfig, OPTConfig, Qwen2Config
+
+    shape = {"vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2}
+    configs = [
+        OPTConfig(**shape, **heads, ffn_dim=16, word_embed_proj_dim=8),
+        GPTNeoXConfig(**shape, **heads, intermediate_size=16),
+        Qwen2Config(**shape, **heads, num_key_value_heads=1, intermediate_size=16),
+    ]
+    questions = [
+        [ChoiceTokens([1, 2, 3, 4], 3), ChoiceTokens([1, 2, 5, 6, 7], 3)],
+        [ChoiceTokens([9, 2], 1), ChoiceTokens([9, 4, 4, 4], 1)],
+    ]
+    for config in configs:
+        model = AutoModelForCausalLM.from_config(config).double().eval()
+        found = choice_log_likelihoods(model, questions)
+        for choices, scores in zip(questions, found, strict=True):
+            np.testing.assert_allclose(scores, slow_scores(model, choices), rtol=1e-6)
+
+
+def test_accuracy_takes_the_largest_score_by_sum_and_by_length():
+    questions = [
+        Question(("c",) * 2, ("ab", "abcdef"), 1),
+        Question(("c",) * 2, ("ab", "abcdef"), 0),
+    ]
+    scores = [np.array([-2.0, -3.0])] * 2  # by sum the first, by length the second
+    result = task_result(questions, scores, 0.5)
+    assert result.per_question.correct.tolist() == [False, True]
+    assert result.per_question.correct_norm.tolist() == [True, False]
+    assert result.acc == result.acc_norm == 0.5
+    assert result.stderr == pytest.approx(math.sqrt(0.25 / 1))
+
+
+def test_bytes_and_characters_can_choose_differently():
+    questions = [Question(("c",) * 2, ("ééé", "aaaa"), 1)]  # 6 bytes, 3 characters
+    scores = [np.array([-4.0, -4.0])]
+    assert task_result(questions, scores, 0.5).acc_norm == 0.0
+    assert task_result(questions, scores, 0.5, length="characters").acc_norm == 1.0
+
+
+def test_one_continuation_after_several_contexts_has_no_normalised_accuracy():
+    questions = [Question(("a", "b"), ("same", "same"), 1)]
+    result = task_result(questions, [np.array([-2.0, -1.0])], 0.5)
+    assert result.acc == 1.0
+    assert result.acc_norm is result.stderr_norm is None
+    assert math.isnan(result.stderr)
+
+
+def test_zero_shot_reports_the_first_questions_of_every_task(tiny_real, tokenizer):
+    found = zero_shot(tiny_real, tokenizer, ["piqa", "winogrande"], limit=5)
+    assert list(found) == ["piqa", "winogrande"]
+    for name, result in found.items():
+        assert (result.n, result.chance) == (5, TASK_CHANCE[name])
+        assert len(result.per_question.log_likelihoods) == 5
+        assert result.acc == result.per_question.correct.mean()
+    assert found["winogrande"].acc_norm is None
+
+
+def test_zero_shot_rejects_bad_arguments(tiny_real, tokenizer):
+    with pytest.raises(ValueError, match="task is 'boolq'"):
+        zero_shot(tiny_real, tokenizer, ["boolq"])
+    with pytest.raises(ValueError, match="limit, batch_size are 0, 8"):
+        zero_shot(tiny_real, tokenizer, ["piqa"], limit=0)
+    with pytest.raises(ValueError, match="questions is empty"):
+        task_result([], [], 0.5)
+    with pytest.raises(ValueError, match="length is 'tokens'"):
+        task_result([Question(("a",), ("b",), 0)], [np.zeros(1)], 1, length="tokens")
+
+
+# retention
+
+
+def test_outcomes_count_every_question_once():
+    pruned = results({"x": [1, 1, 0, 0, 0], "y": [1, 0]})
+    dense = results({"x": [1, 0, 1, 0, 0], "y": [1, 1]})
+    assert paired_outcomes(pruned, dense).tolist() == [[1, 1, 1, 2], [1, 0, 1, 0]]
+    a, d = mean_accuracies(paired_outcomes(pruned, dense))
+    assert (a, d) == (pytest.approx((0.4 + 0.5) / 2), pytest.approx((0.4 + 1) / 2))
+
+
+def test_retention_is_a_ratio_of_means_raw_and_above_chance():
+    pruned = results({"x": [1, 0, 0, 0], "y": [1, 1, 0, 0]})
+    dense = results({"x": [1, 1, 0, 0], "y": [1, 1, 1, 0]})
+    assert raw_retention(pruned, dense).value == pytest.approx(0.375 / 0.625)
+    assert above_chance_retention(pruned, dense).value == pytest.approx(0.125 / 0.375)
+    assert accuracy_difference(pruned, dense).value == pytest.approx(-0.25)
+
+
+def test_a_model_at_chance_retains_nothing_above_chance_and_much_of_the_raw():
+    dense = results({"x": [1, 1, 0, 0, 1, 0, 1, 0]}, chance=0.25)
+    coin = results({"x": [1, 0, 0, 0, 1, 0, 0, 0]}, chance=0.25)
+    assert above_chance_retention(coin, dense).value == 0
+    assert raw_retention(coin, dense).value == 0.5
+
+
+def test_the_same_model_retains_everything_without_error():
+    dense = results({"x": [1, 0, 1, 1], "y": [0, 1, 1, 1]})
+    for function in (raw_retention, above_chance_retention):
+        assert function(dense, dense) == (1.0, 0.0)
+    assert accuracy_difference(dense, dense) == (0.0, 0.0)
+
+
+def test_retention_is_undefined_where_the_dense_model_is_at_chance():
+    dense, better = results({"x": [1, 0, 0, 0]}), results({"x": [1, 1, 0, 0]})
+    assert math.isnan(above_chance_retention(better, dense).value)
+    hopeless = results({"x": [0, 0, 0, 0]})
+    assert math.isnan(raw_retention(better, hopeless).value)
+    rng = np.random.default_rng(0)
+    boot = paired_bootstrap(better, dense, "above_chance_retention", rng=rng)
+    assert (boot.low, boot.high) == (-math.inf, math.inf)
+    assert math.isnan(boot.stderr)
+
+
+def test_acc_norm_is_used_where_the_task_has_it():
+    norm = {"x": [0, 0, 1, 1]}
+    pruned = results({"x": [1, 1, 1, 1]}, norm) | results({"y": [1, 0, 0, 0]})
+    dense = results({"x": [1, 1, 1, 1]}, {"x": [1] * 4}) | results({"y": [1, 1, 0, 0]})
+    assert raw_retention(pruned, dense).value == pytest.approx((1 + 0.25) / (1 + 0.5))
+    found = raw_retention(pruned, dense, metric="acc_norm").value
+    assert found == pytest.approx((0.5 + 0.25) / (1 + 0.5))
+
+
+def test_retention_rejects_results_on_other_questions():
+    one, two = results({"x": [1, 0]}), results({"x": [1, 0, 1]})
+    for function in (raw_retention, above_chance_retention, accuracy_difference):
+        with pytest.raises(ValueError, match="judge both on one set"):
+            function(one, two)
+    with pytest.raises(ValueError, match="judge both on one set"):
+        paired_outcomes({}, {})
+    with pytest.raises(ValueError, match="metric is 'f1'"):
+        paired_outcomes(one, one, metric="f1")
+
+
+def test_the_error_of_the_difference_is_the_paired_t_tests():
+    rng = np.random.default_rng(1)
+    a, d = rng.random((2, 200)) < [[0.5], [0.7]]
+    estimate = accuracy_difference(results({"x": a}), results({"x": d}))
+    t = stats.ttest_rel(a.astype(float), d.astype(float)).statistic
+    assert estimate.value / estimate.stderr == pytest.approx(t)
+
+
+def test_the_delta_error_covers_the_spread_over_repeated_experiments():
+    accuracies = {"piqa": 0.7, "arc_easy": 0.5}
+    rng = np.random.default_rng(2)
+    for function in (raw_retention, above_chance_retention, accuracy_difference):
+        runs = [
+            function(*simulated_results(accuracies, 0.5, 400, rng=rng))
+            for _ in range(400)
+        ]
+        values, errors = np.array(runs).T
+        assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.12)
+
+
+def test_bootstrap_by_counts_is_the_bootstrap_by_questions():
+    rng = np.random.default_rng(3)
+    counts = np.array([[30, 10, 15, 5], [2, 3, 4, 1]])
+    fast = resampled_outcomes(counts, 20_000, rng=rng)
+    assert (fast.sum(2) == counts.sum(1)).all()
+    for task, row in enumerate(counts):
+        label, n = np.repeat(np.arange(4), row), row.sum()
+        picked = label[rng.integers(n, size=(20_000, n))]
+        for c in range(4):
+            slow = (picked == c).sum(1)
+            assert fast[:, task, c].mean() == pytest.approx(slow.mean(), abs=0.15)
+            assert stats.ks_2samp(fast[:, task, c], slow).statistic < 0.02
+
+
+def test_bootstrap_agrees_with_the_delta_method_on_many_questions():
+    rng = np.random.default_rng(4)
+    usual = {name: 0.6 for name in TASK_CHANCE}
+    a, d = simulated_results(usual, 0.6, 1000, rng=rng)
+    linear = (accuracy_difference, raw_retention, above_chance_retention)
+    for name, function in zip(STATISTICS, linear, strict=True):
+        boot, delta = paired_bootstrap(a, d, name, rng=rng), function(a, d)
+        assert boot.value == pytest.approx(delta.value)
+        assert boot.stderr == pytest.approx(delta.stderr, rel=0.1)
+        assert boot.low < delta.value < boot.high
+        width = (boot.high - boot.low) / (2 * 1.96 * delta.stderr)
+        assert width == pytest.approx(1, rel=0.1)
+
+
+def test_an_unpaired_error_would_be_noticed():
+    a, d = simulated_results({"piqa": 0.7}, 0.9, 2000, rng=np.random.default_rng(5))
+    unpaired = math.hypot(a["piqa"].stderr, d["piqa"].stderr)
+    assert unpaired > 2 * accuracy_difference(a, d).stderr
+
+
+def test_bootstrap_rejects_bad_arguments():
+    one, rng = results({"x": [1, 0]}), np.random.default_rng(0)
+    with pytest.raises(ValueError, match="statistic is 'ratio'"):
+        paired_bootstrap(one, one, "ratio", rng=rng)
+    with pytest.raises(ValueError, match="level, resamples are 1, 4000"):
+        paired_bootstrap(one, one, level=1, rng=rng)
+    with pytest.raises(ValueError, match="level, resamples are 0.95, 1"):
+        paired_bootstrap(one, one, resamples=1, rng=rng)
+
+
+def test_the_figure_draws_both_retentions_of_every_method():
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    assert plot_retention(ax, {"m": {0: 0.7, 30: 0.5}}, 0.3) is ax
+    raw, above = (line.get_ydata() for line in ax.lines[:2])
+    np.testing.assert_allclose(raw, [1, 0.5 / 0.7])
+    np.testing.assert_allclose(above, [1, 0.5])
+
+
+# the small real model
+
+
+def test_the_real_model_has_the_perplexity_of_the_librarys_own_loss(tokenizer):
+    model = load_model("smollm2")
+    text = wikitext_tokens(tokenizer)[:320]
+    with torch.no_grad():
+        hidden = model.model(text[None]).last_hidden_state
+        logits = model.lm_head(hidden)[0, :-1].double()
+    oracle = torch.nn.functional.cross_entropy(logits, text[1:])
+    assert perplexity(model, text) == pytest.approx(math.exp(oracle), rel=1e-5)
+    assert evaluation.kl_to_dense(model, model, text[None, :16]) == pytest.approx(
+        0, abs=1e-6
+    )
