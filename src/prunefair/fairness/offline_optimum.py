@@ -39,7 +39,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+import scipy
 from tqdm import tqdm
 
 from prunefair.fairness.policy import check_alpha
@@ -555,9 +555,9 @@ def arrow_solver(e, B, s) -> Callable:
 
     def solve(u, v):
         if by_arm:
-            q = cho_solve(factor, u - B.T @ (v / s))  # (N,)
+            q = scipy.linalg.cho_solve(factor, u - B.T @ (v / s))  # (N,)
             return q, (v - B @ q) / s
-        dy = cho_solve(factor, v - B @ (u / e))  # (M,)
+        dy = scipy.linalg.cho_solve(factor, v - B @ (u / e))  # (M,)
         return (u - B.T @ dy) / e, dy
 
     return solve
@@ -569,8 +569,8 @@ def _cholesky(A):
     for power in range(-14, 0, 2):
         np.fill_diagonal(A, diagonal * (1 + 10.0**power))
         try:
-            return cho_factor(A, check_finite=False)
-        except LinAlgError:
+            return scipy.linalg.cho_factor(A, check_finite=False)
+        except np.linalg.LinAlgError:
             continue
     raise RuntimeError("rounding broke the Newton system; raise rtol or lower alpha")
 
@@ -802,7 +802,16 @@ def solve_offline(
 
 # %%
 def plot_map(ax, x, arm_names):
-    """Distribution over the arms of each context, as shades of grey."""
+    """Distribution over the arms of each context, as shades of grey.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    x : ndarray, shape (M, N), float64
+        Map of contexts to distributions.
+    arm_names : sequence of str
+        Names of the N arms.
+    """
     image = ax.imshow(x, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     ax.set(ylabel="context (person, most active first)", xlabel="")
     ax.set_xticks(range(len(arm_names)), arm_names, rotation=90)
@@ -944,7 +953,16 @@ def inner_product_benchmark(G, alpha: float) -> float:
 
 # %%
 def plot_optimum(ax, curve, wrong, uniform):
-    """Offline optimum over time, beside the authors' benchmark and uniform play."""
+    """Offline optimum over time, beside the authors' benchmark and uniform play.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    curve : OptimumOverTime
+        At C numbers of rounds.
+    wrong, uniform : array_like, shape (C,)
+        Value of the authors' benchmark and utility of uniform play, utility units.
+    """
     ax.plot(curve.rounds, wrong, label="inner product (authors' script)")
     ax.plot(curve.rounds, curve.utility, label="certified optimum")
     ax.plot(curve.rounds, uniform, label="uniform play")
