@@ -1,6 +1,36 @@
 # %% [markdown]
 r"""
 # What a fair policy has to beat
+
+A policy promises every one of 19 arms at least 98 % of an equal share of the pulls, over 75 contexts.
+In each round one number has changed, and to keep the promise the released code solves a cone program in 1425 unknowns.
+How many are really needed?
+Nineteen, one multiplier for each arm, and a few steps of Newton's method find them.
+
+A fair policy is judged beside policies that lack one of its ideas: contexts, coupling, fairness, or all of them, and beside one that has another idea of fairness, a quota on pulls.
+This chapter defines them all, puts them behind one function and plays them on one stream.
+
+| policy | contexts | couples contexts | fair | feedback |
+| --- | --- | --- | --- | --- |
+| `Uniform`, `UniformBandit` | no | no | in pulls | full, bandit |
+| `FixedMap` | yes | by hindsight | by hindsight | full |
+| `Hedge` | no | no | no | full |
+| `ContextFreeGradient` | no | no | yes | full |
+| `IndependentGradient` | yes | no | within a context | full |
+| `SingleScaleFreeBandit` | no | no | no | bandit |
+| `FairCB`, `FullInformationFairCB` | yes | by its quota | in pulls | bandit, full |
+
+## Notation
+
+| symbol | code | meaning |
+| --- | --- | --- |
+| $N$, $M$, $T$ | `n_arms`, `n_contexts`, `horizon` | arms, contexts, rounds |
+| $q_j$ | `context_probabilities`, `q` | probability of context $j$ |
+| $L^j_i$ | `losses` | summed losses $1-r_i$ of arm $i$ in context $j$, or their estimates |
+| $\eta$ | `eta` | learning rate, one over reward units |
+| $\nu$ | `floor` | least probability of an arm over all contexts; `fairness` is $N\nu$ |
+| $\theta_i$ | `multipliers`, `c` | multiplier of arm $i$'s quota, times $\eta$; at least 0 |
+| $p^j_i$ | `play` | probability of arm $i$ in context $j$ |
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -17,11 +47,17 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Hashable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from prunefair.fairness.bandit_feedback import LogBarrierBandit, ScaleFreeBandit
+from prunefair.fairness.bandit_feedback import (
+    LogBarrierBandit,
+    ScaleFreeBandit,
+    mean_interval,
+    repeated_runs,
+)
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
 from prunefair.fairness.online_gradient import (
     AdaptiveState,
@@ -34,6 +70,29 @@ from prunefair.fairness.policy import (
     Policy,
     check_alpha,
 )
+from prunefair.fairness.simulation import RewardStream
+
+# %% tags=["active-ipynb"]
+# import cvxpy as cp
+#
+# from prunefair.fairness.bandit_feedback import bernoulli_stream
+# from prunefair.fairness.offline_optimum import reward_sums, solve_offline
+# from prunefair.fairness.simulation import simulate
+# from prunefair.fairness.utility import alpha_fair_utility, jain_index
+# from prunefair.plotting import figure
+
+# %% tags=["active-ipynb"]
+# ALPHA, SEED, T = 0.7, 4, 500
+# stream = bernoulli_stream(T, 3, 4, rng=np.random.default_rng(SEED))
+# G = reward_sums(stream.contexts, stream.rewards, 3)
+# best = solve_offline(G, ALPHA)
+# assert best.gap <= 1e-8 * best.utility
+# print(f"best fixed map: utility {best.utility:.3f}")
+
+# %% [markdown]
+# ## Two reference points
+#
+# Uniform play learns nothing; it is the least a policy has to beat, and the approximate regret of [the previous chapters](full_information.ipynb) is already negative for it on many data, which is why we always show it beside.
 
 
 # %%
@@ -75,6 +134,11 @@ class UniformBandit(BanditPolicy):
         pass
 
 
+# %% [markdown]
+# At the other end stands the best fixed map from contexts to distributions, known only in hindsight: the [offline optimum](offline_optimum.ipynb).
+# As a policy it can be played like any other, and earns exactly what the optimum says.
+
+
 # %%
 class FixedMap(FullInformationPolicy):
     """A fixed map from contexts 0, ..., M-1 to distributions; uniform elsewhere."""
@@ -100,6 +164,40 @@ class FixedMap(FullInformationPolicy):
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         pass
+
+
+# %% tags=["active-ipynb"]
+# played = FixedMap(best.x)
+# simulate(played, stream)
+# np.testing.assert_allclose(played.rewards, best.rewards, rtol=1e-12)
+# plain = Uniform(4)
+# simulate(plain, stream)
+# assert alpha_fair_utility(plain.rewards, ALPHA) < best.utility
+
+# %% [markdown]
+# ## Hedge
+#
+# Exponential weights {cite}`freund1997hedge` play $p_i\propto\exp(\eta\,G_i)$ with $G_i$ the summed rewards of arm $i$, whatever the context, and want the largest sum of rewards.
+#
+# :::{prf:theorem} Regret of Hedge
+# :label: thm-baselines-hedge
+#
+# For rewards in $[0,1]$ and every arm $i$, $\ \sum_t\big(r_i(t)-\langle p(t),r(t)\rangle\big)\le\dfrac{\ln N}\eta+\dfrac{\eta T}8$, and with $\eta=\sqrt{8\ln N/T}$
+#
+# ```{math}
+# :label: eq-baselines-hedge
+#
+# \max_iG_i-\sum_t\langle p(t),r(t)\rangle\le\sqrt{\tfrac12\,T\ln N}.
+# ```
+# :::
+#
+# :::{prf:proof}
+# Let $W_t=\ln\sum_ie^{\eta G_i(t)}$ with $G(0)=0$, so $W_0=\ln N$.
+# Then $W_t-W_{t-1}=\ln\sum_ip_i(t)e^{\eta r_i(t)}\le\eta\langle p(t),r(t)\rangle+\frac{\eta^2}8$ by Hoeffding's lemma, as $r_i(t)\in[0,1]$.
+# Sum over $t$ and use $W_T\ge\eta G_i(T)$; the rate balances the two terms.
+# :::
+#
+# Only differences of $G$ matter, so we subtract the largest before the exponential.
 
 
 # %%
@@ -142,6 +240,50 @@ class Hedge(FullInformationPolicy):
         self.shared = HedgeState(self.shared.gains + rewards)
 
 
+# %% [markdown]
+# We assert the bound on random rewards and on two sequences that make it work hard: arms that take turns, and an arm that is best only from the middle on.
+
+# %% tags=["active-ipynb"]
+# T_H, N_H = 400, 5
+# t, i = np.arange(T_H)[:, None], np.arange(N_H)
+# suite = {
+#     "random": np.random.default_rng(SEED).random((T_H, N_H)),
+#     "in turns": (t % N_H == i).astype(float),
+#     "switch": np.where(t < T_H // 2, i == 0, i == 1).astype(float),
+# }
+# for name, rewards in suite.items():
+#     hedge, none = Hedge(N_H, horizon=T_H), np.zeros(T_H, int)
+#     simulate(hedge, RewardStream(contexts=none, rewards=rewards, n_contexts=1))
+#     ratio = (rewards.sum(0).max() - (hedge.rewards - 1).sum()) / (T_H * np.log(N_H) / 2) ** 0.5
+#     print(f"{name:8} regret over its bound {ratio:6.3f}")
+#     assert ratio <= 1
+
+# %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+#
+# The paper's experiments use Hedge without a formula for the rate.
+# The released code takes $\eta=\sqrt{\ln N/T}$, for which the theorem gives $1.125\sqrt{T\ln N}$ in place of $0.707\sqrt{T\ln N}$, and multiplies the weights without normalising them, so they leave the range of floating point.
+# We take the rate of the theorem, in the log domain.
+# The cell below prints when the released weights overflow at $T=10^6$; a test pins both constants.
+# :::
+
+# %% tags=["active-ipynb"]
+# eta = np.sqrt(np.log(19) / 1e6)
+# overflow = int(np.ceil(np.log(np.finfo(float).max) / eta))
+# print("weights overflow in round", overflow, "of 1000000")
+# hedge = Hedge(19, horizon=1e6)
+# hedge.shared = hedge.shared._replace(gains=np.arange(19) * 5e4)
+# np.testing.assert_allclose(hedge.probabilities(None).sum(), 1, atol=1e-15)
+# assert np.log(19) / eta + eta * 1e6 / 8 == 1.125 * np.sqrt(1e6 * np.log(19))
+
+# %% [markdown]
+# ## One idea less
+#
+# The coupled policy has one learner a context, and all of them weigh rewards by the same $R(t-1)$.
+# Take the contexts away, and what is left is the policy of {cite:t}`sinha2023noregret`.
+
+
 # %%
 class ContextFreeGradient(AlphaFairGradient):
     """The coupled policy told that there is only one context."""
@@ -151,6 +293,10 @@ class ContextFreeGradient(AlphaFairGradient):
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         super().step(None, x, rewards)
+
+
+# %% [markdown]
+# Take the coupling away, and each context balances its own rewards.
 
 
 # %%
@@ -186,6 +332,28 @@ class IndependentGradient(FullInformationPolicy):
         self.learners[context] = IndependentState(*moved, earned + rewards * x)
 
 
+# %% [markdown]
+# What coupling is worth shows in two contexts and two arms.
+# In context 0 both arms pay, in context 1 only arm 1 does; contexts alternate.
+# The best map plays arm 0 in context 0, for nobody else can feed it, and both arms earn $T/2$.
+# An independent learner sees two equal arms in context 0, splits evenly and leaves arm 0 with $T/4$; a learner without contexts cannot even tell where arm 0 pays.
+
+# %% tags=["active-ipynb"]
+# turns = np.arange(1000) % 2
+# rewards = np.where(turns[:, None] == 0, [1.0, 1.0], [0.0, 1.0])
+# needy = RewardStream(contexts=turns, rewards=rewards, n_contexts=2)
+# for policy in (
+#     AlphaFairGradient(2, 0.9),
+#     IndependentGradient(2, 0.9),
+#     ContextFreeGradient(2, 0.9),
+# ):
+#     simulate(policy, needy)
+#     print(f"{type(policy).__name__:20} rewards", policy.rewards.round(0))
+
+# %% [markdown]
+# With bandit feedback the learner without contexts and without weights is one [scale-free learner](bandit_feedback.ipynb) fed with plain rewards.
+
+
 # %%
 class SingleScaleFreeBandit(ScaleFreeBandit):
     """One scale-free learner fed plain rewards; blind to contexts and to fairness."""
@@ -201,6 +369,50 @@ class SingleScaleFreeBandit(ScaleFreeBandit):
 
     def step(self, context: Hashable, arm: int, reward: float) -> None:
         super().step(None, arm, reward)
+
+
+# %% [markdown]
+# ## FairCB: a quota on pulls
+#
+# {cite:t}`chen2020faircb` ask for something else: over the contexts, every arm is pulled with probability at least $\nu$.
+# In each round the policy plays the solution of
+#
+# ```{math}
+# :label: eq-baselines-primal
+#
+# \min_{p^1,\dots,p^M\in\Delta}\ \sum_j\Big[\langle p^j,L^j\rangle+\frac1\eta\sum_ip^j_i\ln p^j_i\Big]
+# \quad\text{subject to}\quad\sum_jq_jp^j_i\ge\nu\ \text{ for every arm }i .
+# ```
+#
+# The quota ties all contexts together, but only through $N$ inequalities.
+#
+# :::{prf:theorem} FairCB's step has $N$ unknowns
+# :label: thm-baselines-dual
+#
+# Let $q$ be a distribution, $\eta>0$ and $0\le\nu<1/N$.
+# Then {eq}`eq-baselines-primal` has exactly one solution, $p^j_i=e^{-\eta L^j_i+q_j\theta_i}/Z_j(\theta)$, where $\theta\ge0$ minimises the convex function
+#
+# ```{math}
+# :label: eq-baselines-dual
+#
+# h(\theta)=\sum_j\ln Z_j(\theta)-\nu\sum_i\theta_i,
+# \qquad Z_j(\theta)=\sum_ie^{-\eta L^j_i+q_j\theta_i},
+# \qquad \frac{\partial h}{\partial\theta_i}=\sum_jq_jp^j_i-\nu .
+# ```
+#
+# A minimiser exists, and in every minimiser at least one $\theta_i$ is 0.
+# :::
+#
+# :::{prf:proof}
+# The objective is strictly convex on a compact set, so there is exactly one solution.
+# Uniform play meets every quota strictly, so by Slater's condition {cite}`boyd2004convex` strong duality holds and optimal multipliers $\theta_i/\eta$ exist.
+# For fixed $\theta$ the Lagrangian is a sum over contexts of $\langle p^j,L^j-q_j\theta/\eta\rangle+\frac1\eta\sum_ip^j_i\ln p^j_i$, whose minimiser over $\Delta$ is the stated exponential and whose minimum is $-\frac1\eta\ln Z_j(\theta)$.
+# Adding $\frac\nu\eta\sum_i\theta_i$ and changing sign gives $h/\eta$.
+# At a minimiser $\partial h/\partial\theta_i\ge0$, with equality where $\theta_i>0$.
+# The partial derivatives sum to $\sum_jq_j-N\nu=1-N\nu>0$, so one of them is positive, and its $\theta_i$ is 0.
+# :::
+#
+# The gradient of $h$ *is* the excess over the quota: how far a numerical solution breaks the quota can be read off.
 
 
 # %%
@@ -243,6 +455,13 @@ def fair_dual(
     return DualPoint(value, q @ play - floor, play)
 
 
+# %% [markdown]
+# The Hessian is $\sum_jq_j^2\big(\operatorname{diag}p^j-p^j{p^j}^\top\big)$.
+# It is singular along $\mathbf 1$ and nowhere else, since a common shift of $\theta$ leaves the play as it is and changes $h$ by $1-N\nu$ times the shift.
+# So every iterate is shifted down until one entry is 0, and Newton's method runs over the entries that are free: those with $\theta_i=0$ and a positive excess are held, and of the zero entries always the one with the largest excess.
+# What is left is positive definite.
+
+
 # %%
 def on_boundary(c: np.ndarray) -> np.ndarray:
     """`c` without negative entries, shifted until one is zero; dust becomes zero."""
@@ -252,7 +471,7 @@ def on_boundary(c: np.ndarray) -> np.ndarray:
 
 
 # %%
-def newton_direction(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarray:
+def multiplier_step(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarray:
     """Newton step over the multipliers that are free, shape (N,), zero elsewhere.
 
     Parameters
@@ -277,6 +496,10 @@ def newton_direction(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarr
     H[held, held] = 1
     direction = np.linalg.solve(H, np.where(held, 0, -point.excess))
     return direction * min(1.0, 30 / max(q.max() * abs(direction).max(), 1e-300))
+
+
+# %% [markdown]
+# A step is halved until $h$ falls enough; the solution of the round before is the start of the next.
 
 
 # %%
@@ -327,7 +550,7 @@ def fair_multipliers(
     for _ in range(max_iter):
         if abs(np.where(c > 0, point.excess, np.minimum(point.excess, 0))).max() <= tol:
             return c, point.play
-        direction = newton_direction(c, point, q)
+        direction = multiplier_step(c, point, q)
         slack = 1e-13 * (1 + abs(point.value))
         for halving in range(60):
             trial = on_boundary(c + direction * 0.5**halving)
@@ -336,6 +559,44 @@ def fair_multipliers(
                 break
         c, point = trial, new
     raise RuntimeError(f"max_iter is {max_iter}; the dual needs more Newton steps")
+
+
+# %% [markdown]
+# By hand, first: one context and two arms, where the solution is the exponential play cut at $\nu$.
+# Then cvxpy on a random problem, and the conditions of the theorem as the invariant.
+
+# %% tags=["active-ipynb"]
+# lone, half = np.array([[0.0, -5.0]]), np.ones(1)
+# theta, play = fair_multipliers(lone, half, 0.3, np.zeros(2))
+# np.testing.assert_allclose(play, [[0.7, 0.3]], atol=1e-10)
+# draws = np.random.default_rng(SEED)
+# scores, q = -3 * draws.random((5, 4)), draws.dirichlet(np.ones(5))
+# theta, play = fair_multipliers(scores, q, 0.98 / 4, np.zeros(4))
+# p = cp.Variable((5, 4))
+# cost = cp.sum(cp.multiply(-scores, p)) - cp.sum(cp.entr(p))
+# quota = [cp.sum(p, axis=1) == 1, q @ p >= 0.98 / 4]
+# cp.Problem(cp.Minimize(cost), quota).solve("CLARABEL")
+# np.testing.assert_allclose(play, p.value, atol=1e-4)
+
+# %% tags=["active-ipynb"]
+# excess = q @ play - 0.98 / 4
+# assert (excess >= -1e-10).all() and (theta >= 0).all() and theta.min() == 0
+# assert (theta * excess <= 1e-9).all()
+# print("multipliers", theta.round(3), " excess", excess.round(4) + 0.0)
+# print("unknowns in the hook:", 75 * 19, "in cvxpy,", 19, "multipliers")
+
+# %% [markdown]
+# ### Which distribution of contexts?
+#
+# The quota is stated for the probabilities $q$ of the contexts, so FairCB has to be told them.
+# In the policies below one of two holds, and it is the caller who says which:
+#
+# - `context_probabilities` given: the quota holds for these, in every round.
+#   Contexts that are not among them get no say in the quota.
+# - None: $q_j$ is the running frequency of context $j$ among the rounds so far, the present one included.
+#   The quota holds for that $q$, in every round, and nothing of the future is used.
+#
+# The state is one row of losses a context and the last multipliers.
 
 
 # %%
@@ -451,6 +712,22 @@ def check_fairness(fairness: float) -> float:
     return fairness
 
 
+# %% [markdown]
+# FairCB proper estimates losses $1-r$ from the pulled arm.
+# Beside policies that see every reward it should see them too, so there is a second form that adds $1-r$ for all arms: Hedge in every context, under the quota.
+# They share everything but the step and the rate.
+
+
+# %%
+class SolvedRound(NamedTuple):
+    """FairCB's answer in one context, kept until the next step."""
+
+    context: Hashable
+    row: int
+    state: FairState
+    play: np.ndarray
+
+
 # %%
 class FairLearners(Policy):
     """What both forms of FairCB share: the constraint and the step that meets it."""
@@ -485,16 +762,6 @@ class FairLearners(Policy):
 
     def probabilities(self, context: Hashable) -> np.ndarray:
         return solved_round(self, context).play
-
-
-# %%
-class SolvedRound(NamedTuple):
-    """FairCB's answer in one context, kept until the next step."""
-
-    context: Hashable
-    row: int
-    state: FairState
-    play: np.ndarray
 
 
 # %%
@@ -550,6 +817,36 @@ class FullInformationFairCB(FairLearners, FullInformationPolicy):
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         learn_(self, context, 1 - rewards)
 
+
+# %% tags=["active-ipynb"]
+# q = np.bincount(stream.contexts, minlength=3) / T
+# sizes = {"n_contexts": 3, "horizon": T}
+# told = FullInformationFairCB(4, **sizes, context_probabilities=q)
+# learns = FullInformationFairCB(4, **sizes)
+# worst = 0.0
+# for context, rewards in zip(stream.contexts.tolist(), stream.rewards):
+#     for policy in (told, learns):
+#         policy.update(context, rewards)
+#     average = q @ np.array([told.probabilities(j) for j in range(3)])
+#     worst = max(worst, told.floor - average.min())
+# assert worst <= 1e-9
+
+# %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+#
+# The paper lets the context distribution be known.
+# The released code computes it from the whole data set, future rounds included, uses only the pulled arm's reward in figures labelled full information, solves {eq}`eq-baselines-primal` by SCS at its default accuracy in every round, and then projects each row on the simplex, which may break the quota.
+# Here the distribution is given or estimated as we go, both kinds of feedback exist, the quota holds to $10^{-9}$, and rows are distributions without a projection.
+# The cell above asserts the quota in every round; a test shows that a solution of default accuracy, projected, misses it.
+# :::
+#
+# A quota on pulls is not a quota on rewards: it counts a pull that pays nothing like any other.
+# The third exercise shows where the two ideas of fairness meet and where they part.
+#
+# ## All of them by name
+#
+# Experiments and the command line ask for a policy by its name.
 
 # %%
 POLICIES: dict[str, dict[str, type[Policy]]] = {
@@ -631,3 +928,202 @@ def make_policy(
     }
     wanted = inspect.signature(cls).parameters
     return cls(n_arms, **{k: v for k, v in given.items() if k in wanted})
+
+
+# %% [markdown]
+# All policies, one stream, $\alpha$ as above: with full information play is fractional and nothing is random; bandits are played 20 times.
+
+
+# %%
+def final_rewards(
+    stream: RewardStream, alpha: float, n_runs: int, *, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Final rewards of every policy of `POLICIES` on one stream.
+
+    Parameters
+    ----------
+    stream : RewardStream
+    alpha : float
+        Fairness of the policies that know it.
+    n_runs : int
+        Runs of each bandit policy.
+    rng : numpy.random.Generator
+        Its children draw the arms.
+
+    Returns
+    -------
+    rewards : dict of ndarray, shape (runs, N), float64
+        By feedback and name; one run with full information.
+    """
+    sizes = {"n_arms": stream.n_arms, "n_contexts": stream.n_contexts}
+    sizes |= {"alpha": alpha, "horizon": stream.n_rounds}
+    found = {}
+    for feedback, names in POLICIES.items():
+        for name in names:
+            build = partial(make_policy, name, feedback=feedback, **sizes)
+            runs = n_runs if feedback == "bandit" else 1
+            rewards = repeated_runs(build, stream, runs, rng=rng, n_points=1)
+            found[f"{name}, {feedback}"] = rewards[:, -1]
+    return found
+
+
+# %%
+def plot_scores(ax, ratios: dict[str, np.ndarray]):
+    """Optimum over utility of each policy, with 95 % intervals over its runs."""
+    for place, values in enumerate(ratios.values()):
+        mean, half, look = values.mean(), 0.0, {"fmt": "o", "color": "C0"}
+        if len(values) > 1:
+            (mean, half), look = mean_interval(values), {"fmt": "s", "color": "C1"}
+        ax.errorbar(mean, place, xerr=half, capsize=3, **look)
+    ax.axvline(1, color="k", linestyle="--", linewidth=1)
+    ax.set_yticks(range(len(ratios)), list(ratios))
+    ax.invert_yaxis()
+    ax.set(xlabel="optimum over utility (no unit)", ylabel="policy, feedback")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# found = final_rewards(stream, ALPHA, 20, rng=np.random.default_rng(SEED))
+# ratios = {}
+# print("policy, feedback              OPT/U            Jain   sum of rewards")
+# for name, R in found.items():
+#     ratios[name] = best.utility / alpha_fair_utility(R, ALPHA)  # (runs,)
+#     half = mean_interval(ratios[name])[1] if len(R) > 1 else 0
+#     row = f"{name:28} {ratios[name].mean():.3f} +- {half:.3f}"
+#     print(row, f"  {jain_index(R).mean():.3f}  {R.sum(1).mean():7.1f}")
+
+# %% mystnb={"figure": {"caption": "Certified optimum over utility of every policy on one stream, 1 at the dashed line. Circles: full information, one run without randomness. Squares: bandits, mean of 20 runs and 95 % interval.", "name": "fig-baselines-scores"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_scores(ax, ratios)
+
+# %% [markdown]
+# Policies that share a feedback are the ones to compare.
+# With full information the coupled policy comes first and Hedge, which wants the largest sum, comes after uniform play.
+# With bandit feedback the coupled learners and FairCB lie within each other's intervals at this horizon, ahead of uniform play and of the learner blind to contexts.
+
+# %% tags=["active-ipynb"]
+# mean = {name: values.mean() for name, values in ratios.items()}
+# full = [name for name in mean if name.endswith("full")]
+# assert min(full, key=mean.get) == "alpha_fair, full"
+# interval = {name: mean_interval(values) for name, values in ratios.items() if len(values) > 1}
+# for name in ("scale_free, bandit", "log_barrier, bandit", "faircb, bandit"):
+#     high = sum(interval[name])
+#     for other in ("uniform, bandit", "single_scale_free, bandit"):
+#         assert high < interval[other][0] - interval[other][1]
+# assert mean["hedge, full"] > mean["uniform, full"]
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-baselines-1
+#
+# By hand: solve {eq}`eq-baselines-primal` for one context and two arms.
+# Show that the solution is the exponential play of Hedge with both probabilities cut to $[\nu,1-\nu]$, and find $\theta$ when the cut is active.
+# :::
+#
+# :::{solution} ex-baselines-1
+# :class: dropdown
+#
+# With one context $q=1$ and the quota says $p_i\ge\nu$.
+# If the exponential play meets it, $\theta=0$.
+# Otherwise the worse arm has exactly $\nu$, so $e^{\theta-\eta(L_1-L_0)}=\nu/(1-\nu)$ and $\theta=\eta(L_1-L_0)+\ln\frac\nu{1-\nu}$.
+# :::
+
+# %% tags=["active-ipynb"]
+# for difference in (0.5, 2.0, 6.0):
+#     theta, play = fair_multipliers(
+#         np.array([[0.0, -difference]]), np.ones(1), 0.2, np.zeros(2)
+#     )
+#     hedge = 1 / (1 + np.exp(difference))
+#     np.testing.assert_allclose(play[0, 1], max(hedge, 0.2), atol=1e-10)
+#     by_hand = max(difference + np.log(0.2 / 0.8), 0)
+#     np.testing.assert_allclose(theta[1], by_hand, atol=1e-9)
+#     print(f"difference {difference}: play {play[0, 1]:.4f}, theta {theta[1]:.4f}")
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-baselines-2
+#
+# Two limits of the quota: what is full-information FairCB at $\nu=0$, and what happens to its play as $N\nu\to1$ with two contexts?
+# :::
+#
+# :::{solution} ex-baselines-2
+# :class: dropdown
+#
+# At $\nu=0$ no multiplier is needed and every context runs Hedge of its own.
+# As $N\nu\to1$ the average over contexts is forced to be uniform, but each context is not: one context may play an arm more if another plays it less, so the policy can still follow the rewards where they differ between contexts.
+# :::
+
+# %% tags=["active-ipynb"]
+# scores2, q2 = np.array([[0.0, -1.0], [-2.0, 0.0]]), np.array([0.5, 0.5])
+# for fairness in (0, 0.9, 0.9999):
+#     theta, play = fair_multipliers(scores2, q2, fairness / 2, np.zeros(2))
+#     print(f"quota {fairness:6}: {play.round(3).tolist()}, average {(q2 @ play).round(4)}")
+# free = np.exp(scores2) / np.exp(scores2).sum(1, keepdims=True)
+# theta, play = fair_multipliers(scores2, q2, 0.0, np.zeros(2))
+# np.testing.assert_allclose(play, free, atol=1e-12)
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-baselines-3
+#
+# Break an assumption: every quota is worth having only if the arm can be paid.
+# For one context with constant rewards $a_i>0$, find the shares of the pulls that are best for $\alpha$-fair utility as $T\to\infty$, and the $\alpha$ at which they equal FairCB's for $N\nu\to1$.
+# Then let two of four arms pay nothing, and compare what both policies earn.
+# :::
+#
+# :::{solution} ex-baselines-3
+# :class: dropdown
+#
+# The derivatives $a_iR_i^{-\alpha}$ with $R_i=Ta_ix_i$ have to agree, so $x_i\propto a_i^{(1-\alpha)/\alpha}$: at $\alpha=1$ all arms get equal shares, as under the tightest quota, and for $\alpha<1$ rewards are less even than that.
+# An arm that never pays has no gradient and is dropped by the $\alpha$-fair policy; the quota keeps pulling it, and those rounds are lost.
+# :::
+
+# %% tags=["active-ipynb"]
+# a, T_long = np.array([1.0, 0.5, 0.1]), 1e8
+# for alpha in (0.5, 0.9, 1.0):
+#     share = a ** ((1 - alpha) / alpha)
+#     x = solve_offline(T_long * a[None], alpha).x[0]
+#     np.testing.assert_allclose(x, share / share.sum(), atol=1e-5)
+# rewards = np.tile([1.0, 0.8, 0.0, 0.0], (1500, 1))
+# idle = RewardStream(contexts=np.zeros(1500, int), rewards=rewards, n_contexts=1)
+# quota = FullInformationFairCB(4, n_contexts=1, horizon=1500)
+# for policy in (AlphaFairGradient(4, 0.9), quota):
+#     simulate(policy, idle)
+#     print(f"{type(policy).__name__:21} rewards", policy.rewards.round(0))
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-baselines-4
+#
+# Which of the policies above are the same policy when there is one context?
+# Which when, besides, $\alpha=0$?
+# :::
+#
+# :::{solution} ex-baselines-4
+# :class: dropdown
+#
+# With one context the coupled, the independent and the context-free gradient policy agree in every round.
+# At $\alpha=0$ the weights are 1 and they run projected gradient ascent on plain rewards; Hedge solves the same problem with another geometry and need not agree with them.
+# :::
+
+# %% tags=["active-ipynb"]
+# one = bernoulli_stream(200, 1, 3, rng=np.random.default_rng(SEED))
+# final = []
+# for kind in (AlphaFairGradient, IndependentGradient, ContextFreeGradient):
+#     policy = kind(3, 0.7)
+#     simulate(policy, one)
+#     final.append(policy.rewards)
+# np.testing.assert_array_equal(final[0], final[1])
+# np.testing.assert_array_equal(final[0], final[2])
+
+# %% [markdown]
+# ## Summary
+#
+# - `Uniform`, `UniformBandit` and `FixedMap` are the reference points: no knowledge, and hindsight.
+# - `Hedge` in the log domain wants the sum of rewards and keeps its regret bound; `ContextFreeGradient`, `IndependentGradient` and `SingleScaleFreeBandit` each lack one idea of the coupled policy.
+# - FairCB's quota on pulls costs $N$ multipliers: `fair_dual`, `multiplier_step` and `fair_multipliers` find them by projected Newton steps, and `FairCB` and `FullInformationFairCB` meet the quota to $10^{-9}$ for the context distribution they are told or for the running frequencies.
+# - `POLICIES` holds every policy by feedback and name, `make_policy` builds one; `final_rewards` and `plot_scores` compare them all.
+#
+# [On real ratings](movielens.ipynb) the same comparison runs over 75 users and 19 genres.
