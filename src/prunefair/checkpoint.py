@@ -1,11 +1,56 @@
-"""A checkpoint folder that appears whole or not at all."""
+"""Checkpoint folders: read a tensor at a time, write a tensor at a time, whole or not.
+
+The weights lie in safetensors files: the length of a header (8 bytes, little endian),
+the header as JSON, then the bytes of the tensors one after another.  Reading and
+writing them directly, instead of mapping files into memory, keeps the memory of a
+process at the size of the tensors it holds.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
+import struct
 import tempfile
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+INDEX = "model.safetensors.index.json"
+# In the order of the format: types of more bytes come first in a file.
+_TYPES = {
+    "F64": "float64",
+    "I64": "int64",
+    "F32": "float32",
+    "I32": "int32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "I16": "int16",
+    "U8": "uint8",
+    "I8": "int8",
+    "BOOL": "bool",
+}
+
+
+def check_new_folder(out) -> None:
+    """Raise unless `out` can become a new folder.
+
+    Parameters
+    ----------
+    out : str or path
+        Folder to create; an existing one must be empty.
+
+    Raises
+    ------
+    ValueError
+        If `out` exists and is not an empty folder.
+    """
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(
+            f"out is {str(out)!r}, which exists and is not an empty folder; "
+            "choose another name or remove it"
+        )
 
 
 @contextmanager
@@ -32,14 +77,8 @@ def whole_folder(out):
     OSError
         If something cannot be written, as on a full disk; what was written is gone.
     """
-    from safetensors import SafetensorError
-
+    check_new_folder(out)
     target = Path(out).resolve()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"out is {str(out)!r}, which exists and is not an empty folder; "
-            "choose another name or remove it"
-        )
     scratch = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +89,10 @@ def whole_folder(out):
         if target.exists():
             target.rmdir()
         partial.rename(target)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # libraries written in Rust report a full disk as an error of their own
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
         raise OSError(
             f"out is {str(out)!r}, which could not be written ({error}); free some "
             "space or choose another folder; nothing was left behind"
@@ -58,3 +100,191 @@ def whole_folder(out):
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Checkpoint:
+    """Tensors of a folder of safetensors files, each read when it is asked for.
+
+    Parameters
+    ----------
+    folder : str or path
+        Folder that holds `model*.safetensors`.
+
+    Attributes
+    ----------
+    entries : dict
+        For every tensor: file, type, shape, and the place of its bytes in the file.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no such file, or one that is cut off.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.entries = {}
+        single = self.folder / "model.safetensors"
+        shards = sorted(self.folder.glob("model-*-of-*.safetensors"))
+        files = [single] if single.is_file() else shards
+        if not files:
+            raise ValueError(
+                f"folder is {str(folder)!r}, which holds no model*.safetensors; load "
+                "the model and save it with save_pretrained first"
+            )
+        for path in files:
+            self._add(path)
+
+    def _add(self, path) -> None:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))[0]
+            header = json.loads(file.read(length)) if length < size else None
+        if header is None or any(
+            8 + length + entry["data_offsets"][1] > size
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ):
+            raise ValueError(f"{path} is cut off; get the file again")
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = (8 + length + place for place in entry["data_offsets"])
+                self.entries[name] = (path, entry["dtype"], entry["shape"], start, end)
+
+    def dtype(self):
+        """Type of the first tensor of floating point numbers, as transformers takes."""
+        import torch
+
+        types = (getattr(torch, _TYPES[entry[1]]) for entry in self.entries.values())
+        return next(dtype for dtype in types if dtype.is_floating_point)
+
+    def tensor(self, name):
+        """Tensor `name`, read from the disk into memory of its own."""
+        import torch
+
+        path, dtype, shape, start, end = self.entries[name]
+        buffer = bytearray(end - start)
+        with open(path, "rb") as file:
+            file.seek(start)
+            file.readinto(buffer)
+        if not buffer:
+            return torch.empty(shape, dtype=getattr(torch, _TYPES[dtype]))
+        return torch.frombuffer(buffer, dtype=getattr(torch, _TYPES[dtype])).view(shape)
+
+
+class TensorSequence(Sequence):
+    """Sequence of tensors, each read when it is asked for and never kept.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the tensor of a name.
+    names : sequence of str
+        Name of every tensor.
+    """
+
+    def __init__(self, read, names):
+        self.read, self.names = read, names
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        return self.read(self.names[index])
+
+
+def shard_names(sizes, max_bytes) -> list[list[str]]:
+    """Names of the tensors of each file: in order, a new file before `max_bytes`.
+
+    Parameters
+    ----------
+    sizes : dict of int
+        Bytes of every tensor, in the order of the model.
+    max_bytes : int
+        A file holds at most so many bytes of tensors, or one larger tensor.
+
+    Returns
+    -------
+    shards : list of list of str
+    """
+    shards, current, filled = [], [], 0
+    for name, size in sizes.items():
+        if size > max_bytes:
+            shards.append([name])
+            continue
+        if filled + size > max_bytes:
+            shards.append(current)
+            current, filled = [], 0
+        current.append(name)
+        filled += size
+    return shards + [current] * bool(current)
+
+
+def write_weights(folder, specs, tensor_of, *, max_bytes, parameters) -> None:
+    """Write `model*.safetensors` and its index, holding one tensor at a time.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Existing folder.
+    specs : dict of torch.Tensor
+        Type and shape of every tensor, in the order of the model; the values are not
+        read, so that they may lie on the meta device.
+    tensor_of : callable
+        Gives the tensor of a name.
+    max_bytes : int
+        Bytes of tensors in a file; see `shard_names`.
+    parameters : int
+        Number of parameters of the model, stored in the index.
+    """
+    sizes = {name: spec.numel() * spec.element_size() for name, spec in specs.items()}
+    shards = shard_names(sizes, max_bytes)
+    weight_map = {}
+    for number, names in enumerate(shards, 1):
+        suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
+        file_name = f"model{suffix}.safetensors"
+        _write_shard(folder / file_name, {n: specs[n] for n in names}, tensor_of)
+        weight_map |= dict.fromkeys(names, file_name)
+    if len(shards) > 1:
+        size = sum(sizes.values())
+        metadata = {"total_parameters": parameters, "total_size": size}
+        index = {"metadata": metadata, "weight_map": weight_map}
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (folder / INDEX).write_text(text, encoding="utf-8")
+
+
+def _write_shard(path, specs, tensor_of) -> None:
+    """One safetensors file: header, then the tensors by type and name."""
+    import torch
+
+    types = {getattr(torch, name): code for code, name in _TYPES.items()}
+    rank = list(types)
+    order = sorted(specs, key=lambda name: (rank.index(specs[name].dtype), name))
+    header, place = {"__metadata__": {"format": "pt"}}, 0
+    for name in order:
+        spec = specs[name]
+        end = place + spec.numel() * spec.element_size()
+        header[name] = {
+            "dtype": types[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [place, end],
+        }
+        place = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            _write_tensor(file, name, specs[name], tensor_of(name))
+
+
+def _write_tensor(file, name, spec, tensor) -> None:
+    import torch
+
+    if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
+        raise ValueError(
+            f"tensor {name} is {tensor.dtype} of shape {tuple(tensor.shape)}, but the "
+            f"model needs {spec.dtype} of shape {tuple(spec.shape)}"
+        )
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    file.write(flat.view(torch.uint8).numpy().data)

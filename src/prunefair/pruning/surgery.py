@@ -1,9 +1,12 @@
 # %% [markdown]
 r"""
-# Surgery
+# Cutting neurons out
 
 A policy names the rows to keep.
-How do we take the others out of a model so that nothing else changes?
+What changes in the model when the other rows leave it, and what does not?
+Nothing but its size: over 30 layers and a third of their neurons, the logits of the smaller model and of the dense model with the same neurons silenced differ by the amount that the second check of this chapter prints, which is rounding.
+
+This chapter cuts rows from ten families of models with one description each, saves the result so that plain transformers reloads it, and does the same on a checkpoint that is larger than memory.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -18,21 +21,121 @@ How do we take the others out of a model so that nothing else changes?
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import torch
 
-from prunefair.checkpoint import whole_folder
+from prunefair.checkpoint import (
+    Checkpoint,
+    TensorSequence,
+    whole_folder,
+    write_weights,
+)
+from prunefair.pruning.anatomy import rows_to_keep
 
 KEPT_ROWS = "kept_rows.json"
 SHARD_BYTES = 5_000_000_000
+
+# %% tags=["active-ipynb"]
+# import copy
+# import filecmp
+#
+# import numpy as np
+# from transformers import AutoModel, AutoModelForCausalLM
+#
+# from prunefair.models import load_model, load_tokenizer, model_source
+# from prunefair.plotting import figure
+# from prunefair.pruning.anatomy import parameter_counts
+#
+# SEED = 20250127
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $d$ | `hidden_size` | width of the residual stream |
+# | $m$ | `width` | neurons of a feed-forward block |
+# | $G$, $U$ | first and second of `row_names` | gate and up-projection, both $m \times d$ |
+# | $D$ | `column_name` | down-projection, $d \times m$ |
+# | $\sigma$ | | activation of the block |
+# | $S$ | `kept` | rows that stay, $k$ of them, in increasing order |
+# | $P_S$ | | the $k \times m$ matrix of zeros and ones that picks them: $(P_S v)_i = v_{S_i}$ |
+# | $\rho$ | `ratio` | share of the rows to remove |
+#
+# ## Slicing and masking
+#
+# A gated block and a plain one compute, with biases $a$, $b$ and $c$ that some families have,
+#
+# ```{math}
+# :label: eq-surgery-block
+# \text{gated:}\quad y = D\,\bigl(\sigma(G x + a) \odot (U x + b)\bigr) + c,
+# \qquad
+# \text{plain:}\quad y = D\,\sigma(G x + a) + c .
+# ```
+#
+# Both are sums over neurons, for $\sigma$ and $\odot$ act entry by entry:
+#
+# ```{math}
+# :label: eq-surgery-sum
+# y = c + \sum_{j=1}^{m} D_{:,j}\, h_j(x), \qquad
+# h_j(x) = \sigma(G_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)
+# \quad\text{or}\quad \sigma(G_{j,:}\, x + a_j).
+# ```
+#
+# So a neuron is one row of $G$, one row of $U$, their two biases and one column of $D$.
+# *Slicing* makes the matrices smaller, *masking* keeps their shapes:
+#
+# ```{math}
+# :label: eq-surgery-slice
+# \text{slice:}\quad P_S G,\; P_S a,\; P_S U,\; P_S b,\; D P_S^\top,
+# \qquad
+# \text{mask:}\quad \Pi G,\; \Pi a,\; \Pi U,\; \Pi b,\; D\,\Pi,
+# \qquad \Pi = P_S^\top P_S .
+# ```
+#
+# The bias $c$ belongs to no neuron and stays.
+#
+# :::{prf:theorem} Slicing is masking
+# :label: thm-surgery-slice
+# For every activation $\sigma$, every input and every $S$, the sliced block and the masked block have the same output.
+# :::
+#
+# :::{prf:proof}
+# In the masked block the columns of $D \Pi$ outside $S$ are zero, so whatever $h_j$ is there, its term in {eq}`eq-surgery-sum` vanishes.
+# Inside $S$ the rows and columns are those of the dense block.
+# What remains is $c + \sum_{j \in S} D_{:,j} h_j(x)$, which is {eq}`eq-surgery-sum` for the sliced block, since $P_S$ commutes with functions that act entry by entry.
+# :::
+#
+# The proof uses the zero columns only.
+# Zero rows alone would do as well when $\sigma(0) = 0$ or when the block is gated without biases; {ref}`ex-surgery-3` shows where they would not.
+#
+# The number of weights that leave is the sum over layers of $m_l - k_l$ neurons times what a neuron holds:
+#
+# ```{math}
+# :label: eq-surgery-removed
+# \sum_{l} (m_l - k_l)\,
+# \begin{cases}
+# 3 d & \text{gated, } +\,2 \text{ with biases,} \\
+# 2 d & \text{plain, } +\,1 \text{ with biases.}
+# \end{cases}
+# ```
+#
+# ## One description a family
+#
+# Families differ in names, not in kind.
+# All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, which one holds them as columns, and how the configuration calls their number.
 
 
 # %%
 @dataclass(frozen=True)
 class FfnAdapter:
-    """Where a family of models keeps its feed-forward networks.
+    """Where a family of models keeps its feed-forward blocks.
 
     Attributes
     ----------
@@ -46,6 +149,8 @@ class FfnAdapter:
         Linear map whose columns are the same neurons.
     width_field : str
         Field of the configuration that holds the number of neurons.
+    renamed : tuple of str
+        Beginning of a name in the model, and what it is in the checkpoint's files.
     """
 
     layers: str
@@ -53,33 +158,48 @@ class FfnAdapter:
     row_names: tuple[str, ...]
     column_name: str
     width_field: str
+    renamed: tuple[str, str] = ("", "")
 
-    def blocks(self, model) -> list:
-        """Feed-forward module of every layer, in order."""
+    def blocks(self, model) -> list[torch.nn.Module]:
+        """Feed-forward block of every layer, in order."""
         layers = model.base_model.get_submodule(self.layers)
         return [layer.get_submodule(self.block) for layer in layers]
 
-    def linears(self, block) -> list:
-        """Linear maps of one block: those sliced by rows, then the other."""
+    def linears(self, block) -> list[torch.nn.Module]:
+        """Linear maps of one block: those with neurons as rows, then the other."""
         names = (*self.row_names, self.column_name)
         return [block.get_submodule(name) for name in names]
+
+    def file_name(self, name) -> str:
+        """Name in a checkpoint's files of the weight that the model calls `name`."""
+        ours, theirs = self.renamed
+        return theirs + name[len(ours) :] if name.startswith(ours) else name
 
 
 # %%
 _GATED = ("layers", "mlp", ("gate_proj", "up_proj"), "down_proj", "intermediate_size")
+_FOUR_H = (("dense_h_to_4h",), "dense_4h_to_h")
 ADAPTERS = {
     name: FfnAdapter(*_GATED)
     for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
 } | {
     "phi": FfnAdapter("layers", "mlp", ("fc1",), "fc2", "intermediate_size"),
     "opt": FfnAdapter("decoder.layers", "", ("fc1",), "fc2", "ffn_dim"),
-    "falcon": FfnAdapter(
-        "h", "mlp", ("dense_h_to_4h",), "dense_4h_to_h", "ffn_hidden_size"
-    ),
+    "falcon": FfnAdapter("h", "mlp", *_FOUR_H, "ffn_hidden_size"),
     "gpt_neox": FfnAdapter(
-        "layers", "mlp", ("dense_h_to_4h",), "dense_4h_to_h", "intermediate_size"
+        "layers", "mlp", *_FOUR_H, "intermediate_size", ("lm_head.", "embed_out.")
     ),
 }
+
+# %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+# *Paper*: experiments on LLaMA-2, Phi-2 and OPT; it does not say how a model is recognised.
+# *Authors' code*: the family is chosen by a substring of the model's name, so that a renamed folder is taken for another family or for none.
+# *This book*: the family is the configuration's `model_type`, compared whole, and the structure is checked before anything is cut.
+# :::
+#
+# A model whose layers share feed-forward weights, whose linear maps are quantised or wrapped, or whose family is not in the table is refused before it is touched.
 
 
 # %%
@@ -124,22 +244,26 @@ def _check_structure(adapter, model) -> None:
             "give the plain transformers model"
         ) from error
     for linear in linears:
-        if not isinstance(linear, torch.nn.Linear):
+        if not isinstance(linear, torch.nn.Linear) or linear.weight.ndim != 2:
             raise ValueError(
                 f"model holds a {type(linear).__name__} where the family {family!r} "
                 "has a plain linear map; load it unquantised and merge its adapters"
             )
         if id(linear.weight) in seen:
             raise ValueError(
-                "model ties feed-forward weights between layers, so that a layer "
-                "cannot lose rows of its own; untie them first"
+                "model ties feed-forward weights between layers, so that no layer "
+                "can lose rows of its own; untie them first"
             )
         seen.add(id(linear.weight))
 
 
+# %% [markdown]
+# From the adapter follows the one table that everything below reads: the parameters of each layer that hold neurons, and along which dimension.
+
+
 # %%
-def row_matrices(model) -> list[torch.Tensor]:
-    """Matrices that the policy sees, one a layer, for every supported family.
+def ffn_slices(model) -> list[dict[str, int]]:
+    """Parameters that hold the neurons of each layer, with the neurons' dimension.
 
     Parameters
     ----------
@@ -148,40 +272,130 @@ def row_matrices(model) -> list[torch.Tensor]:
 
     Returns
     -------
-    matrices : list of Tensor, each of shape (m, n)
-        Gate matrix of a gated block, first matrix of a plain one; rows are neurons;
-        detached views in the dtype of the model.
+    slices : list of L dict
+        Name of a parameter to 0 (rows and biases) or 1 (columns); the matrix that a
+        policy sees comes first.
+
+    Raises
+    ------
+    ValueError
+        See `adapter_for`.
+
+    References
+    ----------
+    Book {eq}`eq-surgery-slice`.
     """
     adapter = adapter_for(model)
-    return [
-        block.get_submodule(adapter.row_names[0]).weight.detach()
-        for block in adapter.blocks(model)
-    ]
+    names = {id(module): name for name, module in model.named_modules()}
+    layers = []
+    for block in adapter.blocks(model):
+        *with_rows, with_columns = (names[id(p)] for p in adapter.linears(block))
+        weights = {f"{name}.weight": 0 for name in with_rows}
+        biases = {f"{name}.bias": 0 for name in with_rows}
+        present = {n: 0 for n in biases if _parameter(model, n) is not None}
+        layers.append(weights | present | {f"{with_columns}.weight": 1})
+    return layers
 
 
 # %%
-def _checked(kept, widths) -> list[torch.Tensor]:
-    """`kept` as index tensors, one a layer, each strictly increasing and in range."""
-    kept = [torch.as_tensor(rows, device="cpu") for rows in kept]
-    if len(kept) != len(widths):
+def _parameter(model, name):
+    """Parameter `name` of `model`; None for a bias that the model has not."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(model.get_submodule(module), attribute)
+
+
+# %%
+def row_matrices(model) -> list[torch.Tensor]:
+    """Matrices that a policy sees, one a layer, for every supported family.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family.
+
+    Returns
+    -------
+    matrices : list of L Tensor, each of shape (m, d)
+        Gate matrix of a gated block, first matrix of a plain one; rows are neurons;
+        in the dtype of the model, sharing its memory.
+
+    Raises
+    ------
+    ValueError
+        See `adapter_for`.
+    """
+    return [_parameter(model, next(iter(s))).detach() for s in ffn_slices(model)]
+
+
+# %%
+def removed_parameters(model, kept) -> int:
+    """Number of parameters that `slice_ffn_` takes out of `model`.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family, before it is sliced.
+    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
+        Rows to keep in layer l, strictly increasing.
+
+    Returns
+    -------
+    removed : int
+
+    Raises
+    ------
+    ValueError
+        If the model is not supported or `kept` does not fit it.
+
+    References
+    ----------
+    Book {eq}`eq-surgery-removed`.
+    """
+    removed = 0
+    for names, rows, width in _cuts(model, kept):
+        neuron = sum(_parameter(model, name).numel() for name in names) // width
+        removed += (width - len(rows)) * neuron
+    return removed
+
+
+# %% [markdown]
+# ## Two mutators
+#
+# Rows come as one increasing vector a layer.
+# Everything is checked before the first weight changes.
+
+
+# %%
+def _cuts(model, kept) -> list[tuple]:
+    """For every layer: its slices, the rows to keep as a tensor, its width."""
+    slices = ffn_slices(model)
+    widths = [len(matrix) for matrix in row_matrices(model)]
+    if len(kept) != len(slices):
         raise ValueError(
-            f"kept has {len(kept)} entries and the model {len(widths)} layers; "
+            f"kept has {len(kept)} entries and the model {len(slices)} layers; "
             "give the rows of every layer"
         )
-    for layer, (rows, width) in enumerate(zip(kept, widths)):
-        if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-            raise ValueError(
-                f"kept[{layer}] must be a vector of row numbers, got {rows.dtype} of "
-                f"shape {tuple(rows.shape)}"
-            )
-        if not len(rows):
-            raise ValueError(f"kept[{layer}] is empty: too few rows; lower the ratio")
-        if rows[0] < 0 or rows[-1] >= width or bool((rows.diff() <= 0).any()):
-            raise ValueError(
-                f"kept[{layer}] must increase strictly within [0, {width}), "
-                f"got {rows.tolist()[:8]}...; sort it and drop repeated rows"
-            )
-    return [rows.long() for rows in kept]
+    rows = [_checked_rows(r, layer, widths[layer]) for layer, r in enumerate(kept)]
+    return list(zip(slices, rows, widths))
+
+
+# %%
+def _checked_rows(rows, layer, width) -> torch.Tensor:
+    """`rows` as a vector of row numbers, strictly increasing within the width."""
+    rows = torch.as_tensor(rows, device="cpu")
+    if rows.ndim == 1 and not len(rows):
+        raise ValueError(f"kept[{layer}] is empty: too few rows; lower the ratio")
+    if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
+        raise ValueError(
+            f"kept[{layer}] must be a vector of row numbers, got {rows.dtype} of "
+            f"shape {tuple(rows.shape)}"
+        )
+    if rows[0] < 0 or rows[-1] >= width or bool((rows.diff() <= 0).any()):
+        raise ValueError(
+            f"kept[{layer}] must increase strictly within [0, {width}), got "
+            f"{rows[:8].tolist()} and so on; sort it and drop repeated rows"
+        )
+    return rows.long()
 
 
 # %%
@@ -199,43 +413,43 @@ def slice_ffn_(model, kept):
     Returns
     -------
     model : transformers.PreTrainedModel
-        The same object; its configuration holds the new width (the largest one if
-        the widths differ).
+        The same object; its configuration holds the new width, or the largest one
+        if the widths differ.
 
     Raises
     ------
     ValueError
         If the model is not supported or `kept` does not fit it; the model is
         unchanged then.
+
+    References
+    ----------
+    Book {eq}`eq-surgery-slice`.
     """
     adapter = adapter_for(model)
-    blocks = adapter.blocks(model)
-    for block, rows in zip(blocks, _checked(kept, _widths(adapter, blocks))):
-        *row_linears, column_linear = adapter.linears(block)
-        for linear in row_linears:
-            _keep_(linear, rows, 0)
-        _keep_(column_linear, rows, 1)
+    for names, rows, _ in _cuts(model, kept):
+        for name, dim in names.items():
+            _replace_(model, name, _cut(_parameter(model, name), rows, dim))
+    for block, rows in zip(adapter.blocks(model), kept):
         if hasattr(block, "intermediate_size"):
             block.intermediate_size = len(rows)
-    setattr(model.config, adapter.width_field, max(_widths(adapter, blocks)))
+    setattr(model.config, adapter.width_field, max(len(rows) for rows in kept))
     return model
 
 
 # %%
-def _widths(adapter, blocks) -> list[int]:
-    """Number of neurons of every block."""
-    return [block.get_submodule(adapter.column_name).in_features for block in blocks]
+def _cut(tensor, rows, dim) -> torch.Tensor:
+    """The entries `rows` of the dimension `dim`, in memory of their own."""
+    return tensor.index_select(dim, rows.to(tensor.device))
 
 
 # %%
-def _keep_(linear, rows, dim) -> None:
-    """Keep the entries `rows` of the weight's dimension `dim`, in place."""
-    rows = rows.to(linear.weight.device)
-    for name in ("weight", "bias") if dim == 0 else ("weight",):
-        old = getattr(linear, name)
-        if old is not None:
-            new = old.index_select(dim, rows)
-            setattr(linear, name, torch.nn.Parameter(new, old.requires_grad))
+def _replace_(model, name, tensor) -> None:
+    """Put `tensor` in the place of the parameter `name` of a linear map."""
+    path, _, attribute = name.rpartition(".")
+    linear = model.get_submodule(path)
+    trained = getattr(linear, attribute).requires_grad
+    setattr(linear, attribute, torch.nn.Parameter(tensor, trained))
     linear.out_features, linear.in_features = linear.weight.shape
 
 
@@ -259,21 +473,227 @@ def mask_ffn_(model, kept):
     Raises
     ------
     ValueError
-        If the model is not supported or `kept` does not fit it.
+        If the model is not supported or `kept` does not fit it; the model is
+        unchanged then.
+
+    References
+    ----------
+    Book {eq}`eq-surgery-slice`.
     """
-    adapter = adapter_for(model)
-    blocks = adapter.blocks(model)
-    widths = _widths(adapter, blocks)
-    for block, rows, width in zip(blocks, _checked(kept, widths), widths):
+    for names, rows, width in _cuts(model, kept):
         removed = torch.ones(width, dtype=torch.bool)
         removed[rows] = False
-        *row_linears, column_linear = adapter.linears(block)
-        for linear in row_linears:
-            linear.weight[removed.to(linear.weight.device)] = 0
-            if linear.bias is not None:
-                linear.bias[removed.to(linear.bias.device)] = 0
-        column_linear.weight[:, removed.to(column_linear.weight.device)] = 0
+        for name, dim in names.items():
+            parameter = _parameter(model, name)
+            index = removed.nonzero()[:, 0].to(parameter.device)
+            parameter.index_fill_(dim, index, 0)
     return model
+
+
+# %% [markdown]
+# ## Ten families, one contract
+#
+# A random model of a family, small enough to run in milliseconds, is all that the contract needs.
+
+
+# %%
+_TINY_GATED = {"intermediate_size": 12, "num_key_value_heads": 1, "head_dim": 4}
+_TINY_FIELDS = {
+    "llama": _TINY_GATED | {"mlp_bias": True},
+    "mistral": _TINY_GATED,
+    "qwen2": {"intermediate_size": 12, "num_key_value_heads": 1},
+    "qwen3": _TINY_GATED,
+    "gemma": _TINY_GATED,
+    "gemma2": _TINY_GATED,
+    "phi": {"intermediate_size": 12},
+    "opt": {"ffn_dim": 12, "word_embed_proj_dim": 8},
+    "falcon": {"ffn_hidden_size": 12, "bias": True},
+    "gpt_neox": {"intermediate_size": 12},
+}
+
+
+# %%
+def tiny_model(family, *, generator, dtype=torch.float32, **fields):
+    """Random causal language model of a family: hidden 8, two layers, 12 neurons.
+
+    Parameters
+    ----------
+    family : str
+        Key of `ADAPTERS`.
+    generator : torch.Generator
+        Source of the weights, normal with deviation 0.5.
+    dtype : torch.dtype
+        Type of the weights.
+    **fields
+        Fields of the configuration to set otherwise.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shared = {"vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 2}
+    shared |= {"num_attention_heads": 2, "max_position_embeddings": 64}
+    shared |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(family, **shared | _TINY_FIELDS[family] | fields)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.5, generator=generator)
+    return model
+
+
+# %% [markdown]
+# {prf:ref}`thm-surgery-slice` for every family: the largest difference between the logits of the sliced and of the masked model, and the parameters that left, beside {eq}`eq-surgery-removed`.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# tokens, rows = torch.arange(3, 17)[None], [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
+# for family in ADAPTERS:
+#     dense = tiny_model(family, generator=generator)
+#     sliced = slice_ffn_(copy.deepcopy(dense), rows)
+#     masked = mask_ffn_(copy.deepcopy(dense), rows)
+#     with torch.no_grad():
+#         error = (sliced(tokens).logits - masked(tokens).logits).abs().max()
+#     left = dense.num_parameters() - sliced.num_parameters()
+#     assert error < 1e-4 and left == removed_parameters(dense, rows)
+#     print(f"{family:9} {left:4} of {dense.num_parameters():5} parameters leave")
+
+# %% [markdown]
+# The picture shows what leaves.
+# With $D$ transposed all three matrices have neurons as rows, and a removed neuron is one line across them.
+
+
+# %%
+def plot_neurons(ax, model, kept, layer=0):
+    """Weights of one block, a neuron a line; removed neurons are blank.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    kept : sequence of L integer vectors
+        Rows to keep in every layer.
+    layer : int
+        Layer to show, counted from 0.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    names, rows, width = _cuts(model, kept)[layer]
+    weights = [_parameter(model, n).detach() for n in names if n.endswith("weight")]
+    weights[-1] = weights[-1].T  # the columns of D
+    gap = torch.full((width, 1), torch.nan)
+    image = torch.cat([p for w in weights for p in (w.float(), gap)][:-1], dim=1)
+    removed = torch.ones(width, dtype=torch.bool)
+    removed[rows] = False
+    limit = float(image.nan_to_num().abs().max())
+    image[removed] = torch.nan
+    ax.imshow(image.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    ax.set(xlabel="input or output of the block", ylabel="neuron $j$", xticks=[])
+    ax.grid(False)
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "Weights of one gated block: rows of G, rows of U and columns of D. Blank lines are the neurons that slicing removes.", "name": "fig-surgery-neurons"}} tags=["active-ipynb"]
+# block = tiny_model("qwen2", generator=generator)
+# with figure() as ax:
+#     plot_neurons(ax, block, rows)
+
+# %% [markdown]
+# ## The real model
+#
+# Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the next chapters' policies](compression.ipynb), not of this one.
+# The logits of the sliced and of the masked model agree to $10^{-4}$ of the largest logit in float32, and the count of parameters is the one that [the anatomy](anatomy.ipynb) predicts from the configuration alone.
+# What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers; in float64 a test finds it below $10^{-9}$ of the largest logit.
+
+# %% tags=["active-ipynb"]
+# dense, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+# generator = torch.Generator().manual_seed(SEED)
+# widths = [len(matrix) for matrix in row_matrices(dense)]
+# counts = [rows_to_keep(m, 0.3) for m in widths]
+# draws = [torch.randperm(m, generator=generator) for m in widths]
+# kept = [draw[:k].sort().values for draw, k in zip(draws, counts)]
+# sliced = slice_ffn_(copy.deepcopy(dense), kept)
+# masked = mask_ffn_(copy.deepcopy(dense), kept)
+
+# %% tags=["active-ipynb"]
+# text = "A neuron is one row of G, one row of U and one column of D."
+# tokens = tokenizer(text, return_tensors="pt")["input_ids"]
+# with torch.no_grad():
+#     logits, oracle = sliced(tokens).logits, masked(tokens).logits
+#     change = (dense(tokens).logits - oracle).abs().max()
+# scale = oracle.abs().max()
+# assert (logits - oracle).abs().max() < 1e-4 * scale < change
+# before, after = dense.num_parameters(), sliced.num_parameters()
+# assert after == parameter_counts(dense.config, counts).total
+# assert before - after == removed_parameters(dense, kept)
+# print(f"logits up to {scale:.0f}; sliced and masked agree to 1e-4 of that")
+# print(f"parameters {before:,} to {after:,}: {after / before:.3f}")
+
+# %% [markdown]
+# ## A folder that plain transformers reloads
+#
+# The result is worth something only where others can use it: a folder with `config.json`, whose width is the new one, `model.safetensors`, the tokenizer, and `kept_rows.json`, which says which rows of the dense model these are.
+# Three properties make it dependable.
+#
+# - It appears whole or not at all: it is filled under a temporary name beside its place and renamed at the end, and an existing folder that is not empty is refused.
+# - It is a function of the model: the same model and rows give the same bytes in every file, whatever the folder they came from.
+# - Tied embeddings are stored once, and are tied again on loading.
+#
+# :::{admonition} Deviation
+# :class: warning
+# *Paper*: the compressed model is a model like any other and runs faster.
+# *Authors' code*: it saves the `AutoModel`, which has no language-model head, with the configuration of the dense model, so that `from_pretrained` finds matrices of another size than it expects.
+# *This book*: the causal language model is saved with the configuration that fits it; the cell after the next shows both.
+# :::
+
+
+# %%
+def stored_names(model) -> dict[str, str]:
+    """Names in a checkpoint's files of everything the model stores, each once.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family; its weights may be on the meta device.
+
+    Returns
+    -------
+    names : dict
+        Name in the files to name in the model, in the order of the model; of tied
+        weights only the first.
+    """
+    adapter = adapter_for(model)
+    once = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {adapter.file_name(n): n for n in model.state_dict() if n in once}
+
+
+# %%
+def _write_model(folder, model, tensor_of, tokenizer, kept) -> None:
+    """Fill `folder` with what `from_pretrained` needs; `config.json` comes last."""
+    names, state = stored_names(model), model.state_dict()
+    write_weights(
+        folder,
+        {file_name: state[name] for file_name, name in names.items()},
+        lambda file_name: tensor_of(names[file_name]),
+        max_bytes=SHARD_BYTES,
+        parameters=model.num_parameters(),
+    )
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    kept = [torch.as_tensor(rows).tolist() for rows in kept]
+    content = {"widths": [len(rows) for rows in kept], "kept": kept}
+    (folder / KEPT_ROWS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.save_pretrained(folder)
 
 
 # %%
@@ -301,29 +721,96 @@ def save_pruned(model, tokenizer, out, kept):
     ValueError
         If `out` exists and is not an empty folder, or `kept` does not fit the model.
     OSError
-        If the folder cannot be written.
+        If the folder cannot be written, as on a full disk.
     """
-    adapter = adapter_for(model)
-    widths = _widths(adapter, adapter.blocks(model))
-    kept = [torch.as_tensor(rows).tolist() for rows in kept]
-    if [len(rows) for rows in kept] != widths:
+    widths, given = [len(m) for m in row_matrices(model)], [len(r) for r in kept]
+    if given != widths:
         raise ValueError(
-            f"kept names {[len(rows) for rows in kept]} rows and the model has "
-            f"{widths}; call slice_ffn_ first"
+            f"kept names {given} rows and the model has {widths}; call slice_ffn_ first"
         )
+    state = model.state_dict()
     with whole_folder(out) as partial:
-        model.save_pretrained(partial, max_shard_size=SHARD_BYTES)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
-        _write_kept(partial, kept)
+        _write_model(partial, model, state.__getitem__, tokenizer, kept)
     return Path(out)
 
 
+# %% [markdown]
+# To show that the folder needs nothing of ours, the next function loads it in a fresh Python process that imports transformers only.
+
 # %%
-def _write_kept(folder, kept) -> None:
-    """Store the kept rows beside the model."""
-    content = {"widths": [len(rows) for rows in kept], "kept": kept}
-    (folder / KEPT_ROWS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+_RELOAD = """
+import sys
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+folder, given, result = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder).eval()
+logits = model(load_file(given)["tokens"]).logits.detach().clone()
+assert "prunefair" not in sys.modules
+save_file({"logits": logits}, result)
+"""
+
+
+# %%
+def reloaded_logits(folder, tokens) -> torch.Tensor:
+    """Logits of the model in `folder` by plain transformers in a fresh process.
+
+    Parameters
+    ----------
+    folder : str or path
+        Folder that `AutoModelForCausalLM.from_pretrained` reads.
+    tokens : Tensor, shape (B, T), int64
+        Token numbers.
+
+    Returns
+    -------
+    logits : Tensor, shape (B, T, V)
+
+    Raises
+    ------
+    ValueError
+        If that process fails; the message ends with its last line.
+    """
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory() as exchange:
+        given, result = f"{exchange}/tokens", f"{exchange}/logits"
+        save_file({"tokens": tokens.contiguous()}, given)
+        command = [sys.executable, "-c", _RELOAD, str(folder), given, result]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode:
+            last = run.stderr.strip().splitlines()[-1]
+            raise ValueError(f"folder {str(folder)!r} does not load: {last}")
+        return load_file(result)["logits"].clone()
+
+
+# %% tags=["active-ipynb"]
+# scratch = tempfile.TemporaryDirectory()
+# folder = Path(scratch.name)
+# save_pruned(sliced, tokenizer, folder / "pruned", kept)
+# again = reloaded_logits(folder / "pruned", tokens)
+# assert (again - oracle).abs().max() < 1e-4 * scale
+# print(*sorted(path.name for path in (folder / "pruned").iterdir()), sep="\n")
+
+# %% [markdown]
+# The same as the released code does it, on a tiny model: without the new width in the configuration the folder cannot be loaded.
+
+# %% tags=["active-ipynb"]
+# tiny = tiny_model("llama", generator=generator)
+# slice_ffn_(tiny, rows)
+# tiny.config.intermediate_size = 12  # as if nothing had been cut
+# tiny.model.save_pretrained(folder / "released")  # AutoModel: no head
+# try:
+#     reloaded_logits(folder / "released", torch.tensor([[3, 4]]))
+# except ValueError as error:
+#     assert "ignore_mismatched_sizes" in str(error)
+#     print("the dense width does not fit the sliced weights: not loaded")
+
+# %% [markdown]
+# ## Layers of different widths
+#
+# `config.json` has one number for the width of all layers, and `from_pretrained` builds every layer with it before it reads a weight.
+# So no configuration describes a model whose layers differ: plain loading must fail, and it does, with an error and not with a wrong model.
+# `load_pruned` reads the widths from `kept_rows.json`: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
 
 
 # %%
@@ -333,7 +820,7 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
     Parameters
     ----------
     folder : str or path
-        Folder written by `save_pruned`.
+        Folder written by `save_pruned` or `prune_checkpoint`.
     dtype : torch.dtype, optional
         Type of the weights; the stored one by default.
     device : str or torch.device
@@ -347,7 +834,7 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
     Raises
     ------
     ValueError
-        If the folder was not written by `save_pruned`.
+        If the folder was not written by one of these.
     """
     from prunefair.models import load_model
 
@@ -380,3 +867,318 @@ def _load_uneven(folder, widths, dtype):
     model = narrow_class.from_pretrained(folder, dtype=dtype or "auto")
     model.__class__ = family_class
     return model
+
+
+# %% tags=["active-ipynb"]
+# tiny, uneven = tiny_model("opt", generator=generator), [[0, 5, 7], [1, 2, 8, 10, 11]]
+# slice_ffn_(tiny, uneven)
+# save_pruned(tiny, None, folder / "uneven", uneven)
+# again, some = load_pruned(folder / "uneven"), torch.arange(3, 17)[None]
+# torch.testing.assert_close(again(some).logits, tiny(some).logits)
+# print([len(matrix) for matrix in row_matrices(again)], type(again).__name__)
+# try:
+#     reloaded_logits(folder / "uneven", some)
+# except ValueError as error:
+#     assert "ignore_mismatched_sizes" in str(error)
+#     print("one width does not fit both layers: not loaded by plain transformers")
+
+# %% [markdown]
+# ## A checkpoint larger than memory
+#
+# Surgery never needs two layers at once.
+# `prune_checkpoint` goes through the safetensors files twice: it reads the matrix that the policy sees, layer after layer, and gets the rows to keep; then it reads each tensor, cuts it if it holds neurons, and writes it.
+# The model is built on the meta device, where parameters have names, types and shapes but no values, and is sliced there by the same `slice_ffn_`.
+# Both ways of saving share the code that writes, so their results are the same bytes.
+#
+# A *policy* here is any object with `select(W, k, *, generator=None)` that gives the rows to keep in increasing order, such as the one of [the chapter on row policies](row_policy.ipynb).
+
+
+# %%
+def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor]:
+    """Rows that a policy keeps in every layer.
+
+    Parameters
+    ----------
+    matrices : sequence of L Tensor, each of shape (m, d)
+        What the policy sees, such as `row_matrices(model)`; read one at a time.
+    policy : object
+        With `select(W, k, *, generator)`, which gives k increasing row numbers.
+    ratio : float or sequence of L float
+        Share of the rows to remove, in [0, 1): of every layer, or of each.
+    generator : torch.Generator, optional
+        Given to the policy, which then draws; without it the policy decides.
+
+    Returns
+    -------
+    kept : list of L Tensor, kept[l] of shape (k_l,), int64
+
+    Raises
+    ------
+    ValueError
+        If there are not as many ratios as layers, or one leaves no row.
+    """
+    ratios = [ratio] * len(matrices) if isinstance(ratio, Real) else list(ratio)
+    if len(ratios) != len(matrices):
+        raise ValueError(
+            f"ratio has {len(ratios)} entries and the model {len(matrices)} layers; "
+            "give one number, or one a layer"
+        )
+    return [
+        policy.select(W, rows_to_keep(len(W), share), generator=generator)
+        for W, share in zip(matrices, ratios)
+    ]
+
+
+# %%
+def _skeleton(folder, dtype):
+    """The causal language model of `folder` without values, on the meta device."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        dtype = config.dtype or dtype
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    given = (Path(folder) / "generation_config.json").is_file()
+    options = {} if given else {"_from_model_config": True}
+    name = "generation_config.json" if given else "config.json"
+    model.generation_config = GenerationConfig.from_pretrained(folder, name, **options)
+    return model
+
+
+# %%
+def _reader(checkpoint, model):
+    """Function from a name in the model to its tensor, read from the checkpoint."""
+    adapter, entries = adapter_for(model), checkpoint.entries
+    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    prefix = model.base_model_prefix + "."
+    twins = {source: tied for tied, source in model.all_tied_weights_keys.items()}
+    _check_ties(checkpoint, adapter, twins)
+
+    def read(name):
+        same = [n for n in (name, twins.get(name)) if n]
+        ways = [w for n in same for w in (adapter.file_name(n), n)]
+        ways += [name.removeprefix(prefix)]
+        found = list(dict.fromkeys(way for way in ways if way in entries))
+        if not found:
+            raise ValueError(
+                f"folder {str(checkpoint.folder)!r} lacks the weight {name!r}; load the "
+                "model and save it with save_pretrained first"
+            )
+        return checkpoint.tensor(found[0]).to(dtypes[name])
+
+    return read
+
+
+# %%
+def _check_ties(checkpoint, adapter, twins) -> None:
+    """Raise if the files hold two values for weights that the configuration ties."""
+    for pair in twins.items():
+        names = [adapter.file_name(name) for name in pair]
+        if all(name in checkpoint.entries for name in names):
+            first, second = (checkpoint.tensor(name) for name in names)
+            if not torch.equal(first, second):
+                raise ValueError(
+                    f"folder {str(checkpoint.folder)!r} holds different weights for "
+                    f"{names[0]!r} and {names[1]!r}, which its configuration ties; "
+                    "set tie_word_embeddings to false in config.json"
+                )
+
+
+# %%
+def _tokenizer_of(folder):
+    """Tokenizer in `folder`, or None if there is none."""
+    from prunefair.models import load_tokenizer
+
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    present = any((Path(folder) / name).is_file() for name in names)
+    return load_tokenizer(folder) if present else None
+
+
+# %%
+def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
+    """Prune the checkpoint in `folder` into `out` without loading the model.
+
+    At most a few tensors are in memory at a time: less than two layers, or what the
+    policy needs for one matrix.
+
+    Parameters
+    ----------
+    folder : str or path
+        Causal language model as safetensors files, with `config.json`; its tokenizer,
+        if any, is taken along.
+    out : str or path
+        Folder to create; it appears whole or not at all.
+    policy, ratio, generator
+        See `select_rows`.
+
+    Returns
+    -------
+    out : pathlib.Path
+        The folder, byte for byte what `save_pruned` writes for the same rows.
+
+    Raises
+    ------
+    ValueError
+        If `folder` holds no such model, its family is not supported, `ratio` does
+        not fit it, or `out` exists and is not an empty folder.
+    OSError
+        If `out` cannot be written, as on a full disk.
+    """
+    checkpoint = Checkpoint(folder)
+    model = _skeleton(folder, checkpoint.dtype())
+    slices, read = ffn_slices(model), _reader(checkpoint, model)
+    with whole_folder(out) as partial:
+        seen = TensorSequence(read, [next(iter(names)) for names in slices])
+        kept = select_rows(seen, policy, ratio, generator=generator)
+        cuts = {
+            n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()
+        }
+        slice_ffn_(model, kept)
+
+        def cut_tensor(name):
+            return _cut(read(name), *cuts[name]) if name in cuts else read(name)
+
+        _write_model(partial, model, cut_tensor, _tokenizer_of(folder), kept)
+    return Path(out)
+
+
+# %% [markdown]
+# The small model again, this time from its folder to a folder, by a policy that keeps the largest rows.
+# The in-memory way gives the same files, byte for byte.
+
+# %% tags=["active-ipynb"]
+# class LargestRows:
+#     def select(self, W, k, *, generator=None):
+#         return W.norm(dim=1).topk(k).indices.sort().values
+#
+#
+# prune_checkpoint(model_source("smollm2"), folder / "streamed", LargestRows(), 0.3)
+# kept = select_rows(row_matrices(dense), LargestRows(), 0.3)
+# save_pruned(slice_ffn_(dense, kept), tokenizer, folder / "in_memory", kept)
+# names = sorted(path.name for path in (folder / "streamed").iterdir())
+# pair = folder / "streamed", folder / "in_memory"
+# same, *differ = filecmp.cmpfiles(*pair, names, shallow=False)
+# assert same == names and len(list(pair[1].iterdir())) == len(names)
+
+# %% [markdown]
+# How much memory that takes was measured on a checkpoint of random weights in the geometry of a model of 1.1 billion parameters, in files of at most 500 MB (`benchmarks/streaming_memory.py`, one run, with its device in the table).
+# The bound is two layers and one file.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/streaming_memory.json").read_text())
+# peak, bound = table["peak_bytes"], 2 * table["layer_bytes"] + table["shard_bytes"]
+# assert table["checkpoint_bytes"] > 2e9 and peak < bound
+# print(f"checkpoint {table['checkpoint_bytes'] / 1e6:.0f} MB, policy {table['policy']}")
+# print(f"streamed:  {peak / 1e6:.0f} MB at the peak, bound {bound / 1e6:.0f} MB")
+# print(f"in memory: {table['in_memory_peak_bytes'] / 1e6:.0f} MB at the peak")
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-surgery-1
+#
+# By hand: a gated block without biases has $d = 1$, $m = 2$, $G = (1, 2)^\top$, $U = (3, 1)^\top$, $D = (1, -1)$ and $\sigma(z) = \max(z, 0)$.
+# What are $y(1)$ of the dense block and of the block with $S = \{1\}$, counted from 0, and how many parameters leave?
+# :::
+#
+# :::{solution} ex-surgery-1
+# :class: dropdown
+#
+# $h(1) = (1 \cdot 3, 2 \cdot 1) = (3, 2)$, so $y = 3 - 2 = 1$; with neuron 1 alone $y = -2$.
+# One neuron of a gated block with $d = 1$ has three parameters.
+# :::
+
+# %% tags=["active-ipynb"]
+# G, U, D = (torch.tensor(v) for v in ([[1.0], [2]], [[3.0], [1]], [[1.0, -1]]))
+# x, S = torch.ones(1), [1]
+# assert D @ (torch.relu(G @ x) * (U @ x)) == 1
+# assert D[:, S] @ (torch.relu(G[S] @ x) * (U[S] @ x)) == -2
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-surgery-2
+#
+# A limit: what does $\rho \to 0$ change, and what is the largest $\rho$ that leaves one neuron of 12?
+# :::
+#
+# :::{solution} ex-surgery-2
+# :class: dropdown
+#
+# At $\rho = 0$ all rows stay, $P_S$ is the identity and not a bit changes.
+# $\lfloor 12 (1 - \rho) \rfloor \ge 1$ needs $\rho \le 11/12$; above it, surgery refuses.
+# :::
+
+# %% tags=["active-ipynb"]
+# tiny = tiny_model("falcon", generator=generator)
+# before = {name: value.clone() for name, value in tiny.state_dict().items()}
+# slice_ffn_(tiny, [range(12), range(12)])
+# assert all(torch.equal(value, before[n]) for n, value in tiny.state_dict().items())
+# assert rows_to_keep(12, 0.9166) == 1
+# try:
+#     rows_to_keep(12, 0.9167)
+# except ValueError as error:
+#     print(error)
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-surgery-3
+#
+# Break an assumption: mask by zero rows and biases only, and leave $D$ as it is.
+# For which of $\max(z, 0)$ and the sigmoid does slicing still equal masking in a plain block, and what is the error of the other?
+# :::
+#
+# :::{solution} ex-surgery-3
+# :class: dropdown
+#
+# A neuron without weights puts out $\sigma(0)$, and $D$ carries it on.
+# For $\max(z, 0)$ that is zero and nothing is lost; for the sigmoid the output is too large by $\frac12 \sum_{j \notin S} D_{:,j}$, a constant.
+# The proof of {prf:ref}`thm-surgery-slice` uses the zero columns, not the zero rows.
+# :::
+
+# %% tags=["active-ipynb"]
+# for activation in ("relu", "sigmoid"):
+#     careless = tiny_model("phi", generator=generator, hidden_act=activation)
+#     sliced = slice_ffn_(copy.deepcopy(careless), rows)
+#     columns = [layer.mlp.fc2.weight.detach().clone() for layer in careless.model.layers]
+#     mask_ffn_(careless, rows)
+#     for layer, weight in zip(careless.model.layers, columns):
+#         layer.mlp.fc2.weight.data = weight  # zero rows only
+#     error = (sliced(some).logits - careless(some).logits).abs().max()
+#     assert (error < 1e-5) == (activation == "relu")
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-surgery-4
+#
+# Slice by $S$, then slice the result by $T$, whose rows count among those that were left.
+# Which rows of the dense model remain, and does the order of cutting matter?
+# :::
+#
+# :::{solution} ex-surgery-4
+# :class: dropdown
+#
+# $P_T P_S = P_{S[T]}$, where $S[T]$ are the entries of $S$ at the places $T$: one slice by $S[T]$ gives the same bytes.
+# The order matters in the sense that $T$ means other rows before the first cut; as subsets of the dense rows, intersections commute.
+# :::
+
+# %% tags=["active-ipynb"]
+# twice = tiny_model("gemma", generator=generator)
+# once, then = copy.deepcopy(twice), [[0, 2, 3], [1, 2, 4]]
+# slice_ffn_(slice_ffn_(twice, rows), then)
+# slice_ffn_(once, [[S[t] for t in T] for S, T in zip(rows, then)])
+# state = once.state_dict()
+# assert all(torch.equal(value, state[n]) for n, value in twice.state_dict().items())
+
+# %% [markdown]
+# ## Summary
+#
+# A neuron is a row of $G$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
+# What a chapter or a program imports from here:
+#
+# - `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`: where a family keeps its neurons;
+# - `row_matrices`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
+# - `slice_ffn_`, `mask_ffn_`: the two mutators, the second being the oracle of the first;
+# - `save_pruned`, `stored_names`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
+# - `prune_checkpoint`: the same on files, for models larger than memory;
+# - `tiny_model`, `plot_neurons`: a small random model of a family, and its picture.

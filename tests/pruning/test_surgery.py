@@ -1,0 +1,693 @@
+"""Surgery: every family under one contract, folders, uneven widths and streaming."""
+
+import copy
+import errno
+import filecmp
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import prunefair.checkpoint
+import prunefair.pruning.surgery as surgery
+from prunefair.models import load_model, load_tokenizer
+from prunefair.pruning.anatomy import parameter_counts
+from prunefair.pruning.row_policy import RowPolicy
+from prunefair.pruning.surgery import (
+    ADAPTERS,
+    adapter_for,
+    ffn_slices,
+    load_pruned,
+    mask_ffn_,
+    plot_neurons,
+    prune_checkpoint,
+    reloaded_logits,
+    removed_parameters,
+    row_matrices,
+    save_pruned,
+    select_rows,
+    slice_ffn_,
+    stored_names,
+    tiny_model,
+)
+
+FAMILIES = sorted(ADAPTERS)
+EVEN = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
+UNEVEN = [[0, 3, 11], [1, 2, 6, 10, 11]]
+TOKENS = torch.arange(3, 31)[None]
+# Parameters of one neuron at hidden size 8, from the shapes of the matrices.
+NEURON = dict.fromkeys(FAMILIES, 3 * 8) | {"llama": 3 * 8 + 2}
+NEURON |= dict.fromkeys(("phi", "opt", "falcon", "gpt_neox"), 2 * 8 + 1)
+
+
+class LargestRows:
+    """Keeps the rows of largest norm, or draws if a generator is given."""
+
+    def select(self, W, k, *, generator=None):
+        scores = W.double().norm(dim=1)
+        if generator is not None:
+            scores = torch.rand(len(W), generator=generator)
+        return scores.topk(k).indices.sort().values
+
+
+def tiny(family, seed=0, **options):
+    return tiny_model(family, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def logits(model, tokens=TOKENS):
+    with torch.no_grad():
+        return model(tokens).logits
+
+
+def same_files(first, second):
+    names = sorted(os.listdir(first))
+    same, *_ = filecmp.cmpfiles(first, second, names, shallow=False)
+    return same == names == sorted(os.listdir(second))
+
+
+def left_behind(folder):
+    return sorted(os.listdir(folder))
+
+
+# -- the contract of every family
+
+
+@pytest.mark.parametrize("kept", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slicing_equals_masking_to_rounding(family, kept):
+    dense = tiny(family)
+    sliced = slice_ffn_(copy.deepcopy(dense), kept)
+    masked = mask_ffn_(copy.deepcopy(dense), kept)
+    torch.testing.assert_close(logits(sliced), logits(masked), atol=1e-5, rtol=1e-5)
+    assert (logits(dense) - logits(masked)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slicing_equals_masking_in_double_precision(family):
+    dense = tiny(family, dtype=torch.float64)
+    sliced = slice_ffn_(copy.deepcopy(dense), EVEN)
+    masked = mask_ffn_(dense, EVEN)
+    # rotary angles and some norms are computed in float32 in both models alike
+    torch.testing.assert_close(logits(sliced), logits(masked), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_as_many_parameters_leave_as_the_shapes_say(family):
+    dense = tiny(family)
+    before, predicted = dense.num_parameters(), removed_parameters(dense, UNEVEN)
+    slice_ffn_(dense, UNEVEN)
+    assert before - dense.num_parameters() == predicted == (9 + 7) * NEURON[family]
+
+
+def test_the_contract_rejects_columns_that_do_not_belong_to_the_rows():
+    dense = tiny("llama")
+    wrong = slice_ffn_(copy.deepcopy(dense), EVEN)
+    other = slice_ffn_(copy.deepcopy(dense), [[0, 3, 4, 7, 10], EVEN[1]])
+    wrong.model.layers[0].mlp.down_proj = other.model.layers[0].mlp.down_proj
+    error = (logits(wrong) - logits(mask_ffn_(dense, EVEN))).abs().max()
+    assert error > 1e-2
+
+
+RELOAD_ALL = """
+import sys
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+root, families = sys.argv[1], sys.argv[2].split(",")
+tokens = load_file(f"{root}/tokens")["tokens"]
+result = {}
+for family in families:
+    model = AutoModelForCausalLM.from_pretrained(f"{root}/{family}").eval()
+    result[family] = model(tokens).logits.detach().clone()
+assert "prunefair" not in sys.modules
+save_file(result, f"{root}/logits")
+"""
+
+
+def test_plain_transformers_reload_every_family_in_a_fresh_process(tmp_path):
+    wanted = {}
+    save_file({"tokens": TOKENS}, tmp_path / "tokens")
+    for family in FAMILIES:
+        model = slice_ffn_(tiny(family), EVEN)
+        wanted[family] = logits(model)
+        save_pruned(model, None, tmp_path / family, EVEN)
+    arguments = [str(tmp_path), ",".join(FAMILIES)]
+    subprocess.run([sys.executable, "-c", RELOAD_ALL, *arguments], check=True)
+    found = load_file(tmp_path / "logits")
+    for family in FAMILIES:
+        torch.testing.assert_close(found[family], wanted[family], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generation_with_a_cache_equals_generation_without(family):
+    model = slice_ffn_(tiny(family), UNEVEN)
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    mask = torch.ones(1, 5, dtype=torch.int64)
+    with_cache, without = (
+        model.generate(TOKENS[:, :5], attention_mask=mask, use_cache=use, **options)
+        for use in (True, False)
+    )
+    assert with_cache.shape == (1, 13)
+    assert torch.equal(with_cache, without)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_stays_half_precision(family, dtype, tmp_path):
+    for name, kept in (("even", EVEN), ("uneven", UNEVEN)):
+        model = slice_ffn_(tiny(family, dtype=dtype), kept)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+        again = load_pruned(save_pruned(model, None, tmp_path / name, kept))
+        assert {p.dtype for p in again.parameters()} == {dtype}
+        assert again.config.dtype == dtype
+        torch.testing.assert_close(logits(again), logits(model))
+    assert load_pruned(tmp_path / "uneven", dtype=torch.float32).dtype == torch.float32
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tied_embeddings_stay_tied_and_untied_ones_untied(family, tied, tmp_path):
+    for name, kept in (("even", EVEN), ("uneven", UNEVEN)):
+        model = slice_ffn_(tiny(family, tie_word_embeddings=tied), kept)
+        save_pruned(model, None, tmp_path / name, kept)
+        again = load_pruned(tmp_path / name)
+        same = (
+            again.get_output_embeddings().weight is again.get_input_embeddings().weight
+        )
+        assert same == tied
+        assert torch.equal(logits(again), logits(model))
+        stored = load_file(tmp_path / name / "model.safetensors")
+        assert sum(v.numel() for v in stored.values()) == model.num_parameters()
+
+
+# -- what is refused
+
+
+def test_an_unsupported_family_is_named_with_the_supported_ones():
+    fields = {"vocab_size": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    config = AutoConfig.for_model("gpt2", **fields)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(ValueError, match="'gpt2', which has no adapter.*gpt_neox"):
+        adapter_for(model)
+
+
+def test_the_family_is_the_type_of_the_configuration_and_not_a_part_of_a_name():
+    model = tiny("llama")
+    model.config._name_or_path = "my-falcon-finetuned-by-opt"
+    assert adapter_for(model) is ADAPTERS["llama"]
+
+
+def test_feed_forward_weights_tied_between_layers_are_refused():
+    model = tiny("mistral")
+    model.model.layers[1].mlp = model.model.layers[0].mlp
+    with pytest.raises(ValueError, match="ties feed-forward weights between layers"):
+        slice_ffn_(model, EVEN)
+
+
+def test_a_wrapped_or_quantised_map_is_refused():
+    model = tiny("qwen3")
+    mlp = model.model.layers[1].mlp
+    mlp.up_proj = torch.nn.Sequential(mlp.up_proj)
+    with pytest.raises(ValueError, match="Sequential where the family 'qwen3'"):
+        mask_ffn_(model, EVEN)
+
+
+def test_a_model_not_built_like_its_family_is_refused():
+    model = tiny("llama")
+    del model.model.layers[0].mlp.up_proj
+    with pytest.raises(ValueError, match="is not built like it"):
+        row_matrices(model)
+
+
+BAD_ROWS = [
+    ([[0, 1]], "kept has 1 entries and the model 2 layers"),
+    ([[0, 1], []], r"kept\[1\] is empty: too few rows"),
+    ([[0, 1], [0, 0]], r"kept\[1\] must increase strictly within \[0, 12\)"),
+    ([[0, 1], [1, 0]], r"kept\[1\] must increase strictly"),
+    ([[0, 1], [-1, 0]], r"kept\[1\] must increase strictly"),
+    ([[0, 1], [0, 12]], r"kept\[1\] must increase strictly"),
+    ([[0, 1], [0.0, 1.0]], r"kept\[1\] must be a vector of row numbers"),
+    ([[0, 1], [True, False]], r"kept\[1\] must be a vector of row numbers"),
+    ([[0, 1], [[0, 1]]], r"kept\[1\] must be a vector of row numbers"),
+]
+
+
+@pytest.mark.parametrize("action", [slice_ffn_, mask_ffn_, removed_parameters])
+@pytest.mark.parametrize(("kept", "message"), BAD_ROWS)
+def test_bad_rows_are_refused_before_anything_changes(action, kept, message):
+    model = tiny("opt")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        action(model, kept)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+# -- invariants
+
+
+subsets = st.sets(st.integers(0, 11), min_size=1).map(sorted)
+
+
+@settings(max_examples=30)
+@given(first=subsets, second=subsets, family=st.sampled_from(FAMILIES))
+def test_any_rows_sliced_equal_the_same_rows_masked(first, second, family):
+    kept = [torch.tensor(first), torch.tensor(second)]
+    dense = tiny(family)
+    predicted = dense.num_parameters() - removed_parameters(dense, kept)
+    sliced = slice_ffn_(copy.deepcopy(dense), kept)
+    masked = mask_ffn_(dense, kept)
+    torch.testing.assert_close(logits(sliced), logits(masked), atol=1e-5, rtol=1e-5)
+    assert sliced.num_parameters() == predicted
+    assert [len(m) for m in row_matrices(sliced)] == [len(first), len(second)]
+
+
+@settings(max_examples=20)
+@given(rows=subsets, data=st.data())
+def test_slicing_twice_is_slicing_once_by_the_composed_rows(rows, data):
+    places = st.sets(st.integers(0, len(rows) - 1), min_size=1).map(sorted)
+    then = data.draw(places)
+    twice = slice_ffn_(slice_ffn_(tiny("gemma"), [rows] * 2), [then] * 2)
+    once = slice_ffn_(tiny("gemma"), [[rows[t] for t in then]] * 2).state_dict()
+    assert all(torch.equal(v, once[name]) for name, v in twice.state_dict().items())
+
+
+def test_slices_name_the_gate_first_and_every_bias_but_the_last():
+    first, _ = ffn_slices(tiny("llama"))
+    assert list(first)[0].endswith("gate_proj.weight")
+    assert sorted(name.rsplit(".", 2)[-2:] for name in first) == [
+        ["down_proj", "weight"],
+        ["gate_proj", "bias"],
+        ["gate_proj", "weight"],
+        ["up_proj", "bias"],
+        ["up_proj", "weight"],
+    ]
+    assert [dim for dim in first.values()].count(1) == 1
+    assert first["model.layers.0.mlp.down_proj.weight"] == 1
+
+
+def test_frozen_parameters_stay_frozen_and_the_modules_say_their_new_shape():
+    model = tiny("llama").requires_grad_(False)
+    slice_ffn_(model, EVEN)
+    assert not any(p.requires_grad for p in model.parameters())
+    mlp = model.model.layers[1].mlp
+    assert (mlp.gate_proj.out_features, mlp.down_proj.in_features) == (5, 5)
+    assert mlp.intermediate_size == model.config.intermediate_size == 5
+
+
+# -- folders
+
+
+def test_the_weights_are_written_as_transformers_write_them(tmp_path):
+    for family in FAMILIES:
+        model = slice_ffn_(tiny(family), EVEN)
+        save_pruned(model, None, tmp_path / family, EVEN)
+        model.save_pretrained(tmp_path / "oracle" / family)
+        os.remove(tmp_path / family / "kept_rows.json")
+        assert same_files(tmp_path / family, tmp_path / "oracle" / family)
+
+
+def test_several_files_are_written_as_transformers_write_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(surgery, "SHARD_BYTES", 1500)
+    model = slice_ffn_(tiny("llama"), EVEN)
+    save_pruned(model, None, tmp_path / "ours", EVEN)
+    model.save_pretrained(tmp_path / "oracle", max_shard_size=1500)
+    os.remove(tmp_path / "ours" / "kept_rows.json")
+    assert len(os.listdir(tmp_path / "ours")) > 5
+    assert same_files(tmp_path / "ours", tmp_path / "oracle")
+
+
+def test_same_model_same_bytes_whatever_folder_it_came_from(tmp_path):
+    tokenizer = load_tokenizer("smollm2")
+    for name in ("one", "two"):
+        tiny("qwen2").save_pretrained(tmp_path / name)
+        model = slice_ffn_(load_model(tmp_path / name), EVEN)
+        save_pruned(model, tokenizer, tmp_path / f"{name}-pruned", EVEN)
+    assert same_files(tmp_path / "one-pruned", tmp_path / "two-pruned")
+    text = "one neuron fewer"
+    again = load_tokenizer(tmp_path / "one-pruned")
+    assert again(text)["input_ids"] == tokenizer(text)["input_ids"]
+
+
+def test_an_empty_folder_is_filled_and_another_one_refused(tmp_path):
+    model = slice_ffn_(tiny("phi"), EVEN)
+    (tmp_path / "empty").mkdir()
+    save_pruned(model, None, tmp_path / "empty", EVEN)
+    for taken in ("empty", "file"):
+        (tmp_path / "file").touch()
+        with pytest.raises(ValueError, match=f"out is .*{taken}', which exists and is"):
+            save_pruned(model, None, tmp_path / taken, EVEN)
+    assert left_behind(tmp_path) == ["empty", "file"]
+
+
+def test_rows_that_are_not_those_of_the_model_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\[5, 5\] rows and the model has \[12, 12\]"):
+        save_pruned(tiny("llama"), None, tmp_path / "out", EVEN)
+    assert left_behind(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk():
+    """Files of this process may not grow beyond 20 kB for the time of the test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_gives_one_clear_error_and_leaves_nothing(tmp_path, small_disk):
+    model = slice_ffn_(tiny("llama", vocab_size=2000), EVEN)
+    with pytest.raises(
+        OSError, match="out is .*could not be written .*nothing was left"
+    ):
+        save_pruned(model, None, tmp_path / "out", EVEN)
+    assert left_behind(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_at_the_tokenizer_gives_the_same_error(tmp_path, request):
+    tokenizer = load_tokenizer("smollm2")
+    request.getfixturevalue("small_disk")
+    with pytest.raises(
+        OSError, match="out is .*could not be written .*nothing was left"
+    ):
+        save_pruned(slice_ffn_(tiny("llama"), EVEN), tokenizer, tmp_path / "out", EVEN)
+    assert left_behind(tmp_path) == []
+
+
+def test_an_error_that_is_not_the_disks_is_passed_on(tmp_path):
+    folder = prunefair.checkpoint.whole_folder(tmp_path / "out")
+    with pytest.raises(ZeroDivisionError), folder as partial:
+        (partial / "config.json").write_text("{}")
+        raise ZeroDivisionError
+    assert left_behind(tmp_path) == []
+
+
+def test_saving_as_the_released_code_does_cannot_be_loaded(tmp_path):
+    model = slice_ffn_(tiny("llama"), EVEN)
+    model.config.intermediate_size = 12
+    model.model.save_pretrained(tmp_path / "released")
+    with pytest.raises(ValueError, match="does not load: RuntimeError"):
+        reloaded_logits(tmp_path / "released", TOKENS)
+
+
+def test_uneven_widths_load_with_our_loader_and_never_wrongly_with_the_plain_one(
+    tmp_path,
+):
+    for family in FAMILIES:
+        model = slice_ffn_(tiny(family), UNEVEN)
+        folder = save_pruned(model, None, tmp_path / family, UNEVEN)
+        again = load_pruned(folder)
+        assert type(again) is type(model) and not again.training
+        assert [len(m) for m in row_matrices(again)] == [3, 5]
+        assert torch.equal(logits(again), logits(model))
+        with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+            AutoModelForCausalLM.from_pretrained(folder)
+        save_pruned(again, None, tmp_path / "again" / family, UNEVEN)
+        assert same_files(folder, tmp_path / "again" / family)
+
+
+def test_a_folder_without_kept_rows_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no kept_rows\.json"):
+        load_pruned(tmp_path)
+
+
+# -- streaming
+
+
+@pytest.mark.parametrize("max_bytes", [10**9, 1500], ids=["one file", "many files"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_streaming_equals_the_in_memory_way_byte_for_byte(
+    family, max_bytes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(surgery, "SHARD_BYTES", max_bytes)
+    tiny(family, dtype=torch.bfloat16).save_pretrained(
+        tmp_path / "dense", max_shard_size=1000
+    )
+    for ratio in (0.3, [0.0, 0.5]):
+        model = load_model(tmp_path / "dense")
+        kept = select_rows(row_matrices(model), LargestRows(), ratio)
+        ours, streamed = tmp_path / f"memory{ratio}", tmp_path / f"stream{ratio}"
+        save_pruned(slice_ffn_(model, kept), None, ours, kept)
+        prune_checkpoint(tmp_path / "dense", streamed, LargestRows(), ratio)
+        assert same_files(ours, streamed)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "stream0.3")
+    assert [len(m) for m in row_matrices(plain)] == [8, 8]
+
+
+def test_streaming_draws_the_same_rows_with_the_same_seed(tmp_path):
+    tiny("phi").save_pretrained(tmp_path / "dense")
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        generator = torch.Generator().manual_seed(seed)
+        out = tmp_path / name
+        prune_checkpoint(
+            tmp_path / "dense", out, LargestRows(), 0.5, generator=generator
+        )
+    assert same_files(tmp_path / "one", tmp_path / "two")
+    assert not same_files(tmp_path / "one", tmp_path / "three")
+
+
+def test_streaming_with_the_row_policy_tokenizer_and_another_stored_type(tmp_path):
+    model, tokenizer = tiny("llama"), load_tokenizer("smollm2")
+    model.save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    config = model.config
+    config.dtype = "bfloat16"  # the files hold float32
+    config.save_pretrained(tmp_path / "dense")
+    os.remove(tmp_path / "dense" / "generation_config.json")
+    policy = RowPolicy(torch.tensor([1.0, 0.2, 0, 0, 0, 0.1]))
+    prune_checkpoint(tmp_path / "dense", tmp_path / "stream", policy, 0.3)
+    model = load_model(tmp_path / "dense")
+    kept = select_rows(row_matrices(model), policy, 0.3)
+    tokenizer = load_tokenizer(tmp_path / "dense")
+    save_pruned(slice_ffn_(model, kept), tokenizer, tmp_path / "memory", kept)
+    assert model.dtype == torch.bfloat16
+    assert same_files(tmp_path / "stream", tmp_path / "memory")
+
+
+def test_weights_named_without_the_models_prefix_are_found(tmp_path):
+    model = tiny("opt")
+    model.save_pretrained(tmp_path / "dense")
+    prune_checkpoint(tmp_path / "dense", tmp_path / "one", LargestRows(), 0.3)
+    path = tmp_path / "dense" / "model.safetensors"
+    state = {name.removeprefix("model."): v for name, v in load_file(path).items()}
+    save_file(state, path, metadata={"format": "pt"})
+    prune_checkpoint(tmp_path / "dense", tmp_path / "two", LargestRows(), 0.3)
+    assert same_files(tmp_path / "one", tmp_path / "two")
+
+
+def test_streaming_refuses_ratios_that_do_not_fit(tmp_path):
+    tiny("llama").save_pretrained(tmp_path / "dense")
+    for ratio, message in (
+        ([0.1, 0.2, 0.3], "ratio has 3 entries and the model 2 layers"),
+        (0.95, "leaves no row of 12"),
+        (1.0, "ratio is 1.0"),
+        (-0.1, "ratio is -0.1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), ratio)
+    assert left_behind(tmp_path) == ["dense"]
+
+
+def test_streaming_refuses_a_folder_that_is_no_whole_checkpoint(tmp_path):
+    def attempt(message):
+        with pytest.raises(ValueError, match=message):
+            prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+        assert left_behind(tmp_path) == ["dense"]
+
+    model = tiny("gpt_neox")
+    model.save_pretrained(tmp_path / "dense")
+    path = tmp_path / "dense" / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    attempt("is cut off")
+    path.write_bytes(whole[:100])
+    attempt("is cut off")
+    path.write_bytes(whole[:4])
+    attempt("is cut off")
+    path.write_bytes(whole)
+    state = load_file(path)
+    del state["embed_out.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    attempt("lacks the weight 'lm_head.weight'")
+    path.unlink()
+    attempt(r"holds no model\*\.safetensors")
+
+
+def test_streaming_refuses_two_values_for_tied_weights(tmp_path):
+    tiny("qwen2", tie_word_embeddings=True).save_pretrained(tmp_path / "dense")
+    path = tmp_path / "dense" / "model.safetensors"
+    state = load_file(path)
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+    save_file(state, path, metadata={"format": "pt"})
+    prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+    assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+    state["lm_head.weight"] += 1
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="different weights for .*which its config"):
+        prune_checkpoint(tmp_path / "dense", tmp_path / "two", LargestRows(), 0.3)
+
+
+def test_weights_of_another_shape_than_the_configurations_are_refused(tmp_path):
+    model = tiny("llama")
+    model.save_pretrained(tmp_path / "dense")
+    model.config.vocab_size = 40
+    model.config.save_pretrained(tmp_path / "dense")
+    with pytest.raises(ValueError, match="shape .32, 8., but the model needs"):
+        prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+    assert left_behind(tmp_path) == ["dense"]
+
+
+def failing_writer(monkeypatch, calls, action):
+    """Let the write of tensor number `calls` perform `action` instead."""
+    original, done = prunefair.checkpoint._write_tensor, []
+
+    def write(*arguments):
+        done.append(1)
+        if len(done) == calls:
+            action()
+        original(*arguments)
+
+    monkeypatch.setattr(prunefair.checkpoint, "_write_tensor", write)
+
+
+@pytest.mark.parametrize("calls", [1, 7, 14])
+def test_a_full_disk_while_streaming_leaves_nothing(tmp_path, monkeypatch, calls):
+    tiny("falcon").save_pretrained(tmp_path / "dense")
+
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    failing_writer(monkeypatch, calls, full)
+    with pytest.raises(OSError, match="out is .*No space left on device"):
+        prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+    assert left_behind(tmp_path) == ["dense"]
+
+
+def test_an_interrupt_while_streaming_leaves_nothing(tmp_path, monkeypatch):
+    tiny("mistral").save_pretrained(tmp_path / "dense")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    failing_writer(monkeypatch, 5, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+    assert left_behind(tmp_path) == ["dense"]
+
+
+def test_a_killed_process_leaves_nothing_that_looks_finished(tmp_path, monkeypatch):
+    tiny("qwen3").save_pretrained(tmp_path / "dense")
+    failing_writer(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    child = os.fork()
+    if not child:
+        prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    hidden, dense = left_behind(tmp_path)
+    assert dense == "dense" and hidden.startswith(".out-")
+    assert left_behind(tmp_path / hidden / "partial") == ["model.safetensors"]
+    monkeypatch.undo()
+    prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
+    assert load_pruned(tmp_path / "out").config.intermediate_size == 8
+
+
+PEAK = """
+import sys
+from pathlib import Path
+import torch
+from prunefair.models import load_model
+from prunefair.pruning.surgery import *
+class LargestRows:
+    def select(self, W, k, *, generator=None):
+        return W.norm(dim=1).topk(k).indices.sort().values
+def resident(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(s.split()[1]) for s in lines if s.startswith(field))
+way, dense, out = sys.argv[1:]
+policy = LargestRows()
+tiny_model("mistral", generator=torch.Generator()).save_pretrained(f"{out}-tiny")
+prune_checkpoint(f"{out}-tiny", f"{out}-warm", policy, 0.3)  # everything is imported
+before = resident("VmRSS")
+if way == "stream":
+    prune_checkpoint(dense, out, policy, 0.3)
+else:
+    model = load_model(dense)
+    kept = select_rows(row_matrices(model), policy, 0.3)
+    save_pruned(slice_ffn_(model, kept), None, out, kept)
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_streaming_needs_less_than_two_layers_and_one_file(tmp_path):
+    d, m, layers = 512, 1536, 16
+    fields = {"hidden_size": d, "intermediate_size": m, "num_hidden_layers": layers}
+    fields |= {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
+    model = tiny("mistral", **fields)
+    model.save_pretrained(tmp_path / "dense", max_shard_size="50MB")
+    total = 4 * model.num_parameters()
+    del model
+    files = (tmp_path / "dense").glob("*.safetensors")
+    bound = 2 * 4 * (3 * m * d + 4 * d * d) + max(f.stat().st_size for f in files)
+    peaks = {}
+    for way in ("stream", "memory"):
+        command = [sys.executable, "-c", PEAK, way, tmp_path / "dense", tmp_path / way]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[way] = int(run.stdout)
+    assert same_files(tmp_path / "stream", tmp_path / "memory")
+    assert peaks["stream"] < bound < total / 2 < peaks["memory"]
+
+
+# -- the small real model
+
+
+def test_the_real_model_sliced_masked_reloaded_and_streamed(tmp_path):
+    dense, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+    config, before = copy.deepcopy(dense.config), dense.num_parameters()
+    text = "The kept rows of the gate are those of the up-projection."
+    tokens = tokenizer(text, return_tensors="pt")["input_ids"]
+    kept = select_rows(row_matrices(dense), LargestRows(), 0.3)
+    sliced = slice_ffn_(copy.deepcopy(dense), kept)
+    oracle = logits(mask_ffn_(dense, kept), tokens)
+    scale = oracle.abs().max()
+    assert (logits(sliced, tokens) - oracle).abs().max() < 1e-4 * scale
+    assert sliced.num_parameters() == parameter_counts(config, [1075] * 30).total
+    assert round(sliced.num_parameters() / before, 3) == 0.822
+    save_pruned(sliced, tokenizer, tmp_path / "out", kept)
+    again = reloaded_logits(tmp_path / "out", tokens)
+    assert (again - oracle).abs().max() < 1e-4 * scale
+
+
+def test_in_double_precision_the_real_model_sliced_equals_masked_exactly_enough():
+    model = load_model("smollm2", dtype=torch.float64)
+    kept = select_rows(row_matrices(model), LargestRows(), 0.3)
+    oracle = logits(mask_ffn_(model, kept))
+    sliced = logits(slice_ffn_(model, kept))  # the masked rows are those that leave
+    assert (sliced - oracle).abs().max() < 1e-9 * oracle.abs().max()
+
+
+def test_stored_names_are_in_the_order_of_the_model_and_translated():
+    names = stored_names(tiny("gpt_neox"))
+    assert names["embed_out.weight"] == "lm_head.weight"
+    assert list(names)[0] == "gpt_neox.embed_in.weight"
+
+
+def test_the_picture_blanks_the_removed_neurons():
+    import matplotlib.pyplot as plt
+
+    for family, columns in (("llama", 3 * 8 + 2), ("opt", 2 * 8 + 1)):
+        _, ax = plt.subplots()
+        plot_neurons(ax, tiny(family), EVEN)
+        image = torch.as_tensor(ax.images[0].get_array().filled(torch.nan))
+        assert image.shape == (12, columns)
+        blank = image.isnan().all(dim=1)
+        assert (~blank).nonzero()[:, 0].tolist() == EVEN[0]
+        plt.close("all")
