@@ -316,6 +316,14 @@ def test_sums_over_time_end_in_the_sums_of_the_stream():
     np.testing.assert_allclose(last, whole, rtol=1e-12)
 
 
+@given(shapes, seeds, st.sampled_from([0.4, 1, 2]))
+def test_some_optimal_map_has_few_positive_entries(shape, seed, alpha):
+    M, N = shape
+    G = np.random.default_rng(seed).gamma(1, 30, shape)
+    best = solve_offline(G, alpha, rtol=1e-11)
+    assert (best.x > 1e-4).sum() <= M + N - 1  # generic sums: the map is unique
+
+
 def test_inner_product_in_place_of_elementwise_shows_after_one_round():
     r = np.array([[1.0, 1.0, 0.001]])
     assert solve_offline(r, 0.9).rewards.sum() <= 3 + r.max() + 1e-9

@@ -236,6 +236,15 @@ def test_cvxpy_says_unbounded_where_the_conjugate_is_minus_infinity(alpha):
     assert concave_conjugate(-0.5, alpha) == -np.inf
 
 
+@pytest.mark.parametrize(("p", "value"), [(1.5, 0.0), (1.0, 0.0), (0.5, -np.inf)])
+def test_conjugate_of_the_sum_is_zero_or_unbounded_for_cvxpy_too(p, value):
+    u = cp.Variable(nonneg=True)
+    problem = cp.Problem(cp.Minimize((p - 1) * u))
+    problem.solve(solver=cp.CLARABEL)
+    np.testing.assert_allclose(problem.value, value, atol=1e-6)
+    assert concave_conjugate(p, 0) == value
+
+
 @given(positive, st.floats(-2, 50), fairness)
 def test_fenchel_young_inequality_holds_for_every_price(u, p, alpha):
     left = arm_utility(u, alpha) + concave_conjugate(p, alpha)

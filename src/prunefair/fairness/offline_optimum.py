@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 #     offline_optimum_of,
 # )
 # from prunefair.fairness.simulation import checkpoints
+# from prunefair.fairness.utility import jain_index, price_of_fairness
 # from prunefair.plotting import figure
 
 # %% tags=["active-ipynb"]
@@ -253,7 +254,7 @@ def check_map(x, shape: tuple[int, int]) -> np.ndarray:
 # :::
 #
 # We did not need a minimax theorem: concavity and one directional derivative are enough.
-# The certificate is the gap of the Frank–Wolfe method, and it can be computed for *any* map, wherever the map comes from.
+# The certificate is the gap of the Frank–Wolfe method {cite}`jaggi2013frankwolfe`, and it can be computed for *any* map, wherever the map comes from.
 # It is linear in the error of $p$, while {eq}`eq-offline-gap` at another price may be smaller; a solver that has prices of its own should use them.
 
 
@@ -638,7 +639,7 @@ def centring_direction(point: PrimalDualPoint, R, G, alpha: float) -> Callable:
 # %% [markdown]
 # Primal and dual variables move by different lengths, each just short of the boundary; $R$ and $p$ may lose at most four fifths in one step, because the logarithm is far from linear beyond that.
 #
-# The target is chosen as in Mehrotra's predictor-corrector method: a first direction aims at zero, its success decides how far the second one goes, and the product of the first changes corrects the linearisation.
+# The target is chosen as in Mehrotra's predictor-corrector method {cite}`mehrotra1992`: a first direction aims at zero, its success decides how far the second one goes, and the product of the first changes corrects the linearisation.
 # The prices must not be left behind: the target stays above a part of the Fenchel–Young gap, so that both sums of {eq}`eq-offline-path-gap` shrink together.
 
 
@@ -787,15 +788,17 @@ def solve_offline(
 
 # %% [markdown]
 # Now the ratings.
+# More fairness gives up more of the total and is more even, as in [the shared hour](utility.ipynb).
 # The prices say what a further reward unit would add, genre by genre.
 
 # %% tags=["active-ipynb"]
 # best = solve_offline(G, 0.9)
-# print(f"optimum {best.utility:.4f}, gap below 1e-7: {best.gap < 1e-7}")
-# for alpha in (0, 0.5, 1, 2):
-#     other = solve_offline(G, alpha)
-#     total = other.rewards.sum()
-#     print(f"alpha {alpha}: utility {other.utility:.4f}, total reward {total:.0f}")
+# most = solve_offline(G, 0).rewards.sum()
+# for alpha in (0, 0.5, 0.9, 1, 2):
+#     found = solve_offline(G, alpha)
+#     price, jain = price_of_fairness(found.rewards, most), jain_index(found.rewards)
+#     print(f"alpha {alpha:.1f}: price of fairness {price:.3f}, Jain's index {jain:.3f}")
+# best = solve_offline(G, 0.9)
 # dearest = np.argsort(-best.prices)[:3]
 # print("dearest genres:", ", ".join(stream.arm_names[i] for i in dearest))
 

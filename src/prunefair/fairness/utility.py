@@ -499,7 +499,7 @@ def draggable_indifference() -> str:
 # It ignores the unit of reward, is 1 if and only if all entries are equal, and $k/N$ if $k$ arms share everything evenly.
 # It also ignores how large the rewards are, so it is never reported alone.
 #
-# **The price of fairness** is the part of the largest total that an allocation gives up:
+# **The price of fairness** {cite}`bertsimas2011price` is the part of the largest total that an allocation gives up:
 #
 # ```{math}
 # :label: eq-utility-price
@@ -778,6 +778,18 @@ def concave_conjugate(p, alpha: float) -> np.ndarray:
 #         np.testing.assert_allclose(problem.value, closed, rtol=1e-6, atol=1e-6)
 #         np.testing.assert_allclose(u.value, p.value ** (-1 / alpha), rtol=1e-3)
 # assert concave_conjugate(0.0, 3) == 0 and concave_conjugate(0.0, 1) == -np.inf
+
+# %% [markdown]
+# Outside the domain cvxpy finds the problem unbounded, and at $\alpha = 0$ the infimum is 0 or $-\infty$.
+
+# %% tags=["active-ipynb"]
+# for alpha, price in [(0, 1.5), (0, 0.5), (0.5, -0.5), (1, -0.5), (3, -0.5)]:
+#     phi = cp.log(u) if alpha == 1 else cp.power(u, 1 - alpha) / (1 - alpha)
+#     problem = cp.Problem(cp.Minimize(price * u - phi))
+#     problem.solve(solver=cp.CLARABEL)
+#     closed = concave_conjugate(price, alpha)
+#     assert problem.status == (cp.OPTIMAL if np.isfinite(closed) else cp.UNBOUNDED)
+#     assert abs(problem.value) < 1e-6 or closed == -np.inf
 
 # %% [markdown]
 # ### Fenchel–Young
