@@ -240,8 +240,9 @@ def telescoping_excess(game: Game) -> np.ndarray:
 # With $y=1-\alpha$, $\ln c_\alpha=-y\ln y$ is largest at $y=1/e$, with the value $1/e$.
 # :::
 #
-# So $c_\alpha$ is the price of comparing $\beta R^*$ instead of $R^*$ with the tangent at $R$.
-# The policy may then fall short of the optimum by the factor $\beta$ in reward, and the loss in utility is what the smallest $(\alpha+\beta)\beta^{\alpha-1}$ says.
+# This is where $c_\alpha$ comes from: the tangent at $R$ is met with $\beta R^*$ in place of $R^*$.
+# Scaling the optimum costs the factor $\beta^{1-\alpha}$ in its utility, the tangent leaves $(\alpha+\beta)U$, and the quotient is least at $\beta=1-\alpha$.
+# With $\beta=1$, no scaling, the factor would be $1+\alpha$.
 
 
 # %%
@@ -269,6 +270,10 @@ def approximation_factor(alpha: float) -> float:
     alpha = check_alpha(alpha, below=1)
     return (1 - alpha) ** (alpha - 1)
 
+
+# %% tags=["active-ipynb"]
+# factors = [approximation_factor(a) for a in np.linspace(0, 0.99, 100)]
+# assert max(factors) <= np.exp(1 / np.e) < 1.4447 and factors[0] == 1
 
 # %% [markdown]
 # Two steps are optimisation claims, and cvxpy judges both: the best $\beta$ as a geometric program, for $\alpha\beta^{\alpha-1}+\beta^\alpha$ is a sum of monomials, and the tangent as the largest $\phi(\beta u)-\beta\phi'(R)u$ over $u$.
@@ -708,7 +713,10 @@ def context_regrets(game: Game) -> np.ndarray:
 # ```{math}
 # :label: eq-full-information-explicit
 #
-# U^*-c_\alpha U\le(1-\alpha)^\alpha\Big[\kappa\Big(\tfrac32(N-1)M+\sqrt{NMU}\Big)-\frac{N\alpha}{1-\alpha}\Big],\qquad U\le\bar U_T:=\frac{N^\alpha(N+T)^{1-\alpha}}{1-\alpha}.
+# \begin{aligned}
+# U^*-c_\alpha U&\le(1-\alpha)^\alpha\Big[\kappa\Big(\tfrac32(N-1)M+\sqrt{NMU}\Big)-\frac{N\alpha}{1-\alpha}\Big],\\
+# U&\le\bar U_T:=\frac{N^\alpha(N+T)^{1-\alpha}}{1-\alpha}.
+# \end{aligned}
 # ```
 #
 # The right side is $O\big(NM+\sqrt M\,N^{(1+\alpha)/2}\,T^{(1-\alpha)/2}\big)$, while utilities may grow like $T^{1-\alpha}$.
@@ -796,7 +804,10 @@ def utility_ceiling(n_rounds, n_arms: int, alpha: float) -> np.ndarray:
 # ```{math}
 # :label: eq-full-information-phase
 #
-# S\le N\min\Big\{T,\ n_0+1+\frac{8NM}\delta+\frac{8\cdot4^{1-\alpha}N^{2\alpha}}{(1-\alpha)^2\delta^2}\,\Lambda\Big\},\qquad U^*-c_\alpha U\le(1-\alpha)^\alpha\Big[\kappa\sqrt{MS}-\frac{N\alpha}{1-\alpha}\Big].
+# \begin{aligned}
+# S&\le N\min\Big\{T,\ n_0+1+\frac{8NM}\delta+\frac{8\cdot4^{1-\alpha}N^{2\alpha}}{(1-\alpha)^2\delta^2}\,\Lambda\Big\},\\
+# U^*-c_\alpha U&\le(1-\alpha)^\alpha\Big[\kappa\sqrt{MS}-\frac{N\alpha}{1-\alpha}\Big].
+# \end{aligned}
 # ```
 #
 # With all but $T$ fixed, the regret bound is $O(T^{1/2-\alpha})$ for $\alpha<\frac12$, $O(\sqrt{\ln T})$ for $\alpha=\frac12$, and $O(1)$ for $\alpha>\frac12$.
@@ -937,7 +948,7 @@ def regret_bound(
 
 # %% [markdown]
 # The bounds are far from tight in games of this size.
-# For the reduction that is a matter of the instances: [the chapter on limits](limits.ipynb) has a family of games on which no policy beats a factor that tends to $c_\alpha$.
+# For the reduction that is a matter of the instances: how near to $c_\alpha$ a game can come is a question of its own.
 #
 # A run with its bounds: the $c_\alpha$-regret against the certified optimum, the certificate the run carries, and the bound known beforehand.
 

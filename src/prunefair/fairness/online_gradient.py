@@ -53,7 +53,6 @@ from prunefair.fairness.policy import check_n_arms
 
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
-# import numpy as np
 #
 # from prunefair.plotting import figure
 #
