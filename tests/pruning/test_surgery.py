@@ -628,11 +628,11 @@ print(resident("VmHWM") - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
 def test_streaming_needs_less_than_two_layers_and_one_file(tmp_path):
-    d, m, layers = 512, 1536, 16
+    d, m, layers = 512, 1536, 10
     fields = {"hidden_size": d, "intermediate_size": m, "num_hidden_layers": layers}
     fields |= {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 64}
     model = tiny("mistral", **fields)
-    model.save_pretrained(tmp_path / "dense", max_shard_size="50MB")
+    model.save_pretrained(tmp_path / "dense", max_shard_size="30MB")
     total = 4 * model.num_parameters()
     del model
     files = (tmp_path / "dense").glob("*.safetensors")
