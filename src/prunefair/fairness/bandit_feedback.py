@@ -975,7 +975,22 @@ def repeated_runs(
 
 # %%
 def plot_regret_bands(ax, rounds, curves: dict, bound=None):
-    """Mean regret with its 95 % interval; each curve has shape (runs, C)."""
+    """Mean regret with its 95 % interval over runs, and the proved bound.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    rounds : ndarray, shape (C,), int64
+        Rounds of the checkpoints.
+    curves : dict of ndarray, shape (runs, C), float64
+        Regret of each policy by its name, utility units.
+    bound : array_like, shape (C,), optional
+        Bound on the mean at each checkpoint, utility units.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
     for name, regret in curves.items():
         mean, half = mean_interval(regret)
         (line,) = ax.plot(rounds, mean, label=name)

@@ -45,7 +45,6 @@ This chapter defines them all, puts them behind one function and plays them on o
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from collections.abc import Hashable
 from functools import partial
 from typing import Any, NamedTuple
@@ -749,9 +748,9 @@ class FairLearners(Policy):
         self.shared = FairState(np.zeros((rows, n)), np.zeros(rows, int), np.zeros(n))
         self.solved = None
 
-    @abstractmethod
     def rate(self, n_contexts: int, horizon: float) -> float:
-        """Learning rate."""
+        """Learning rate, one over reward units."""
+        raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
         q = None if self.q is None else self.q.tolist()
