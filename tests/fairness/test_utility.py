@@ -320,14 +320,17 @@ def test_draggable_figure_needs_no_network_and_no_library():
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_script_of_the_draggable_figure_computes_the_same_curves():
-    start, stop = DRAG_DRAWING.index("const mean"), DRAG_DRAWING.index("function draw")
+    start, stop = DRAG_DRAWING.index("const low"), DRAG_DRAWING.index("function draw")
     probe = """const R = [2, 0.7];
     console.log(JSON.stringify([1, 0.5, 0, -1, -4].map(
-      (s) => [mean(s), other(1.3, mean(s), s)])));"""
+      (s) => [mean(s), other(1.3, mean(s), s)])));
+    R[0] = 0.02; console.assert(Math.abs(mean(-197) - 0.02) < 1e-3);"""
     script = DRAG_DRAWING[start:stop] + probe
-    output = subprocess.run(
+    result = subprocess.run(
         ["node", "-e", script], capture_output=True, text=True, check=True
-    ).stdout
+    )
+    output = result.stdout
+    assert not result.stderr
     for alpha, (E, v) in zip([0, 0.5, 1, 2, 5], json.loads(output), strict=True):
         np.testing.assert_allclose(E, equivalent_reward([2, 0.7], alpha))
         np.testing.assert_allclose(v, E * indifferent_reward(1.3 / E, alpha))

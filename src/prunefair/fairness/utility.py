@@ -414,7 +414,7 @@ def plot_indifference(ax, alphas):
 # In the next figure the reader can drag the allocation and move $\alpha$.
 # It is plain HTML with a short script, so it works in the built page without a server; the slider runs from $\alpha = 0$ at the left to $\alpha = \infty$ at the right end.
 
-# %%
+# %% tags=["hide-input"]
 DRAG_MARKUP = """
 <div id="fair-drag" style="max-width: 30em; font-family: sans-serif">
 <label>fairness parameter <input type="range" min="0" max="1" step="0.01" value="0.2"
@@ -435,19 +435,19 @@ DRAG_MARKUP = """
 <p class="says" aria-live="polite"></p></div>
 """
 
-# %%
+# %% tags=["hide-input"]
 DRAG_DRAWING = """
-
 const box = document.getElementById("fair-drag"), find = (q) => box.querySelector(q);
 const svg = find("svg"), slider = find("input"), R = [2, 0.7];
+const low = () => Math.min(...R);
 const x = (u) => (90 * u).toFixed(1), y = (u) => (270 - 90 * u).toFixed(1);
 const mean = (s) => Math.abs(s) < 1e-9 ? Math.sqrt(R[0] * R[1])
-  : ((R[0] ** s + R[1] ** s) / 2) ** (1 / s);
+  : low() * (((R[0] / low()) ** s + (R[1] / low()) ** s) / 2) ** (1 / s);
 const other = (u, E, s) => Math.abs(s) < 1e-9 ? E * E / u
   : E * Math.max(2 - (u / E) ** s, 0) ** (1 / s);
 function draw() {
   const k = +slider.value, alpha = k < 1 ? 2 * k / (1 - k) : Infinity, s = 1 - alpha;
-  const E = k < 1 ? mean(s) : Math.min(...R), d = [];
+  const E = k < 1 ? mean(s) : low(), d = [];
   for (let u = 0.01; k < 1 && u <= 3; u += 0.01) {
     const v = other(u, E, s);
     if (v >= 0 && v <= 3) d.push(x(u) + " " + y(v)); }
@@ -461,7 +461,7 @@ function draw() {
     `arm; sum ${sum.toFixed(2)}, Jain's index ${jain.toFixed(2)}.`; }
 """
 
-# %%
+# %% tags=["hide-input"]
 DRAG_EVENTS = """
 function drag(event) {
   if (event.type == "pointermove" && !event.buttons) return;
