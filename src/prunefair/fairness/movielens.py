@@ -2,7 +2,7 @@
 r"""
 # Fairness on real ratings
 
-A policy that ignores every user and every reward, and picks a genre by rolling a die, has a $c_\alpha$-regret on MovieLens that is far below zero: by that measure it beats the best fixed policy in hindsight.
+A policy that ignores every user and every reward, and picks a genre by rolling a die, has a $c_\alpha$-regret below $-60$ on MovieLens: by that measure it beats the best fixed policy in hindsight.
 How fair is the $\alpha$-fair policy of {cite:t}`chaudhary2023alphafair` on real ratings, and which of the usual curves can tell it from a die?
 
 We turn the ratings of MovieLens {cite}`harper2015movielens` into a stream of contexts and rewards, play the policies of [the previous chapter](baselines.ipynb) on it, and judge each against the certified offline optimum.
@@ -39,11 +39,13 @@ import csv
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+# %%
 from prunefair.data import data_file
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, scale_free_step
 from prunefair.fairness.baselines import make_policy
@@ -67,6 +69,7 @@ from prunefair.fairness.utility import (
 # import tempfile
 # from dataclasses import replace
 #
+# from prunefair.fairness.bandit_feedback import mean_interval, repeated_runs
 # from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
 # from prunefair.fairness.offline_optimum import dual_value, optimum_over_time
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
@@ -171,12 +174,15 @@ def well_formed_rows(
 
 
 # %%
-def movie_of(row: list[str]) -> tuple[int, frozenset[str]]:
-    """Identifier and genres of a row of movies.csv."""
-    genres = frozenset(row[2].split("|"))
+def movie_of(row: list[str], seen: set[int]) -> tuple[int, frozenset[str]]:
+    """Identifier and genres of a row of movies.csv; the identifier goes to `seen`."""
+    movie, genres = int(row[0]), frozenset(row[2].split("|"))
     if "" in genres:
         raise ValueError(f"empty genre in {row[2]!r}")
-    return int(row[0]), genres - {NO_GENRE}
+    if movie in seen:
+        raise ValueError(f"movie {movie} is listed twice")
+    seen.add(movie)
+    return movie, genres - {NO_GENRE}
 
 
 # %%
@@ -230,6 +236,27 @@ def faults_message(faults: Sequence[Fault]) -> str:
 
 
 # %%
+def ratings_in(ratings_file: Path, movies_file: Path) -> Ratings:
+    """Well-formed rows of the two files, and the faults of the others."""
+    faults: list[Fault] = []
+    movie = partial(movie_of, seen=set())
+    listed = list(well_formed_rows(movies_file, MOVIE_COLUMNS, movie, faults))
+    index, genres, table = genre_rows(listed)
+    rating = partial(rating_of, index=index)
+    rows = well_formed_rows(ratings_file, RATING_COLUMNS, rating, faults)
+    users, movies, times = np.fromiter(rows, dtype=np.dtype((np.int64, 3))).T
+    return Ratings(
+        users=users,
+        movies=movies,
+        timestamps=times,
+        genre_table=table,
+        genres=genres,
+        faults=tuple(faults),
+        source=f"MovieLens, {len(users)} ratings",
+    )
+
+
+# %%
 def load_ratings(
     folder: str | os.PathLike | None = None, *, malformed: str = "raise"
 ) -> Ratings:
@@ -257,30 +284,13 @@ def load_ratings(
     """
     if malformed not in ("raise", "drop"):
         raise ValueError(f"malformed is {malformed!r}; it must be 'raise' or 'drop'")
-    ratings_file, movies_file = ratings_files(folder)
-    faults: list[Fault] = []
-    listed = list(well_formed_rows(movies_file, MOVIE_COLUMNS, movie_of, faults))
-    index, genres, table = genre_rows(listed)
-    rows = well_formed_rows(
-        ratings_file, RATING_COLUMNS, lambda row: rating_of(row, index), faults
-    )
-    table_of_ratings = np.fromiter(rows, dtype=np.dtype((np.int64, 3)))  # (n, 3)
-    if faults and malformed == "raise":
-        raise ValueError(faults_message(faults))
-    if not len(table_of_ratings):
-        raise ValueError(
-            f"{ratings_file} has no rows; give a folder that holds ratings"
-        )
-    users, movies, times = table_of_ratings.T
-    return Ratings(
-        users=users,
-        movies=movies,
-        timestamps=times,
-        genre_table=table,
-        genres=genres,
-        faults=tuple(faults),
-        source=f"MovieLens, {len(users)} ratings",
-    )
+    files = ratings_files(folder)
+    ratings = ratings_in(*files)
+    if ratings.faults and malformed == "raise":
+        raise ValueError(faults_message(ratings.faults))
+    if not len(ratings.users):
+        raise ValueError(f"{files[0]} has no rows; give a folder that holds ratings")
+    return ratings
 
 
 # %% [markdown]
@@ -512,7 +522,23 @@ class PolicyResult:
 def policy_result(
     policy: Policy, trajectory: Trajectory, alpha: float, optimum: OfflineOptimum
 ) -> PolicyResult:
-    """Judge the run `trajectory` of `policy` against the offline optimum."""
+    """Judge the run `trajectory` of `policy` against the offline optimum.
+
+    Parameters
+    ----------
+    policy : Policy
+        In its final state.
+    trajectory : Trajectory
+        Its run.
+    alpha : float
+        Fairness.
+    optimum : OfflineOptimum
+        Of the same stream and `alpha`.
+
+    Returns
+    -------
+    result : PolicyResult
+    """
     final = trajectory.rewards[-1]
     utility = alpha_fair_utility(final, alpha)
     factor = approximation_factor(alpha) if alpha < 1 else None
@@ -615,7 +641,16 @@ def compare_policies(
 
 # %%
 def plot_arms(ax, names: Sequence[str], rewards: dict[str, np.ndarray]):
-    """Final cumulative reward of each arm, one line for each entry of `rewards`."""
+    """Final cumulative reward of each arm, one line for each entry of `rewards`.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    names : sequence of str
+        Names of the arms.
+    rewards : dict of str to ndarray of shape (N,)
+        The first entry sets the order of the arms.
+    """
     order = np.argsort(-next(iter(rewards.values())))
     for label, values in rewards.items():
         ax.plot(values[order], marker="o", markersize=3, label=label)
@@ -732,12 +767,13 @@ def price_bound(R: np.ndarray, G: np.ndarray, alpha: float) -> float:
 # %% tags=["active-ipynb"]
 # G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
 # for name, r in results.items():
-#     R = r.trajectory.rewards[-1]
-#     bound = price_bound(R, G, ALPHA)
+#     bound = price_bound(R := r.trajectory.rewards[-1], G, ALPHA)
 #     dual = dual_value(utility_gradient(R, ALPHA), G, ALPHA)
 #     np.testing.assert_allclose(bound, dual - r.utility, rtol=1e-9)
 #     assert r.regret <= bound
 #     print(f"{name:22} regret {r.regret:7.2f} <= {bound:8.2f}")
+# fair = results["alpha_fair"]
+# assert price_bound(fair.trajectory.rewards[-1], G, ALPHA) < 2 * fair.regret
 # assert abs(price_bound(optimum.rewards, G, ALPHA)) < 1e-6
 
 # %% [markdown]
@@ -794,6 +830,7 @@ def squared_norms_over_time(
 # by_price = price_bounds(stream, coupled.trajectory, ALPHA)
 # missed = over_time.utility - utility
 # assert (missed <= by_price + 1e-9).all() and (missed <= in_advance).all()
+# assert (missed < 0).mean() > 0.5 and optimum.utility < 1.01 * utility[-1]
 # print(f"regret {missed[-1]:.2f}, price {by_price[-1]:.2f}, proved {in_advance[-1]:.2f}")
 
 # %% mystnb={"figure": {"caption": "Standard regret against the certified optimum of the first t rounds, with the bound proved in advance for the coupled policy (black, upper) and its price bound (black, lower). A negative regret means that the policy, which may change with time, is ahead of every fixed map.", "name": "fig-movielens-regret"}} tags=["active-ipynb"]
@@ -807,10 +844,12 @@ def squared_norms_over_time(
 # %% mystnb={"figure": {"caption": "Certified optimum of the first t rounds over the utility of each policy; the dashed line is the factor that the theory allows. Every policy but Hedge stays below it, uniform play included.", "name": "fig-movielens-ratio"}} tags=["active-ipynb"]
 # ratio = {n: over_time.utility / alpha_fair_utility(r.trajectory.rewards, ALPHA)
 #          for n, r in results.items()}
+# factor = approximation_factor(ALPHA)
+# assert all((v < factor).all() == (n != "hedge") for n, v in ratio.items())
 # with figure() as ax:
 #     plot_over_time(ax, rounds, ratio, "$U^*/U$")
 #     ax.legend(loc="upper left")
-#     ax.axhline(approximation_factor(ALPHA), color="grey", linewidth=1, linestyle="--")
+#     ax.axhline(factor, color="grey", linewidth=1, linestyle="--")
 
 # %% [markdown]
 # ## What the $c_\alpha$-regret says here
@@ -896,7 +935,7 @@ def broadcast_benchmark(G: np.ndarray, alpha: float) -> float:
 # np.testing.assert_allclose(broadcast_benchmark(one_round, 0.5), 4 * 2**0.5)
 # shift = broadcast_benchmark(G, ALPHA) - optimum.utility
 # print(f"{broadcast_benchmark(G, ALPHA):.2f} instead of {optimum.utility:.2f}")
-# assert shift > 30 * results["alpha_fair"].regret  # dwarfs what it should measure
+# assert shift > max(r.regret for r in results.values())
 
 # %% [markdown]
 # Every regret curve that is drawn with it is shifted by that difference, which exceeds the regret of all policies.
@@ -927,41 +966,13 @@ class RewardFedBandit(ScaleFreeBandit):
 # On the ratings we repeat each run with independent draws and report the mean with a 95 % interval.
 
 
-# %%
-def repeated_runs(
-    make: Callable[[], Policy], stream: RewardStream, *, runs: int = 20, seed: int
-) -> np.ndarray:
-    """Final rewards of independent runs of a bandit policy, shape (runs, N).
-
-    Parameters
-    ----------
-    make : callable
-        Makes a new policy.
-    stream : RewardStream
-    runs : int
-        Number of runs, each with its own generator.
-    seed : int
-    """
-    final = []
-    for child in np.random.SeedSequence(seed).spawn(runs):
-        path = simulate(make(), stream, rng=np.random.default_rng(child), n_points=1)
-        final.append(path.rewards[-1])
-    return np.array(final)
-
-
-# %%
-def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half width of its 95 % interval over independent values, shape (n,)."""
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean()), float(half)
-
-
 # %% tags=["active-ipynb"]
 # early = stream.first(1000)
 # target = offline_optimum_of(early, ALPHA).utility
 # sums, losses = {}, {}
 # for kind in (ScaleFreeBandit, RewardFedBandit):
-#     final = repeated_runs(lambda: kind(n_arms, ALPHA), early, seed=SEED)
+#     rng = np.random.default_rng(SEED)
+#     final = repeated_runs(lambda: kind(n_arms, ALPHA), early, 20, rng=rng)[:, -1]
 #     losses[kind] = mean_interval(target - alpha_fair_utility(final, ALPHA))
 #     sums[kind] = mean_interval(final.sum(1) - n_arms)
 #     regret_text = "regret {:.2f} +- {:.2f}".format(*losses[kind])
@@ -1122,4 +1133,4 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 # The standard regret and $U^*/U$ show it; the $c_\alpha$-regret does not, because playing at random passes that test too.
 # The price bound certifies a run without solving for the optimum.
 #
-# The chapter exports `Ratings`, `Fault`, `load_ratings`, `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, `repeated_runs`, `mean_interval`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `broadcast_benchmark` and `RewardFedBandit`.
+# The chapter exports `Ratings`, `Fault`, `load_ratings`, `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `broadcast_benchmark` and `RewardFedBandit`.
