@@ -250,10 +250,13 @@ class Hedge(FullInformationPolicy):
 #     "in turns": (t % N_H == i).astype(float),
 #     "switch": np.where(t < T_H // 2, i == 0, i == 1).astype(float),
 # }
+
+# %% tags=["active-ipynb"]
 # for name, rewards in suite.items():
 #     hedge, none = Hedge(N_H, horizon=T_H), np.zeros(T_H, int)
 #     simulate(hedge, RewardStream(contexts=none, rewards=rewards, n_contexts=1))
-#     ratio = (rewards.sum(0).max() - (hedge.rewards - 1).sum()) / (T_H * np.log(N_H) / 2) ** 0.5
+#     regret = rewards.sum(0).max() - (hedge.rewards - 1).sum()
+#     ratio = regret / (T_H * np.log(N_H) / 2) ** 0.5
 #     print(f"{name:8} regret over its bound {ratio:6.3f}")
 #     assert ratio <= 1
 
