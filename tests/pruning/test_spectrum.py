@@ -405,6 +405,8 @@ def test_selections_that_are_none_are_refused(kept, message):
 def test_matrices_and_counts_that_are_none_are_refused(generator):
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); give one matrix"):
         RowSlices(torch.ones(2, 3, 4))
+    with pytest.raises(ValueError, match=r"shape \(3,\); give one matrix"):
+        spectral_distance(torch.ones(3), torch.tensor([0]), torch.ones(1))
     with pytest.raises(ValueError, match="not finite"):
         spectral_distance(torch.full((2, 2), math.nan), [0])
     for kept in (0, 6):

@@ -667,14 +667,15 @@ def spectral_distance(
     ----------
     Book {eq}`eq-spectrum-distance`; the penalty of {cite}`sengupta2025prunenet`.
     """
-    slices = RowSlices(W, dtype=dtype)
-    kept = torch.as_tensor(kept).to(slices.W.device)
-    if reference is None:
-        return slices.distance(kept)
-    if kept.ndim > 1:
-        return ks_distance(reference, sliced_values(slices, kept))
-    rows = slices.W[row_mask(kept, slices.W.shape[0])]  # one: no whole Gram matrix
-    return ks_distance(reference, singular_values(rows, dtype=dtype) * slices.power)
+    kept = torch.as_tensor(kept)
+    if reference is None or kept.ndim != 1:
+        slices = RowSlices(W, dtype=dtype)
+        values = slices.values if reference is None else reference
+        return ks_distance(values, sliced_values(slices, kept))
+    if W.ndim != 2:  # one selection: the Gram matrix of the whole would not pay
+        raise ValueError(f"W has shape {tuple(W.shape)}; give one matrix (m, n)")
+    rows = W[row_mask(kept.to(W.device), W.shape[0])]
+    return ks_distance(reference, singular_values(rows, dtype=dtype))
 
 
 # %% [markdown]
