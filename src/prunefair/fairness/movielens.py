@@ -314,6 +314,37 @@ def load_ratings(
 
 
 # %%
+def activity_ranks(users: np.ndarray, n_users: int) -> np.ndarray:
+    """Rank of the user of each rating by activity, 0 the most active; -1 if not ranked.
+
+    Parameters
+    ----------
+    users : ndarray, shape (n,), int64
+        Identifier of the user of each rating.
+    n_users : int
+        How many users are ranked.
+
+    Returns
+    -------
+    ranks : ndarray, shape (n,), int64
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `n_users` users.
+    """
+    ids, counts = np.unique(users, return_counts=True)
+    if not 1 <= n_users <= len(ids):
+        raise ValueError(
+            f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
+            "users with ratings"
+        )
+    rank = np.full(len(ids), -1)
+    rank[np.lexsort((ids, -counts))[:n_users]] = np.arange(n_users)
+    return rank[np.searchsorted(ids, users)]
+
+
+# %%
 def movielens_stream(
     ratings: Ratings, *, n_users: int = 75, small_reward: float = 1e-3
 ) -> RewardStream:
@@ -342,17 +373,8 @@ def movielens_stream(
     if not 0 <= small_reward <= 1:
         raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
     labelled = ratings.genre_table.any(1)[ratings.movies]  # (n,)
-    ids, counts = np.unique(ratings.users[labelled], return_counts=True)
-    if not 1 <= n_users <= len(ids):
-        raise ValueError(
-            f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
-            "users with ratings"
-        )
-    ranked = np.lexsort((ids, -counts))[:n_users]  # most active first
-    rank = np.full(len(ids), -1)
-    rank[ranked] = np.arange(n_users)
     rank_of = np.full(len(ratings.users), -1)
-    rank_of[labelled] = rank[np.searchsorted(ids, ratings.users[labelled])]
+    rank_of[labelled] = activity_ranks(ratings.users[labelled], n_users)
     chosen = np.flatnonzero(rank_of >= 0)
     chosen = chosen[np.argsort(ratings.timestamps[chosen], kind="stable")]
     has = ratings.genre_table[ratings.movies[chosen]]  # (T, N)
@@ -555,6 +577,29 @@ def policy_result(
 
 
 # %%
+def policy_for(name: str, stream: RewardStream, alpha: float, feedback: str) -> Policy:
+    """A new policy of this name, sized for `stream`.
+
+    Parameters
+    ----------
+    name : str
+        One of `prunefair.fairness.baselines.POLICIES[feedback]`.
+    stream : RewardStream
+    alpha : float
+        Fairness.
+    feedback : {"full", "bandit"}
+    """
+    return make_policy(
+        name,
+        feedback=feedback,
+        n_arms=stream.n_arms,
+        n_contexts=stream.n_contexts,
+        alpha=alpha,
+        horizon=stream.n_rounds,
+    )
+
+
+# %%
 def compare_policies(
     stream: RewardStream,
     names: Sequence[str],
@@ -593,18 +638,9 @@ def compare_policies(
         If a name or `feedback` is unknown or `alpha` is out of range.
     """
     alpha = check_alpha(alpha)
-    policies = {
-        name: make_policy(
-            name,
-            feedback=feedback,
-            n_arms=stream.n_arms,
-            n_contexts=stream.n_contexts,
-            alpha=alpha,
-            horizon=stream.n_rounds,
-        )
-        for name in names
-    }
-    optimum = optimum or offline_optimum_of(stream, alpha)
+    policies = {name: policy_for(name, stream, alpha, feedback) for name in names}
+    if optimum is None:
+        optimum = offline_optimum_of(stream, alpha)
     results = {}
     for name, policy in policies.items():
         rng = np.random.default_rng([seed, *name.encode()])
