@@ -948,6 +948,17 @@ class TaskResult(NamedTuple):
 
 
 # %%
+def _normalised_choices(questions, log_likelihoods, length: str) -> np.ndarray | None:
+    """Choice of largest log-likelihood a unit of length; None if all are the same."""
+    if all(len(set(q.continuations)) == 1 for q in questions):
+        return None
+    texts = [[c.encode() if length == "bytes" else c for c in q[1]] for q in questions]
+    sizes = [np.array([len(text) for text in choices]) for choices in texts]
+    pairs = zip(log_likelihoods, sizes, strict=True)
+    return np.array([np.argmax(ll / size) for ll, size in pairs])
+
+
+# %%
 def task_result(
     questions: Sequence[Question],
     log_likelihoods: Sequence[np.ndarray],
@@ -985,14 +996,10 @@ def task_result(
         raise ValueError("questions is empty; give at least one question")
     if length not in ("bytes", "characters"):
         raise ValueError(f"length is {length!r}; use 'bytes' or 'characters'")
-    measure = (lambda s: len(s.encode())) if length == "bytes" else len
     gold = np.array([q.gold for q in questions])
     correct = np.array([np.argmax(ll) for ll in log_likelihoods]) == gold
-    norm = None
-    if any(len(set(q.continuations)) > 1 for q in questions):
-        sizes = [np.array([measure(c) for c in q.continuations]) for q in questions]
-        best = [np.argmax(ll / s) for ll, s in zip(log_likelihoods, sizes, strict=True)]
-        norm = np.array(best) == gold
+    norm = _normalised_choices(questions, log_likelihoods, length)
+    norm = None if norm is None else norm == gold
     return TaskResult(
         float(correct.mean()),
         None if norm is None else float(norm.mean()),
@@ -1340,6 +1347,26 @@ STATISTICS = {
 
 
 # %%
+FLOORS = {  # multiple of chance that the dense model must exceed
+    "difference": -math.inf,
+    "raw_retention": 0.0,
+    "above_chance_retention": 1.0,
+}
+
+
+# %%
+def _check_bootstrap(statistic: str, resamples: int, level: float) -> None:
+    """Raise unless the bootstrap is defined."""
+    if statistic not in STATISTICS:
+        raise ValueError(f"statistic is {statistic!r}; use one of {[*STATISTICS]}")
+    if not 0 < level < 1 or resamples < 2:
+        raise ValueError(
+            f"level, resamples are {level!r}, {resamples!r}; give a level in (0, 1) "
+            "and 2 draws or more"
+        )
+
+
+# %%
 def paired_bootstrap(
     pruned: dict[str, TaskResult],
     dense: dict[str, TaskResult],
@@ -1383,35 +1410,20 @@ def paired_bootstrap(
     ----------
     Book {eq}`eq-evaluation-outcomes`.
     """
-    if statistic not in STATISTICS:
-        raise ValueError(f"statistic is {statistic!r}; use one of {[*STATISTICS]}")
-    if not 0 < level < 1 or resamples < 2:
-        raise ValueError(
-            f"level, resamples are {level!r}, {resamples!r}; give a level in (0, 1) "
-            "and 2 draws or more"
-        )
+    _check_bootstrap(statistic, resamples, level)
     counts = paired_outcomes(pruned, dense, metric=metric)
     chance = float(np.mean([result.chance for result in dense.values()]))
-    bottom = {"raw_retention": 0.0, "above_chance_retention": chance}
-    formula, tail = STATISTICS[statistic], (1 - level) / 2
+    floor, formula = FLOORS[statistic] * chance, STATISTICS[statistic]
     draws = mean_accuracies(resampled_outcomes(counts, resamples, rng=rng))
-    mean = mean_accuracies(counts)
-    unbounded = (draws[1] <= bottom.get(statistic, -1)).mean() > tail
-    if unbounded or mean[1] <= bottom.get(statistic, -1):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return Interval(
-                float(formula(*mean, chance)), math.nan, -math.inf, math.inf
-            )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = formula(*draws, chance)  # (resamples,)
-    values = values[draws[1] > bottom.get(statistic, -1)]
+    fine = draws[1] > floor  # the denominator is positive
+    a, d = mean_accuracies(counts)
+    value = float(formula(a, d, chance)) if d > floor else math.nan
+    tail = (1 - level) / 2
+    if math.isnan(value) or (~fine).mean() > tail:
+        return Interval(value, math.nan, -math.inf, math.inf)
+    values = formula(draws[0][fine], draws[1][fine], chance)
     low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(
-        float(formula(*mean, chance)),
-        float(values.std(ddof=1)),
-        float(low),
-        float(high),
-    )
+    return Interval(value, float(values.std(ddof=1)), float(low), float(high))
 
 
 # %%
