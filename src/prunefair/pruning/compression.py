@@ -811,7 +811,7 @@ def plot_damage(ax, costs: dict[str, Damage], dense: float):
 
 # %% [markdown]
 # A larger distance and a far better model: the spectrum of `gate_proj` and the output of the block are different things.
-# In some layers a single neuron carries nearly all of the energy; whether a random choice hits one of these decides much of what it costs, and its energy kept drops to zero where it does.
+# In some layers one neuron or a few carry nearly all of the energy, and where a random choice removes them the share kept drops to almost nothing.
 # The policy keeps these neurons and in most of the other layers less energy than a random choice does.
 # The selection by energy is a baseline from outside the paper, and it needs text, if only the model's own.
 #

@@ -29,7 +29,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -1535,6 +1536,89 @@ def simulated_results(
 #     print(f"{name:22} {boot.value:.3f}, 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
+# ## Throughput
+#
+# Reading a prompt (*prefill*) multiplies many tokens at once and is bound by arithmetic; writing (*decode*) reads all weights for every token and is bound by memory.
+# One number for both hides which was measured, so they are timed apart, in one process and after a warm-up, and held against the bound of [the first chapter](anatomy.ipynb).
+# The fastest of several runs is reported: other load on a machine only ever adds time.
+# A chapter prints no seconds, because they are no property of the book; the check below reads a clock that advances by one second at every look.
+
+
+# %%
+class Throughput(NamedTuple):
+    """Tokens a second while reading a prompt and while writing."""
+
+    prefill: float
+    decode: float
+
+
+# %%
+@torch.no_grad()
+def throughput(
+    model,
+    tokens: torch.Tensor,
+    new_tokens: int,
+    *,
+    repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Throughput:
+    """Tokens a second of a model, prefill and decode apart.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    tokens : Tensor, shape (B, N), int64
+        Prompts.
+    new_tokens : int
+        Tokens to write after each prompt, one at a time and with a cache.
+    repeats : int
+        Runs after the warm-up, of which the fastest counts.
+    clock : callable
+        Returns seconds.
+
+    Returns
+    -------
+    throughput : Throughput
+        Tokens a second, all B prompts together.
+
+    Raises
+    ------
+    ValueError
+        If `new_tokens` or `repeats` is below 1.
+    """
+    if new_tokens < 1 or repeats < 1:
+        raise ValueError(
+            f"new_tokens, repeats are {new_tokens!r}, {repeats!r}; give positive ones"
+        )
+    tokens, seconds = tokens.to(model.device), []
+    for _ in range(repeats + 1):
+        start = _now(model, clock)
+        out = model(tokens, use_cache=True, logits_to_keep=1)
+        read = _now(model, clock)
+        for _ in range(new_tokens):
+            last, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
+            out = model(last, past_key_values=cache, use_cache=True)
+        seconds.append((read - start, _now(model, clock) - read))
+    prefill, decode = np.array(seconds[1:]).min(0)
+    n = len(tokens)
+    return Throughput(float(tokens.numel() / prefill), float(n * new_tokens / decode))
+
+
+# %%
+def _now(model, clock: Callable[[], float]) -> float:
+    """Time at which the model's device has finished what it was given."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return clock()
+
+
+# %% tags=["active-ipynb"]
+# ticks = itertools.count()
+# speed = throughput(p, texts[:5], 7, clock=lambda: next(ticks))
+# assert speed == (5 * 4, 5 * 7)  # tokens in one second each
+
+# %% [markdown]
 # Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
 # Where the draws do not exclude that the dense model is at chance, the function returns an unbounded interval.
 #
@@ -1667,5 +1751,5 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `encode_pair`, `shared_prefix`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`).
+# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `encode_pair`, `shared_prefix`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
 # [The next chapter](compression.ipynb) uses them on a model pruned by the policy.
