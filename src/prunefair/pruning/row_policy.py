@@ -190,7 +190,7 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
 # parameters = columns * rows + 2 * rows
 # assert columns + 1 == 4097 and round(parameters / 1e6) == 45
 # assert f"{100 * parameters / model:.2f}" == "0.67"
-# full, short = 2 * rows * columns * rows + 2 * rows * rows, 2 * rows * columns
+# full, short = 2 * rows * columns * rows + 2 * rows * rows, 4 * rows * columns
 # print(f"parameters of the scorer: {parameters}, of its scores: {columns + 1}")
 # print(f"operations for one layer: {full:.2e} as released, {short:.2e} as W (P v)")
 
@@ -876,8 +876,8 @@ def save_policy(policy: RowPolicy, path: str | os.PathLike, metadata=None) -> No
     if not isinstance(policy, RowPolicy):
         raise TypeError(f"policy is a {type(policy).__name__}; give a RowPolicy")
     path = Path(path)
-    header = {"format": POLICY_FORMAT, "features": ",".join(FEATURES)}
-    header["metadata"] = json.dumps(metadata or {}, sort_keys=True)
+    header = {"format": POLICY_FORMAT, "features": FEATURES, "metadata": metadata or {}}
+    header = {"policy": json.dumps(header, sort_keys=True)}  # one key: the same bytes
     tensors = {"weights": policy.weights.detach().cpu().contiguous()}
     with tempfile.TemporaryDirectory(prefix=".policy-", dir=path.parent) as partial:
         whole = Path(partial) / path.name
@@ -912,25 +912,24 @@ def load_policy(path: str | os.PathLike) -> RowPolicy:
 # %%
 def policy_metadata(path: str | os.PathLike) -> dict:
     """What `save_policy` was given as `metadata` for the policy in `path`."""
-    return json.loads(_policy_header(path)["metadata"])
+    return _policy_header(path)["metadata"]
 
 
 # %%
-def _policy_header(path: str | os.PathLike) -> dict[str, str]:
+def _policy_header(path: str | os.PathLike) -> dict:
     """Header of the policy file `path`, or the error that says what it is instead."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"path is {os.fspath(path)!r}; there is no such file")
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("policy", "{}"))
     except SafetensorError as error:
         raise ValueError(
             f"path is {os.fspath(path)!r}, which is no safetensors file; "
             "give one that save_policy wrote"
         ) from error
-    if header.get("format") != POLICY_FORMAT or header["features"] != ",".join(
-        FEATURES
-    ):
+    known = header.get("format") == POLICY_FORMAT
+    if not known or header["features"] != list(FEATURES):
         raise ValueError(
             f"path is {os.fspath(path)!r}, which holds no row policy of this version; "
             "give one that save_policy wrote"
