@@ -48,7 +48,9 @@ def run(capsys, *arguments):
         cli.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
     lines = out.strip().splitlines()
-    result = json.loads(lines[-1]) if stopped.value.code in (0, None) else None
+    result = None
+    if stopped.value.code in (0, None):
+        result = json.loads(lines[-1], parse_constant=pytest.fail)  # no NaN in JSON
     return stopped.value.code, result, err
 
 
@@ -128,9 +130,13 @@ def test_evaluate_reports_every_key_and_a_model_against_itself_is_perfect(
     assert result["perplexity"] > 1
 
 
-def test_evaluate_without_a_dense_model_has_nothing_to_compare_with(capsys, model):
-    _, result, _ = run(capsys, "evaluate", model, "--tasks", "", "--limit", 1, "--json")
-    assert result["tasks"] == {}
+def test_evaluate_has_null_where_nothing_is_defined(capsys, model):
+    _, result, _ = run(
+        capsys, "evaluate", model, "--tasks", "winogrande", "--limit", 1, "--json"
+    )
+    assert result["tasks"]["winogrande"]["n"] == 1
+    assert result["tasks"]["winogrande"]["stderr"] is None  # of a single question
+    assert result["tasks"]["winogrande"]["acc_norm"] is None
     assert result["kl_to_dense"] is None
     assert result["raw_retention"] is None
     assert result["above_chance_retention"] is None

@@ -105,7 +105,15 @@ def _names(text: str, known: tuple[str, ...], option: str) -> list[str]:
 
 def _report(result: dict[str, Any], as_json: bool) -> None:
     """One JSON object, or one line for each value, on standard output."""
+    result = _without_nan(result)
     print(json.dumps(result) if as_json else "\n".join(_lines(result)))
+
+
+def _without_nan(value: Any) -> Any:
+    """`value` with None for NaN, which JSON does not know: what is not defined."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    return None if value != value else value
 
 
 def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
@@ -118,8 +126,8 @@ def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key}: {shown}"
 
 
-@app.command()
-def prune(
+@app.command("prune")
+def prune_command(
     model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
     ratio: Annotated[
         float,
@@ -148,7 +156,7 @@ def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, 
 
     from prunefair.checkpoint import check_new_folder
     from prunefair.models import load_model, load_tokenizer
-    from prunefair.pruning.compression import prune as prune_model
+    from prunefair.pruning.compression import prune
     from prunefair.pruning.row_policy import load_policy, save_policy
     from prunefair.pruning.surgery import save_pruned
 
@@ -159,7 +167,7 @@ def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, 
         policy = load_policy(policy_file)
     dense, tokenizer = load_model(model, device=device), load_tokenizer(model)
     before = dense.num_parameters()
-    pruned = prune_model(
+    pruned = prune(
         dense,
         ratio,
         policy=policy,
@@ -182,8 +190,8 @@ def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, 
     }
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_command(
     model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
     against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
     tasks: Annotated[
@@ -259,8 +267,8 @@ def _use_data(folder: Path | None) -> None:
     os.environ["PRUNEFAIR_DATA"] = str(folder)
 
 
-@app.command()
-def bandits(
+@app.command("bandits")
+def bandits_command(
     data: Data = None,
     policies: Annotated[
         str, typer.Option(help="Names, comma-separated; all by default.")
