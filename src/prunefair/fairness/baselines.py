@@ -752,8 +752,7 @@ class FairLearners(Policy):
         self.solved = None
 
     def rate(self, n_contexts: int, horizon: float) -> float:
-        """Learning rate, one over reward units."""
-        raise NotImplementedError
+        """Learning rate, one over reward units; each form defines its own."""
 
     def config(self) -> dict[str, Any]:
         q = None if self.q is None else self.q.tolist()
