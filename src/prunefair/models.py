@@ -19,7 +19,7 @@ SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def cache_folder() -> Path:
-    """Folder for downloads and converted models: `PRUNEFAIR_CACHE` or the user's cache."""
+    """Folder of downloads and converted models: `PRUNEFAIR_CACHE` or the user's."""
     import pooch
 
     return Path(os.environ.get("PRUNEFAIR_CACHE") or pooch.os_cache("prunefair"))
@@ -42,7 +42,7 @@ def _wheel_gguf() -> Path | None:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """Dequantise `gguf` to float32 safetensors in `folder`, which appears only whole."""
+    """Dequantise `gguf` to float32 safetensors; `folder` appears whole or not."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -22,7 +22,6 @@ from prunefair.pruning.compression import (
     prune,
     prune_rows,
     reuse_table,
-    select_rows,
     selection_distances,
     sharing_copy,
     spread_ratios,
@@ -30,7 +29,7 @@ from prunefair.pruning.compression import (
 from prunefair.pruning.evaluation import (
     kl_to_dense,
     perplexity,
-    tiny_model,
+    random_llama,
     wikitext_tokens,
 )
 from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
@@ -40,6 +39,7 @@ from prunefair.pruning.surgery import (
     mask_ffn_,
     row_matrices,
     save_pruned,
+    select_rows,
 )
 
 
@@ -71,7 +71,7 @@ def dense(request):
 
 @pytest.fixture(scope="module")
 def llama():
-    return tiny_model(vocabulary=19, generator=seeded(3))
+    return random_llama(vocabulary=19, generator=seeded(3))
 
 
 def state(model):
@@ -109,7 +109,7 @@ def test_prune_leaves_the_dense_configuration_alone_and_shares_what_it_can(dense
 
 
 def test_without_a_policy_one_is_trained_and_lowers_the_distance():
-    model = tiny_model(vocabulary=5, hidden=16, generator=seeded(1))
+    model = random_llama(vocabulary=5, hidden=16, generator=seeded(1))
     for W in row_matrices(model):  # rows of very different length
         W.mul_(torch.linspace(0.05, 2, len(W), dtype=W.dtype)[:, None])
     pruned = prune(model, 0.4, episodes=6, draws=4, generator=seeded(2))
@@ -195,7 +195,7 @@ def test_a_ratio_that_one_layer_cannot_bear_is_refused_before_training(dense):
 def test_selections_are_nested_in_the_ratio(seed, noise):
     W = torch.randn(24, 6, generator=seeded(seed % 1000))
     kept = [
-        set(select_rows(POLICY, [W], r, generator=noise and seeded(noise))[0].tolist())
+        set(select_rows([W], POLICY, r, generator=noise and seeded(noise))[0].tolist())
         for r in (0.9, 0.5, 0.25, 0.1, 0)
     ]
     assert all(small < large for small, large in zip(kept, kept[1:], strict=False))
@@ -204,7 +204,7 @@ def test_selections_are_nested_in_the_ratio(seed, noise):
 def test_a_policy_without_weights_chooses_as_equal_scores_do():
     matrices = [torch.randn(20, 6, generator=seeded(s)) for s in range(2)]
     equal = [torch.zeros(20) for _ in matrices]
-    found = select_rows(RowPolicy(), matrices, 0.3, generator=seeded(1))
+    found = select_rows(matrices, RowPolicy(), 0.3, generator=seeded(1))
     expected = cut_scores(equal, 0.3, generator=seeded(1))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -234,7 +234,7 @@ def test_a_saved_policy_prunes_alike_at_every_ratio(dense, tmp_path):
 
 def test_distances_equal_scipys_on_singular_values_of_numpy():
     matrices = [torch.randn(20, 6, generator=seeded(s)) for s in range(3)]
-    kept = select_rows(POLICY, matrices, [0.1, 0.3, 0.6])
+    kept = select_rows(matrices, POLICY, [0.1, 0.3, 0.6])
     found = selection_distances(matrices, kept)
     for W, rows, d in zip(matrices, kept, found, strict=True):
         whole, part = (
@@ -310,7 +310,7 @@ def test_sharing_copy_shares_tensors_but_not_structure(llama):
 
 def test_damage_reports_what_its_parts_report(llama):
     text = torch.randint(19, (30,), generator=seeded())
-    kept = select_rows(POLICY, row_matrices(llama), 0.5)
+    kept = select_rows(row_matrices(llama), POLICY, 0.5)
     cost = damage(llama, kept, text, text.view(3, 10), window=10)
     smaller = prune_rows(llama, kept)
     assert cost.perplexity == perplexity(smaller, text, window=10)
@@ -372,7 +372,7 @@ def test_on_the_real_model_the_distance_falls_and_the_model_is_worse_than_at_ran
     trained = RowPolicy(torch.tensor([1.8, 1.9, -0.75, 1.3, 1.3, 1.6]))  # at 30 %
     equal = [torch.zeros(len(W)) for W in matrices]
     kept = {
-        "policy": select_rows(trained, matrices, 0.3),
+        "policy": select_rows(matrices, trained, 0.3),
         "random": cut_scores(equal, 0.3, generator=seeded()),
     }
     layers = range(0, 30, 10)

@@ -33,6 +33,7 @@ from prunefair.pruning.evaluation import (
     paired_outcomes,
     perplexity,
     plot_retention,
+    random_llama,
     raw_retention,
     resampled_outcomes,
     self_sample,
@@ -44,7 +45,6 @@ from prunefair.pruning.evaluation import (
     task_result,
     text_windows,
     throughput,
-    tiny_model,
     token_nats,
     wikitext_tokens,
     zero_shot,
@@ -62,13 +62,13 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def tiny():
-    return tiny_model(vocabulary=11, generator=seeded(1))
+    return random_llama(vocabulary=11, generator=seeded(1))
 
 
 @pytest.fixture(scope="module")
 def tiny_real(tokenizer):
     """Random model with the real vocabulary, so that real text can be scored."""
-    return tiny_model(vocabulary=len(tokenizer), generator=seeded(2))
+    return random_llama(vocabulary=len(tokenizer), generator=seeded(2))
 
 
 def results(outcomes, norm=None, chance=0.25):
@@ -154,7 +154,7 @@ def test_a_window_as_long_as_the_text_sees_all_of_it(tiny):
 
 
 def test_a_model_without_knowledge_has_the_perplexity_of_the_vocabulary():
-    model = tiny_model(vocabulary=7, scale=0.0, generator=seeded())
+    model = random_llama(vocabulary=7, scale=0.0, generator=seeded())
     text = torch.randint(7, (20,), generator=seeded())
     assert perplexity(model, text, window=5) == pytest.approx(7)
 
@@ -198,7 +198,7 @@ def test_samples_are_reproducible_and_begin_with_the_start_token(tiny):
 
 
 def test_samples_follow_the_models_distribution_over_texts():
-    model = tiny_model(vocabulary=3, generator=seeded(4))
+    model = random_llama(vocabulary=3, generator=seeded(4))
     texts = torch.tensor([[0, *t] for t in itertools.product(range(3), repeat=2)])
     p = torch.exp(-token_nats(model, texts).sum(1)).numpy()
     drawn = self_sample(model, 20_000, 3, generator=seeded(7))
@@ -211,7 +211,7 @@ def test_samples_follow_the_models_distribution_over_texts():
 def test_self_sample_rejects_bad_arguments(tiny):
     with pytest.raises(ValueError, match="n_sequences, length are 0, 5"):
         self_sample(tiny, 0, 5, generator=seeded())
-    silent = tiny_model(vocabulary=5, generator=seeded())
+    silent = random_llama(vocabulary=5, generator=seeded())
     silent.config.bos_token_id = silent.config.eos_token_id = None
     with pytest.raises(ValueError, match="start is None"):
         self_sample(silent, 1, 5, generator=seeded())
@@ -220,7 +220,7 @@ def test_self_sample_rejects_bad_arguments(tiny):
 
 
 def test_divergence_equals_scipys_entropy_at_every_position(tiny):
-    other = tiny_model(vocabulary=11, generator=seeded(9))
+    other = random_llama(vocabulary=11, generator=seeded(9))
     tokens = torch.randint(11, (5, 8), generator=seeded())
     with torch.no_grad():
         p, q = (m(tokens).logits.softmax(-1).numpy() for m in (tiny, other))
@@ -232,14 +232,14 @@ def test_divergence_equals_scipys_entropy_at_every_position(tiny):
 
 
 def test_divergence_vanishes_only_for_the_same_model(tiny):
-    other = tiny_model(vocabulary=11, generator=seeded(9))
+    other = random_llama(vocabulary=11, generator=seeded(9))
     tokens = self_sample(tiny, 4, 6, generator=seeded())
     assert kl_to_dense(tiny, tiny, tokens) == pytest.approx(0, abs=1e-12)
     assert (kl_per_position(tiny, other, tokens) > 0).all()
 
 
 def test_chain_rule_holds_by_enumeration_and_fails_on_other_text():
-    p, q = (tiny_model(vocabulary=3, generator=seeded(s)) for s in (1, 2))
+    p, q = (random_llama(vocabulary=3, generator=seeded(s)) for s in (1, 2))
     texts = torch.tensor([[0, *t] for t in itertools.product(range(3), repeat=4)])
     log_p, log_q = (-token_nats(m, texts).sum(1) for m in (p, q))
     joint = log_p.exp() @ (log_p - log_q) / 4
@@ -251,7 +251,7 @@ def test_chain_rule_holds_by_enumeration_and_fails_on_other_text():
 def test_kl_rejects_bad_arguments(tiny):
     with pytest.raises(ValueError, match=r"tokens has shape \(4,\)"):
         kl_to_dense(tiny, tiny, torch.zeros(4, dtype=torch.int64))
-    other = tiny_model(vocabulary=12, generator=seeded())
+    other = random_llama(vocabulary=12, generator=seeded())
     with pytest.raises(
         ValueError, match="pruned has 12 tokens to choose from, dense 11"
     ):

@@ -450,9 +450,8 @@ class AlphaFairGradient(FullInformationPolicy):
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         R = self.rewards if self.weights == "before" else self.rewards + rewards * x
         gradient = surrogate_weights(R, self.alpha) * rewards
-        self.learners[context] = _stepped(
-            self.learner(context), gradient, self.step_kind
-        )
+        state = self.learner(context)
+        self.learners[context] = _stepped(state, gradient, self.step_kind)
 
     @property
     def squared_norms(self) -> np.ndarray:
@@ -955,7 +954,20 @@ def regret_bound(
 
 # %%
 def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
-    r"""The $c_\alpha$-regret and its bounds against the round."""
+    r"""The $c_\alpha$-regret and its bounds against the round.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    rounds : ndarray, shape (C,), int64
+        Rounds played.
+    curves : dict of str to ndarray of shape (C,)
+        Regret and bounds by name, utility units.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
     for name, values in curves.items():
         ax.plot(rounds, values, label=name)
     ax.axhline(0, color="black", linewidth=0.8)

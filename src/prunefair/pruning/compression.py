@@ -36,7 +36,12 @@ from prunefair.pruning.evaluation import kl_to_dense, perplexity
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import singular_values, spectral_distance
-from prunefair.pruning.surgery import adapter_for, row_matrices, slice_ffn_
+from prunefair.pruning.surgery import (
+    adapter_for,
+    row_matrices,
+    select_rows,
+    slice_ffn_,
+)
 
 # %% tags=["active-ipynb"]
 # from prunefair.models import load_model, load_tokenizer
@@ -150,45 +155,6 @@ def cut_scores(
         selected_rows(s, k, generator=generator).cpu()
         for s, k in zip(scores, sizes, strict=True)
     ]
-
-
-# %%
-def select_rows(
-    policy,
-    matrices: Sequence[torch.Tensor],
-    ratio: float | Sequence[float],
-    *,
-    generator: torch.Generator | None = None,
-) -> list[torch.Tensor]:
-    """Rows that the policy keeps in every layer.
-
-    Parameters
-    ----------
-    policy : RowPolicy
-        Scores rows; trained at any ratio.
-    matrices : sequence of L Tensors, each of shape (m, n)
-        Weights that the policy sees; weight units.
-    ratio : float or sequence of L floats
-        Share of the rows to remove, in [0, 1).
-    generator : torch.Generator, optional
-        Source of a draw; without it the rows of largest score are kept.
-
-    Returns
-    -------
-    kept : list of L Tensors, each of shape (k,), int64
-        Ascending row indices, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If a ratio is outside [0, 1) or keeps no row, or there is not one a layer.
-
-    References
-    ----------
-    Book {eq}`eq-compression-keep`.
-    """
-    scores = [policy.scores(W).detach() for W in matrices]
-    return cut_scores(scores, ratio, generator=generator)
 
 
 # %% tags=["active-ipynb"]
@@ -418,7 +384,7 @@ def prune(
         options = {"episodes": episodes, "draws": draws, "dtype": dtype}
         policy, history = train_policy(matrices, mean, generator=generator, **options)
     trained = time.perf_counter() - begin if history else 0.0
-    kept = select_rows(policy, matrices, ratio, generator=generator if sample else None)
+    kept = select_rows(matrices, policy, ratio, generator=generator if sample else None)
     smaller, ks = prune_rows(model, kept), selection_distances(matrices, kept)
     total = time.perf_counter() - begin
     return Pruned(smaller, kept, policy, ks, history, trained, total)
@@ -900,7 +866,7 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # :::
 
 # %% tags=["active-ipynb"]
-# whole = select_rows(pruned.policy, matrices[:2], 0)
+# whole = select_rows(matrices[:2], pruned.policy, 0)
 # assert all(torch.equal(rows, torch.arange(len(matrices[0]))) for rows in whole)
 # assert selection_distances(matrices[:2], whole).max() == 0
 
@@ -954,4 +920,4 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the pipeline (`prune`, `Pruned`), its parts (`layer_ratios`, `select_rows`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`reuse_table`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).
+# This chapter exports the pipeline (`prune`, `Pruned`), its parts (`layer_ratios`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`reuse_table`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).

@@ -481,7 +481,7 @@ def standard_error(values: np.ndarray) -> float:
 
 
 # %%
-def tiny_model(*, vocabulary: int, hidden: int = 8, scale: float = 0.5, generator):
+def random_llama(*, vocabulary: int, hidden: int = 8, scale: float = 0.5, generator):
     """Random LLaMA with two layers, small enough to enumerate its texts.
 
     Parameters
@@ -551,7 +551,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
-# p, q = (tiny_model(vocabulary=4, generator=generator) for _ in range(2))
+# p, q = (random_llama(vocabulary=4, generator=generator) for _ in range(2))
 # texts = torch.tensor([[0, *t] for t in itertools.product(range(4), repeat=3)])
 # log_p, log_q = (-token_nats(m, texts).sum(1) for m in (p, q))
 # weight = log_p.exp()  # P(x), sums to one

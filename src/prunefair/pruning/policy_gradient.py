@@ -519,7 +519,22 @@ class TrainedPolicy(NamedTuple):
 
 # %%
 def check_training(matrices: Sequence, episodes: int, learning_rate: float) -> None:
-    """Raise unless there is something to train on, for some episodes, by some step."""
+    """Raise unless there is something to train on, for some episodes, by some step.
+
+    Parameters
+    ----------
+    matrices : sequence of Tensor
+        One weight matrix a layer.
+    episodes : int
+        Passes over all layers.
+    learning_rate : float
+        Step size.
+
+    Raises
+    ------
+    ValueError
+        If `matrices` is empty, `episodes` below 1, or `learning_rate` not positive.
+    """
     if not len(matrices):
         raise ValueError("matrices is empty; give one weight matrix a layer")
     if episodes < 1:
@@ -883,11 +898,17 @@ def train_released(
         rewards = released_rewards(distances, discount).tolist()
         for W, rows, reward in zip(matrices, drawn, rewards):
             optimiser.zero_grad()
-            scores = scorer.scores(W)
-            released_loss(scores, rows, reward, generator=generator).backward()
-            if all(p.grad.isfinite().all() for p in scorer.parameters()):
-                optimiser.step()  # the released gradient scaler skips the others too
+            loss = released_loss(scorer.scores(W), rows, reward, generator=generator)
+            _released_step_(scorer, optimiser, loss)
     return TrainedPolicy(scorer, history)
+
+
+# %%
+def _released_step_(scorer: ReleasedScorer, optimiser, loss: torch.Tensor) -> None:
+    """One step, left out as by the released gradient scaler if a gradient is not finite."""
+    loss.backward()
+    if all(p.grad.isfinite().all() for p in scorer.parameters()):
+        optimiser.step()
 
 
 # %% [markdown]
