@@ -106,7 +106,7 @@ def test_a_drift_of_the_chapter_is_caught(root, old, new):
 
 
 def test_another_colab_cell_is_caught_though_both_halves_agree(root):
-    edit_chapter(root, "git+https://", "git+https://elsewhere.")
+    edit_chapter(root, "https://github", "https://elsewhere")
     pairs.main(["nb"], root)
     assert pairs.main(["check"], root) == 1
 

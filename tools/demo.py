@@ -50,7 +50,7 @@ from prunefair.pruning.spectrum import uniform_selections
 from prunefair.pruning.surgery import mask_ffn_, row_matrices, save_pruned
 
 ROOT = Path(__file__).resolve().parents[1]
-RATIO, EPISODES, WINDOWS = 0.3, 12, 4
+RATIO, EPISODES, WINDOWS = 0.3, 12, 3
 ALPHA = 0.9
 SEED = 0
 NO_DATA = "neither data nor network: {}; {}"
@@ -137,7 +137,7 @@ def pruning(folder: Path) -> Half:
     except FileNotFoundError as error_:
         half.notes.append(NO_DATA.format(error_, "the perplexity is left out"))
     sample = self_sample(
-        dense, 16, 128, generator=torch.Generator(device).manual_seed(SEED)
+        dense, 8, 128, generator=torch.Generator(device).manual_seed(SEED)
     )
     for name, (model, ks) in judged.items():
         score = None if text is None else perplexity(model, text, max_windows=WINDOWS)

