@@ -20,7 +20,6 @@ from prunefair.fairness.full_information import (
 )
 from prunefair.fairness.movielens import (
     RewardFedBandit,
-    broadcast_benchmark,
     compare_policies,
     load_ratings,
     movielens_stream,
@@ -35,6 +34,7 @@ from prunefair.fairness.movielens import (
 from prunefair.fairness.offline_optimum import (
     certificate,
     dual_value,
+    inner_product_benchmark,
     reward_sums,
     solve_offline,
 )
@@ -426,7 +426,7 @@ def test_the_factor_of_uniform_play_is_reached_and_eleven_arms_break_it():
 def test_the_broadcast_benchmark_is_what_summing_over_arms_maximises(seed, alpha):
     G, _ = random_run(seed)
     rng = np.random.default_rng(seed)
-    value = broadcast_benchmark(G, alpha)
+    value = inner_product_benchmark(G, alpha)
     assert value >= solve_offline(G, alpha).utility * (1 - 1e-9)
     for x in [
         *rng.dirichlet(np.ones(G.shape[1]), (5, G.shape[0])),
@@ -438,7 +438,7 @@ def test_the_broadcast_benchmark_is_what_summing_over_arms_maximises(seed, alpha
 
 
 def test_the_broadcast_benchmark_on_the_ratings_is_the_recorded_one(stream):
-    assert broadcast_benchmark(sums_of(stream), ALPHA) == pytest.approx(
+    assert inner_product_benchmark(sums_of(stream), ALPHA) == pytest.approx(
         525.15, abs=5e-3
     )
 

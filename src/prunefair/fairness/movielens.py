@@ -63,7 +63,6 @@ from prunefair.fairness.policy import Policy, check_alpha
 from prunefair.fairness.simulation import RewardStream, Trajectory, simulate
 from prunefair.fairness.utility import (
     alpha_fair_utility,
-    arm_utility,
     jain_index,
     utility_gradient,
 )
@@ -74,7 +73,11 @@ from prunefair.fairness.utility import (
 #
 # from prunefair.fairness.bandit_feedback import mean_interval, repeated_runs
 # from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
-# from prunefair.fairness.offline_optimum import dual_value, optimum_over_time
+# from prunefair.fairness.offline_optimum import (
+#     dual_value,
+#     inner_product_benchmark,
+#     optimum_over_time,
+# )
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
 # from prunefair.plotting import figure
 #
@@ -953,27 +956,14 @@ def squared_norms_over_time(
 # :::
 #
 # **The benchmark.**
-# If one scalar is added to all arms, the map that maximises it puts each context on its largest sum, and the value has a closed form that is no utility of any map:
-#
-# ```{math}
-# :label: eq-movielens-broadcast
-#
-# N\,\phi\Big(1+\sum_j\max_iG_{ji}\Big).
-# ```
-
-
-# %%
-def broadcast_benchmark(G: np.ndarray, alpha: float) -> float:
-    r"""Value of the public code's benchmark, {eq}`eq-movielens-broadcast`."""
-    return G.shape[1] * float(arm_utility(1 + G.max(1).sum(), alpha))
-
+# If one scalar is added to all arms, the map that maximises it puts each context on its largest sum, and the value has a closed form that is no utility of any map, {eq}`eq-offline-inner-product` of [the chapter on the optimum](offline_optimum.ipynb).
 
 # %% tags=["active-ipynb"]
 # one_round = np.array([[1.0, 0.0]])  # one context, two arms, one round
 # np.testing.assert_allclose(solve_offline(one_round, 0.5).utility, 2 * 2**0.5 + 2)
-# np.testing.assert_allclose(broadcast_benchmark(one_round, 0.5), 4 * 2**0.5)
-# shift = broadcast_benchmark(G, ALPHA) - optimum.utility
-# print(f"{broadcast_benchmark(G, ALPHA):.2f} instead of {optimum.utility:.2f}")
+# np.testing.assert_allclose(inner_product_benchmark(one_round, 0.5), 4 * 2**0.5)
+# shift = inner_product_benchmark(G, ALPHA) - optimum.utility
+# print(f"{inner_product_benchmark(G, ALPHA):.2f} instead of {optimum.utility:.2f}")
 # assert shift > max(r.regret for r in results.values())
 
 # %% [markdown]
@@ -1046,7 +1036,7 @@ class RewardFedBandit(ScaleFreeBandit):
 # :label: ex-movielens-1
 #
 # One context, two arms, one round with rewards $(1,0)$, $\alpha=\frac12$.
-# Compute by hand the optimum, the broadcast benchmark {eq}`eq-movielens-broadcast`, and the regret of uniform play against both.
+# Compute by hand the optimum, the broadcast benchmark {eq}`eq-offline-inner-product`, and the regret of uniform play against both.
 # :::
 
 # %% [markdown]
@@ -1063,7 +1053,7 @@ class RewardFedBandit(ScaleFreeBandit):
 # %% tags=["active-ipynb"]
 # die = alpha_fair_utility([1.5, 1.0], 0.5)
 # np.testing.assert_allclose(die, 2 * 1.5**0.5 + 2)
-# true, shifted = 2 * 2**0.5 + 2 - die, broadcast_benchmark(one_round, 0.5) - die
+# true, shifted = 2 * 2**0.5 + 2 - die, inner_product_benchmark(one_round, 0.5) - die
 # print(f"regret {true:.3f}, against the broadcast benchmark {shifted:.3f}")
 
 # %% [markdown]
@@ -1172,4 +1162,4 @@ class RewardFedBandit(ScaleFreeBandit):
 # The standard regret and $U^*/U$ show it; the $c_\alpha$-regret does not, because playing at random passes that test too.
 # The price bound certifies a run without solving for the optimum.
 #
-# The chapter exports `Ratings`, `Fault`, `load_ratings`, `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `broadcast_benchmark` and `RewardFedBandit`.
+# The chapter exports `Ratings`, `Fault`, `load_ratings`, `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.
