@@ -73,11 +73,8 @@ from prunefair.fairness.utility import (
 #
 # from prunefair.fairness.bandit_feedback import mean_interval, repeated_runs
 # from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
-# from prunefair.fairness.offline_optimum import (
-#     dual_value,
-#     inner_product_benchmark,
-#     optimum_over_time,
-# )
+# from prunefair.fairness.offline_optimum import dual_value, inner_product_benchmark
+# from prunefair.fairness.offline_optimum import optimum_over_time
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
 # from prunefair.plotting import figure
 #
