@@ -1,6 +1,7 @@
 """The contract that every policy of Part II keeps, and saving and resuming."""
 
 import json
+import pickle
 from enum import IntEnum
 
 import numpy as np
@@ -168,6 +169,11 @@ BAD_REWARDS = [
     ([0.5, 1.5, 0, 0], r"\[0, 1\]"),
     ([0.5, -0.1, 0, 0], r"\[0, 1\]"),
     ([0.5, np.inf, 0, 0], r"\[0, 1\]"),
+    (None, "rewards is None; it must hold 4 numbers"),
+    ("abcd", "rewards is 'abcd'"),
+    (["1", "0", "0", "0"], "it must hold 4 numbers"),
+    ([0.5, [1], 0, 0], "it must hold 4 numbers"),
+    ([0.5, 1j, 0, 0], "it must hold 4 numbers"),
 ]
 BAD_PULLS = [
     (N_ARMS, 0.5, "arm is 4; it must be one of 0, ..., 3"),
@@ -200,6 +206,19 @@ def test_bad_feedback_is_named_and_leaves_the_state_unchanged(feedback, name):
     assert snapshot(policy) == before
 
 
+@every_policy
+def test_a_context_that_no_learner_could_be_found_by_is_refused(feedback, name):
+    policy = build(feedback, name)
+    play(policy, stream(10), np.random.default_rng(8))
+    before = snapshot(policy)
+    feed = (1, 0.5) if feedback == "bandit" else ([0.5] * N_ARMS,)
+    with pytest.raises(TypeError, match=r"context is \['list'\]; it must be hashable"):
+        policy.update(["list"], *feed)
+    with pytest.raises(ValueError, match="context is nan, which is not equal"):
+        policy.update(float("nan"), *feed)
+    assert snapshot(policy) == before
+
+
 def test_the_contract_would_notice_a_learner_that_updates_first():
     class Hasty(AlphaFairGradient):
         def update(self, context, rewards):
@@ -225,16 +244,18 @@ def test_numbers_of_any_type_are_rewards(reward):
     assert type(check_reward(reward)) is float
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.0, np.nan, np.inf])
+@pytest.mark.parametrize("value", [-0.1, 1.0, np.nan, np.inf, None, "0.5", [0.5]])
 def test_alpha_outside_its_range_is_refused(value):
     with pytest.raises(ValueError, match="alpha is"):
         check_alpha(value, below=1)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5])
+@pytest.mark.parametrize("value", [0, -1, 1.5, np.nan, np.inf, None, "3", [3]])
 def test_a_number_of_arms_that_is_none_is_refused(value):
     with pytest.raises(ValueError, match="n_arms is"):
         check_n_arms(value)
+    with pytest.raises(ValueError, match="n_contexts is"):
+        build("bandit", "faircb", n_contexts=value)
 
 
 keys = st.recursive(
@@ -269,10 +290,24 @@ def test_numpy_and_enum_contexts_find_their_learner_again(tmp_path):
     assert list(loaded.learners) == [4, "a", 3]
 
 
-def test_a_context_that_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path):
+@pytest.mark.parametrize(
+    "context",
+    [
+        frozenset({1}),
+        b"bytes",
+        ("nested", (1, b"bytes")),
+        np.longdouble(1),
+        np.datetime64("2020-01-01"),
+        np.datetime64("2020-01-01T00:00:00.000000001"),  # its item() is a number
+    ],
+    ids=repr,
+)
+def test_a_context_that_cannot_be_stored_is_refused_and_nothing_is_written(
+    context, tmp_path
+):
     policy = AlphaFairGradient(2, 0.5)
-    policy.update(frozenset({1}), [1, 0])
-    with pytest.raises(TypeError, match="context is frozenset"):
+    policy.update(context, [1, 0])
+    with pytest.raises(TypeError, match="context is .* can be saved"):
         policy.save(tmp_path / "p.npz")
     assert not list(tmp_path.iterdir())
 
@@ -300,6 +335,33 @@ def test_a_file_of_another_policy_or_of_none_is_refused(tmp_path):
     np.savez(tmp_path / "q.npz", x=np.ones(2))
     with pytest.raises(ValueError, match="holds no policy"):
         Uniform.load(tmp_path / "q.npz")
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "flipped", "pickled", "npy"])
+def test_a_damaged_file_is_named_and_never_unpickled(damage, tmp_path):
+    path = tmp_path / "p.npz"
+    policy = AlphaFairGradient(2, 0.5)
+    policy.update("a", [1, 0])
+    policy.save(path)
+    whole = path.read_bytes()
+    if damage == "npy":
+        np.save(path.with_suffix(".npy"), np.ones(2))
+        path.with_suffix(".npy").replace(path)
+    else:
+        path.write_bytes(
+            {
+                "text": b"no policy",
+                "cut": whole[: len(whole) // 2],
+                "flipped": whole[:200] + bytes([whole[200] ^ 255]) + whole[201:],
+                "pickled": pickle.dumps({"header": "{}"}),
+            }[damage]
+        )
+    with pytest.raises(
+        ValueError, match=r"path is .*p\.npz', which holds no policy or"
+    ):
+        AlphaFairGradient.load(path)
+    with pytest.raises(FileNotFoundError):
+        AlphaFairGradient.load(tmp_path / "missing.npz")
 
 
 def test_files_hold_no_pickle(tmp_path):

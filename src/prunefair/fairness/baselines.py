@@ -71,6 +71,7 @@ from prunefair.fairness.policy import (
     FullInformationPolicy,
     Policy,
     check_alpha,
+    check_count,
 )
 from prunefair.fairness.simulation import RewardStream
 
@@ -741,6 +742,7 @@ class FairLearners(Policy):
         self, n_arms, *, n_contexts, horizon, fairness=0.98, context_probabilities=None
     ):
         super().__init__(n_arms)
+        n_contexts = check_count(n_contexts, "n_contexts")
         self.floor = check_fairness(fairness) / self.n_arms
         self.q = check_distribution(context_probabilities, n_contexts)
         self.eta = self.rate(n_contexts, check_horizon(horizon))

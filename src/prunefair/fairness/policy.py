@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from pathlib import Path
@@ -15,27 +16,52 @@ import numpy as np
 
 def check_alpha(alpha: float, *, below: float = np.inf) -> float:
     """Return `alpha` as a float, or raise if it is not in `[0, below)`."""
-    value = float(alpha)
-    if not 0 <= value < below:
+    value = np.asarray(alpha)
+    if value.shape or value.dtype.kind not in "iuf" or not 0 <= value < below:
         raise ValueError(f"alpha is {alpha!r}; it must lie in [0, {below})")
-    return value
+    return float(value)
+
+
+def check_count(count: int, name: str) -> int:
+    """Return `count` as an int, or raise if it is not a positive whole number."""
+    value = np.asarray(count)
+    whole = not value.shape and value.dtype.kind in "iuf" and float(value).is_integer()
+    if not whole or value < 1:
+        raise ValueError(f"{name} is {count!r}; it must be a positive whole number")
+    return int(value)
 
 
 def check_n_arms(n_arms: int) -> int:
     """Return `n_arms` as an int, or raise if it is not a positive whole number."""
-    if int(n_arms) != n_arms or n_arms < 1:
-        raise ValueError(f"n_arms is {n_arms!r}; it must be a positive whole number")
-    return int(n_arms)
+    return check_count(n_arms, "n_arms")
+
+
+def check_context(context: Hashable) -> Hashable:
+    """Return `context`, or raise if no learner could be found again by it."""
+    try:
+        hash(context)
+    except TypeError:
+        raise TypeError(
+            f"context is {context!r}; it must be hashable: a string, a number or a tuple"
+        ) from None
+    if context != context:
+        raise ValueError(f"context is {context!r}, which is not equal to itself")
+    return context
 
 
 def check_rewards(rewards, n_arms: int) -> np.ndarray:
     """Return `rewards` as float64 of shape (N,), or raise if one is outside [0, 1]."""
-    r = np.asarray(rewards, dtype=np.float64)
+    try:
+        r = np.asarray(rewards)
+    except ValueError:  # lists of different lengths
+        r = np.asarray(None)
+    if r.dtype.kind not in "biuf":
+        raise ValueError(f"rewards is {rewards!r}; it must hold {n_arms} numbers")
     if r.shape != (n_arms,):
         raise ValueError(f"rewards has shape {r.shape}; it must be ({n_arms},)")
     if not ((r >= 0) & (r <= 1)).all():  # false for NaN as well
         raise ValueError(f"rewards is {r}; every entry must lie in [0, 1]")
-    return r
+    return r.astype(np.float64)
 
 
 def check_arm(arm: int, n_arms: int) -> int:
@@ -104,6 +130,7 @@ class Policy(ABC):
 
     def learner(self, context: Hashable) -> NamedTuple:
         """State of the learner of `context`, the initial one if it is new."""
+        check_context(context)
         state = self.learners.get(context)
         return self.initial() if state is None else state
 
@@ -113,7 +140,8 @@ class Policy(ABC):
         Raises
         ------
         TypeError
-            If a context is not a string, number, boolean, None or a tuple of these.
+            If a context is not a string, number, boolean, None or a tuple of these;
+            nothing is written then.
         """
         header = {
             "policy": type(self).__name__,
@@ -127,14 +155,11 @@ class Policy(ABC):
         for field in states[0]._fields if states else ():
             arrays[f"learners.{field}"] = np.stack([getattr(s, field) for s in states])
         path = Path(path)
-        handle, partial = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with tempfile.TemporaryDirectory(prefix=".policy-", dir=path.parent) as partial:
+            whole = Path(partial) / path.name
+            with open(whole, "wb") as file:
                 np.savez(file, **arrays)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+            os.replace(whole, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Policy:
@@ -143,12 +168,19 @@ class Policy(ABC):
         Raises
         ------
         ValueError
-            If `path` holds no policy or one of another kind.
+            If `path` holds no whole policy or one of another kind.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        try:
+            with zipfile.ZipFile(path) as file:  # np.load alone would try pickle
+                broken = file.testzip()
+            arrays = {} if broken else dict(np.load(path, allow_pickle=False))
+        except zipfile.BadZipFile:
+            arrays = {}
         if "header" not in arrays:
-            raise ValueError(f"path is {os.fspath(path)!r}, which holds no policy")
+            raise ValueError(
+                f"path is {os.fspath(path)!r}, which holds no policy or is damaged; "
+                "give a file that `save` wrote"
+            )
         header = json.loads(str(arrays["header"]))
         if header["policy"] != cls.__name__:
             raise ValueError(
@@ -194,9 +226,12 @@ class FullInformationPolicy(Policy):
         Raises
         ------
         ValueError
-            If `rewards` has another shape or an entry outside [0, 1]; the state is
-            unchanged then.
+            If `rewards` has another shape or an entry outside [0, 1], or `context` is
+            NaN; the state is unchanged then.
+        TypeError
+            If `context` is not hashable.
         """
+        context = check_context(context)
         r = check_rewards(rewards, self.n_arms)
         x = self.probabilities(context)
         self.step(context, x, r)
@@ -227,8 +262,12 @@ class BanditPolicy(Policy):
         Raises
         ------
         ValueError
-            If `arm` is unknown or `reward` is outside [0, 1]; the state is unchanged.
+            If `arm` is unknown, `reward` is outside [0, 1] or `context` is NaN; the
+            state is unchanged then.
+        TypeError
+            If `context` is not hashable.
         """
+        context = check_context(context)
         arm, reward = check_arm(arm, self.n_arms), check_reward(reward)
         self.step(context, arm, reward)
         gained = np.zeros(self.n_arms)
@@ -244,8 +283,8 @@ def _scalar(value: np.ndarray) -> Any:
 def _encode(key: Hashable) -> Any:
     if isinstance(key, tuple):
         return {"tuple": [_encode(part) for part in key]}
-    if isinstance(key, np.generic):
-        return key.item()
+    if isinstance(key, np.generic) and key.dtype.kind in "biufU":
+        key = key.item()  # equal, with the same hash; a time would become a number
     if key is None or isinstance(key, str | int | float | bool):
         return key
     raise TypeError(
