@@ -219,6 +219,23 @@ def test_the_growth_bound_holds_where_it_is_below_one(alpha):
     assert (surrogate_weights(R.min(1), alpha) <= ceiling).all()
 
 
+@pytest.mark.parametrize("alpha", [0.5, 0.7, 0.9])
+def test_the_phase_bound_holds_where_it_says_more_than_the_number_of_rounds(alpha):
+    T, M, N, delta = 1000, 1, 2, 0.9
+    t = np.arange(1, T + 1)
+    bound = norms_bound(t, M, N, alpha, delta)
+    assert bound[-1] < 0.97 * N * T
+    suite = adversaries(M, N, T, delta=delta, rng=np.random.default_rng(11))
+    for name in ("bernoulli", "least played", "poor", "probe"):
+        norms = context_norms(play(AlphaFairGradient(N, alpha), suite[name], T, M))
+        assert (norms.sum(1) <= bound * (1 + 1e-12)).all()
+        certified = certificate_bound(norms, alpha, N)
+        known = regret_bound(t, M, N, alpha, delta=delta)
+        assert (certified <= known + 1e-9).all()
+    flat = context_norms(play(AlphaFairGradient(N, 0.0), suite["ones"], T, M))
+    assert flat[-1, 0] > bound[-1]  # without weights the bound is broken
+
+
 # --- the probe
 
 

@@ -11,6 +11,7 @@ from scipy.optimize import linprog, minimize_scalar
 
 from prunefair.fairness.movielens import load_ratings, movielens_stream
 from prunefair.fairness.offline_optimum import (
+    DPP_ENTRIES,
     arrow_solver,
     certificate,
     certified,
@@ -254,6 +255,29 @@ def test_cvxpy_problem_is_compiled_once_for_many_sums():
         assert problem.optimum(G).gap < 1e-4
         compiled.add(id(problem.problem._cache.param_prog))
     assert len(compiled) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")  # it is certified
+def test_cvxpy_solves_a_thousand_contexts_without_a_parametrised_compilation():
+    G = np.random.default_rng(17).gamma(0.5, 200, (1000, 10))
+    assert G.size > DPP_ENTRIES
+    problem = offline_problem(*G.shape, 0.5)
+    theirs, ours = problem.optimum(G), solve_offline(G, 0.5)
+    assert theirs.gap < 1e-4 * gap_unit(ours.rewards, 0.5)
+    assert ours.utility <= theirs.dual and theirs.utility <= ours.dual
+    again = problem.optimum(2 * G)  # the constants of the first solve are not kept
+    assert again.utility > 1.3 * theirs.utility
+
+
+def test_what_clarabel_cannot_solve_is_reported(monkeypatch):
+    problem = offline_problem(2, 2, 0.5)
+
+    def fail(**options):
+        raise cp.error.SolverError("no luck")
+
+    monkeypatch.setattr(problem.problem, "solve", fail)
+    with pytest.raises(RuntimeError, match=r"Clarabel failed on G of shape \(2, 2\)"):
+        problem.optimum(np.ones((2, 2)))
 
 
 def test_exponents_are_exact_where_cvxpys_default_replaces_them():
