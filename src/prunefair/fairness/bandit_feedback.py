@@ -404,13 +404,16 @@ class ScaleFreeBandit(BanditPolicy):
 
 
 # %%
-def two_armed_pulls(sign: int, rounds: int, *, rng: np.random.Generator) -> np.ndarray:
+def two_armed_pulls(
+    sign: float, rounds: int, *, rng: np.random.Generator
+) -> np.ndarray:
     """Pulls of two arms that pay 1 and 0.001, shape (2,).
 
     Parameters
     ----------
-    sign : int
-        -1 feeds the learner with losses, +1 with rewards, as the released code does.
+    sign : float
+        -1 feeds the learner with losses, +1 with rewards, as the released code does;
+        another size changes their unit.
     rounds : int
         Number of rounds.
     rng : numpy.random.Generator
@@ -1139,6 +1142,36 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # quotient = (z - np.log1p(z)) / z**2
 # assert (np.diff(quotient) < 0).all()
 # np.testing.assert_allclose(2 * quotient[0], 8 * np.log(2) - 4)
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-bandit-feedback-5
+#
+# What does *scale-free* mean here?
+# Divide all losses by $10^4$ and compare the learner of {eq}`eq-bandit-feedback-scale-free` with the adaptive step of [online gradient ascent](online_gradient.ipynb), whose points do not change at all.
+# Which term does $\tilde O(\sqrt{NL_2}+L_\infty\sqrt{NL_1})$ then lack?
+# :::
+#
+# :::{solution} ex-bandit-feedback-5
+# :class: dropdown
+#
+# The first rate is $\eta_1=N$ in any unit.
+# While all losses together are small, so are the penalties and $\eta_t\sum_s\hat\ell(s)$, and the play stays uniform.
+# With two arms of losses $-\varepsilon$ and almost 0 the regret is then about $\varepsilon T/2$, and the form is about $\varepsilon\sqrt{2T}$: their quotient grows like $\sqrt T$.
+# The barrier alone costs $N\ln T/\eta_1=\ln T$ in the unit of the losses, so a term of that size has to be added; the regret here is far below it.
+# The learner is told neither the scale nor the horizon, which is what the name says, but its play is not invariant.
+# :::
+
+# %% tags=["active-ipynb"]
+# T, form = 1000, []
+# for scale in (1.0, 1e-2, 1e-4):
+#     runs = np.random.default_rng(SEED).spawn(20)
+#     worse = np.array([two_armed_pulls(-scale, T, rng=r)[1] for r in runs])
+#     ratio, half = mean_interval(worse / ((2 * T) ** 0.5 * (1 + scale**0.5)))
+#     form.append((ratio - half, ratio + half))
+#     assert (scale * worse).max() <= scale * (2 * T) ** 0.5 * 2 + np.log(T)
+#     print(f"scale {scale:6}: regret over the form {ratio:.2f} +- {half:.2f}")
+# assert form[0][1] < 1 and form[2][0] > 5
 
 # %% [markdown]
 # ## Summary
