@@ -116,6 +116,15 @@ def test_log_barrier_step_refuses_what_is_no_finite_vector(v):
         log_barrier_step(v)
 
 
+def test_ten_newton_steps_are_enough_for_the_log_barrier_at_every_scale():
+    rng = np.random.default_rng(21)
+    for n in (2, 3, 19, 300):
+        for _ in range(60):
+            v = 10 ** rng.uniform(-9, 9, n)
+            p = log_barrier_step(v, max_iter=10)
+            np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
+
+
 def test_log_barrier_step_says_when_it_gave_up():
     with pytest.raises(RuntimeError, match="max_iter is 1"):
         log_barrier_step(np.array([0.0, 1, 5]), max_iter=1)
