@@ -54,6 +54,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# %%
 from prunefair.fairness.bandit_feedback import (
     LogBarrierBandit,
     ScaleFreeBandit,
