@@ -977,7 +977,7 @@ def regret_bound(
 
 # %% [markdown]
 # The bounds are far from tight in games of this size.
-# For the reduction that is a matter of the instances: how near to $c_\alpha$ a game can come is a question of its own.
+# For the reduction that is a matter of the instances: how near to $c_\alpha$ a game can come is the question of [a chapter of its own](limits.ipynb).
 #
 # A run with its bounds: the $c_\alpha$-regret against the certified optimum, the certificate the run carries, and the bound known beforehand.
 
