@@ -97,6 +97,38 @@ def checkpoints(n_rounds: int, n_points: int = 200) -> np.ndarray:
     return np.unique(np.linspace(n_rounds, 1, min(n_points, n_rounds)).astype(np.int64))
 
 
+def check_run(
+    policy: Policy, stream: RewardStream, rng: np.random.Generator | None
+) -> bool:
+    """Whether arms are drawn when `policy` plays `stream`, or raise if it cannot.
+
+    Parameters
+    ----------
+    policy : Policy
+    stream : RewardStream
+    rng : numpy.random.Generator or None
+        Draws the arms of a bandit policy.
+
+    Returns
+    -------
+    bandit : bool
+
+    Raises
+    ------
+    ValueError
+        If the numbers of arms differ or a bandit policy is given no `rng`.
+    """
+    if policy.n_arms != stream.n_arms:
+        raise ValueError(
+            f"policy has {policy.n_arms} arms and stream {stream.n_arms}; "
+            "they must agree"
+        )
+    bandit = policy.feedback == "bandit"
+    if bandit and rng is None:
+        raise ValueError("rng is None; a bandit policy draws its arms from a generator")
+    return bandit
+
+
 def simulate(
     policy: Policy,
     stream: RewardStream,
@@ -125,14 +157,7 @@ def simulate(
     ValueError
         If the numbers of arms differ or a bandit policy is given no `rng`.
     """
-    if policy.n_arms != stream.n_arms:
-        raise ValueError(
-            f"policy has {policy.n_arms} arms and stream {stream.n_arms}; "
-            "they must agree"
-        )
-    bandit = policy.feedback == "bandit"
-    if bandit and rng is None:
-        raise ValueError("rng is None; a bandit policy draws its arms from a generator")
+    bandit = check_run(policy, stream, rng)
     rounds = checkpoints(stream.n_rounds, n_points)
     rewards = np.empty((len(rounds), stream.n_arms))
     draws = rng.random(stream.n_rounds) if bandit else None

@@ -1,0 +1,262 @@
+"""Running a policy over a long stream: the results of `simulate`, compiled.
+
+`run_fast` plays what `prunefair.fairness.simulation.simulate` plays, with the same
+random numbers, and leaves the policy in the same state to rounding.  Its memory is
+that of the learners and the checkpoints, whatever the number of rounds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from prunefair.fairness.bandit_feedback import LogBarrierBandit, ScaleFreeBandit
+from prunefair.fairness.baselines import (
+    ContextFreeGradient,
+    FairCB,
+    FullInformationFairCB,
+    Hedge,
+    IndependentGradient,
+    SingleScaleFreeBandit,
+    Uniform,
+    UniformBandit,
+)
+from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
+from prunefair.fairness.policy import Policy
+from prunefair.fairness.simulation import (
+    RewardStream,
+    Trajectory,
+    check_run,
+    checkpoints,
+)
+
+BLOCK = 1 << 16
+STEPS = ("squared", "centred", "released")
+
+
+class Run(NamedTuple):
+    """A policy unpacked: `kernel(contexts, rewards, draws, *state)`, then `store()`.
+
+    `state` begins with the cumulative rewards; the kernel changes it in place.
+    """
+
+    kernel: Callable
+    state: tuple
+    store: Callable
+
+
+def run_fast(
+    policy: Policy,
+    stream: RewardStream | Iterable[RewardStream],
+    *,
+    rng: np.random.Generator | None = None,
+    n_points: int = 200,
+) -> Trajectory:
+    """Play `policy` on `stream` from its first round to its last, compiled.
+
+    Parameters
+    ----------
+    policy : Policy
+        Changed by the run; contexts of `stream` are its contexts 0, ..., M-1.
+    stream : RewardStream or iterable of RewardStream
+        Blocks are played one after the other, so that a stream may exceed the memory.
+    rng : numpy.random.Generator, optional
+        Draws the arms; required by a bandit policy, unused with full information.
+    n_points : int
+        Number of checkpoints at most; of blocks, the end of each is one.
+
+    Returns
+    -------
+    trajectory : Trajectory
+        Its `seconds` leave out compiling, which happens once.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of arms differ, a bandit policy is given no `rng`, or the
+        policy has no kernel.
+    RuntimeError
+        If Newton's method does not converge; the policy is unchanged then.
+    """
+    if not isinstance(stream, RewardStream):
+        return _joined(run_fast(policy, b, rng=rng, n_points=1) for b in stream)
+    if type(policy) not in LOADERS:
+        known = ", ".join(kind.__name__ for kind in LOADERS)
+        raise ValueError(
+            f"policy is a {type(policy).__name__}, for which there is no kernel; play "
+            f"it with simulate, or take one of {known}"
+        )
+    bandit = check_run(policy, stream, rng)
+    rounds = checkpoints(stream.n_rounds, n_points)
+    found = np.empty((len(rounds), stream.n_arms))
+    run = LOADERS[type(policy)](policy, stream.n_contexts)
+    run.kernel(*_pieces(stream, 0, 0), np.empty(0), *run.state)  # compiles
+    start = time.perf_counter()
+    for point, (first, last) in enumerate(zip([0, *rounds[:-1]], rounds)):
+        for low in range(first, last, BLOCK):
+            high = min(low + BLOCK, last)
+            draws = rng.random(high - low) if bandit else np.empty(0)
+            run.kernel(*_pieces(stream, low, high), draws, *run.state)
+        found[point] = run.state[0]
+    seconds = time.perf_counter() - start
+    policy.rewards = run.state[0]
+    run.store()
+    return Trajectory(rounds=rounds, rewards=found, seconds=seconds)
+
+
+def _pieces(stream: RewardStream, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Contexts and rewards of some rounds, as the kernels want them."""
+    contexts, rewards = stream.contexts[low:high], stream.rewards[low:high]
+    return np.ascontiguousarray(contexts, np.int64), np.ascontiguousarray(
+        rewards, float
+    )
+
+
+def _joined(parts: Iterator[Trajectory]) -> Trajectory:
+    """One trajectory with the ends of `parts`, played in this order."""
+    parts = list(parts)
+    return Trajectory(
+        rounds=np.cumsum([int(part.rounds[-1]) for part in parts]),
+        rewards=np.array([part.rewards[-1] for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
+def _kernel(name: str) -> Callable:
+    """A compiled kernel; numba is imported when the first one is wanted."""
+    from prunefair.fairness import kernels
+
+    return kernels.compiled(getattr(kernels, name))
+
+
+class Learners:
+    """The learners of a policy as arrays with one row each.
+
+    Rows are in the order of `policy.learners`, and contexts without a learner take the
+    next ones when they come; there is room for all.
+
+    Parameters
+    ----------
+    policy : Policy
+    n_contexts : int
+        Number of contexts $M$ of the stream.
+    blind : bool
+        Whether all contexts share the learner of the context None.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (M,), int64
+        Row of each context, -1 without a learner.
+    count : ndarray, shape (1,), int64
+        Number of rows in use.
+    states : list of ndarray, shapes (L, ...)
+        The fields of the learners' states.
+    """
+
+    def __init__(self, policy: Policy, n_contexts: int, *, blind: bool = False):
+        self.policy, self.keys = policy, list(policy.learners)
+        if blind and None not in policy.learners:
+            self.keys.append(None)
+        place = {key: row for row, key in enumerate(self.keys)}
+        contexts = [None] * n_contexts if blind else range(n_contexts)
+        self.rows = np.array([place.get(j, -1) for j in contexts], np.int64)
+        self.count = np.array([len(self.keys)])
+        spare = int((self.rows < 0).sum())
+        known = [policy.learner(key) for key in self.keys]
+        known += [policy.initial()] * spare
+        self.kind = type(policy.initial())
+        self.states = [np.array(field) for field in zip(*known)]
+
+    def store(self) -> None:
+        """Give the policy its learners; those without a visit stay unborn."""
+        new = np.argsort(self.rows)[np.sort(self.rows) >= len(self.keys)]
+        for row, key in enumerate(self.keys + new.tolist()):
+            state = (field[row] for field in self.states)
+            self.policy.learners[key] = self.kind(
+                *(s.copy() if s.ndim else s.item() for s in state)
+            )
+
+
+def _gradient(policy, n_contexts: int, *, blind: bool = False) -> Run:
+    table, R = Learners(policy, n_contexts, blind=blind), policy.rewards.copy()
+    points, norms, *own = table.states
+    earned = own[0] if own else R[None]
+    kind = STEPS.index(getattr(policy, "step_kind", "squared"))
+    after = getattr(policy, "weights", "before") == "after"
+    settings = (policy.alpha, kind, after, not own)
+    weights = surrogate_weights(earned, policy.alpha)
+    learners = (table.rows, table.count, points, norms, earned, weights)
+    return Run(_kernel("gradient_rounds"), (R, *learners, settings), table.store)
+
+
+def _context_free(policy, n_contexts: int) -> Run:
+    return _gradient(policy, n_contexts, blind=True)
+
+
+def _barrier(policy, n_contexts: int, *, blind: bool = False) -> Run:
+    table, R = Learners(policy, n_contexts, blind=blind), policy.rewards.copy()
+    if isinstance(policy, LogBarrierBandit):
+        settings = (policy.alpha, policy.barrier, policy.cap, False)
+    else:
+        settings = (policy.alpha, float(policy.n_arms), 1.0, True)
+    learners = (table.rows, table.count, *table.states)
+    return Run(_kernel("barrier_rounds"), (R, *learners, settings), table.store)
+
+
+def _single(policy, n_contexts: int) -> Run:
+    return _barrier(policy, n_contexts, blind=True)
+
+
+def _hedge(policy, n_contexts: int) -> Run:
+    gains = policy.shared.gains.copy()
+
+    def store():
+        policy.shared = policy.shared._replace(gains=gains)
+
+    state = (policy.rewards.copy(), gains, float(policy.eta))
+    return Run(_kernel("hedge_rounds"), state, store)
+
+
+def _uniform(policy, n_contexts: int) -> Run:
+    state = (policy.rewards.copy(), policy.feedback == "bandit")
+    return Run(_kernel("uniform_rounds"), state, lambda: None)
+
+
+def _fair(policy, n_contexts: int) -> Run:
+    table, shared = Learners(policy, n_contexts), policy.shared
+    used, room = len(shared.visits), len(table.states[0])
+    table.states[0][:] = np.arange(room)
+    losses = np.pad(shared.losses, ((0, room - used), (0, 0)))
+    visits = np.pad(shared.visits, (0, room - used))
+    multipliers, given = shared.multipliers.copy(), policy.q is not None
+    q = np.zeros(room)
+    q[: len(policy.q) if given else 0] = policy.q if given else []
+
+    def store():
+        table.store()
+        rows = table.count[0]
+        policy.shared = type(shared)(losses[:rows], visits[:rows], multipliers)
+        policy.solved = None
+
+    settings = (float(policy.eta), policy.floor, given, policy.feedback == "bandit")
+    learners = (table.rows, table.count, losses, visits, multipliers, q)
+    state = (policy.rewards.copy(), *learners, settings)
+    return Run(_kernel("fair_rounds"), state, store)
+
+
+LOADERS: dict[type[Policy], Callable[[Policy, int], Run]] = {
+    AlphaFairGradient: _gradient,
+    IndependentGradient: _gradient,
+    ContextFreeGradient: _context_free,
+    Hedge: _hedge,
+    FullInformationFairCB: _fair,
+    Uniform: _uniform,
+    ScaleFreeBandit: _barrier,
+    SingleScaleFreeBandit: _single,
+    LogBarrierBandit: _barrier,
+    FairCB: _fair,
+    UniformBandit: _uniform,
+}

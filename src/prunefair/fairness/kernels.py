@@ -1,0 +1,519 @@
+"""Whole trajectories of the bandit policies as loops over arrays, compiled by numba.
+
+Each kernel plays the rounds of `contexts` and `rewards` and changes the state it is
+given in place; it allocates nothing of the size of the number of rounds.  The step
+functions of the chapters are the reference; a kernel computes the same numbers in an
+order that suits a processor, so the two agree to rounding.
+
+A learner has one row in each state array.  `rows`, shape (M,), int64, maps contexts to
+rows, -1 before the first visit, and `count`, shape (1,), int64, is the number of rows
+in use: a new context takes the next row, so rows are in the order of first visits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, register_jitable
+
+SQUARED, CENTRED, RELEASED = 0, 1, 2
+MAX_ITER = 300
+TOLERANCE = 1e-11  # of the optimality conditions of FairCB, as in the chapter
+LOG2_E, LN2_HIGH, LN2_LOW = (
+    1.4426950408889634,
+    0.6931471803691238,
+    1.9082149292705877e-10,
+)
+TAYLOR = tuple(1 / float(f) for f in np.cumprod([1, *range(1, 14)])[::-1])
+
+
+@cache
+def compiled(kernel: Callable) -> Callable:
+    """`kernel` compiled, and kept on disk if numba finds a folder that it may write."""
+    options = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    try:
+        return njit(cache=True, **options)(kernel)
+    except RuntimeError:  # no such folder
+        return njit(**options)(kernel)
+
+
+@register_jitable
+def _row_of(context, rows, count):
+    """Row of `context`, a new one at its first visit."""
+    row = rows[context]
+    if row < 0:
+        row = rows[context] = count[0]
+        count[0] += 1
+    return row
+
+
+@intrinsic
+def _as_float(_, bits):
+    """The float64 that has these bits."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(bits), codegen
+
+
+@register_jitable(fastmath=False)
+def _exp_below_one(x):
+    """exp(x) for x <= 0 to rounding, in operations that run on several x at once."""
+    x = max(x, -708.0)
+    k = np.floor(x * LOG2_E + 0.5)
+    y = (x - k * LN2_HIGH) - k * LN2_LOW  # at most half of ln 2 from 0
+    series = 0.0
+    for coefficient in TAYLOR:
+        series = series * y + coefficient
+    return series * _as_float((np.int64(np.int32(k)) + 1023) << 52)
+
+
+@register_jitable
+def _drawn(cumulative, u):
+    """The arm that the uniform number `u` draws, as `searchsorted` finds it."""
+    target, arm = u * cumulative[-1], 0
+    for i in range(cumulative.size):
+        arm += cumulative[i] <= target
+    return min(arm, cumulative.size - 1)
+
+
+@register_jitable
+def _project_ascent(x, g, eta, v, held):
+    """Replace `x` by the projection of `x + eta g` onto the simplex.
+
+    The multiplier of the projection onto any subset is a lower bound.  The support of
+    `x` gives the first one; what lies below a bound is dropped until nothing is.
+    `v` and `held`, int64, are scratch of the size of `x`.
+    """
+    n, size, total = x.size, 0, 0.0
+    for i in range(n):
+        v[i] = x[i] + eta * g[i]
+        held[size] = i
+        size += x[i] > 0
+    for k in range(size):
+        total += v[held[k]]
+        x[held[k]] = 0.0
+    tau, size = (total - 1) / size, 0
+    for i in range(n):
+        held[size] = i
+        size += v[i] > tau
+    for _ in range(n):
+        total, kept = 0.0, 0
+        for k in range(size):
+            total += v[held[k]]
+        tau = (total - 1) / size
+        for k in range(size):
+            i = held[k]
+            held[kept] = i
+            kept += v[i] > tau
+        if kept == size:
+            break
+        size = kept
+    for k in range(size):
+        x[held[k]] = v[held[k]] - tau
+
+
+def gradient_rounds(
+    contexts, rewards, draws, R, rows, count, points, norms, earned, weights, settings
+):
+    """Rounds of the projected gradient policies.
+
+    Parameters
+    ----------
+    contexts, rewards : ndarray, shapes (T,) and (T, N)
+    draws : ndarray
+        Unused.
+    R : ndarray, shape (N,)
+        Cumulative rewards.
+    rows, count : ndarray
+        See the head of the module.
+    points, norms : ndarray, shapes (L, N) and (L,)
+        State of each learner.
+    earned, weights : ndarray, shape (L, N), or (1, N) if learners are coupled
+        Rewards that weigh, `R` itself if coupled, and their weights.
+    settings : tuple of (float, int, bool, bool)
+        alpha, the kind of step, weights after the round, coupled.
+    """
+    alpha, kind, after, coupled = settings
+    n = R.size
+    g, v, held = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    for t in range(contexts.size):
+        row = _row_of(contexts[t], rows, count)
+        x, r, e = points[row], rewards[t], 0 if coupled else row
+        w, own = weights[e], earned[e]
+        if not after:
+            for i in range(n):
+                g[i] = w[i] * r[i]
+        for i in range(n):
+            gain = r[i] * x[i]
+            if gain > 0:
+                own[i] += gain
+                w[i] = own[i] ** -alpha
+                if not coupled:
+                    R[i] += gain
+        if after:
+            for i in range(n):
+                g[i] = w[i] * r[i]
+        mean, square = 0.0, 0.0
+        if kind == CENTRED:
+            for i in range(n):
+                mean += g[i] / n
+        for i in range(n):
+            square += (g[i] - mean) ** 2
+        norms[row] += square**0.5 if kind == RELEASED else square
+        if norms[row] > 0:
+            _project_ascent(x, g, 1 / norms[row] ** 0.5, v, held)
+
+
+def uniform_rounds(contexts, rewards, draws, R, bandit):
+    """Rounds of uniform play.
+
+    Parameters
+    ----------
+    contexts, rewards, draws : ndarray, shapes (T,), (T, N) and (T,)
+    R : ndarray, shape (N,)
+        Cumulative rewards.
+    bandit : bool
+        Whether an arm is drawn; play is fractional if not.
+    """
+    n = R.size
+    x = 1 / n
+    cumulative = np.cumsum(np.full(n, x))
+    for t in range(contexts.size):
+        if bandit:
+            arm = _drawn(cumulative, draws[t])
+            R[arm] += rewards[t, arm]
+        else:
+            for i in range(n):
+                R[i] += rewards[t, i] * x
+
+
+def hedge_rounds(contexts, rewards, draws, R, gains, eta):
+    """Rounds of Hedge.
+
+    Parameters
+    ----------
+    contexts, rewards : ndarray, shapes (T,) and (T, N)
+    draws : ndarray
+        Unused.
+    R, gains : ndarray, shape (N,)
+        Cumulative rewards, of the policy and of each arm had it always been played.
+    eta : float
+        Learning rate.
+    """
+    n = R.size
+    w = np.empty(n)
+    for t in range(contexts.size):
+        r, top, total = rewards[t], gains[0], 0.0
+        for i in range(1, n):
+            top = max(top, gains[i])
+        for i in range(n):
+            w[i] = _exp_below_one(eta * (gains[i] - top))
+        for i in range(n):
+            total += w[i]
+        for i in range(n):
+            R[i] += r[i] * (w[i] / total)
+            gains[i] += r[i]
+
+
+@register_jitable
+def _barrier_point(w, start, p):
+    """Minimiser `p` of <p, w> - sum ln p over the simplex, `w` at least 0.
+
+    Newton's method as in the chapter, from a better start.  The error of a step is
+    below the square of the error before, so the step below 1e-8 is the last.
+    """
+    n = w.size
+    lam = min(max(start, 1.0), float(n))
+    for _ in range(MAX_ITER):
+        s1 = s2 = 0.0
+        for i in range(n):
+            q = 1 / (w[i] + lam)
+            s1 += q
+            s2 += q * q
+        step = s1 * (s1 - 1) / s2
+        lam = min(max(lam + step, 1.0), float(n))
+        if abs(step) <= 1e-8:
+            total = 0.0
+            for i in range(n):
+                p[i] = 1 / (w[i] + lam)
+                total += p[i]
+            for i in range(n):
+                p[i] /= total
+            return
+    raise RuntimeError("Newton's method needs more steps for the log-barrier step")
+
+
+@register_jitable
+def _smallest(w):
+    low = w[0]
+    for i in range(1, w.size):
+        low = min(low, w[i])
+    return low
+
+
+@register_jitable
+def _stability_cost(p, arm, estimate, eta, w, q):
+    """What one estimated loss, at most 0, may cost; `w` and `q` are scratch."""
+    n = p.size
+    for i in range(n):
+        w[i] = 1 / p[i]
+    w[arm] += eta * estimate
+    low = _smallest(w)
+    for i in range(n):
+        w[i] -= low
+    _barrier_point(w, low, q)
+    divergence = 0.0
+    for i in range(n):
+        d = q[i] / p[i] - 1
+        divergence += d - np.log1p(d)
+    return max(estimate * (p[arm] - q[arm]) - divergence / eta, 0.0)
+
+
+def barrier_rounds(
+    contexts,
+    rewards,
+    draws,
+    R,
+    rows,
+    count,
+    points,
+    estimates,
+    penalties,
+    last,
+    settings,
+):
+    """Rounds of the scale-free and of the log-barrier bandits.
+
+    Parameters
+    ----------
+    contexts, rewards, draws : ndarray, shapes (T,), (T, N) and (T,)
+    R : ndarray, shape (N,)
+        Cumulative rewards.
+    rows, count : ndarray
+        See the head of the module.
+    points, estimates, penalties : ndarray, shapes (L, N), (L, N) and (L,)
+        State of each learner.
+    last : ndarray, shape (L,)
+        What else it holds: `explored` if scale-free, else `scale`.
+    settings : tuple of (float, float, float, bool)
+        alpha, numerator of the learning rate, its cap, whether scale-free.
+    """
+    alpha, room, cap, scale_free = settings
+    n = R.size
+    cumulative, w, q = np.empty(n), np.empty(n), np.empty(n)
+    for t in range(contexts.size):
+        seen = count[0]
+        row = _row_of(contexts[t], rows, count)
+        if count[0] > seen and not scale_free:
+            last[row] = _smallest(R) ** -alpha
+        p, L, gamma, start, total = points[row], estimates[row], 0.0, 1.0, 0.0
+        if scale_free:
+            gamma = n / (2 * n + last[row])
+        else:
+            start = cap * room * last[row]
+        for i in range(n):
+            total += (1 - gamma) * p[i] + gamma / n
+            cumulative[i] = total
+        arm = _drawn(cumulative, draws[t])
+        reward = rewards[t, arm]
+        estimate = -reward * R[arm] ** -alpha / ((1 - gamma) * p[arm] + gamma / n)
+        R[arm] += reward
+        if estimate == 0:
+            continue
+        eta = room / (start + penalties[row])
+        penalties[row] += _stability_cost(p, arm, estimate, eta, w, q)
+        if scale_free:
+            last[row] -= gamma * estimate
+        L[arm] += estimate
+        eta, top = room / (start + penalties[row]), p[0]
+        for i in range(n):
+            w[i] = eta * L[i]
+            top = max(top, p[i])
+        low = _smallest(w)
+        for i in range(n):
+            w[i] -= low
+        _barrier_point(w, 1 / top, p)
+
+
+@register_jitable
+def _put_on_boundary(c):
+    """`on_boundary` of the chapter, in place."""
+    for i in range(c.size):
+        c[i] = max(c[i], 0.0)
+    low, high = _smallest(c), 0.0
+    for i in range(c.size):
+        c[i] -= low
+        high = max(high, c[i])
+    for i in range(c.size):
+        if c[i] <= 1e-14 * (1 + high):
+            c[i] = 0.0
+
+
+@register_jitable
+def _fair_dual_at(c, losses, q, eta, floor, play, excess):
+    """`fair_dual` of the chapter: fills `play` and `excess`, returns the value."""
+    n, value = c.size, 0.0
+    for i in range(n):
+        value -= floor * c[i]
+        excess[i] = -floor
+    for k in range(q.size):
+        z, top, total = play[k], -np.inf, 0.0
+        for i in range(n):
+            z[i] = q[k] * c[i] - eta * losses[k, i]
+            top = max(top, z[i])
+        for i in range(n):
+            z[i] = _exp_below_one(z[i] - top)
+        for i in range(n):
+            total += z[i]
+        value += top + np.log(total)
+        for i in range(n):
+            z[i] /= total
+            excess[i] += q[k] * z[i]
+    return value
+
+
+@register_jitable
+def _violation(c, excess):
+    """Largest _violation of the optimality conditions of FairCB's dual."""
+    worst = 0.0
+    for i in range(c.size):
+        if c[i] > 0 or excess[i] < 0:
+            worst = max(worst, abs(excess[i]))
+    return worst
+
+
+@register_jitable
+def _solve_positive(H, b, size):
+    """Solve H x = b in place of `b`, `H` positive definite, by elimination."""
+    for k in range(size):
+        pivot = max(H[k, k], 1e-300)
+        for i in range(k + 1, size):
+            factor = H[i, k] / pivot
+            b[i] -= factor * b[k]
+            for m in range(k + 1, size):
+                H[i, m] -= factor * H[k, m]
+    for k in range(size - 1, -1, -1):
+        for m in range(k + 1, size):
+            b[k] -= H[k, m] * b[m]
+        b[k] /= max(H[k, k], 1e-300)
+
+
+@register_jitable
+def _newton_direction(c, excess, play, q, H, free, b, direction):
+    """`multiplier_step` of the chapter, over the free multipliers alone."""
+    n, last, size = c.size, -1, 0
+    for i in range(n):
+        if c[i] == 0 and (last < 0 or excess[i] > excess[last]):
+            last = i
+    for i in range(n):
+        direction[i] = 0.0
+        if i != last and (c[i] > 0 or excess[i] < 0):
+            free[size] = i
+            b[size] = -excess[i]
+            size += 1
+    for a in range(size):
+        for m in range(size):
+            H[a, m] = 0.0
+        H[a, a] = 1e-14
+    for k in range(q.size):
+        if q[k] > 0:
+            for a in range(size):
+                p = q[k] * play[k, free[a]]
+                H[a, a] += q[k] * p
+                for m in range(size):
+                    H[a, m] -= p * q[k] * play[k, free[m]]
+    _solve_positive(H, b, size)
+    longest, widest = 1e-300, 0.0
+    for k in range(q.size):
+        widest = max(widest, q[k])
+    for a in range(size):
+        longest = max(longest, widest * abs(b[a]))
+    for a in range(size):
+        direction[free[a]] = b[a] * min(1.0, 30 / longest)
+
+
+def fair_rounds(
+    contexts, rewards, draws, R, rows, count, losses, visits, multipliers, q, settings
+):
+    """Rounds of FairCB, with bandit feedback or full information.
+
+    Parameters
+    ----------
+    contexts, rewards : ndarray, shapes (T,) and (T, N)
+    draws : ndarray, shape (T,)
+        Unused with full information.
+    R : ndarray, shape (N,)
+        Cumulative rewards.
+    rows, count : ndarray
+        See the head of the module.
+    losses, visits : ndarray, shapes (L, N) and (L,)
+        State of each context.
+    multipliers : ndarray, shape (N,)
+        Those of the last round.
+    q : ndarray, shape (L,)
+        Given probabilities of the contexts; overwritten if they are not given.
+    settings : tuple of (float, float, bool, bool)
+        Learning rate, floor, probabilities given, bandit feedback.
+    """
+    eta, floor, given, bandit = settings
+    n = R.size
+    play, new_play = np.empty(losses.shape), np.empty(losses.shape)
+    excess, new_excess, direction = np.empty(n), np.empty(n), np.empty(n)
+    c, trial, b = multipliers.copy(), np.empty(n), np.empty(n)
+    H, free = np.empty((n, n)), np.empty(n, np.int64)
+    for t in range(contexts.size):
+        row = _row_of(contexts[t], rows, count)
+        K, r = count[0], rewards[t]
+        if not given:
+            total = 1.0
+            for k in range(K):
+                total += visits[k]
+            for k in range(K):
+                q[k] = (visits[k] + (k == row)) / total
+        Q = q[:K]
+        _put_on_boundary(c)
+        value = _fair_dual_at(c, losses, Q, eta, floor, play, excess)
+        steps = 0
+        while _violation(c, excess) > TOLERANCE:
+            if steps == MAX_ITER:
+                raise RuntimeError("the dual of FairCB needs more Newton steps")
+            steps += 1
+            _newton_direction(c, excess, play, Q, H, free, b, direction)
+            slack, scale, found = 1e-13 * (1 + abs(value)), 1.0, value
+            for _ in range(60):
+                gain = 0.0
+                for i in range(n):
+                    trial[i] = c[i] + scale * direction[i]
+                _put_on_boundary(trial)
+                for i in range(n):
+                    gain += excess[i] * (trial[i] - c[i])
+                found = _fair_dual_at(
+                    trial, losses, Q, eta, floor, new_play, new_excess
+                )
+                if found <= value + 1e-4 * gain + slack:
+                    break
+                scale *= 0.5
+            c, trial, value = trial, c, found
+            play, new_play = new_play, play
+            excess, new_excess = new_excess, excess
+        p = play[row]
+        visits[row] += 1
+        if bandit:
+            total = 0.0
+            for i in range(n):
+                total += p[i]
+                b[i] = total
+            arm = _drawn(b, draws[t])
+            losses[row, arm] += (1 - r[arm]) / p[arm]
+            R[arm] += r[arm]
+        else:
+            for i in range(n):
+                losses[row, i] += 1 - r[i]
+                R[i] += r[i] * p[i]
+    multipliers[:] = c
