@@ -61,7 +61,7 @@ def _as_float(_, bits):
     return types.float64(bits), codegen
 
 
-@register_jitable(fastmath=False)
+@register_jitable(fastmath={"contract"})  # not in another order
 def _exp_below_one(x):
     """exp(x) for x <= 0 to rounding, in operations that run on several x at once."""
     x = max(x, -708.0)
@@ -83,18 +83,26 @@ def _drawn(cumulative, u):
 
 
 @register_jitable
-def _project_ascent(x, g, eta, v, held):
+def _positive(x, held):
+    """Write the places where `x` is positive to the head of `held`; their number."""
+    size = 0
+    for i in range(x.size):
+        held[size] = i
+        size += x[i] > 0  # no branch: nobody could predict it
+    return size
+
+
+@register_jitable
+def _project_ascent(x, g, eta, v, held, size):
     """Replace `x` by the projection of `x + eta g` onto the simplex.
 
     The multiplier of the projection onto any subset is a lower bound.  The support of
-    `x` gives the first one; what lies below a bound is dropped until nothing is.
-    `v` and `held`, int64, are scratch of the size of `x`.
+    `x`, the first `size` of `held`, gives one; what lies below the bound is dropped,
+    and what is left gives the next, until nothing is dropped.  `v` is scratch.
     """
-    n, size, total = x.size, 0, 0.0
+    n, total = x.size, 0.0
     for i in range(n):
         v[i] = x[i] + eta * g[i]
-        held[size] = i
-        size += x[i] > 0
     for k in range(size):
         total += v[held[k]]
         x[held[k]] = 0.0
@@ -149,13 +157,14 @@ def gradient_rounds(
         if not after:
             for i in range(n):
                 g[i] = w[i] * r[i]
-        for i in range(n):
-            gain = r[i] * x[i]
-            if gain > 0:
-                own[i] += gain
-                w[i] = own[i] ** -alpha
-                if not coupled:
-                    R[i] += gain
+        size = _positive(x, held)
+        for k in range(size):
+            i = held[k]
+            own[i] += r[i] * x[i]
+            w[i] = own[i] ** -alpha
+        if not coupled:
+            for i in range(n):
+                R[i] += r[i] * x[i]
         if after:
             for i in range(n):
                 g[i] = w[i] * r[i]
@@ -167,7 +176,7 @@ def gradient_rounds(
             square += (g[i] - mean) ** 2
         norms[row] += square**0.5 if kind == RELEASED else square
         if norms[row] > 0:
-            _project_ascent(x, g, 1 / norms[row] ** 0.5, v, held)
+            _project_ascent(x, g, 1 / norms[row] ** 0.5, v, held, size)
 
 
 def uniform_rounds(contexts, rewards, draws, R, bandit):
@@ -208,16 +217,18 @@ def hedge_rounds(contexts, rewards, draws, R, gains, eta):
     """
     n = R.size
     w = np.empty(n)
+    top = 0.0
     for t in range(contexts.size):
-        r, top, total = rewards[t], gains[0], 0.0
-        for i in range(1, n):
-            top = max(top, gains[i])
+        r, total = rewards[t], 0.0
+        if t % 32 == 0:  # any shift will do while the largest weight is near 1
+            top = -_smallest(-gains)
         for i in range(n):
             w[i] = _exp_below_one(eta * (gains[i] - top))
         for i in range(n):
             total += w[i]
+        scale = 1 / total
         for i in range(n):
-            R[i] += r[i] * (w[i] / total)
+            R[i] += r[i] * (w[i] * scale)
             gains[i] += r[i]
 
 
@@ -412,7 +423,6 @@ def _newton_direction(c, excess, play, q, H, free, b, direction):
         if c[i] == 0 and (last < 0 or excess[i] > excess[last]):
             last = i
     for i in range(n):
-        direction[i] = 0.0
         if i != last and (c[i] > 0 or excess[i] < 0):
             free[size] = i
             b[size] = -excess[i]
@@ -422,18 +432,19 @@ def _newton_direction(c, excess, play, q, H, free, b, direction):
             H[a, m] = 0.0
         H[a, a] = 1e-14
     for k in range(q.size):
-        if q[k] > 0:
-            for a in range(size):
-                p = q[k] * play[k, free[a]]
-                H[a, a] += q[k] * p
-                for m in range(size):
-                    H[a, m] -= p * q[k] * play[k, free[m]]
+        for a in range(size):
+            direction[a] = q[k] * play[k, free[a]]
+        for a in range(size):
+            H[a, a] += q[k] * direction[a]
+            for m in range(size):
+                H[a, m] -= direction[a] * direction[m]
     _solve_positive(H, b, size)
     longest, widest = 1e-300, 0.0
     for k in range(q.size):
         widest = max(widest, q[k])
     for a in range(size):
         longest = max(longest, widest * abs(b[a]))
+    direction[:] = 0.0
     for a in range(size):
         direction[free[a]] = b[a] * min(1.0, 30 / longest)
 
