@@ -1,17 +1,35 @@
 """The compiled engine plays what the readable step functions play."""
 
+import copy
 import functools
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from prunefair.fairness.baselines import POLICIES, make_policy
+from prunefair.fairness import engine, kernels
+from prunefair.fairness.bandit_feedback import ScaleFreeBandit, bernoulli_stream
+from prunefair.fairness.baselines import POLICIES, FairCB, UniformBandit, make_policy
 from prunefair.fairness.engine import run_fast
+from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.movielens import load_ratings, movielens_stream
-from prunefair.fairness.simulation import simulate
+from prunefair.fairness.simulation import RewardStream, simulate
 
 ALL = [(feedback, name) for feedback in POLICIES for name in POLICIES[feedback]]
 every_policy = pytest.mark.parametrize(("feedback", "name"), ALL)
+KINDS = [
+    *((name, feedback, {}) for feedback, name in ALL),
+    *(
+        ("alpha_fair", "full", {"step": step, "weights": weights})
+        for step in ("squared", "centred", "released")
+        for weights in ("before", "after")
+    ),
+]
 
 
 @functools.cache
@@ -19,19 +37,213 @@ def ratings(n_rounds):
     return movielens_stream(load_ratings()).first(n_rounds)
 
 
-def pair(feedback, name, stream, alpha=0.9):
-    """Two equal, untrained policies."""
-    sizes = {"n_arms": stream.n_arms, "n_contexts": stream.n_contexts}
-    sizes |= {"alpha": alpha, "horizon": max(stream.n_rounds, 2)}
-    return [make_policy(name, feedback=feedback, **sizes) for _ in range(2)]
+def build(feedback, name, stream, *, alpha=0.9, q=None, **options):
+    """An untrained policy for `stream`."""
+    if options:
+        return AlphaFairGradient(stream.n_arms, alpha, **options)
+    return make_policy(
+        name,
+        feedback=feedback,
+        n_arms=stream.n_arms,
+        n_contexts=stream.n_contexts,
+        alpha=alpha,
+        horizon=max(stream.n_rounds, 2),
+        context_probabilities=q,
+    )
+
+
+def parts(stream, *cuts):
+    """`stream` cut before these rounds."""
+    pieces = zip(np.split(stream.contexts, cuts), np.split(stream.rewards, cuts))
+    return [replace(stream, contexts=c, rewards=r) for c, r in pieces]
+
+
+def assert_same_state(found, expected, rtol=1e-10):
+    np.testing.assert_allclose(found.rewards, expected.rewards, rtol=1e-12)
+    assert list(found.learners) == list(expected.learners)
+    pairs = [(found.learners[key], expected.learners[key]) for key in found.learners]
+    for a, b in [*pairs, (found.shared, expected.shared)]:
+        assert type(a) is type(b)
+        for mine, theirs in zip(a or (), b or ()):
+            assert np.shape(mine) == np.shape(theirs)
+            np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=1e-10)
 
 
 @every_policy
 def test_on_real_ratings_the_engine_agrees_with_the_reference(feedback, name):
-    stream = ratings(1000 if name == "faircb" else 3000)
-    slow, fast = pair(feedback, name, stream)
+    stream = ratings(600 if name == "faircb" else 3000)
+    slow, fast = (build(feedback, name, stream) for _ in range(2))
     expected = simulate(slow, stream, rng=np.random.default_rng(1))
     found = run_fast(fast, stream, rng=np.random.default_rng(1))
     np.testing.assert_array_equal(found.rounds, expected.rounds)
     np.testing.assert_allclose(found.rewards, expected.rewards, rtol=1e-12)
-    assert list(fast.learners) == list(slow.learners)
+    assert_same_state(fast, slow)
+
+
+@st.composite
+def games(draw):
+    """A stream with zeros and ties, a policy for it, and where to stop and resume."""
+    name, feedback, options = draw(st.sampled_from(KINDS))
+    rounds, n_contexts, n_arms = (draw(st.integers(1, top)) for top in (60, 4, 9))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    levels = draw(st.sampled_from([[0.0], [0.0, 1.0], [0.001, 1.0], [0.0, 0.3, 0.7]]))
+    stream = RewardStream(
+        contexts=rng.integers(n_contexts, size=rounds),
+        rewards=rng.choice(levels, (rounds, n_arms)),
+        n_contexts=n_contexts,
+    )
+    q = None
+    if draw(st.booleans()):  # a context that never comes by what FairCB is told
+        q = rng.dirichlet(np.ones(n_contexts)) * (np.arange(n_contexts) != 1)
+        q /= q.sum()
+    alpha = draw(st.sampled_from([0.0, 0.5, 0.9, 1.5]))
+    policy = build(feedback, name, stream, alpha=alpha, q=q, **options)
+    return stream, policy, draw(st.integers(0, rounds)), int(rng.integers(2**32))
+
+
+@given(games())
+def test_on_any_stream_and_from_any_state_the_engine_agrees(game):
+    stream, slow, stop, seed = game
+    fast, rng = copy.deepcopy(slow), np.random.default_rng(seed)
+    simulate(slow, stream, rng=np.random.default_rng(seed))
+    head, tail = parts(stream, stop)
+    (simulate if seed % 2 else run_fast)(fast, head, rng=rng)
+    found = run_fast(fast, tail, rng=rng)
+    assert len(found.rounds) == tail.n_rounds
+    assert_same_state(fast, slow, rtol=1e-7)
+
+
+@every_policy
+def test_saved_in_the_middle_the_engine_goes_on_as_if_it_had_not_stopped(
+    feedback, name, tmp_path
+):
+    stream = bernoulli_stream(200, 3, 4, rng=np.random.default_rng(2))
+    whole, first = (build(feedback, name, stream) for _ in range(2))
+    expected = run_fast(whole, stream, rng=np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    head, tail = parts(stream, 90)
+    run_fast(first, head, rng=rng)
+    first.save(tmp_path / "policy.npz")
+    second = type(first).load(tmp_path / "policy.npz")
+    found = run_fast(second, tail, rng=rng)
+    assert list(second.learners) == list(whole.learners)
+    np.testing.assert_allclose(found.rewards[-1], expected.rewards[-1], rtol=1e-13)
+    p, q = second.probabilities(0), whole.probabilities(0)
+    np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-15)
+
+
+@every_policy
+def test_blocks_are_one_stream_and_each_end_is_a_checkpoint(feedback, name):
+    stream = bernoulli_stream(120, 3, 4, rng=np.random.default_rng(4))
+    whole, blocks = (build(feedback, name, stream) for _ in range(2))
+    fine = run_fast(whole, stream, rng=np.random.default_rng(5))
+    pieces = (part for part in parts(stream, 40, 41, 90))  # made one at a time
+    coarse = run_fast(blocks, pieces, rng=np.random.default_rng(5))
+    assert coarse.rounds.tolist() == [40, 41, 90, 120]
+    expected = fine.rewards[coarse.rounds - 1]
+    np.testing.assert_allclose(coarse.rewards, expected, rtol=1e-13)
+    assert_same_state(blocks, whole)
+
+
+def test_draws_made_in_blocks_are_the_same_draws(monkeypatch):
+    stream = bernoulli_stream(150, 2, 3, rng=np.random.default_rng(6))
+    slow, fast = ScaleFreeBandit(3, 0.9), ScaleFreeBandit(3, 0.9)
+    simulate(slow, stream, rng=np.random.default_rng(7))
+    monkeypatch.setattr(engine, "BLOCK", 11)
+    run_fast(fast, stream, rng=np.random.default_rng(7), n_points=2)
+    np.testing.assert_array_equal(fast.rewards, slow.rewards)
+
+
+def test_memory_does_not_grow_with_the_rounds():
+    rounds = 400_000
+    stream = RewardStream(
+        contexts=np.zeros(rounds, np.int32),
+        rewards=np.ones((rounds, 2), np.float32),
+        n_contexts=1,
+    )
+    run_fast(UniformBandit(2), stream.first(1), rng=np.random.default_rng(8))
+    tracemalloc.start()
+    run_fast(UniformBandit(2), stream, rng=np.random.default_rng(8), n_points=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * rounds  # not one number a round
+
+
+def test_other_kinds_of_numbers_and_strides_are_taken():
+    data = bernoulli_stream(60, 2, 6, rng=np.random.default_rng(9))
+    stream = RewardStream(
+        contexts=data.contexts.astype(np.int16)[::-1],
+        rewards=data.rewards.astype(np.float32)[:, ::2],
+        n_contexts=2,
+    )
+    slow, fast = AlphaFairGradient(3, 0.9), AlphaFairGradient(3, 0.9)
+    simulate(slow, stream)
+    run_fast(fast, stream)
+    assert_same_state(fast, slow)
+
+
+@every_policy
+def test_learners_of_other_contexts_are_left_as_they_are(feedback, name):
+    stream = bernoulli_stream(50, 3, 4, rng=np.random.default_rng(10))
+    policies = [build(feedback, name, stream) for _ in range(2)]
+    for policy, play in zip(policies, (simulate, run_fast)):
+        arguments = (2, 0.5) if feedback == "bandit" else ([0.1, 0.5, 0.9, 0.0],)
+        policy.update("ada", *arguments)
+        play(policy, stream, rng=np.random.default_rng(11))
+    assert_same_state(policies[1], policies[0])
+
+
+def test_a_policy_without_a_kernel_is_refused_by_name():
+    class Other(ScaleFreeBandit):
+        """Might step in another way."""
+
+    stream = bernoulli_stream(5, 1, 3, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="policy is a Other, for which there is no"):
+        run_fast(Other(3, 0.5), stream, rng=np.random.default_rng(0))
+
+
+def test_what_simulate_refuses_is_refused():
+    stream = bernoulli_stream(5, 1, 3, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="policy has 2 arms and stream 3"):
+        run_fast(AlphaFairGradient(2, 0.5), stream)
+    with pytest.raises(ValueError, match="rng is None"):
+        run_fast(ScaleFreeBandit(3, 0.5), stream)
+    with pytest.raises(ValueError, match="n_points is 0"):
+        run_fast(AlphaFairGradient(3, 0.5), stream, n_points=0)
+
+
+def test_no_convergence_is_an_error_and_leaves_the_policy_alone():
+    stream = bernoulli_stream(50, 1, 3, rng=np.random.default_rng(0))
+    policy = ScaleFreeBandit(3, 0.5)
+    policy.learners[0] = policy.initial()._replace(estimates=np.full(3, np.nan))
+    with pytest.raises(RuntimeError, match="more steps"):
+        run_fast(policy, stream, rng=np.random.default_rng(0))
+    assert (policy.rewards == 1).all()
+
+
+def test_faircb_keeps_its_quota_in_the_engine():
+    stream = bernoulli_stream(80, 3, 4, rng=np.random.default_rng(12))
+    q = np.array([0.2, 0.5, 0.3])
+    policy = FairCB(4, n_contexts=3, horizon=80, context_probabilities=q)
+    run_fast(policy, stream, rng=np.random.default_rng(13))
+    average = q @ [policy.probabilities(j) for j in range(3)]
+    assert average.min() >= policy.floor - 1e-9
+
+
+def test_kernels_are_compiled_where_nothing_can_be_written(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda kernel: ("compiled", kernel)
+
+    monkeypatch.setattr(kernels, "njit", njit)
+    made = kernels.compiled.__wrapped__(kernels.hedge_rounds)
+    assert made == ("compiled", kernels.hedge_rounds)
+
+
+def test_numba_is_imported_by_the_first_run_only():
+    code = "import sys, prunefair.fairness.engine; print('numba' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"

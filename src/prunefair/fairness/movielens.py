@@ -52,6 +52,7 @@ import numpy as np
 from prunefair.data import data_file
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, scale_free_step
 from prunefair.fairness.baselines import make_policy
+from prunefair.fairness.engine import run_fast
 from prunefair.fairness.full_information import approximation_factor, surrogate_weights
 from prunefair.fairness.offline_optimum import (
     OfflineOptimum,
@@ -60,7 +61,7 @@ from prunefair.fairness.offline_optimum import (
     sums_over_time,
 )
 from prunefair.fairness.policy import Policy, check_alpha
-from prunefair.fairness.simulation import RewardStream, Trajectory, simulate
+from prunefair.fairness.simulation import RewardStream, Trajectory
 from prunefair.fairness.utility import (
     alpha_fair_utility,
     jain_index,
@@ -76,6 +77,7 @@ from prunefair.fairness.utility import (
 # from prunefair.fairness.offline_optimum import dual_value, inner_product_benchmark
 # from prunefair.fairness.offline_optimum import optimum_over_time
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
+# from prunefair.fairness.simulation import simulate
 # from prunefair.plotting import figure
 #
 # SEED = 11
@@ -647,7 +649,7 @@ def compare_policies(
     results = {}
     for name, policy in policies.items():
         rng = np.random.default_rng([seed, *name.encode()])
-        path = simulate(policy, stream, rng=rng, n_points=n_points)
+        path = run_fast(policy, stream, rng=rng, n_points=n_points)
         results[name] = policy_result(policy, path, alpha, optimum)
     return results
 
