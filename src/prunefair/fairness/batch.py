@@ -133,7 +133,7 @@ def _gradient_round(learner, r, _, *, R, W, powers, kind, weights) -> None:
     g = W * r
     R += r * x
     places = np.flatnonzero(support)
-    W.put(places, R.take(places) ** powers.take(places))
+    W.reshape(-1)[places] = R.take(places) ** powers.take(places)
     if weights == "after":
         g = W * r
     v = g - g.sum(0) / len(g) if kind == "centred" else g
