@@ -43,10 +43,13 @@ REQUIRED = {
 REQUIRED_WIDE, REQUIRED_BATCH = 90e3, 1.5e6
 
 
-def timed(play, repeats):
-    """Least processor and wall-clock seconds of `play()` over `repeats` calls."""
+def timed(play, repeats, at_least=0.0):
+    """Least processor and wall-clock seconds of `play()`.
+
+    It is called `repeats` times, and until `at_least` seconds of wall-clock have gone.
+    """
     processor, wall = [], []
-    for _ in range(repeats):
+    while len(wall) < repeats or sum(wall) < at_least:
         start = time.thread_time(), time.perf_counter()
         play()
         processor.append(time.thread_time() - start[0])
@@ -79,7 +82,7 @@ def on_ratings(stream, repeats):
 
             first_call, _ = timed(partial(played, run_fast, stream.first(1)), 1)
             python, _ = timed(partial(played, simulate), repeats)
-            fast, wall = timed(partial(played, run_fast, stream), repeats)
+            fast, wall = timed(partial(played, run_fast, stream), repeats, 2.0)
             error = played(run_fast).rewards / played(simulate).rewards - 1
             row = {
                 "rounds_per_second": round(stream.n_rounds / fast),
@@ -195,8 +198,9 @@ def main():
             "seed": SEED,
             "checkpoints": 200,
             "repeats": options.repeats,
-            "clock": "processor time of the one thread, best of the repeats, with the "
-            "checkpoints and unpacking the policy; wall-clock time beside it",
+            "clock": "processor time of the one thread, with the checkpoints and "
+            "unpacking the policy; wall-clock time beside it; best of the repeats, and "
+            "of as many as fit into 2 seconds for run_fast",
             "machine": f"shared with other work: load average {load:.1f} on "
             f"{os.cpu_count()} processors at the start",
         },
