@@ -139,12 +139,12 @@ def many_arms(n_rounds, kinds, *, size=10_000, n_contexts=100, n_arms=1000):
     return table
 
 
-def together(stream, repeats, n_rounds=4000):
+def together(stream, repeats, n_rounds=10_000):
     """Run-rounds a second of `run_batch` by the number of runs."""
     table = {}
     for kind in (AlphaFairGradient, ScaleFreeBandit):
         rows = table.setdefault(kind.__name__, {})
-        data = stream.first(n_rounds if kind is AlphaFairGradient else n_rounds // 4)
+        data = stream.first(n_rounds if kind is AlphaFairGradient else n_rounds // 8)
         for runs in (1, 16, 64, 256):
 
             def play(runs=runs, kind=kind, data=data):
@@ -155,6 +155,7 @@ def together(stream, repeats, n_rounds=4000):
             processor, wall = timed(play, repeats)
             count = runs * data.n_rounds
             row = {
+                "rounds": data.n_rounds,
                 "rounds_per_second": round(count / processor),
                 "rounds_per_second_wall": round(count / wall),
             }

@@ -137,12 +137,23 @@ def test_blocks_are_one_stream_and_each_end_is_a_checkpoint(feedback, name):
     stream = bernoulli_stream(120, 3, 4, rng=np.random.default_rng(4))
     whole, blocks = (build(feedback, name, stream) for _ in range(2))
     fine = run_fast(whole, stream, rng=np.random.default_rng(5))
-    pieces = (part for part in parts(stream, 40, 41, 90))  # made one at a time
+    pieces = (part for part in parts(stream, 40, 41, 41, 90))
     coarse = run_fast(blocks, pieces, rng=np.random.default_rng(5))
     assert coarse.rounds.tolist() == [40, 41, 90, 120]
     expected = fine.rewards[coarse.rounds - 1]
     np.testing.assert_allclose(coarse.rewards, expected, rtol=1e-13)
     assert_same_state(blocks, whole)
+
+
+@every_policy
+def test_no_rounds_change_nothing(feedback, name):
+    stream = bernoulli_stream(3, 2, 4, rng=np.random.default_rng(4))
+    slow, fast = (build(feedback, name, stream) for _ in range(2))
+    nothing = [stream.first(0), stream.first(0)]
+    found = run_fast(fast, nothing[0], rng=np.random.default_rng(5))
+    assert found.rewards.shape == (0, 4)
+    assert len(run_fast(fast, nothing, rng=np.random.default_rng(5)).rounds) == 0
+    assert_same_state(fast, slow)
 
 
 def test_draws_made_in_blocks_are_the_same_draws(monkeypatch):

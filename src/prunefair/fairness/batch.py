@@ -139,7 +139,8 @@ def _gradient_round(learner, r, _, *, R, W, powers, kind, weights) -> None:
     v = g - g.sum(0) / len(g) if kind == "centred" else g
     square = np.einsum("is,is->s", v, v)
     norms += square**0.5 if kind == "released" else square
-    v = x + g / np.where(norms > 0, norms, np.inf) ** 0.5
+    v = g * np.where(norms > 0, norms, np.inf) ** -0.5
+    v += x
     x[:] = _projections(v, support)
 
 

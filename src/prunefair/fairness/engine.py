@@ -34,7 +34,7 @@ from prunefair.fairness.simulation import (
 )
 
 BLOCK = 1 << 16
-STEPS = ("squared", "centred", "released")
+STEPS = ("squared", "centred", "released")  # as the kernels number them
 
 
 class Run(NamedTuple):
@@ -102,24 +102,23 @@ def run_fast(
             run.kernel(*_pieces(stream, low, high), draws, *run.state)
         found[point] = run.state[0]
     seconds = time.perf_counter() - start
-    policy.rewards = run.state[0]
-    run.store()
+    if len(rounds):
+        policy.rewards = run.state[0]
+        run.store()
     return Trajectory(rounds=rounds, rewards=found, seconds=seconds)
 
 
 def _pieces(stream: RewardStream, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """Contexts and rewards of some rounds, as the kernels want them."""
-    contexts, rewards = stream.contexts[low:high], stream.rewards[low:high]
-    return np.ascontiguousarray(contexts, np.int64), np.ascontiguousarray(
-        rewards, float
-    )
+    contexts = np.ascontiguousarray(stream.contexts[low:high], np.int64)
+    return contexts, np.ascontiguousarray(stream.rewards[low:high], np.float64)
 
 
 def _joined(parts: Iterator[Trajectory]) -> Trajectory:
     """One trajectory with the ends of `parts`, played in this order."""
-    parts = list(parts)
+    parts = [part for part in parts if len(part.rounds)]
     return Trajectory(
-        rounds=np.cumsum([int(part.rounds[-1]) for part in parts]),
+        rounds=np.cumsum([part.rounds[-1] for part in parts], dtype=np.int64),
         rewards=np.array([part.rewards[-1] for part in parts]),
         seconds=sum(part.seconds for part in parts),
     )

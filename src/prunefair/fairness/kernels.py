@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, register_jitable
 
-SQUARED, CENTRED, RELEASED = 0, 1, 2
+CENTRED, RELEASED = 1, 2  # kinds of step; 0 is squared
 MAX_ITER = 300
 TOLERANCE = 1e-11  # of the optimality conditions of FairCB, as in the chapter
 LOG2_E, LN2_HIGH, LN2_LOW = (
@@ -62,8 +62,11 @@ def _as_float(_, bits):
 
 
 @register_jitable(fastmath={"contract"})  # not in another order
-def _exp_below_one(x):
-    """exp(x) for x <= 0 to rounding, in operations that run on several x at once."""
+def _exp(x):
+    """exp(x) for x <= 700 in operations that run on several x at once.
+
+    Right to rounding above -708; what is smaller counts as nothing beside 1.
+    """
     x = max(x, -708.0)
     k = np.floor(x * LOG2_E + 0.5)
     y = (x - k * LN2_HIGH) - k * LN2_LOW  # at most half of ln 2 from 0
@@ -223,7 +226,7 @@ def hedge_rounds(contexts, rewards, draws, R, gains, eta):
         if t % 32 == 0:  # any shift will do while the largest weight is near 1
             top = -_smallest(-gains)
         for i in range(n):
-            w[i] = _exp_below_one(eta * (gains[i] - top))
+            w[i] = _exp(eta * (gains[i] - top))
         for i in range(n):
             total += w[i]
         scale = 1 / total
@@ -379,7 +382,7 @@ def _fair_dual_at(c, losses, q, eta, floor, play, excess):
             z[i] = q[k] * c[i] - eta * losses[k, i]
             top = max(top, z[i])
         for i in range(n):
-            z[i] = _exp_below_one(z[i] - top)
+            z[i] = _exp(z[i] - top)
         for i in range(n):
             total += z[i]
         value += top + np.log(total)
