@@ -167,6 +167,19 @@ def test_bandits_plays_every_policy_on_movielens(capsys, feedback):
         assert 1 / 19 <= values["jain"] <= 1
 
 
+def test_bandits_plays_on_the_data_set_that_is_named(capsys, tmp_path):
+    (tmp_path / "ml-25m").mkdir()
+    rows = "".join(f"{user},1,4.0,9\n" for user in range(80))
+    for name, text in {
+        "ratings.csv": "userId,movieId,rating,timestamp\n" + rows,
+        "movies.csv": "movieId,title,genres\n1,A,War|IMAX\n",
+    }.items():
+        (tmp_path / "ml-25m" / name).write_text(text)
+    options = ("bandits", "--data", tmp_path, "--dataset", "ml-25m", "--json")
+    _, result, _ = run(capsys, *options, "--policies", "uniform")
+    assert (result["T"], result["M"], result["N"]) == (75, 75, 2)
+
+
 def test_bandits_with_the_same_seed_draws_the_same_arms(capsys):
     options = ("bandits", "--feedback", "bandit", "--rounds", 200, "--json", "--seed")
     results = [run(capsys, *options, seed)[1]["policies"] for seed in (3, 3, 4)]
@@ -205,6 +218,7 @@ BAD = {
     "tasks": (("evaluate", "MODEL", "--tasks", "piqa,no"), "--tasks names 'no'"),
     "data": (("evaluate", "MODEL", "--data", "nowhere"), "--data is 'nowhere'"),
     "ratings": (("bandits", "--data", "nowhere"), "'nowhere'.*ratings.csv"),
+    "dataset": (("bandits", "--dataset", "ml-1m"), "dataset is 'ml-1m'.*ml-25m"),
     "alpha": (("bandits", "--alpha", "-1"), "'--alpha'.*'-1'"),
     "policies": (("bandits", "--policies", "no"), "--policies names 'no'.*choose"),
     "feedback": (("bandits", "--feedback", "no"), "--feedback is 'no'; give full"),

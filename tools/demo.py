@@ -30,12 +30,12 @@ from transformers import AutoModelForCausalLM
 from prunefair.fairness.baselines import POLICIES
 from prunefair.fairness.movielens import (
     compare_policies,
-    load_ratings,
     movielens_stream,
     offline_optimum_of,
     plot_over_time,
     synthetic_stream,
 )
+from prunefair.fairness.ratings import load_ratings
 from prunefair.fairness.utility import jain_index
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.plotting import use_style

@@ -270,6 +270,9 @@ def _use_data(folder: Path | None) -> None:
 @app.command("bandits")
 def bandits_command(
     data: Data = None,
+    dataset: Annotated[
+        str, typer.Option(help="ml-latest-small, ml-25m or ml-32m.")
+    ] = "ml-latest-small",
     policies: Annotated[
         str, typer.Option(help="Names, comma-separated; all by default.")
     ] = "",
@@ -286,24 +289,24 @@ def bandits_command(
 ) -> None:
     """Play every policy on MovieLens and compare it with the certified optimum."""
     with _progress_on_stderr():
-        result = _bandits(data, policies, alpha, feedback, rounds, seed)
+        result = _bandits(data, dataset, policies, alpha, feedback, rounds, seed)
     _report(result, as_json)
 
 
-def _bandits(data, policies, alpha, feedback, rounds, seed) -> dict[str, Any]:
+def _bandits(data, dataset, policies, alpha, feedback, rounds, seed) -> dict[str, Any]:
     from prunefair.fairness.baselines import POLICIES
     from prunefair.fairness.movielens import (
         compare_policies,
-        load_ratings,
         movielens_stream,
         offline_optimum_of,
     )
+    from prunefair.fairness.ratings import load_ratings
 
     if feedback not in POLICIES:
         raise ValueError(f"--feedback is {feedback!r}; give {' or '.join(POLICIES)}")
     known = tuple(POLICIES[feedback])
     names = _names(policies, known, "--policies") or known
-    stream = movielens_stream(load_ratings(data))
+    stream = movielens_stream(load_ratings(data, dataset=dataset))
     if rounds is not None:
         if rounds > stream.n_rounds:
             raise ValueError(

@@ -43,7 +43,8 @@ class DataFile:
     size : int, optional
         Bytes of the publisher's own file; `None` for a file that we convert.
     sha256 : str, optional
-        SHA-256 of the publisher's own file; `None` for a file that we convert.
+        SHA-256 of the publisher's own file; `None` for a file that we convert, or of
+        which only the archive's is on record.
     """
 
     rows: int
@@ -75,6 +76,28 @@ FILES: dict[str, DataFile] = {
         header=("movieId", "title", "genres"),
         size=494_431,
         sha256="5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07",
+    ),
+    "ml-25m/ratings.csv": DataFile(
+        rows=25_000_095,
+        header=("userId", "movieId", "rating", "timestamp"),
+        size=678_260_987,
+    ),
+    "ml-25m/movies.csv": DataFile(
+        rows=62_423,
+        header=("movieId", "title", "genres"),
+        size=3_038_099,
+    ),
+    "ml-32m/ratings.csv": DataFile(
+        rows=32_000_204,
+        header=("userId", "movieId", "rating", "timestamp"),
+        size=877_076_222,
+        sha256="91159850e41ee59c86231165a688709647e2726cab2e7ba9faf04001bd5261ee",
+    ),
+    "ml-32m/movies.csv": DataFile(
+        rows=87_585,
+        header=("movieId", "title", "genres"),
+        size=4_242_926,
+        sha256="b37ca1abc7798de741138ed252b62f69f7e37c84b8a8fab1b82d409b4c6c5cc2",
     ),
     "wikitext2/test.txt": DataFile(
         rows=4_358,
@@ -139,7 +162,8 @@ def _question(question: str, choices: list[str], gold: int) -> dict:
 
 
 def _movielens(read: Read, name: str) -> bytes:
-    return read(f"ml-latest-small/{Path(name).name}")
+    folder, file = name.split("/")
+    return read(f"{'ml-latest-small' if folder == 'movielens' else folder}/{file}")
 
 
 def _wikitext2(read: Read, name: str) -> bytes:
@@ -216,6 +240,21 @@ ARCHIVES: tuple[Archive, ...] = (
         url="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
         sha256="696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
         files=("movielens/ratings.csv", "movielens/movies.csv"),
+        contents=_movielens,
+    ),
+    # The publisher lists MD5 6b51fb2759a8657d3bfcbfc42b592ada for ml-25m.zip and
+    # d472be332d4daa821edc399621853b57 for ml-32m.zip; the SHA-256 of both archives, and
+    # sizes and SHA-256 of their files above, are what several public projects recorded.
+    Archive(
+        url="https://files.grouplens.org/datasets/movielens/ml-25m.zip",
+        sha256="8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa",
+        files=("ml-25m/ratings.csv", "ml-25m/movies.csv"),
+        contents=_movielens,
+    ),
+    Archive(
+        url="https://files.grouplens.org/datasets/movielens/ml-32m.zip",
+        sha256="e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee",
+        files=("ml-32m/ratings.csv", "ml-32m/movies.csv"),
         contents=_movielens,
     ),
     Archive(

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefair.data import data_folder
 from prunefair.fairness import movielens
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, repeated_runs
 from prunefair.fairness.full_information import (
@@ -21,7 +20,6 @@ from prunefair.fairness.full_information import (
 from prunefair.fairness.movielens import (
     RewardFedBandit,
     compare_policies,
-    load_ratings,
     movielens_stream,
     offline_optimum_of,
     plot_arms,
@@ -38,16 +36,12 @@ from prunefair.fairness.offline_optimum import (
     reward_sums,
     solve_offline,
 )
+from prunefair.fairness.ratings import first_rows, load_ratings
 from prunefair.fairness.simulation import RewardStream, simulate
 from prunefair.fairness.utility import alpha_fair_utility, jain_index, utility_gradient
 
 matplotlib.use("agg")
 ALPHA = 0.9
-HELD = data_folder()
-needs_data = pytest.mark.skipif(HELD is None, reason="no data folder")
-
-RATINGS = "userId,movieId,rating,timestamp\n"
-MOVIES = "movieId,title,genres\n"
 
 
 @pytest.fixture(scope="module")
@@ -67,101 +61,6 @@ def optimum(stream):
 
 def sums_of(stream):
     return reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
-
-
-def folder_with(
-    path, ratings, movies='5,"Toys, again (1995)",Comedy|IMAX\n6,"A",War\n'
-):
-    (path / "ratings.csv").write_text(RATINGS + ratings, encoding="utf-8")
-    (path / "movies.csv").write_text(MOVIES + movies, encoding="utf-8")
-    return path
-
-
-# Loading
-
-
-@needs_data
-def test_every_rating_of_the_file_is_loaded_in_its_order(ratings):
-    table = np.loadtxt(HELD / "movielens/ratings.csv", delimiter=",", skiprows=1)
-    np.testing.assert_array_equal(ratings.users, table[:, 0])
-    np.testing.assert_array_equal(ratings.timestamps, table[:, 3])
-    assert ratings.faults == ()
-    titles = (HELD / "movielens/movies.csv").read_text(encoding="utf-8").splitlines()
-    by_id = {int(t.split(",")[0]): t.rsplit(",", 1)[1].split("|") for t in titles[1:]}
-    for row in range(0, len(table), 997):
-        flags = ratings.genre_table[ratings.movies[row]]
-        found = {g for g, flag in zip(ratings.genres, flags) if flag}
-        assert found == set(by_id[int(table[row, 1])]) - {"(no genres listed)"}
-
-
-def test_windows_line_ends_quoted_commas_and_a_subfolder_are_understood(tmp_path):
-    (tmp_path / "movielens").mkdir()
-    folder = folder_with(tmp_path / "movielens", "1,5,4.0,9\r\n2,6,0.5,8\r\n")
-    for given_folder in (tmp_path, folder):
-        loaded = load_ratings(given_folder)
-        assert loaded.genres == ("Comedy", "IMAX", "War")
-        assert loaded.users.tolist() == [1, 2]
-        assert loaded.genre_table[loaded.movies].tolist() == [[1, 1, 0], [0, 0, 1]]
-
-
-BAD_ROWS = {
-    "too few fields": ("1,5,4.0", "3 fields instead of 4"),
-    "too many fields": ("1,5,4.0,9,9", "5 fields instead of 4"),
-    "empty": ("", "0 fields instead of 4"),
-    "word for a user": ("one,5,4.0,9", "invalid literal"),
-    "address in the timestamp": ("1,5,4.0,http://a", "invalid literal"),
-    "no number of stars": ("1,5,x,9", "could not convert"),
-    "nan stars": ("1,5,nan,9", "rating nan is not in"),
-    "no stars": ("1,5,0,9", "rating 0 is not in"),
-    "six stars": ("1,5,6,9", "rating 6 is not in"),
-    "unknown movie": ("1,7,4.0,9", "movie 7 is not in movies.csv"),
-}
-
-
-@pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_malformed_rows_are_reported_with_their_line(tmp_path, row, reason):
-    folder = folder_with(tmp_path, f"1,5,4.0,9\n{row}\n2,6,3.0,8\n{row}\n")
-    with pytest.raises(ValueError, match="2 malformed rows .ratings.csv line 3: ") as e:
-        load_ratings(folder)
-    assert reason in str(e.value) and "ratings.csv line 5: " in str(e.value)
-    assert "malformed='drop'" in str(e.value)
-    kept = load_ratings(folder, malformed="drop")
-    assert kept.users.tolist() == [1, 2]
-    assert [fault.line for fault in kept.faults] == [3, 5]
-    assert "2 malformed" in movielens_stream(kept, n_users=1).source
-
-
-def test_malformed_movies_are_reported_with_their_line(tmp_path):
-    folder = folder_with(tmp_path, "1,5,4.0,9\n", "5,A,War\n6,B\nx,C,War\n7,D,War||\n")
-    with pytest.raises(ValueError, match="3 malformed rows .*movies.csv line 3: 2 fi"):
-        load_ratings(folder)
-    faults = load_ratings(folder, malformed="drop").faults
-    assert [(f.file, f.line) for f in faults] == [("movies.csv", n) for n in (3, 4, 5)]
-
-
-def test_a_movie_listed_twice_is_malformed(tmp_path):
-    folder = folder_with(tmp_path, "1,5,4.0,9\n", "5,A,War\n5,B,Comedy\n")
-    with pytest.raises(ValueError, match="movies.csv line 3: movie 5 is listed twice"):
-        load_ratings(folder)
-
-
-def test_many_malformed_rows_are_counted_and_the_first_shown(tmp_path):
-    folder = folder_with(tmp_path, "bad\n" * 9)
-    with pytest.raises(ValueError, match="9 malformed rows .*line 6: .*and 4 more"):
-        load_ratings(folder)
-
-
-def test_a_folder_without_the_files_or_rows_or_header_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="folder is .*holds no ratings.csv"):
-        load_ratings(tmp_path)
-    folder_with(tmp_path, "")
-    with pytest.raises(ValueError, match="has no rows"):
-        load_ratings(tmp_path)
-    (tmp_path / "ratings.csv").write_text("user::movie\n")
-    with pytest.raises(ValueError, match="begins with 'user::movie'; its header must"):
-        load_ratings(tmp_path)
-    with pytest.raises(ValueError, match="malformed is 'skip'"):
-        load_ratings(tmp_path, malformed="skip")
 
 
 # The stream
@@ -208,7 +107,9 @@ def test_the_stream_equals_a_slow_one_with_ties(tmp_path_factory, rows, n_users,
         f"{m},T,{'|'.join(sorted(g)) or '(no genres listed)'}\n"
         for m, g in GENRES_OF.items()
     )
-    folder_with(folder, "".join(f"{u},{m},3.5,{t}\n" for u, m, t in rows), movies)
+    (folder / "movies.csv").write_text("movieId,title,genres\n" + movies)
+    lines = "".join(f"{u},{m},3.5,{t}\n" for u, m, t in rows)
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + lines)
     loaded = load_ratings(folder)
     active = len({u for u, m, _ in rows if GENRES_OF[m]})
     if active < n_users:
@@ -219,6 +120,15 @@ def test_the_stream_equals_a_slow_one_with_ties(tmp_path_factory, rows, n_users,
     contexts, rewards = slow_stream(rows, GENRES_OF, n_users, small)
     assert got.contexts.tolist() == contexts
     assert got.rewards.tolist() == rewards
+
+
+def test_without_a_number_every_user_is_a_context(ratings):
+    part = first_rows(ratings, 5_000)
+    stream = movielens_stream(part, n_users=None)
+    assert stream.n_contexts == len(set(part.users.tolist())) == part.users.max()
+    labelled = part.genre_table[part.movies].any(1)
+    assert stream.n_rounds == labelled.sum()
+    assert "5000 in the first rows" in stream.source
 
 
 def test_bad_arguments_of_the_stream_are_named(ratings):

@@ -38,18 +38,12 @@ Rounds, contexts and arms are counted from 0 in code; the authors count arms fro
 # %%
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 # %%
-from prunefair.data import data_file
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, scale_free_step
 from prunefair.fairness.baselines import make_policy
 from prunefair.fairness.engine import run_fast
@@ -61,6 +55,7 @@ from prunefair.fairness.offline_optimum import (
     sums_over_time,
 )
 from prunefair.fairness.policy import Policy, check_alpha
+from prunefair.fairness.ratings import Ratings, load_ratings  # noqa: F401
 from prunefair.fairness.simulation import RewardStream, Trajectory
 from prunefair.fairness.utility import (
     alpha_fair_utility,
@@ -71,6 +66,7 @@ from prunefair.fairness.utility import (
 # %% tags=["active-ipynb"]
 # import tempfile
 # from dataclasses import replace
+# from pathlib import Path
 #
 # from prunefair.fairness.bandit_feedback import mean_interval, repeated_runs
 # from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
@@ -88,215 +84,8 @@ from prunefair.fairness.utility import (
 #
 # A rating says who, which movie, how many stars and when; a second file lists the genres of each movie.
 # We keep the order and the genres; the stars only have to be valid.
+# `load_ratings` of `prunefair.fairness.ratings` reads ml-latest-small, ml-25m or ml-32m, from a folder or from the publisher, in blocks of lines: a block in which every line is well formed is parsed at once, any other line by line.
 # A malformed row is an error with its line number, or, if asked for, it is left out and listed: no row disappears unnoticed.
-
-
-# %%
-class Fault(NamedTuple):
-    """A malformed row: its file, its line (the header is line 1) and what is wrong."""
-
-    file: str
-    line: int
-    reason: str
-
-
-# %%
-@dataclass(frozen=True, kw_only=True)
-class Ratings:
-    r"""Who rated which movie when, and the genres of every movie.
-
-    Parameters
-    ----------
-    users : ndarray, shape (n,), int64
-        Identifier of the user of each rating, in the order of the file.
-    movies : ndarray, shape (n,), int64
-        Row of `genre_table` that holds the rated movie, 0-based.
-    timestamps : ndarray, shape (n,), int64
-        Seconds since 1970.
-    genre_table : ndarray, shape (K, N), bool
-        Whether each of the $K$ movies has each genre.
-    genres : tuple of str
-        Names of the $N$ genres, sorted.
-    faults : tuple of Fault
-        Malformed rows that were left out.
-    source : str
-        Where the ratings come from.
-    """
-
-    users: np.ndarray
-    movies: np.ndarray
-    timestamps: np.ndarray
-    genre_table: np.ndarray
-    genres: tuple[str, ...]
-    faults: tuple[Fault, ...] = ()
-    source: str = ""
-
-
-# %%
-RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
-MOVIE_COLUMNS = ("movieId", "title", "genres")
-NO_GENRE = "(no genres listed)"
-
-
-# %%
-def well_formed_rows(
-    path: Path, columns: tuple[str, ...], parse: Callable, faults: list[Fault]
-) -> Iterator:
-    """Parsed rows of a CSV file; the malformed ones are appended to `faults`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    columns : tuple of str
-        What the header must be.
-    parse : callable
-        Turns the fields of a row into a value; raises ValueError with the reason.
-    faults : list of Fault
-        Grows.
-
-    Raises
-    ------
-    ValueError
-        If the header is another one.
-    """
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.reader(file)
-        header = tuple(next(reader, ()))
-        if header != columns:
-            raise ValueError(
-                f"{path} begins with {','.join(header)!r}; its header must be "
-                f"{','.join(columns)}"
-            )
-        for row in reader:
-            try:
-                if len(row) != len(columns):
-                    raise ValueError(f"{len(row)} fields instead of {len(columns)}")
-                value = parse(row)
-            except ValueError as error:
-                faults.append(Fault(path.name, reader.line_num, str(error)))
-            else:
-                yield value
-
-
-# %%
-def movie_of(row: list[str], seen: set[int]) -> tuple[int, frozenset[str]]:
-    """Identifier and genres of a row of movies.csv; the identifier goes to `seen`."""
-    movie, genres = int(row[0]), frozenset(row[2].split("|"))
-    if "" in genres:
-        raise ValueError(f"empty genre in {row[2]!r}")
-    if movie in seen:
-        raise ValueError(f"movie {movie} is listed twice")
-    seen.add(movie)
-    return movie, genres - {NO_GENRE}
-
-
-# %%
-def rating_of(row: list[str], index: dict[int, int]) -> tuple[int, int, int]:
-    """User, movie (its row by `index`) and timestamp of a row of ratings.csv."""
-    user, movie, time = int(row[0]), int(row[1]), int(row[3])
-    if movie not in index:
-        raise ValueError(f"movie {movie} is not in movies.csv")
-    if not 0 < float(row[2]) <= 5:
-        raise ValueError(f"rating {row[2]} is not in (0, 5]")
-    return user, index[movie], time
-
-
-# %%
-def ratings_files(folder: str | os.PathLike | None) -> tuple[Path, Path]:
-    """Paths of ratings.csv and movies.csv, or FileNotFoundError with the remedy."""
-    if folder is None:
-        return data_file("movielens/ratings.csv"), data_file("movielens/movies.csv")
-    folder = Path(folder)
-    if (folder / "movielens").is_dir():
-        folder = folder / "movielens"
-    for name in ("ratings.csv", "movies.csv"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"folder is {os.fspath(folder)!r}, which holds no {name}; give a folder "
-                "with ratings.csv and movies.csv of a MovieLens data set"
-            )
-    return folder / "ratings.csv", folder / "movies.csv"
-
-
-# %%
-def genre_rows(
-    listed: Sequence[tuple[int, frozenset[str]]],
-) -> tuple[dict[int, int], tuple[str, ...], np.ndarray]:
-    """Row of each movie, sorted genre names, and the table of both, (K, N) bool."""
-    genres = tuple(sorted(frozenset().union(*(found for _, found in listed))))
-    table = np.array([[g in found for g in genres] for _, found in listed], dtype=bool)
-    index = {movie: row for row, (movie, _) in enumerate(listed)}
-    return index, genres, table
-
-
-# %%
-def faults_message(faults: Sequence[Fault]) -> str:
-    """One line that gives the number of malformed rows and the first lines."""
-    shown = "; ".join(f"{f.file} line {f.line}: {f.reason}" for f in faults[:5])
-    more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-    return (
-        f"{len(faults)} malformed rows ({shown}{more}); mend them, or pass "
-        "malformed='drop' to leave them out"
-    )
-
-
-# %%
-def ratings_in(ratings_file: Path, movies_file: Path) -> Ratings:
-    """Well-formed rows of the two files, and the faults of the others."""
-    faults: list[Fault] = []
-    movie = partial(movie_of, seen=set())
-    listed = list(well_formed_rows(movies_file, MOVIE_COLUMNS, movie, faults))
-    index, genres, table = genre_rows(listed)
-    rating = partial(rating_of, index=index)
-    rows = well_formed_rows(ratings_file, RATING_COLUMNS, rating, faults)
-    users, movies, times = np.fromiter(rows, dtype=np.dtype((np.int64, 3))).T
-    return Ratings(
-        users=users,
-        movies=movies,
-        timestamps=times,
-        genre_table=table,
-        genres=genres,
-        faults=tuple(faults),
-        source=f"MovieLens, {len(users)} ratings",
-    )
-
-
-# %%
-def load_ratings(
-    folder: str | os.PathLike | None = None, *, malformed: str = "raise"
-) -> Ratings:
-    """Ratings and genres of a MovieLens data set in its CSV layout.
-
-    Parameters
-    ----------
-    folder : path, optional
-        Holds `ratings.csv` and `movies.csv`, itself or in a subfolder `movielens`; by
-        default ml-latest-small, found or downloaded by `prunefair.data.data_file`.
-    malformed : {"raise", "drop"}
-        Whether a malformed row is an error or is left out and listed in `faults`.
-
-    Returns
-    -------
-    ratings : Ratings
-
-    Raises
-    ------
-    ValueError
-        If a row is malformed (the message gives line numbers), a header is another
-        one, a file has no rows, or `malformed` is neither word.
-    FileNotFoundError
-        If a file is missing.
-    """
-    if malformed not in ("raise", "drop"):
-        raise ValueError(f"malformed is {malformed!r}; it must be 'raise' or 'drop'")
-    files = ratings_files(folder)
-    ratings = ratings_in(*files)
-    if ratings.faults and malformed == "raise":
-        raise ValueError(faults_message(ratings.faults))
-    if not len(ratings.users):
-        raise ValueError(f"{files[0]} has no rows; give a folder that holds ratings")
-    return ratings
-
 
 # %% [markdown]
 # A folder with two bad rows, to see what is said of them:
@@ -319,15 +108,15 @@ def load_ratings(
 
 
 # %%
-def activity_ranks(users: np.ndarray, n_users: int) -> np.ndarray:
+def activity_ranks(users: np.ndarray, n_users: int | None) -> np.ndarray:
     """Rank of the user of each rating by activity, 0 the most active; -1 if not ranked.
 
     Parameters
     ----------
     users : ndarray, shape (n,), int64
         Identifier of the user of each rating.
-    n_users : int
-        How many users are ranked.
+    n_users : int or None
+        How many users are ranked; None for all.
 
     Returns
     -------
@@ -339,6 +128,7 @@ def activity_ranks(users: np.ndarray, n_users: int) -> np.ndarray:
         If there are fewer than `n_users` users.
     """
     ids, counts = np.unique(users, return_counts=True)
+    n_users = len(ids) if n_users is None else n_users
     if not 1 <= n_users <= len(ids):
         raise ValueError(
             f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
@@ -351,16 +141,16 @@ def activity_ranks(users: np.ndarray, n_users: int) -> np.ndarray:
 
 # %%
 def movielens_stream(
-    ratings: Ratings, *, n_users: int = 75, small_reward: float = 1e-3
+    ratings: Ratings, *, n_users: int | None = 75, small_reward: float = 1e-3
 ) -> RewardStream:
     r"""Contexts are the most active users, arms the genres, rounds the ratings.
 
     Parameters
     ----------
     ratings : Ratings
-    n_users : int
+    n_users : int or None
         Number of contexts $M$: users with most ratings, the smaller identifier first
-        where two are equal.
+        where two are equal; None for all users.
     small_reward : float
         Reward of a genre that the rated movie has not; 1 if it has.
 
@@ -380,15 +170,15 @@ def movielens_stream(
     labelled = ratings.genre_table.any(1)[ratings.movies]  # (n,)
     rank_of = np.full(len(ratings.users), -1)
     rank_of[labelled] = activity_ranks(ratings.users[labelled], n_users)
-    chosen = np.flatnonzero(rank_of >= 0)
+    chosen, n_contexts = np.flatnonzero(rank_of >= 0), int(rank_of.max()) + 1
     chosen = chosen[np.argsort(ratings.timestamps[chosen], kind="stable")]
     has = ratings.genre_table[ratings.movies[chosen]]  # (T, N)
     return RewardStream(
         contexts=rank_of[chosen],
         rewards=np.where(has, 1.0, small_reward),
-        n_contexts=n_users,
+        n_contexts=n_contexts,
         arm_names=ratings.genres,
-        source=f"{ratings.source}; {len(chosen)} by the {n_users} most active users; "
+        source=f"{ratings.source}; {len(chosen)} by the {n_contexts} most active users; "
         f"left out: {(~labelled).sum()} without a genre, {len(ratings.faults)} malformed",
     )
 
@@ -1161,4 +951,4 @@ class RewardFedBandit(ScaleFreeBandit):
 # The standard regret and $U^*/U$ show it; the $c_\alpha$-regret does not, because playing at random passes that test too.
 # The price bound certifies a run without solving for the optimum.
 #
-# The chapter exports `Ratings`, `Fault`, `load_ratings`, `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.
+# The chapter exports `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.

@@ -1,0 +1,386 @@
+"""MovieLens ratings: reading them, saying what is malformed, selecting rows."""
+
+from __future__ import annotations
+
+import csv
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from prunefair.data import data_file
+
+DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32m"}
+RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+MOVIE_COLUMNS = ("movieId", "title", "genres")
+NO_GENRE = "(no genres listed)"
+BLOCK = 1 << 18  # lines in memory at a time
+
+
+class Fault(NamedTuple):
+    """A malformed row: its file, its line (the header is line 1) and what is wrong."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratings:
+    r"""Who rated which movie when, and the genres of every movie.
+
+    Parameters
+    ----------
+    users : ndarray, shape (n,), int64
+        Identifier of the user of each rating, in the order of the file.
+    movies : ndarray, shape (n,), int64
+        Row of `genre_table` that holds the rated movie, 0-based.
+    timestamps : ndarray, shape (n,), int64
+        Seconds since 1970.
+    genre_table : ndarray, shape (K, N), bool
+        Whether each of the $K$ movies has each genre.
+    genres : tuple of str
+        Names of the $N$ genres, sorted.
+    faults : tuple of Fault
+        Malformed rows that were left out.
+    source : str
+        Where the ratings come from.
+    """
+
+    users: np.ndarray
+    movies: np.ndarray
+    timestamps: np.ndarray
+    genre_table: np.ndarray
+    genres: tuple[str, ...]
+    faults: tuple[Fault, ...] = ()
+    source: str = ""
+
+
+def line_blocks(
+    path: Path, columns: tuple[str, ...], size: int = BLOCK
+) -> Iterator[tuple[int, list[str]]]:
+    """Lines after the header of a CSV file in blocks, each with its first line number.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    columns : tuple of str
+        What the header must be.
+    size : int
+        Lines of a block at most.
+
+    Raises
+    ------
+    ValueError
+        If the header is another one.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header = file.readline().rstrip("\n")
+        if header != ",".join(columns):
+            raise ValueError(
+                f"{path} begins with {header!r}; its header must be {','.join(columns)}"
+            )
+        first = 2
+        while lines := list(islice(file, size)):
+            yield first, lines
+            first += len(lines)
+
+
+def fields_of(line: str, n_fields: int) -> list[str]:
+    """The fields of one line, or ValueError if there are not `n_fields` of them."""
+    try:
+        (row,) = csv.reader([line.rstrip("\n") + "\n"])
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    if any("\n" in field for field in row):
+        raise ValueError("a quote is not closed")
+    if len(row) != n_fields:
+        raise ValueError(f"{len(row)} fields instead of {n_fields}")
+    return row
+
+
+def checked_rows(
+    file: str, first: int, lines: Sequence[str], parse: Callable, faults: list[Fault]
+) -> Iterator:
+    """Parsed lines, one by one; the malformed ones are appended to `faults`.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file, for the faults.
+    first : int
+        Number of the first line.
+    lines : sequence of str
+    parse : callable
+        Turns a line into a value; raises ValueError with the reason.
+    faults : list of Fault
+        Grows.
+    """
+    for number, line in enumerate(lines, first):
+        try:
+            value = parse(line)
+        except ValueError as error:
+            faults.append(Fault(file, number, str(error)))
+        else:
+            yield value
+
+
+def whole_number(text: str) -> int:
+    """`text` as a whole number of 64 bits, or ValueError."""
+    value = int(text)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def movie_of(line: str, seen: set[int]) -> tuple[int, frozenset[str]]:
+    """Identifier and genres of a line of movies.csv; the identifier goes to `seen`."""
+    row = fields_of(line, len(MOVIE_COLUMNS))
+    movie, genres = whole_number(row[0]), frozenset(row[2].split("|"))
+    if "" in genres:
+        raise ValueError(f"empty genre in {row[2]!r}")
+    if movie in seen:
+        raise ValueError(f"movie {movie} is listed twice")
+    seen.add(movie)
+    return movie, genres - {NO_GENRE}
+
+
+def rating_of(line: str, index: dict[int, int]) -> tuple[int, int, int]:
+    """User, movie (its row by `index`) and timestamp of a line of ratings.csv."""
+    row = fields_of(line, len(RATING_COLUMNS))
+    user, movie, time = (whole_number(row[k]) for k in (0, 1, 3))
+    if movie not in index:
+        raise ValueError(f"movie {movie} is not in movies.csv")
+    if not 0 < float(row[2]) <= 5:
+        raise ValueError(f"rating {row[2]} is not in (0, 5]")
+    return user, index[movie], time
+
+
+def rows_at_once(lines: list[str], index: dict[int, int]) -> np.ndarray | None:
+    """What `rating_of` gives for every line, (n, 3) int64; None if one is malformed.
+
+    Never more lenient than `rating_of`, so that None only costs time.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            table = np.loadtxt(
+                lines, delimiter=",", dtype="i8,i8,f8,i8", comments=None, ndmin=1
+            )
+    except (ValueError, UserWarning, DeprecationWarning):
+        return None
+    if len(table) != len(lines) or not ((table["f2"] > 0) & (table["f2"] <= 5)).all():
+        return None
+    ids, place = np.unique(table["f1"], return_inverse=True)
+    rows = np.array([index.get(movie, -1) for movie in ids.tolist()])
+    if (rows < 0).any():
+        return None
+    return np.stack([table["f0"], rows[place], table["f3"]], axis=1)
+
+
+def rating_rows(
+    path: Path, index: dict[int, int], faults: list[Fault]
+) -> Iterator[np.ndarray]:
+    """Well-formed rows of ratings.csv in blocks of shape (n, 3): user, movie, time.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    index : dict of int to int
+        Row of each movie.
+    faults : list of Fault
+        Grows by the malformed rows.
+    """
+    parse = partial(rating_of, index=index)
+    for first, lines in line_blocks(path, RATING_COLUMNS):
+        block = rows_at_once(lines, index)
+        if block is None:
+            rows = checked_rows(path.name, first, lines, parse, faults)
+            block = np.fromiter(rows, dtype=np.dtype((np.int64, 3)))
+        yield block
+
+
+def ratings_files(
+    folder: str | os.PathLike | None, dataset: str = "ml-latest-small"
+) -> tuple[Path, Path]:
+    """Paths of ratings.csv and movies.csv of a data set, found or downloaded.
+
+    Parameters
+    ----------
+    folder : path or None
+        Holds them, itself or in a subfolder named after the data set.
+    dataset : str
+        A key of `DATASETS`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing, with the remedy.
+    """
+    names = ("ratings.csv", "movies.csv")
+    if folder is None:
+        ratings, movies = (data_file(f"{DATASETS[dataset]}/{name}") for name in names)
+        return ratings, movies
+    folder = Path(folder)
+    inner = [folder / name for name in (DATASETS[dataset], dataset)]
+    folder = next((path for path in inner if path.is_dir()), folder)
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"folder is {os.fspath(folder)!r}, which holds no {name}; give a folder "
+                "with ratings.csv and movies.csv of a MovieLens data set"
+            )
+    return folder / "ratings.csv", folder / "movies.csv"
+
+
+def genre_rows(
+    listed: Sequence[tuple[int, frozenset[str]]],
+) -> tuple[dict[int, int], tuple[str, ...], np.ndarray]:
+    """Row of each movie, sorted genre names, and the table of both, (K, N) bool."""
+    genres = tuple(sorted(frozenset().union(*(found for _, found in listed))))
+    table = np.array([[g in found for g in genres] for _, found in listed], dtype=bool)
+    index = {movie: row for row, (movie, _) in enumerate(listed)}
+    return index, genres, table
+
+
+def faults_message(faults: Sequence[Fault]) -> str:
+    """One line that gives the number of malformed rows and the first lines."""
+    shown = "; ".join(f"{f.file} line {f.line}: {f.reason}" for f in faults[:5])
+    more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+    return (
+        f"{len(faults)} malformed rows ({shown}{more}); mend them, or pass "
+        "malformed='drop' to leave them out"
+    )
+
+
+def ratings_in(ratings_file: Path, movies_file: Path) -> Ratings:
+    """Well-formed rows of the two files, and the faults of the others."""
+    faults: list[Fault] = []
+    movie, listed = partial(movie_of, seen=set()), []
+    for first, lines in line_blocks(movies_file, MOVIE_COLUMNS):
+        listed += checked_rows(movies_file.name, first, lines, movie, faults)
+    index, genres, table = genre_rows(listed)
+    blocks = list(rating_rows(ratings_file, index, faults))
+    columns = [np.concatenate([b[:, k] for b in blocks] or [[]]) for k in range(3)]
+    users, movies, times = (column.astype(np.int64, copy=False) for column in columns)
+    return Ratings(
+        users=users,
+        movies=movies,
+        timestamps=times,
+        genre_table=table,
+        genres=genres,
+        faults=tuple(faults),
+        source=f"MovieLens, {len(users)} ratings",
+    )
+
+
+def load_ratings(
+    folder: str | os.PathLike | None = None,
+    *,
+    dataset: str = "ml-latest-small",
+    malformed: str = "raise",
+) -> Ratings:
+    """Ratings and genres of a MovieLens data set in its CSV layout.
+
+    Every line after the header becomes a rating or a fault; none is left out unsaid.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds `ratings.csv` and `movies.csv`, itself or in a subfolder named after the
+        data set (`movielens` for ml-latest-small); by default the publisher's own
+        files, found or downloaded by `prunefair.data.data_file`.
+    dataset : {"ml-latest-small", "ml-25m", "ml-32m"}
+        Which data set.
+    malformed : {"raise", "drop"}
+        Whether a malformed row is an error or is left out and listed in `faults`.
+
+    Returns
+    -------
+    ratings : Ratings
+
+    Raises
+    ------
+    ValueError
+        If a row is malformed (the message gives line numbers), a header is another
+        one, a file has no rows, `dataset` is unknown, or `malformed` is neither word.
+    FileNotFoundError
+        If a file is missing.
+    """
+    if dataset not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise ValueError(f"dataset is {dataset!r}; it must be one of {known}")
+    if malformed not in ("raise", "drop"):
+        raise ValueError(f"malformed is {malformed!r}; it must be 'raise' or 'drop'")
+    files = ratings_files(folder, dataset)
+    ratings = ratings_in(*files)
+    if ratings.faults and malformed == "raise":
+        raise ValueError(faults_message(ratings.faults))
+    if not len(ratings.users):
+        raise ValueError(f"{files[0]} has no rows; give a folder that holds ratings")
+    return ratings
+
+
+def selected_rows_of(ratings: Ratings, keep, how: str) -> Ratings:
+    """The ratings picked by the index or mask `keep`; `how` is added to `source`.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    keep : ndarray or slice
+        Rows to keep.
+    how : str
+        The rule, in words.
+    """
+    kept = {k: getattr(ratings, k)[keep] for k in ("users", "movies", "timestamps")}
+    text = f"{ratings.source}; {len(kept['users'])} {how}"
+    return replace(ratings, **kept, source=text)
+
+
+def first_rows(ratings: Ratings, n_rows: int) -> Ratings:
+    """The first `n_rows` ratings of the file, which is sorted by user.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer, or `n_rows` is below 1.
+    """
+    if not 1 <= n_rows <= len(ratings.users):
+        raise ValueError(
+            f"n_rows is {n_rows!r}; it must lie in 1, ..., {len(ratings.users)}, the "
+            "number of ratings"
+        )
+    return selected_rows_of(ratings, slice(n_rows), "in the first rows of the file")
+
+
+def users_with(ratings: Ratings, low: int, high: int) -> Ratings:
+    """The ratings of the users who gave at least `low` and at most `high` of them.
+
+    The public code of the paper keeps the users with exactly a thousand.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    low, high : int
+        Bounds, included.
+
+    Raises
+    ------
+    ValueError
+        If no user has so many ratings.
+    """
+    _, place, counts = np.unique(ratings.users, return_inverse=True, return_counts=True)
+    keep = ((counts >= low) & (counts <= high))[place]
+    if not keep.any():
+        raise ValueError(
+            f"low is {low!r} and high is {high!r}, but no user has so many ratings; the "
+            f"counts run from {counts.min()} to {counts.max()}"
+        )
+    how = f"by users with {low} to {high} ratings"
+    return selected_rows_of(ratings, keep, how)

@@ -1,0 +1,202 @@
+"""Reading MovieLens: every line becomes a rating or a fault with its number."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunefair.data import data_folder
+from prunefair.fairness import ratings as module
+from prunefair.fairness.movielens import movielens_stream
+from prunefair.fairness.ratings import (
+    first_rows,
+    load_ratings,
+    rating_of,
+    rows_at_once,
+    users_with,
+)
+
+HELD = data_folder()
+needs_data = pytest.mark.skipif(HELD is None, reason="no data folder")
+
+RATINGS = "userId,movieId,rating,timestamp\n"
+MOVIES = "movieId,title,genres\n"
+
+
+def folder_with(
+    path, ratings, movies='5,"Toys, again (1995)",Comedy|IMAX\n6,"A",War\n'
+):
+    (path / "ratings.csv").write_text(RATINGS + ratings, encoding="utf-8")
+    (path / "movies.csv").write_text(MOVIES + movies, encoding="utf-8")
+    return path
+
+
+@needs_data
+def test_every_rating_of_the_file_is_loaded_in_its_order():
+    ratings = load_ratings()
+    table = np.loadtxt(HELD / "movielens/ratings.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(ratings.users, table[:, 0])
+    np.testing.assert_array_equal(ratings.timestamps, table[:, 3])
+    assert ratings.faults == ()
+    titles = (HELD / "movielens/movies.csv").read_text(encoding="utf-8").splitlines()
+    by_id = {int(t.split(",")[0]): t.rsplit(",", 1)[1].split("|") for t in titles[1:]}
+    for row in range(0, len(table), 997):
+        flags = ratings.genre_table[ratings.movies[row]]
+        found = {g for g, flag in zip(ratings.genres, flags) if flag}
+        assert found == set(by_id[int(table[row, 1])]) - {"(no genres listed)"}
+
+
+def test_windows_line_ends_quoted_commas_and_a_subfolder_are_understood(tmp_path):
+    (tmp_path / "movielens").mkdir()
+    folder = folder_with(tmp_path / "movielens", "1,5,4.0,9\r\n2,6,0.5,8\r\n")
+    for given_folder in (tmp_path, folder):
+        loaded = load_ratings(given_folder)
+        assert loaded.genres == ("Comedy", "IMAX", "War")
+        assert loaded.users.tolist() == [1, 2]
+        assert loaded.genre_table[loaded.movies].tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
+BAD_ROWS = {
+    "too few fields": ("1,5,4.0", "3 fields instead of 4"),
+    "too many fields": ("1,5,4.0,9,9", "5 fields instead of 4"),
+    "empty": ("", "0 fields instead of 4"),
+    "word for a user": ("one,5,4.0,9", "invalid literal"),
+    "address in the timestamp": ("1,5,4.0,http://a", "invalid literal"),
+    "no number of stars": ("1,5,x,9", "could not convert"),
+    "nan stars": ("1,5,nan,9", "rating nan is not in"),
+    "no stars": ("1,5,0,9", "rating 0 is not in"),
+    "six stars": ("1,5,6,9", "rating 6 is not in"),
+    "unknown movie": ("1,7,4.0,9", "movie 7 is not in movies.csv"),
+    "open quote": ('1,5,4.0,"9', "a quote is not closed"),
+    "huge user": (f"{2**64},5,4.0,9", "is too large"),
+    "comment": ("# 1,5,4.0,9", "invalid literal"),
+    "fraction of a user": ("1.0,5,4.0,9", "invalid literal"),
+}
+
+
+@pytest.mark.parametrize("block", [1, 3, 1 << 18])
+@pytest.mark.parametrize(("row", "reason"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_malformed_rows_are_reported_with_their_line(
+    tmp_path, monkeypatch, row, reason, block
+):
+    monkeypatch.setattr(module.line_blocks, "__defaults__", (block,))
+    folder = folder_with(tmp_path, f"1,5,4.0,9\n{row}\n2,6,3.0,8\n{row}\n")
+    with pytest.raises(ValueError, match="2 malformed rows .ratings.csv line 3: ") as e:
+        load_ratings(folder)
+    assert reason in str(e.value) and "ratings.csv line 5: " in str(e.value)
+    assert "malformed='drop'" in str(e.value)
+    kept = load_ratings(folder, malformed="drop")
+    assert kept.users.tolist() == [1, 2]
+    assert [fault.line for fault in kept.faults] == [3, 5]
+    assert "2 malformed" in movielens_stream(kept, n_users=1).source
+
+
+def test_malformed_movies_are_reported_with_their_line(tmp_path):
+    folder = folder_with(tmp_path, "1,5,4.0,9\n", "5,A,War\n6,B\nx,C,War\n7,D,War||\n")
+    with pytest.raises(ValueError, match="3 malformed rows .*movies.csv line 3: 2 fi"):
+        load_ratings(folder)
+    faults = load_ratings(folder, malformed="drop").faults
+    assert [(f.file, f.line) for f in faults] == [("movies.csv", n) for n in (3, 4, 5)]
+
+
+def test_a_movie_listed_twice_is_malformed(tmp_path):
+    folder = folder_with(tmp_path, "1,5,4.0,9\n", "5,A,War\n5,B,Comedy\n")
+    with pytest.raises(ValueError, match="movies.csv line 3: movie 5 is listed twice"):
+        load_ratings(folder)
+
+
+def test_many_malformed_rows_are_counted_and_the_first_shown(tmp_path):
+    folder = folder_with(tmp_path, "bad\n" * 9)
+    with pytest.raises(ValueError, match="9 malformed rows .*line 6: .*and 4 more"):
+        load_ratings(folder)
+
+
+def test_a_folder_without_the_files_or_rows_or_header_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="folder is .*holds no ratings.csv"):
+        load_ratings(tmp_path)
+    folder_with(tmp_path, "")
+    with pytest.raises(ValueError, match="has no rows"):
+        load_ratings(tmp_path)
+    (tmp_path / "ratings.csv").write_text("user::movie\n")
+    with pytest.raises(ValueError, match="begins with 'user::movie'; its header must"):
+        load_ratings(tmp_path)
+    with pytest.raises(ValueError, match="malformed is 'skip'"):
+        load_ratings(tmp_path, malformed="skip")
+
+
+# Two ways to parse
+
+tokens = st.sampled_from(
+    ["1", "5", "6", "7", " 5", "5 ", "+5", "-1", "0x5", "5.0", "1e2", "1_0", '"5"', ""]
+    + ["nan", "inf", "#1", "'5'", "٣", str(2**63), str(2**63 - 1), "5,1"]
+)
+
+
+@given(st.lists(st.lists(tokens, min_size=3, max_size=5), min_size=1, max_size=3))
+def test_parsing_a_block_at_once_is_never_more_lenient_than_line_by_line(rows):
+    index = {5: 0, 6: 1, 1: 2}
+    lines = [",".join(row) + "\n" for row in rows]
+    block = rows_at_once(lines, index)
+    if block is not None:
+        assert block.tolist() == [list(rating_of(line, index)) for line in lines]
+
+
+def test_a_well_formed_block_is_parsed_at_once_with_every_row():
+    rng = np.random.default_rng(0)
+    table = rng.integers(1, 1000, (500, 4))
+    table[:, 2] = rng.integers(1, 6, 500)
+    index = {int(m): k for k, m in enumerate(np.unique(table[:, 1])[::-1])}
+    block = rows_at_once([",".join(map(str, row)) + "\n" for row in table], index)
+    np.testing.assert_array_equal(block[:, [0, 2]], table[:, [0, 3]])
+    assert block[:, 1].tolist() == [index[m] for m in table[:, 1].tolist()]
+
+
+# The large sets: the same layout, small
+
+
+@pytest.mark.parametrize("dataset", ["ml-25m", "ml-32m"])
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_folder_laid_out_like_the_large_sets_is_read(tmp_path, dataset, inner):
+    folder = tmp_path / dataset if inner else tmp_path
+    folder.mkdir(exist_ok=True)
+    folder_with(folder, "3,6,3.5,1147880044\n1,5,5.0,1147868817\n")
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n3,6,x,1\n")
+    loaded = load_ratings(tmp_path, dataset=dataset)
+    assert loaded.users.tolist() == [3, 1]
+    assert loaded.timestamps.tolist() == [1147880044, 1147868817]
+    stream = movielens_stream(loaded, n_users=2)
+    assert stream.contexts.tolist() == [0, 1] and stream.arm_names[2] == "War"
+
+
+def test_an_unknown_data_set_is_named():
+    with pytest.raises(ValueError, match="dataset is 'ml-1m'; .* ml-25m, ml-32m"):
+        load_ratings(dataset="ml-1m")
+
+
+# Selections
+
+
+def test_selections_keep_whole_rows_and_say_so(tmp_path):
+    rows = "".join(f"{u},{5 + u % 2},4.0,{9 - u}\n" for u in (1, 2, 2, 3, 3, 3))
+    loaded = load_ratings(folder_with(tmp_path, rows))
+    some = users_with(loaded, 2, 2)
+    assert some.users.tolist() == [2, 2] and some.timestamps.tolist() == [7, 7]
+    assert some.source.endswith("; 2 by users with 2 to 2 ratings")
+    assert users_with(loaded, 2, 9).users.tolist() == [2, 2, 3, 3, 3]
+    part = first_rows(loaded, 4)
+    assert part.users.tolist() == [1, 2, 2, 3]
+    np.testing.assert_array_equal(part.movies, loaded.movies[:4])
+    for field in dataclasses.fields(loaded):
+        if field.name not in ("users", "movies", "timestamps", "source"):
+            assert getattr(part, field.name) is getattr(loaded, field.name)
+
+
+def test_selections_that_select_nothing_are_refused(tmp_path):
+    loaded = load_ratings(folder_with(tmp_path, "1,5,4.0,9\n"))
+    with pytest.raises(ValueError, match="low is 2 .* counts run from 1 to 1"):
+        users_with(loaded, 2, 3)
+    for n_rows in (0, 2):
+        with pytest.raises(ValueError, match=f"n_rows is {n_rows}; .* 1, the number"):
+            first_rows(loaded, n_rows)
