@@ -43,16 +43,18 @@ def use_style() -> None:
 
 
 @contextmanager
-def figure(n_axes: int = 1, **options):
-    """Figure with `n_axes` axes in a row, in the book's style; shown on leaving.
+def figure(n_axes: int = 1, *, n_rows: int = 1, **options):
+    """Figure with `n_axes` axes in each row, in the book's style; shown on leaving.
 
-    Yields the axes: one object for `n_axes = 1`, an array otherwise.
+    Yields the axes: one object for a single one, an array otherwise.
     """
     import matplotlib.pyplot as plt
 
     use_style()
     width, height = STYLE["figure.figsize"]
-    size = options.pop("figsize", (width * (1 if n_axes == 1 else 1.5), height))
-    _, axes = plt.subplots(1, n_axes, figsize=size, layout="constrained", **options)
+    wide = width * (1 if n_axes == 1 else 1.5)
+    size = options.pop("figsize", (wide, height * n_rows))
+    options |= {"figsize": size, "layout": "constrained"}
+    _, axes = plt.subplots(n_rows, n_axes, **options)
     yield axes
     plt.show()
