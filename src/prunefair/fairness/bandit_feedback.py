@@ -923,6 +923,7 @@ def repeated_runs(
     *,
     rng: np.random.Generator,
     n_points: int = 40,
+    play: Callable = simulate,
 ) -> np.ndarray:
     """Cumulative rewards of several runs at the checkpoints of a stream.
 
@@ -937,6 +938,8 @@ def repeated_runs(
         Its children draw the arms.
     n_points : int
         Number of checkpoints at most.
+    play : callable
+        `simulate`, or what gives its results faster.
 
     Returns
     -------
@@ -945,7 +948,7 @@ def repeated_runs(
     """
     children = rng.spawn(n_runs)
     return np.array(
-        [simulate(build(), stream, rng=c, n_points=n_points).rewards for c in children]
+        [play(build(), stream, rng=c, n_points=n_points).rewards for c in children]
     )
 
 

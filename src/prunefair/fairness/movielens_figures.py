@@ -54,6 +54,7 @@ from prunefair.fairness.bandit_feedback import (
     LogBarrierBandit,
     ScaleFreeBandit,
     mean_interval,
+    repeated_runs,
 )
 from prunefair.fairness.baselines import (
     FairCB,
@@ -309,12 +310,10 @@ def played_runs(
     -------
     rewards : ndarray, shape (n, C, N), float64
     """
-    runs = []
-    for child in rng.spawn(n_runs if build().feedback == "bandit" else 1):
-        policy = build()
-        play = simulate if type(policy) is RewardFedBandit else run_fast
-        runs.append(play(policy, stream, rng=child, n_points=n_points).rewards)
-    return np.array(runs)
+    policy = build()
+    play = simulate if type(policy) is RewardFedBandit else run_fast
+    n_runs = n_runs if policy.feedback == "bandit" else 1
+    return repeated_runs(build, stream, n_runs, rng=rng, n_points=n_points, play=play)
 
 
 # %% [markdown]
