@@ -950,5 +950,6 @@ class RewardFedBandit(ScaleFreeBandit):
 # On the ratings of the most active users the coupled $\alpha$-fair policy comes within one percent of the certified optimum, ahead of every baseline, once its step is right.
 # The standard regret and $U^*/U$ show it; the $c_\alpha$-regret does not, because playing at random passes that test too.
 # The price bound certifies a run without solving for the optimum.
+# Every figure of the public code, with intervals, is in [the next chapter](movielens_figures.ipynb).
 #
 # The chapter exports `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.
