@@ -7,7 +7,7 @@ draws each figure, with the ratio to the certified optimum and the standard regr
 beside it, to `_build/figures/NAME.png` under the name it has in the public code.  A
 finished part is kept, so an interrupted run resumes where it stopped.  `--dataset
 ml-25m` or `ml-32m` plays the public code's own choice, the users with exactly a
-thousand ratings; `--results` then names another table.  About forty minutes on one
+thousand ratings; `--results` then names another table.  About twenty minutes on one
 core, most of them for FairCB.
 """
 
