@@ -60,11 +60,14 @@ from prunefair.pruning.row_policy import (
     check_k,
     gumbel_top_k,
     plackett_luce_gradient,
-    plackett_luce_log_prob,
     plackett_luce_set_log_prob,
     released_keep_probabilities,
 )
-from prunefair.pruning.spectrum import ks_distance, singular_values, spectral_distance
+from prunefair.pruning.spectrum import (
+    RowSlices,
+    ks_distance,
+    spectral_distance,
+)
 
 # %% tags=["active-ipynb"]
 # import json
@@ -75,7 +78,8 @@ from prunefair.pruning.spectrum import ks_distance, singular_values, spectral_di
 # from prunefair.models import load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices
-# from prunefair.pruning.row_policy import FEATURES
+# from prunefair.pruning.row_policy import FEATURES, plackett_luce_log_prob
+# from prunefair.pruning.spectrum import singular_values
 #
 # SEED = 20250126
 
@@ -244,11 +248,10 @@ def sampled_scores(
     """
     state = policy.state(W)
     logits = policy(state).detach()
-    reference = singular_values(W, dtype=dtype)
+    slices = RowSlices(W, dtype=dtype)
     draws = gumbel_top_k(logits.expand(*shape, -1), k, generator=generator)
-    flat = draws.reshape(-1, k)
-    chunks = flat.split(max(1, 2**24 // W.numel()))  # bounds the memory
-    penalties = [spectral_distance(W, rows, reference, dtype=dtype) for rows in chunks]
+    chunks = draws.reshape(-1, k).split(max(1, 2**24 // W.numel()))  # bounds the memory
+    penalties = [slices.distance(rows) for rows in chunks]
     scores = [plackett_luce_gradient(logits, rows) @ state for rows in chunks]
     return SampledScores(
         torch.cat(penalties).reshape(shape), torch.cat(scores).reshape(*shape, -1)
@@ -479,7 +482,9 @@ def plot_gradient_spread(ax, spreads: dict, names: Sequence[str]):
 # \sum_{i=0}^{L-1} \gamma^i\, \frac1B \sum_{b=1}^{B} \Bigl( d_{ib} - \frac{1}{B-1} \sum_{c \ne b} d_{ic} \Bigr) \nabla_\theta \ln p_\theta(\tau_{ib}) .
 # ```
 #
-# What does not change is computed once: the features and the spectrum of every dense matrix.
+# What does not change is computed once: the features, the Gram matrix and the spectrum of every dense matrix.
+# A draw then costs the product of its *deleted* rows, {eq}`eq-spectrum-downdate`, and the eigenvalues of an $n \times n$ matrix.
+# The gradient in the scores is {eq}`eq-row-policy-score` in closed form, which the policy maps to its parameters.
 
 
 # %%
@@ -488,20 +493,17 @@ class Layer(NamedTuple):
 
     Parameters
     ----------
-    W : Tensor, shape (m, n)
-        Weight matrix; weight units.
+    slices : RowSlices
+        The prepared weight matrix, m rows and n columns; weight units.
     k : int
         Number of rows kept.
     state : Tensor
-        What the policy sees of `W`.
-    reference : Tensor, shape (min(m, n),), float64
-        Singular values of `W`; weight units.
+        What the policy sees of the matrix.
     """
 
-    W: torch.Tensor
+    slices: RowSlices
     k: int
     state: torch.Tensor
-    reference: torch.Tensor
 
 
 # %%
@@ -548,7 +550,7 @@ def check_training(matrices: Sequence, episodes: int, learning_rate: float) -> N
 
 # %%
 def _layer(policy, W: torch.Tensor, k: int, dtype: torch.dtype) -> Layer:
-    return Layer(W, k, policy.state(W), singular_values(W, dtype=dtype))
+    return Layer(RowSlices(W, dtype=dtype), k, policy.state(W))
 
 
 # %%
@@ -560,12 +562,9 @@ def _draws(policy, layer: Layer, draws: int, generator) -> torch.Tensor:
 
 
 # %%
-def _penalties(layers: Sequence[Layer], drawn, dtype: torch.dtype) -> torch.Tensor:
+def _penalties(layers: Sequence[Layer], drawn) -> torch.Tensor:
     """KS distance of every draw of every layer, (draws, L)."""
-    d = [
-        spectral_distance(layer.W, rows, layer.reference, dtype=dtype).cpu()
-        for layer, rows in zip(layers, drawn)
-    ]
+    d = [layer.slices.distance(rows).cpu() for layer, rows in zip(layers, drawn)]
     return torch.stack(d, dim=1)
 
 
@@ -593,8 +592,10 @@ def accumulate_gradient_(
     Book {eq}`eq-policy-gradient-step`.
     """
     for layer, rows, advantage in zip(layers, drawn, advantages.T):
-        log_prob = plackett_luce_log_prob(policy(layer.state), rows)  # (B,)
-        (advantage.to(log_prob) * log_prob).mean().backward()
+        logits = policy(layer.state)  # (m,)
+        scores = plackett_luce_gradient(logits, rows)  # (B, m)
+        step = advantage.to(scores) @ scores / len(rows)
+        logits.backward(step.to(logits))
 
 
 # %%
@@ -665,7 +666,7 @@ def train_policy(
     history = []
     for _ in tqdm(range(episodes), desc="episodes"):
         drawn = [_draws(policy, layer, draws, generator) for layer in layers]
-        penalties = _penalties(layers, drawn, dtype)  # (draws, L)
+        penalties = _penalties(layers, drawn)  # (draws, L)
         history.append(float(penalties.mean()))
         charged = penalties * weights
         if future:
