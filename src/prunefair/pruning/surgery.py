@@ -48,9 +48,7 @@ SHARD_BYTES = 5_000_000_000
 # import copy
 # import filecmp
 #
-# import numpy as np
-# from transformers import AutoModel, AutoModelForCausalLM
-#
+# import prunefair
 # from prunefair.models import load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
@@ -832,7 +830,7 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
 #
 # `config.json` has one number for the width of all layers, and `from_pretrained` builds every layer with it before it reads a weight.
 # So no configuration describes a model whose layers differ: plain loading must fail, and it does, with an error and not with a wrong model.
-# `load_pruned` reads the widths from `kept_rows.json`: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
+# `load_pruned`, which is also `prunefair.load_pruned`, reads the widths from `kept_rows.json`: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
 
 
 # %%
@@ -895,7 +893,7 @@ def _load_uneven(folder, widths, dtype):
 # tiny, uneven = tiny_model("opt", generator=generator), [[0, 5, 7], [1, 2, 8, 10, 11]]
 # slice_ffn_(tiny, uneven)
 # save_pruned(tiny, None, folder / "uneven", uneven)
-# again, some = load_pruned(folder / "uneven"), torch.arange(3, 17)[None]
+# again, some = prunefair.load_pruned(folder / "uneven"), torch.arange(3, 17)[None]
 # torch.testing.assert_close(again(some).logits, tiny(some).logits)
 # print([len(matrix) for matrix in row_matrices(again)], type(again).__name__)
 # try:
