@@ -46,6 +46,7 @@ On a small matrix we can go through all sets, and $J$ and its gradient are a fin
 # %%
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -494,7 +495,8 @@ class Layer(NamedTuple):
     Parameters
     ----------
     slices : RowSlices
-        The prepared weight matrix, m rows and n columns; weight units.
+        The prepared weight matrix, m rows and n columns; weight units.  Anything with
+        a method `distance(kept)` will do.
     k : int
         Number of rows kept.
     state : Tensor
@@ -549,8 +551,8 @@ def check_training(matrices: Sequence, episodes: int, learning_rate: float) -> N
 
 
 # %%
-def _layer(policy, W: torch.Tensor, k: int, dtype: torch.dtype) -> Layer:
-    return Layer(RowSlices(W, dtype=dtype), k, policy.state(W))
+def _layer(policy, W: torch.Tensor, ratio: float, spectra: Callable) -> Layer:
+    return Layer(spectra(W), rows_to_keep(len(W), ratio), policy.state(W))
 
 
 # %%
@@ -611,6 +613,7 @@ def train_policy(
     future: bool = False,
     policy: torch.nn.Module | None = None,
     dtype: torch.dtype = torch.float64,
+    spectra: Callable[[torch.Tensor], RowSlices] | None = None,
 ) -> TrainedPolicy:
     r"""Train a policy that preserves the spectra of `matrices`, by the exact gradient.
 
@@ -639,6 +642,9 @@ def train_policy(
         a `RowPolicy` with zero weights by default.
     dtype : torch.dtype
         Precision of the spectra; see `singular_values`.
+    spectra : callable, optional
+        Prepares a matrix once: what it returns has a method `distance(kept)`, as
+        `RowSlices` has, the default, and the approximate `LanczosSlices`.
 
     Returns
     -------
@@ -661,7 +667,8 @@ def train_policy(
         raise ValueError(f"draws is {draws!r}; give at least 1, and 2 for a baseline")
     policy = RowPolicy() if policy is None else policy
     weights = discounts(len(matrices), discount)
-    layers = [_layer(policy, W, rows_to_keep(len(W), ratio), dtype) for W in matrices]
+    spectra = spectra or functools.partial(RowSlices, dtype=dtype)
+    layers = [_layer(policy, W, ratio, spectra) for W in matrices]
     optimiser = torch.optim.Adam(policy.parameters(), lr=learning_rate)
     history = []
     for _ in tqdm(range(episodes), desc="episodes"):
