@@ -458,6 +458,15 @@ def open_geometry(name: str, *, seed: int, device="cpu"):
     return model.eval(), read
 
 
+# %%
+def weights_line(geometry: str) -> str:
+    """What the report of a run on random weights says first."""
+    return (
+        f"random weights in the geometry {geometry}, gate spectra shaped like those of "
+        "SmolLM2-135M: times and memory only, nothing about quality"
+    )
+
+
 # %% tags=["active-ipynb"]
 # model, read = open_geometry("tiny", seed=SEED)
 # name = next(iter(ffn_slices(model)[0]))
@@ -679,7 +688,7 @@ def prune_streamed(
     episodes: int = 12,
     draws: int = 2,
     probes: int | None = None,
-    home="cpu",
+    home=None,
     out=None,
     tokenizer=None,
 ) -> StreamedRun:
@@ -703,8 +712,9 @@ def prune_streamed(
         Episodes of training, and selections a layer in each.
     probes : int, optional
         See `layer_spectra`.
-    home : str or torch.device
-        Where the matrices of the other layers wait.
+    home : str or torch.device, optional
+        Where the matrices of the other layers wait: by default on the device if four
+        times as much is free there, else on the CPU.
     out : str or path, optional
         Folder to write the pruned model to.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
@@ -724,6 +734,7 @@ def prune_streamed(
     names = [next(iter(s)) for s in slices]
     m, n = model.get_parameter(names[0]).shape
     k = rows_to_keep(m, ratio)
+    home = home or _home(device, len(names) * (2 * m * n + 4 * n**2))
     options = {"device": device, "generator": generator, "home": home}
     spectra = layer_spectra(n, k, probes=probes, **options)
     if watch.device.type == "cuda":
@@ -750,6 +761,14 @@ def prune_streamed(
     return StreamedRun(
         kept, RowPolicy(weights), distances, history, watch.seconds, peak
     )
+
+
+# %%
+def _home(device, waiting: int):
+    """Where `waiting` bytes should wait."""
+    if torch.device(device).type != "cuda":
+        return device
+    return device if torch.cuda.mem_get_info(device)[0] > 4 * waiting else "cpu"
 
 
 # %%
