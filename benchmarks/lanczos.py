@@ -1,12 +1,13 @@
 """Error and time of the spectral distance by quadrature, beside exact eigenvalues.
 
-    python benchmarks/lanczos.py
+    python benchmarks/lanczos.py [PART ...]
 
 writes `book/results/lanczos.json`: the error over a grid of probes and steps on real
 gate matrices (576 columns) and on one random matrix in the shape of LLaMA-2-7B's gate
 (4096 columns, spectrum shaped like trained ones), beside what the policy must see; the
 time of both on the CPU; and training with each on every third layer of the small model.
-About eight minutes on one core.
+About eight minutes on one core; with names of parts (`n_576`, `n_4096`, `training`)
+only these are measured anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +31,7 @@ from prunefair.pruning.lanczos import (
     LanczosSlices,
     orthonormal_probes,
 )
-from prunefair.pruning.llama2_7b import layer_spectra, shaped_matrix
+from prunefair.pruning.llama2_7b import shaped_matrix
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import row_features, selected_rows
 from prunefair.pruning.spectrum import (
@@ -48,7 +51,12 @@ CONFIGURATION = {
     "grid_4096": [[8, 24], [16, 24], [32, 24], [64, 24], [32, 8]],
     "probe_seeds": {"576": [1, 2], "4096": [1]},
     "training_layers": list(range(0, 30, 3)),
-    "training_seeds": [1, 2],
+    "training_seeds": [1, 2, 3, 4],
+    "training_rules": {
+        "exact": None,
+        "32 probes, 8 steps": [32, 8],
+        "32 probes, 24 steps": [32, 24],
+    },
     "default": [PROBES, STEPS],
     "seed": 20250128,
 }
@@ -142,18 +150,24 @@ def study(cases, grid):
     }
 
 
+def prepared_by(rule, n, generator):
+    """What prepares a matrix: exact, or by so many probes and steps."""
+    if rule is None:
+        return partial(RowSlices, dtype=torch.float32)
+    v = orthonormal_probes(n, rule[0], generator=generator)
+    return partial(LanczosSlices, probes=v, steps=rule[1])
+
+
 def training(matrices):
     """Training by exact spectra and by quadrature, judged by exact ones."""
     ratio, table = CONFIGURATION["ratio"], {}
-    k, n = rows_to_keep(len(matrices[0]), ratio), matrices[0].shape[1]
+    k = rows_to_keep(len(matrices[0]), ratio)
     references = [RowSlices(W, dtype=torch.float32) for W in matrices]
-    for name, probes in (("exact", 0), ("lanczos", PROBES)):
+    for name, rule in CONFIGURATION["training_rules"].items():
         table[name] = []
         for seed in CONFIGURATION["training_seeds"]:
             generator = torch.Generator().manual_seed(seed)
-            spectra = layer_spectra(
-                n, k, device="cpu", generator=generator, probes=probes
-            )
+            spectra = prepared_by(rule, matrices[0].shape[1], generator)
             trained, seconds = timed(
                 lambda g=generator, s=spectra: train_policy(
                     matrices, ratio, generator=g, spectra=s
@@ -174,30 +188,45 @@ def training(matrices):
     return table
 
 
-def main() -> None:
-    """All parts, then the file."""
+def small_study(matrices, generator):
+    """Errors on real gate matrices."""
+    draws = CONFIGURATION["random_selections"]["576"]
+    cases = [judged(matrices[i], draws, generator) for i in CONFIGURATION["layers"]]
+    grid = [(b, s) for b in CONFIGURATION["probes"] for s in CONFIGURATION["steps"]]
+    return study(cases, grid)
+
+
+def wide_study(generator):
+    """Errors on one matrix of the shape of LLaMA-2-7B's gate."""
+    wide = shaped_matrix(11008, 4096, generator=generator)
+    draws = CONFIGURATION["random_selections"]["4096"]
+    return study([judged(wide, draws, generator)], CONFIGURATION["grid_4096"])
+
+
+def main(parts: list[str]) -> None:
+    """All parts or the named ones, each stored as soon as it is done."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(CONFIGURATION["seed"])
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
-    draws = CONFIGURATION["random_selections"]
-    some, few = CONFIGURATION["layers"], CONFIGURATION["training_layers"]
-    small = [judged(matrices[i], draws["576"], generator) for i in some]
-    grid = [(b, s) for b in CONFIGURATION["probes"] for s in CONFIGURATION["steps"]]
-    table = {"n_576": study(small, grid)}
-    table["training"] = training([matrices[i] for i in few])
-    wide = shaped_matrix(11008, 4096, generator=generator)
-    table["n_4096"] = study(
-        [judged(wide, draws["4096"], generator)], CONFIGURATION["grid_4096"]
-    )
-    table |= {
-        "configuration": CONFIGURATION,
-        "versions": {"torch": torch.__version__},
-        "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
+    few = [matrices[i] for i in CONFIGURATION["training_layers"]]
+    work = {
+        "n_576": lambda: small_study(matrices, generator),
+        "n_4096": lambda: wide_study(generator),
+        "training": lambda: training(few),
     }
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    partial.replace(RESULT)
+    for part in parts or work:
+        result = work[part]()
+        table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        table |= {
+            part: result,
+            "configuration": CONFIGURATION,
+            "versions": {"torch": torch.__version__},
+            "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
+        }
+        whole = RESULT.with_suffix(".partial")
+        whole.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        whole.replace(RESULT)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
