@@ -26,8 +26,6 @@ import torch
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
 from prunefair.pruning.lanczos import (
-    PROBES,
-    STEPS,
     LanczosSlices,
     orthonormal_probes,
 )
@@ -57,7 +55,6 @@ CONFIGURATION = {
         "32 probes, 8 steps": [32, 8],
         "32 probes, 24 steps": [32, 24],
     },
-    "default": [PROBES, STEPS],
     "seed": 20250128,
 }
 

@@ -129,7 +129,7 @@ def speeds(options, model, read, kept) -> tuple[dict, str | None]:
 
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if options.device.startswith("cuda"):
-        free = torch.cuda.mem_get_info(options.device)[0]
+        free = torch.cuda.mem_get_info(torch.device(options.device).index)[0]
         if 1.15 * size > free:
             return {}, f"the dense model needs {size} bytes and {free} are free"
     generator = torch.Generator().manual_seed(options.seed)

@@ -195,7 +195,7 @@ def _wide_or_large(model: str, device: str) -> bool:
         skeleton = AutoModelForCausalLM.from_config(config)
     width = torch.finfo(config.dtype or torch.float32).bits // 8
     if torch.device(device).type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
+        free = torch.cuda.mem_get_info(torch.device(device).index)[0]
     else:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     large = skeleton.num_parameters() * width > free / 2

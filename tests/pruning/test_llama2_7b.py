@@ -126,7 +126,7 @@ def test_the_work_that_is_planned_is_the_work_that_torch_counts(generator):
     n, m = 256, 688
     products = sum(cost.operations for _, cost in planned.values())
     products -= 4 / 3 * n**3 + m * n**2  # eigenvalues and solve: no products for torch
-    whole_matrix = 2 * n**2 * 32 * 24 + 4 * n * 32 * 24**2  # its own quadrature
+    whole_matrix = 2 * n**2 * 32 * 8 + 4 * n * 32 * 8**2  # its own quadrature
     assert 0.95 < counter.get_total_flops() / (products + whole_matrix) < 1.1
 
 
@@ -148,7 +148,7 @@ def test_a_shaped_matrix_has_the_quantiles_of_the_profile(generator):
     found = (values / values[0]).quantile(levels)
     torch.testing.assert_close(found, torch.tensor(PROFILE).double(), atol=2e-3, rtol=0)
     assert W.square().mean().sqrt() == pytest.approx(0.02, rel=1e-4)
-    assert W.norm(dim=1).log().std() > 0.05
+    assert 0.085 < W.norm(dim=1).log().std() < 0.15  # 0.07 of equal factors
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_order_of_reading(tiny):
