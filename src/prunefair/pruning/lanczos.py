@@ -432,23 +432,28 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Distribution of the singular values of one gate matrix of the small real model: exact, the Gauss rule of a single probe with 8 steps, and the mean of 32 probes after calibration.", "name": "fig-lanczos-distribution"}} tags=["active-ipynb"]
+# %% mystnb={"figure": {"caption": "Distribution of the singular values of one gate matrix of the small real model: exact, the Gauss rule of a single probe with 24 steps, and the mean of 32 probes after calibration.", "name": "fig-lanczos-distribution"}} tags=["active-ipynb"]
 # matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
 # W, v = matrices[12], orthonormal_probes(576, PROBES, generator=generator)
 # slices = RowSlices(W, dtype=torch.float32)
 # G, exact = slices.gram, slices.values.flip(0) / slices.power
-# rule = gauss_rule(lanczos(lambda q: q @ G, v, STEPS))
+# rule = gauss_rule(lanczos(lambda q: q @ G, v, 24))
 # known = exact.square().mean(), exact.pow(4).mean()
 # estimate = spectral_distribution(calibrated(rule, *known), exact)
 # with figure() as ax:
 #     plot_distributions(ax, exact, rule, estimate)
 
 # %% tags=["active-ipynb"]
-# middle = (torch.arange(576) + 0.5) / 576
-# raw = spectral_distribution(rule, exact)
-# print(f"largest error {(raw - middle).abs().max():.4f} before calibration,"
-#       f" {(estimate - middle).abs().max():.4f} after")
-# assert (estimate - middle).abs().max() < (raw - middle).abs().max() < 0.03
+# middle, spread = (torch.arange(576) + 0.5) / 576, {"before": [], "after": []}
+# for _ in range(12):
+#     v = orthonormal_probes(576, PROBES, generator=generator)
+#     rule = gauss_rule(lanczos(lambda q: q @ G, v, 24))
+#     for name, r in (("before", rule), ("after", calibrated(rule, *known))):
+#         spread[name].append(spectral_distribution(r, exact))
+# spread = {name: torch.stack(F).std(0).mean() for name, F in spread.items()}
+# print(", ".join(f"{name} calibration: deviation {x:.4f}" for name, x in spread.items()))
+# assert (estimate - middle).abs().max() < 0.02
+# assert spread["after"] < 0.7 * spread["before"] < 0.7 / math.sqrt(2 * PROBES * 578)
 
 # %% [markdown]
 # ## The distance of a slice
@@ -726,7 +731,7 @@ def plot_errors(ax, study: dict, key: str):
 #
 # Few steps smooth the distribution: they leave a bias that all selections of a layer share, and *less* noise than many steps.
 # What the policy sees are differences, since the baseline takes off what two draws have in common.
-# So we choose 32 probes and 8 steps: the error of the gap is below a tenth of the gap at both sizes.
+# So we choose 32 probes and 8 steps: the error of the gap is below a tenth of the gap at both sizes, at 576 columns only just.
 # Who wants the distance itself at 576 columns to a tenth of the gap needs 24 steps, for four times the time.
 
 # %% tags=["active-ipynb"]
@@ -744,7 +749,7 @@ def plot_errors(ax, study: dict, key: str):
 
 # %% [markdown]
 # A tenth of the deviation among random selections is out of reach: at 576 columns that deviation is one or two of the steps of $1/576$ that an exact distance has, and even the best rule of the table does not come near a tenth of it.
-# The estimate adds noise of about half the size of what the draws have themselves.
+# The estimate adds noise of half to two thirds of what the draws have themselves.
 # Does that hurt?
 # Training on every third layer of the small model, four seeds, judged by exact distances of the top rows:
 
@@ -756,8 +761,13 @@ def plot_errors(ax, study: dict, key: str):
 #           f" {seconds:4.1f} s")  # fmt: skip
 # mean = {k: np.mean([r["top_k_exact"] for r in v]) for k, v in table["training"].items()}
 # assert abs(mean[f"{PROBES} probes, {STEPS} steps"] - mean["exact"]) < 0.002
+# worst = {k: max(r["top_k_exact"] for r in v) for k, v in table["training"].items()}
+# assert worst["32 probes, 24 steps"] > worst["exact"] + 0.005
 
 # %% [markdown]
+# With 8 steps the policy ends where exact values bring it, in three quarters of their time; with 24 steps one run of four ends visibly higher.
+# Four seeds do not show more than that.
+#
 # ## What it saves
 #
 # Seconds of one core for a selection, without the downdate that both need:
@@ -832,25 +842,26 @@ def plot_errors(ax, study: dict, key: str):
 #
 # :::{exercise}
 # :label: ex-lanczos-3
-# Break an assumption: give the slice probes of its own.
-# By how much does the error of the distance grow?
+# Break an assumption: give every slice probes of its own.
+# By how much do the errors of two selections of a layer differ then?
 # :::
 #
 # :::{solution-start} ex-lanczos-3
 # :class: dropdown
 # :::
-# The two errors no longer have a common part, and the bracket of {eq}`eq-lanczos-difference` is as wrong as two distribution functions.
+# The errors no longer have a common part, and the bracket of {eq}`eq-lanczos-difference` is as wrong as two distribution functions.
 
 # %% tags=["active-ipynb"]
-# W, rms = matrices[12], {}
-# kept = uniform_selections(1536, k, 6, generator=generator)
-# shared = LanczosSlices(W, probes=v)
-# exact = RowSlices(W, dtype=torch.float32).distance(kept)
-# rms["common"] = (shared.distance(kept) - exact).square().mean().sqrt()
-# shared.probes = orthonormal_probes(576, PROBES, generator=generator)
-# rms["own"] = (shared.distance(kept) - exact).square().mean().sqrt()
-# print(", ".join(f"{name} probes: error {x:.4f}" for name, x in rms.items()))
-# assert rms["own"] > 2 * rms["common"]
+# W, kept = matrices[12], uniform_selections(1536, k, 12, generator=generator)
+# exact, shared = RowSlices(W).distance(kept), LanczosSlices(W, probes=v)
+# errors, own = {"common": shared.distance(kept) - exact}, []
+# for rows in kept:
+#     shared.probes = orthonormal_probes(576, PROBES, generator=generator)
+#     own.append(shared.distance(rows))
+# errors["own"] = torch.stack(own) - exact
+# for name, error in errors.items():
+#     print(f"{name:6} probes: deviation of the error {error.std():.4f}")
+# assert errors["own"].std() > 1.5 * errors["common"].std()
 
 # %% [markdown]
 # :::{solution-end}

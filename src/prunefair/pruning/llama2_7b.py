@@ -333,7 +333,7 @@ def floor_seconds(work: dict, device: str) -> dict[str, float]:
 #         floor = floor_seconds(work_plan(config, 0.3, probes=probes), device)
 #         parts = ", ".join(f"{name} {t:.2f} s" for name, t in floor.items())
 #         print(f"  {device:5} {sum(floor.values()):7.2f} s: {parts}")
-# assert sum(floor_seconds(work_plan(config, 0.3), "H100").values()) < 10
+# assert sum(floor_seconds(work_plan(config, 0.3), "H100").values()) < 3
 
 # %% [markdown]
 # The exact route has the same downdates and a decomposition for each of the 768 selections; in practice it stays far above its floor, because half of its operations come one vector at a time.
