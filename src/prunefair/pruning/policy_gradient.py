@@ -1039,6 +1039,57 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # The exact gradient learns what a reader can find by hand: the deterministic selection by the best single feature is as close to the dense spectrum as the learnt draws.
 # What the spectrum of `gate_proj` is worth as an objective is another question, which the [evaluation](../pruning/evaluation.ipynb) of the pruned models answers.
 #
+# ## What training costs
+#
+# Per layer and episode the released recipe multiplies out $W P$ for the draw, again for the loss, and once more backwards; each product has $2 n m^2$ operations.
+# Then it decomposes a $k \times n$ matrix with all its singular vectors.
+# Ours reduces one symmetric $n \times n$ matrix to tridiagonal form for each of $B$ draws, which is where eigenvalues cost, after it has subtracted the product of the $m - k$ deleted rows.
+# To leading order, without the decomposition of the released recipe,
+#
+# ```{math}
+# :label: eq-policy-gradient-cost
+# \underbrace{6\, n m^2}_{\text{scorer, as released}}
+# \qquad \text{against} \qquad
+# \underbrace{B \left( (m - k)\, n^2 + \tfrac43 n^3 \right)}_{\text{everything, ours}} .
+# ```
+
+# %% tags=["active-ipynb"]
+# for name, m, n in (("SmolLM2-135M", 1536, 576), ("LLaMA-2-7B", 11008, 4096)):
+#     deleted = m - rows_to_keep(m, 0.3)
+#     scorer, all_ours = 6 * n * m**2, 2 * (deleted * n**2 + 4 / 3 * n**3)
+#     print(f"{name}: {scorer / 1e9:.1f} against {all_ours / 1e9:.1f} GFLOP a layer, "
+#           f"{scorer / all_ours:.0f} times")
+
+# %% [markdown]
+# What it took, by `benchmarks/policy_training.py`: all sides in one process, in turns and on the same cores, with the memory of each measured in a process of its own.
+# *Released* is the recipe as it was published, which copies the model in every episode; *values only* leaves out what its result does not depend on, the copies and the singular vectors.
+# The seconds are those of the processor, since the machine was shared.
+
+# %% tags=["active-ipynb"]
+# cost = json.loads(Path("../results/policy_training.json").read_text())
+# print(cost["configuration"], cost["device"], f"torch {cost['versions']['torch']}")
+# for threads, sides in cost["threads"].items():
+#     for side, entry in sides.items():
+#         seconds, e = entry["seconds"]["cpu"], entry["episode"]["cpu"]
+#         ratio = seconds / sides["this book"]["seconds"]["cpu"]
+#         print(f"{threads} thread: {side:21s} {entry['episodes']} episodes, {seconds:6.1f} s, "
+#               f"{e:5.2f} s each, {ratio:4.1f} times ours; KS {entry['ks'][-1]:.3f}, "
+#               f"{cost['peak_bytes'][side] / 1e6:5.0f} MB")
+
+# %% tags=["active-ipynb"]
+# sides = cost["threads"]["1"]
+# book = sides["this book"]
+# assert min(book["ks"]) < 0.140 < 0.160 < min(sides["released"]["ks"])
+# assert cost["peak_bytes"]["this book"] < min(
+#     cost["peak_bytes"][side] for side in sides if side != "this book"
+# )
+# enough = 1 + next(i for i, ks in enumerate(book["ks"]) if ks < 0.140)
+# short = book["preparation"]["cpu"] + enough * book["episode"]["cpu"]
+# print(f"below 0.140 in episode {enough}, after {short:.1f} s")
+# print(f"eigenvalues take {100 * book['eigenvalue_share']:.0f} % of our time")
+
+# %% [markdown]
+#
 # ## Exercises
 #
 # :::{exercise}
