@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -112,6 +113,45 @@ def test_a_saved_policy_is_reused_at_another_ratio(capsys, model, tmp_path):
     assert result["seconds_policy"] == 0
 
 
+def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
+    capsys, model, tmp_path
+):
+    options = ("--ratio", 0.3, "--episodes", 2, "--json")
+    run(capsys, "prune", model, "--out", tmp_path / "a", *options)
+    streamed = ("--out", tmp_path / "b", "--spectra", "exact")
+    _, result, _ = run(capsys, "prune", model, *streamed, *options)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert result["weights"] == f"weights of {model}"
+    assert result["params_before"] - result["params_after"] == 2 * 12 * 3 * 16
+    assert result["peak_gpu_bytes"] is None and "save" in result["seconds"]
+
+
+def test_wide_models_and_those_larger_than_memory_go_a_layer_at_a_time(
+    model, monkeypatch
+):
+    assert not cli._wide_or_large(str(model), "cpu")
+    page = os.sysconf("SC_PAGE_SIZE")
+    few = {"SC_AVPHYS_PAGES": 100, "SC_PAGE_SIZE": page}
+    monkeypatch.setattr(os, "sysconf", few.get)
+    assert cli._wide_or_large(str(model), "cpu")
+
+
+def test_a_geometry_says_first_that_it_is_random_and_writes_only_if_asked(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    options = ("prune", "--geometry", "tiny", "--ratio", "0.3", "--episodes", "1")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*options, "--spectra", "lanczos"])
+    assert stopped.value.code in (0, None)
+    out = capsys.readouterr().out
+    assert out.startswith("weights: random weights in the geometry tiny")
+    assert not list(tmp_path.iterdir())
+    run(capsys, *options, "--out", "pruned", "--json")
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned")
+    assert reloaded.config.intermediate_size == 120
+
+
 def test_evaluate_reports_every_key_and_a_model_against_itself_is_perfect(
     capsys, model
 ):
@@ -207,6 +247,16 @@ BAD = {
         "MODEL is 'no/such'.*give 'smollm2'",
     ),
     "missing": (("prune", "MODEL", "--ratio", "0.3"), "--out"),
+    "neither": (("prune", "--ratio", "0.3"), "MODEL is '' and --geometry ''"),
+    "both": (
+        ("prune", "MODEL", "--geometry", "tiny", "--ratio", "0.3"),
+        "--geometry 'tiny'; give one of the two",
+    ),
+    "geometry": (("prune", "--geometry", "x", "--ratio", "0.3"), "geometry is 'x'"),
+    "spectra": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--spectra", "fast"),
+        "--spectra is 'fast'; give exact or lanczos",
+    ),
     "episodes": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--episodes", "0"),
         "'--episodes'.*'0'.*at least 1",

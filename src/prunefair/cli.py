@@ -128,12 +128,27 @@ def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 @app.command("prune")
 def prune_command(
-    model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
     ratio: Annotated[
         float,
         typer.Option(parser=_number(float, 0, 1), help="Share of FFN rows to remove."),
     ],
-    out: Annotated[Path, typer.Option(help="New folder for the pruned model.")],
+    model: Annotated[
+        str, typer.Argument(help="smollm2, a folder, or a hub name.")
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the pruned model; optional with --geometry."),
+    ] = None,
+    geometry: Annotated[
+        str,
+        typer.Option(help="Random weights of this geometry instead of MODEL."),
+    ] = "",
+    spectra: Annotated[
+        str,
+        typer.Option(
+            help="exact or lanczos; by default exact up to 2048 columns.",
+        ),
+    ] = "",
     policy: Annotated[
         Path | None,
         typer.Option(help="Reuse this policy if the file exists, else save it there."),
@@ -145,10 +160,117 @@ def prune_command(
     device: Device = "",
     as_json: Json = False,
 ) -> None:
-    """Prune the feed-forward layers of MODEL by the learned policy."""
+    """Prune the feed-forward layers of MODEL by the learned policy.
+
+    A model with more than 2048 columns, or of more than half of the free memory, goes
+    through a layer at a time and is never in memory as a whole.
+    """
+    if bool(model) == bool(geometry):
+        raise ValueError(
+            f"MODEL is {model!r} and --geometry {geometry!r}; give one of the two"
+        )
+    if out is None and not geometry:
+        raise ValueError("--out is missing; name a new folder for the pruned model")
+    if spectra not in ("", "exact", "lanczos"):
+        raise ValueError(f"--spectra is {spectra!r}; give exact or lanczos")
     with _progress_on_stderr():
-        result = _prune(model, ratio, out, policy, episodes, seed, _device(device))
+        device = _device(device)
+        arguments = (ratio, out, policy, episodes, seed, device)
+        if geometry or spectra or _wide_or_large(model, device):
+            result = _prune_streamed(model, geometry, spectra, *arguments)
+        else:
+            result = _prune(model, *arguments)
     _report(result, as_json)
+
+
+def _wide_or_large(model: str, device: str) -> bool:
+    """Whether a model should not be loaded as a whole to be pruned."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from prunefair.models import _from_pretrained
+
+    config = _from_pretrained(AutoConfig, model)
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    width = torch.finfo(config.dtype or torch.float32).bits // 8
+    if torch.device(device).type == "cuda":
+        free = torch.cuda.mem_get_info(torch.device(device).index)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    large = skeleton.num_parameters() * width > free / 2
+    return large or getattr(config, "hidden_size", 0) > 2048
+
+
+def _folder_of(model: str) -> str:
+    """Folder of a model; one of the hub is fetched as files, not loaded."""
+    from huggingface_hub import snapshot_download
+
+    from prunefair.models import model_source
+
+    source = model_source(model)
+    if Path(source).is_dir():
+        return source
+    patterns = ["*.json", "*.safetensors", "tokenizer*"]
+    try:
+        return snapshot_download(source, allow_patterns=patterns)
+    except Exception as error:  # the hub has many kinds of its own
+        raise ValueError(
+            f"MODEL is {model!r}, which could not be fetched "
+            f"({str(error).splitlines()[0]}); give a folder, or the name of a hub "
+            "model that this machine can reach and may read"
+        ) from error
+
+
+def _prune_streamed(
+    model, geometry, spectra, ratio, out, policy_file, episodes, seed, device
+) -> dict[str, Any]:
+    import torch
+
+    from prunefair.checkpoint import check_new_folder
+    from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
+
+    start, tokenizer, policy = time.perf_counter(), None, None
+    if out is not None:
+        check_new_folder(out)
+    if policy_file is not None and policy_file.exists():
+        policy = row_policy.load_policy(policy_file)
+    if geometry:
+        weights = llama2_7b.weights_line(geometry)
+        dense, read = llama2_7b.open_geometry(geometry, seed=seed, device=device)
+    else:
+        weights, folder = f"weights of {model}", _folder_of(model)
+        dense, read = surgery.open_checkpoint(folder)
+        tokenizer = surgery.tokenizer_of(folder)
+    run = llama2_7b.prune_streamed(
+        dense,
+        read,
+        ratio,
+        generator=torch.Generator().manual_seed(seed),
+        device=device,
+        policy=policy,
+        episodes=episodes,
+        probes={"": None, "exact": 0, "lanczos": lanczos.PROBES}[spectra],
+        out=out,
+        tokenizer=tokenizer,
+    )
+    if policy_file is not None and policy is None:
+        row_policy.save_policy(run.policy, policy_file)
+    before = dense.num_parameters()
+    return {
+        "weights": weights,
+        "model": model or geometry,
+        "ratio": ratio,
+        "rows_kept": [len(rows) for rows in run.kept],
+        "params_before": before,
+        "params_after": before - surgery.removed_parameters(dense, run.kept),
+        "ks_mean": sum(run.distances) / len(run.distances),
+        "seconds_policy": run.seconds["policy"] if run.history else 0.0,
+        "seconds_total": time.perf_counter() - start,
+        "seconds": run.seconds,
+        "peak_gpu_bytes": run.peak_bytes,
+        "out": None if out is None else str(out),
+    }
 
 
 def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, Any]:

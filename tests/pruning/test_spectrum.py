@@ -337,6 +337,13 @@ def test_every_route_to_the_spectral_distance_agrees(device, k, generator):
     assert spectral_distance(W, kept[0]).shape == ()
 
 
+def test_a_matrix_wider_than_a_band_of_columns_has_the_same_slices(generator):
+    W = normal(520, 250, generator=generator)  # the downdate takes 192 at a time
+    kept = uniform_selections(520, 300, 1, generator=generator)[0]
+    exact = torch.linalg.svdvals(W[kept])
+    torch.testing.assert_close(sliced_values(RowSlices(W), kept), exact)
+
+
 def test_a_distance_to_the_wrong_rows_would_be_seen(generator):
     W = normal(40, 10, generator=generator)
     kept = torch.arange(20)

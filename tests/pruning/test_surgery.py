@@ -413,6 +413,28 @@ def test_uneven_widths_load_with_our_loader_and_never_wrongly_with_the_plain_one
         assert same_files(folder, tmp_path / "again" / family)
 
 
+LAZY = """
+import sys
+import prunefair
+assert not {"torch", "transformers"} & set(sys.modules)
+from prunefair import load_pruned
+model = load_pruned(sys.argv[1])
+print([len(layer.mlp.gate_proj.weight) for layer in model.model.layers])
+"""
+
+
+def test_load_pruned_is_a_name_of_the_package_that_loads_torch_only_when_used(tmp_path):
+    folder = save_pruned(
+        slice_ffn_(tiny("llama"), UNEVEN), None, tmp_path / "out", UNEVEN
+    )
+    command = [sys.executable, "-c", LAZY, folder]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert run.stdout == "[3, 5]\n"
+    assert prunefair.load_pruned is load_pruned
+    with pytest.raises(AttributeError, match="'prunefair' has no attribute 'unknown'"):
+        prunefair.unknown  # noqa: B018
+
+
 def test_a_folder_without_kept_rows_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"holds no kept_rows\.json"):
         load_pruned(tmp_path)

@@ -46,6 +46,7 @@ On a small matrix we can go through all sets, and $J$ and its gradient are a fin
 # %%
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -60,11 +61,14 @@ from prunefair.pruning.row_policy import (
     check_k,
     gumbel_top_k,
     plackett_luce_gradient,
-    plackett_luce_log_prob,
     plackett_luce_set_log_prob,
     released_keep_probabilities,
 )
-from prunefair.pruning.spectrum import ks_distance, singular_values, spectral_distance
+from prunefair.pruning.spectrum import (
+    RowSlices,
+    ks_distance,
+    spectral_distance,
+)
 
 # %% tags=["active-ipynb"]
 # import json
@@ -75,7 +79,8 @@ from prunefair.pruning.spectrum import ks_distance, singular_values, spectral_di
 # from prunefair.models import load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices
-# from prunefair.pruning.row_policy import FEATURES
+# from prunefair.pruning.row_policy import FEATURES, plackett_luce_log_prob
+# from prunefair.pruning.spectrum import singular_values
 #
 # SEED = 20250126
 
@@ -244,11 +249,10 @@ def sampled_scores(
     """
     state = policy.state(W)
     logits = policy(state).detach()
-    reference = singular_values(W, dtype=dtype)
+    slices = RowSlices(W, dtype=dtype)
     draws = gumbel_top_k(logits.expand(*shape, -1), k, generator=generator)
-    flat = draws.reshape(-1, k)
-    chunks = flat.split(max(1, 2**24 // W.numel()))  # bounds the memory
-    penalties = [spectral_distance(W, rows, reference, dtype=dtype) for rows in chunks]
+    chunks = draws.reshape(-1, k).split(max(1, 2**24 // W.numel()))  # bounds the memory
+    penalties = [slices.distance(rows) for rows in chunks]
     scores = [plackett_luce_gradient(logits, rows) @ state for rows in chunks]
     return SampledScores(
         torch.cat(penalties).reshape(shape), torch.cat(scores).reshape(*shape, -1)
@@ -479,7 +483,9 @@ def plot_gradient_spread(ax, spreads: dict, names: Sequence[str]):
 # \sum_{i=0}^{L-1} \gamma^i\, \frac1B \sum_{b=1}^{B} \Bigl( d_{ib} - \frac{1}{B-1} \sum_{c \ne b} d_{ic} \Bigr) \nabla_\theta \ln p_\theta(\tau_{ib}) .
 # ```
 #
-# What does not change is computed once: the features and the spectrum of every dense matrix.
+# What does not change is computed once: the features, the Gram matrix and the spectrum of every dense matrix.
+# A draw then costs the product of its *deleted* rows, {eq}`eq-spectrum-downdate`, and the eigenvalues of an $n \times n$ matrix.
+# The gradient in the scores is {eq}`eq-row-policy-score` in closed form, which the policy maps to its parameters.
 
 
 # %%
@@ -488,20 +494,18 @@ class Layer(NamedTuple):
 
     Parameters
     ----------
-    W : Tensor, shape (m, n)
-        Weight matrix; weight units.
+    slices : RowSlices
+        The prepared weight matrix, m rows and n columns; weight units.  Anything with
+        a method `distance(kept)` will do.
     k : int
         Number of rows kept.
     state : Tensor
-        What the policy sees of `W`.
-    reference : Tensor, shape (min(m, n),), float64
-        Singular values of `W`; weight units.
+        What the policy sees of the matrix.
     """
 
-    W: torch.Tensor
+    slices: RowSlices
     k: int
     state: torch.Tensor
-    reference: torch.Tensor
 
 
 # %%
@@ -547,8 +551,8 @@ def check_training(matrices: Sequence, episodes: int, learning_rate: float) -> N
 
 
 # %%
-def _layer(policy, W: torch.Tensor, k: int, dtype: torch.dtype) -> Layer:
-    return Layer(W, k, policy.state(W), singular_values(W, dtype=dtype))
+def _layer(policy, W: torch.Tensor, ratio: float, spectra: Callable) -> Layer:
+    return Layer(spectra(W), rows_to_keep(len(W), ratio), policy.state(W))
 
 
 # %%
@@ -560,12 +564,9 @@ def _draws(policy, layer: Layer, draws: int, generator) -> torch.Tensor:
 
 
 # %%
-def _penalties(layers: Sequence[Layer], drawn, dtype: torch.dtype) -> torch.Tensor:
+def _penalties(layers: Sequence[Layer], drawn) -> torch.Tensor:
     """KS distance of every draw of every layer, (draws, L)."""
-    d = [
-        spectral_distance(layer.W, rows, layer.reference, dtype=dtype).cpu()
-        for layer, rows in zip(layers, drawn)
-    ]
+    d = [layer.slices.distance(rows).cpu() for layer, rows in zip(layers, drawn)]
     return torch.stack(d, dim=1)
 
 
@@ -593,8 +594,10 @@ def accumulate_gradient_(
     Book {eq}`eq-policy-gradient-step`.
     """
     for layer, rows, advantage in zip(layers, drawn, advantages.T):
-        log_prob = plackett_luce_log_prob(policy(layer.state), rows)  # (B,)
-        (advantage.to(log_prob) * log_prob).mean().backward()
+        logits = policy(layer.state)  # (m,)
+        scores = plackett_luce_gradient(logits, rows)  # (B, m)
+        step = advantage.to(scores) @ scores / len(rows)
+        logits.backward(step.to(logits))
 
 
 # %%
@@ -610,6 +613,7 @@ def train_policy(
     future: bool = False,
     policy: torch.nn.Module | None = None,
     dtype: torch.dtype = torch.float64,
+    spectra: Callable[[torch.Tensor], RowSlices] | None = None,
 ) -> TrainedPolicy:
     r"""Train a policy that preserves the spectra of `matrices`, by the exact gradient.
 
@@ -638,6 +642,9 @@ def train_policy(
         a `RowPolicy` with zero weights by default.
     dtype : torch.dtype
         Precision of the spectra; see `singular_values`.
+    spectra : callable, optional
+        Prepares a matrix once: what it returns has a method `distance(kept)`, as
+        `RowSlices` has, the default, and the approximate `LanczosSlices`.
 
     Returns
     -------
@@ -660,12 +667,13 @@ def train_policy(
         raise ValueError(f"draws is {draws!r}; give at least 1, and 2 for a baseline")
     policy = RowPolicy() if policy is None else policy
     weights = discounts(len(matrices), discount)
-    layers = [_layer(policy, W, rows_to_keep(len(W), ratio), dtype) for W in matrices]
+    spectra = spectra or functools.partial(RowSlices, dtype=dtype)
+    layers = [_layer(policy, W, ratio, spectra) for W in matrices]
     optimiser = torch.optim.Adam(policy.parameters(), lr=learning_rate)
     history = []
     for _ in tqdm(range(episodes), desc="episodes"):
         drawn = [_draws(policy, layer, draws, generator) for layer in layers]
-        penalties = _penalties(layers, drawn, dtype)  # (draws, L)
+        penalties = _penalties(layers, drawn)  # (draws, L)
         history.append(float(penalties.mean()))
         charged = penalties * weights
         if future:
@@ -1030,6 +1038,57 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # %% [markdown]
 # The exact gradient learns what a reader can find by hand: the deterministic selection by the best single feature is as close to the dense spectrum as the learnt draws.
 # What the spectrum of `gate_proj` is worth as an objective is another question, which the [evaluation](../pruning/evaluation.ipynb) of the pruned models answers.
+#
+# ## What training costs
+#
+# Per layer and episode the released recipe multiplies out $W P$ for the draw, again for the loss, and once more backwards; each product has $2 n m^2$ operations.
+# Then it decomposes a $k \times n$ matrix with all its singular vectors.
+# Ours reduces one symmetric $n \times n$ matrix to tridiagonal form for each of $B$ draws, which is where eigenvalues cost, after it has subtracted the product of the $m - k$ deleted rows.
+# To leading order, without the decomposition of the released recipe,
+#
+# ```{math}
+# :label: eq-policy-gradient-cost
+# \underbrace{6\, n m^2}_{\text{scorer, as released}}
+# \qquad \text{against} \qquad
+# \underbrace{B \left( (m - k)\, n^2 + \tfrac43 n^3 \right)}_{\text{everything, ours}} .
+# ```
+
+# %% tags=["active-ipynb"]
+# for name, m, n in (("SmolLM2-135M", 1536, 576), ("LLaMA-2-7B", 11008, 4096)):
+#     deleted = m - rows_to_keep(m, 0.3)
+#     scorer, all_ours = 6 * n * m**2, 2 * (deleted * n**2 + 4 / 3 * n**3)
+#     print(f"{name}: {scorer / 1e9:.1f} against {all_ours / 1e9:.1f} GFLOP a layer, "
+#           f"{scorer / all_ours:.0f} times")
+
+# %% [markdown]
+# What it took, by `benchmarks/policy_training.py`: all sides in one process, in turns and on the same cores, with the memory of each measured in a process of its own.
+# *Released* is the recipe as it was published, which copies the model in every episode; *values only* leaves out what its result does not depend on, the copies and the singular vectors.
+# The seconds are those of the processor, since the machine was shared.
+
+# %% tags=["active-ipynb"]
+# cost = json.loads(Path("../results/policy_training.json").read_text())
+# print(cost["configuration"], cost["device"], f"torch {cost['versions']['torch']}")
+# for threads, sides in cost["threads"].items():
+#     for side, entry in sides.items():
+#         seconds, e = entry["seconds"]["cpu"], entry["episode"]["cpu"]
+#         ratio = seconds / sides["this book"]["seconds"]["cpu"]
+#         print(f"{threads} thread: {side:21s} {entry['episodes']} episodes, {seconds:6.1f} s, "
+#               f"{e:5.2f} s each, {ratio:4.1f} times ours; KS {entry['ks'][-1]:.3f}, "
+#               f"{cost['peak_bytes'][side] / 1e6:5.0f} MB")
+
+# %% tags=["active-ipynb"]
+# sides = cost["threads"]["1"]
+# book = sides["this book"]
+# assert min(book["ks"]) < 0.140 < 0.160 < min(sides["released"]["ks"])
+# assert cost["peak_bytes"]["this book"] < min(
+#     cost["peak_bytes"][side] for side in sides if side != "this book"
+# )
+# enough = 1 + next(i for i, ks in enumerate(book["ks"]) if ks < 0.140)
+# short = book["preparation"]["cpu"] + enough * book["episode"]["cpu"]
+# print(f"below 0.140 in episode {enough}, after {short:.1f} s")
+# print(f"eigenvalues take {100 * book['eigenvalue_share']:.0f} % of our time")
+
+# %% [markdown]
 #
 # ## Exercises
 #

