@@ -1,0 +1,158 @@
+"""LoRA recovery of the small real model pruned by 30 %, before and after.
+
+    nice -n 10 env OMP_NUM_THREADS=1 python benchmarks/recovery.py
+
+writes `book/results/recovery.json`.  Four models start: the dense one, and those that
+keep the rows of the exact policy, random rows, and the rows of largest output energy on
+text that the dense model samples itself.  All get the same plan, which was fixed before
+the first run, and train on WikiText-2 validation.  Each is judged before and after on
+the first windows of WikiText-2 test, by its divergence from the dense model on other
+self-sampled text, and on the first questions of two zero-shot tasks.  A finished part
+is kept, so that a run resumes where it stopped; other options start a new table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+
+from prunefair.models import load_model, load_tokenizer
+from prunefair.pruning.compression import (
+    cut_scores,
+    output_energies,
+    prune,
+    prune_rows,
+)
+from prunefair.pruning.evaluation import (
+    kl_per_position,
+    self_sample,
+    wikitext_tokens,
+    zero_shot,
+)
+from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
+from prunefair.pruning.surgery import row_matrices
+
+RESULT = Path(__file__).parents[1] / "book" / "results" / "recovery.json"
+RATIO, TASKS = 0.3, ("arc_easy", "piqa")
+SEED = {"policy": 0, "random": 1, "energy text": 2, "judged text": 3}
+METHODS = ("largest energy", "policy", "random rows", "dense")
+
+
+def seeded(name):
+    return torch.Generator().manual_seed(SEED[name])
+
+
+def pruned_model(method, dense):
+    """The model that `method` leaves of the dense one."""
+    if method == "policy":
+        return prune(dense, RATIO, generator=seeded("policy")).model
+    if method == "random rows":
+        equal = [torch.zeros(len(W)) for W in row_matrices(dense)]
+        return prune_rows(dense, cut_scores(equal, RATIO, generator=seeded("random")))
+    if method == "largest energy":
+        text = self_sample(dense, 8, 64, generator=seeded("energy text"))
+        return prune_rows(dense, cut_scores(output_energies(dense, text), RATIO))
+    return dense
+
+
+def judged(model, dense, material, options):
+    """Nats of test windows, divergence of self-sampled texts, answers to questions."""
+    nats = window_nats(model, material["test"], options.test_window, options.windows)
+    kl = kl_per_position(dense, model, material["samples"]).mean(1)
+    results = zero_shot(model, material["tokenizer"], TASKS, limit=options.questions)
+    return {
+        "nats": [round(float(x), 5) for x in nats],
+        "kl": [round(float(x), 5) for x in kl],
+        "correct": {
+            name: "".join(str(int(x)) for x in result.per_question.correct)
+            for name, result in results.items()
+        },
+    }
+
+
+def run_method(method, dense, material, options, plan, runs, write):
+    """Fill in what is missing of one method."""
+    done = runs.setdefault(method, {"after": {}})
+    missing = [s for s in range(options.seeds) if str(s) not in done["after"]]
+    if "before" in done and not missing:
+        return
+    begin = time.process_time()
+    model = pruned_model(method, dense)
+    if "before" not in done:
+        done["parameters"] = model.num_parameters()
+        done["before"] = judged(model, dense, material, options)
+        done["seconds_before"] = round(time.process_time() - begin, 1)
+        write()
+    for seed in missing:
+        begin = time.process_time()
+        generator = torch.Generator().manual_seed(100 + seed)
+        result = recover(model, material["validation"], plan, generator=generator)
+        trained = time.process_time() - begin
+        after = judged(result.model, dense, material, options)
+        after["trained"] = result.n_trained
+        after["losses"] = [round(float(x), 4) for x in result.losses]
+        after["seconds_training"] = round(trained, 1)
+        after["seconds"] = round(time.process_time() - begin, 1)
+        done["after"][str(seed)] = after
+        write()
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--window", type=int, default=48)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--windows", type=int, default=6)
+    parser.add_argument("--test-window", type=int, default=512)
+    parser.add_argument("--questions", type=int, default=100)
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    plan = RecoveryPlan(
+        steps=options.steps, batch_size=options.batch_size, window=options.window
+    )
+    sizes = {n: getattr(options, n) for n in ("windows", "test_window", "questions")}
+    configuration = {"model": "smollm2", "ratio": RATIO, "plan": asdict(plan)}
+    configuration |= sizes | {"tasks": list(TASKS), "samples": [8, 64], "seeds": SEED}
+    configuration |= {"trained_on": "WikiText-2 validation", "dtype": "float32"}
+    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if table.get("configuration") != configuration:
+        table = {"configuration": configuration, "runs": {}}
+    table["versions"] = {"python": platform.python_version()} | {
+        package.__name__: package.__version__ for package in (torch, transformers, peft)
+    }
+    threads = torch.get_num_threads()
+    table["device"] = f"{options.device}, {threads} thread{'s' * (threads > 1)}"
+
+    def write():
+        partial = RESULT.with_suffix(".partial")
+        partial.write_text(json.dumps(table, indent=1) + "\n")
+        os.replace(partial, RESULT)
+
+    dense = load_model("smollm2", dtype=torch.float32, device=options.device)
+    tokenizer = load_tokenizer("smollm2")
+    material = {
+        "tokenizer": tokenizer,
+        "validation": wikitext_tokens(tokenizer, "validation"),
+        "test": wikitext_tokens(tokenizer, "test"),
+        "samples": self_sample(dense, 8, 64, generator=seeded("judged text")),
+    }
+    for method in METHODS:
+        run_method(method, dense, material, options, plan, table["runs"], write)
+
+
+if __name__ == "__main__":
+    main()
