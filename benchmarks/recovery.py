@@ -1,4 +1,4 @@
-"""LoRA recovery of the small real model pruned by 30 %, before and after.
+r"""LoRA recovery of the small real model pruned by 30 %, before and after.
 
     nice -n 10 env OMP_NUM_THREADS=1 python benchmarks/recovery.py
 
@@ -9,6 +9,11 @@ the first run, and train on WikiText-2 validation.  Each is judged before and af
 the first windows of WikiText-2 test, by its divergence from the dense model on other
 self-sampled text, and on the first questions of two zero-shot tasks.  A finished part
 is kept, so that a run resumes where it stopped; other options start a new table.
+
+The default sizes were chosen for a quarter of an hour on one core.  With more at hand:
+
+    python benchmarks/recovery.py --device cuda --batch-size 4 --window 256 \
+        --steps 300 --seeds 3 --windows 16 --test-window 1024 --questions 200
 """
 
 from __future__ import annotations
@@ -111,11 +116,11 @@ def arguments():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--window", type=int, default=48)
+    parser.add_argument("--window", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--windows", type=int, default=6)
-    parser.add_argument("--test-window", type=int, default=512)
-    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--test-window", type=int, default=256)
+    parser.add_argument("--questions", type=int, default=50)
     return parser.parse_args()
 
 

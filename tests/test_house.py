@@ -114,7 +114,9 @@ def test_conda_and_pip_environments_are_in_step():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + [
-        dependency for name in ("gguf", "book", "test") for dependency in extras[name]
+        dependency
+        for name in ("book", "gguf", "recover", "test")
+        for dependency in extras[name]
     ]
     names = {re.match(r"[\w-]+", line).group().lower() for line in wanted}
     lines = (ROOT / "constraints.txt").read_text().splitlines()

