@@ -734,7 +734,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # ## Before and after, measured
 #
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
-# The plan and the sizes were fixed before the first run, and no other was tried, so that nothing was tuned on the text that judges.
+# The plan was fixed before any recovered model was judged: the sizes were cut once, before that and for time, and nothing was tuned on the text that judges.
 # Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, and the two share no long line.
 
 # %% tags=["active-ipynb"]
@@ -749,7 +749,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # print(table["device"], *(f"{k} {v}" for k, v in table["versions"].items()), sep=", ")
 
 # %% [markdown]
-# That is a small recovery by any measure: a few thousand tokens, on one core.
+# That is a small recovery by any measure: a few thousand tokens, on one core, and one draw of the training windows.
 # Perplexity first.
 # Domain and repair are confounded in it: a model that has read WikiText predicts WikiText better, pruned or not.
 # The control says how much of the gain this is.
@@ -770,7 +770,9 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #     )
 
 # %% [markdown]
-# To come.
+# All four models predict the text better, and the dense one is among them: it had nothing to recover, and what it gains is the domain.
+# WikiText-2 is written in a way of its own, with spaces around punctuation and marks inside numbers, and a few thousand tokens are enough to learn much of that.
+# So the gain of a pruned model counts as repair only where it exceeds that of the control, window by window.
 
 # %% tags=["active-ipynb"]
 # control = np.subtract(*states(runs["dense"], "nats")[::-1])
@@ -781,7 +783,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #         f"{name:14} beyond the control {beyond.value:+.3f} nats a token "
 #         f"[{beyond.low:+.3f}, {beyond.high:+.3f}]"
 #     )
-#     assert beyond.high < 0
+#     assert (beyond.high < 0) == (name != 'largest energy')
 
 # %% [markdown]
 # Text that is not WikiText asks another question.
@@ -795,24 +797,54 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #         f"{name:14} divergence {before.mean():6.3f} to {after.mean():6.3f} nats a token, "
 #         f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
 #     )
+#     assert (change.high < 0) == (name in ("policy", "random rows")) != (change.low > 0)
 
 # %% [markdown]
-# To come.
+# On the windows of WikiText the model that kept the largest energies gains about what the dense model gains, and its interval beyond the control contains zero: no repair is shown.
+# The two models with little left, by the policy and by random rows, gain far more than the domain is worth.
+# The divergence agrees with this.
+# It falls for the two damaged models, rises from zero for the dense model, and *rises* for the model that was pruned well: there, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls.
+#
+# Nor does recovery stand in for the choice of rows.
+# The next cell takes the two damaged models after recovery and subtracts the model of largest energy before any: a positive difference says that recovery has not caught up with a better choice.
+
+# %% tags=["active-ipynb"]
+# best = runs["largest energy"]["before"]
+# for name in ("policy", "random rows"):
+#     for key in ("nats", "kl"):
+#         behind = paired_change(best[key], states(runs[name], key)[1])
+#         print(
+#             f"{name:12} {key:4} behind by {behind.value:.3f} "
+#             f"[{behind.low:+.3f}, {behind.high:+.3f}]"
+#         )
+#         assert behind.value > 0
+
+# %% [markdown]
+# What the two texts say of language, zero-shot accuracy says of tasks.
 
 # %% tags=["active-ipynb"]
 # for name, run in runs.items():
 #     before = answered(run["before"]["correct"])
 #     for state in run["after"].values():
 #         after = answered(state["correct"])
-#         d = accuracy_difference(after, before)
-#         means = [np.mean([r.acc for r in results.values()]) for results in (before, after)]
+#         d, start = accuracy_difference(after, before), np.mean([r.acc for r in before.values()])
 #         print(
-#             f"{name:14} accuracy {means[0]:.3f} to {means[1]:.3f}, difference "
+#             f"{name:14} accuracy {start:.3f} to {start + d.value:.3f}, difference "
 #             f"{d.value:+.3f} [{d.value - 1.96 * d.stderr:+.3f}, {d.value + 1.96 * d.stderr:+.3f}]"
 #         )
+#         assert abs(d.value) < 1.96 * d.stderr
+
+# %% tags=["active-ipynb"]
+# n = configuration["questions"]
+# for name, run in runs.items():
+#     after, before = (answered(s["correct"]) for s in (run["after"]["0"], run["before"]))
+#     needed = n * (1.96 * accuracy_difference(after, before).stderr / 0.015) ** 2
+#     print(f"{name:14} {needed:6,.0f} questions a task would resolve 1.5 points, we ask {n}")
+#     assert needed > n
 
 # %% [markdown]
-# To come.
+# No difference of accuracy is told apart from zero (those of the largest energy and of the dense model come closest, and both are losses), and none could have been: to tell a change of 1.5 points from zero takes more questions than we ask, by the error of each difference.
+# What the paper reports about LLaMA-2-7B, a gain of that size, is therefore neither confirmed nor denied here; that fine-tuning on WikiText-2 can also cost, as the paper says of Phi-2, is what the divergence of the dense and of the well-pruned model shows in another unit.
 
 
 # %%
@@ -858,7 +890,10 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 #     axes[0].legend()
 
 # %% [markdown]
-# To come.
+# Three limits of this table.
+# The intervals are over windows, texts and questions, for one draw of the training windows; another draw would move them.
+# The plan is one plan: a smaller rate or a longer text may repair more and teach less.
+# And the model is small, its weights come from four bits, and nothing here speaks for LLaMA-2-7B.
 
 # %% [markdown]
 # ## Exercises
