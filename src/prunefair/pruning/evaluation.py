@@ -30,8 +30,11 @@ A task has $n_k$ questions, $k = 1, \dots, K$ counts tasks, and $c_k$ is the acc
 # %%
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -42,10 +45,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from prunefair.data import data_file
+from prunefair.publishers import MMLU_SUBJECTS
 
 # %% tags=["active-ipynb"]
-# import itertools
-#
 # from prunefair.models import load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
@@ -610,24 +612,26 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # Which tokens are the context's?
 # Tokenising the two strings apart is wrong where a token would straddle the seam.
 # lm-evaluation-harness {cite}`gao2024lmeval` encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
-# We follow it to the letter, so that the numbers can be compared.
+# We follow it to the letter, so that the numbers can be compared; the [proof](#the-harness-itself) is below.
 #
 # :::{admonition} Deviation
 # :class: warning
 #
-# In words, the harness's `acc_norm` is "normalised by byte length"; its code divides by Python's `len` of the string, which counts characters.
+# In words, the harness's `acc_norm` is "normalised by byte length"; its code divides by Python's `len` of the string, which counts characters, and a later metric of its own, `acc_bytes`, divides by bytes.
 # The paper reports the harness's numbers.
-# We divide by bytes by default, and by characters with `length="characters"`, which is the setting for a comparison with the harness.
+# We divide by bytes by default, and by characters with `length="characters"`, which is the setting for a comparison with `acc_norm`.
 # The two can differ only where the choices hold letters outside ASCII; the cell below counts those questions.
+#
+# A second difference is one between versions of the harness.
+# Those of the paper's time never put a beginning-of-text token before the context; the present one leaves it to the tokenizer, and so do we.
+# It makes no difference for the small model, whose tokenizer adds none, and it does for the LLaMA-2 of the paper.
 # :::
 
 # %%
-TASK_CHANCE = {
-    "piqa": 1 / 2,
-    "winogrande": 1 / 2,
-    "hellaswag": 1 / 4,
-    "arc_easy": 1 / 4,
-    "arc_challenge": 1 / 4,
+ZERO_SHOT = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
+TASK_CHANCE = {"piqa": 1 / 2, "winogrande": 1 / 2} | {
+    name: 1 / 4
+    for name in (*ZERO_SHOT[2:], "mmlu", *(f"mmlu_{s}" for s in MMLU_SUBJECTS))
 }
 
 
@@ -641,13 +645,34 @@ class Question(NamedTuple):
 
 
 # %%
-def task_questions(name: str) -> list[Question]:
-    """Questions of a zero-shot task.
+def task_rows(path: str, limit: int | None = None) -> list[dict]:
+    """First rows of a data file of questions.
+
+    Parameters
+    ----------
+    path : str
+        Such as `"zeroshot/piqa.jsonl"`.
+    limit : int, optional
+        Only so many.
+
+    Returns
+    -------
+    rows : list of dict
+    """
+    with data_file(path).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in itertools.islice(lines, limit)]
+
+
+# %%
+def task_questions(name: str, limit: int | None = None) -> list[Question]:
+    """Questions of a multiple-choice task.
 
     Parameters
     ----------
     name : str
         A key of `TASK_CHANCE`.
+    limit : int, optional
+        Only the first so many; of `"mmlu"`, the first so many of every subject.
 
     Returns
     -------
@@ -661,23 +686,93 @@ def task_questions(name: str) -> list[Question]:
     """
     if name not in TASK_CHANCE:
         raise ValueError(f"task is {name!r}; use some of {', '.join(TASK_CHANCE)}")
+    if name == "mmlu":
+        return [q for part in _parts(name) for q in task_questions(part, limit)]
+    if name.startswith("mmlu_"):
+        return mmlu_questions(name.removeprefix("mmlu_"), limit)
     questions = []
-    with data_file(f"zeroshot/{name}.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if "contexts" in row:  # one continuation after several contexts
-                contexts = row["contexts"]
-                continuations = [row["continuation"]] * len(contexts)
-            else:
-                continuations = row["choices"]
-                contexts = [row["context"]] * len(continuations)
-            questions.append(
-                Question(tuple(contexts), tuple(continuations), row["gold"])
-            )
+    for row in task_rows(f"zeroshot/{name}.jsonl", limit):
+        if "contexts" in row:  # one continuation after several contexts
+            contexts = row["contexts"]
+            continuations = [row["continuation"]] * len(contexts)
+        else:
+            continuations = row["choices"]
+            contexts = [row["context"]] * len(continuations)
+        questions.append(Question(tuple(contexts), tuple(continuations), row["gold"]))
     return questions
 
 
+# %%
+def _parts(name: str) -> list[str]:
+    """Tasks that make up a task: the subjects of MMLU, or the task itself."""
+    return [f"mmlu_{s}" for s in MMLU_SUBJECTS] if name == "mmlu" else [name]
+
+
+# %% [markdown]
+# MMLU {cite}`hendrycks2021mmlu` is asked in another way.
+# A line names the subject, five solved questions of it follow, each with its four answers behind the letters A to D and the right letter, and then the question itself; what is scored are the four letters.
+# So the four choices share the whole prompt, and all questions of a subject share the line and the five shots.
+# The task `mmlu` is the mean over the questions of the ten subjects which the paper reports, so that a subject weighs as much as it has questions, as in the harness; `mmlu_philosophy` is one of them.
+
+
+# %%
+LETTERS = ("A", "B", "C", "D")
+
+
+def mmlu_prompt(row: dict) -> str:
+    """A question of MMLU and its lettered answers, up to where the letter belongs.
+
+    Parameters
+    ----------
+    row : dict
+        With `question` and four `choices`.
+
+    Returns
+    -------
+    prompt : str
+    """
+    choices = [f"{a}. {c}" for a, c in zip(LETTERS, row["choices"], strict=True)]
+    return "\n".join([row["question"].strip(), *choices, "Answer:"])
+
+
+# %%
+def mmlu_questions(subject: str, limit: int | None = None) -> list[Question]:
+    """Questions of one subject of MMLU, after five solved ones.
+
+    Parameters
+    ----------
+    subject : str
+        One of `prunefair.publishers.MMLU_SUBJECTS`.
+    limit : int, optional
+        Only the first so many.
+
+    Returns
+    -------
+    questions : list of Question
+        The continuations are the letters.
+    """
+    about = subject.replace("_", " ")
+    head = f"The following are multiple choice questions (with answers) about {about}."
+    shots = [
+        f"{mmlu_prompt(row)} {LETTERS[row['gold']]}"
+        for row in task_rows(f"mmlu/{subject}_dev.jsonl")
+    ]
+    return [
+        Question(
+            ("\n\n".join([head, *shots, mmlu_prompt(row)]),) * 4, LETTERS, row["gold"]
+        )
+        for row in task_rows(f"mmlu/{subject}_test.jsonl", limit)
+    ]
+
+
 # %% tags=["active-ipynb"]
-# for name in TASK_CHANCE:
+# question = mmlu_questions("philosophy", 1)[0]
+# shots = question.contexts[0].split("\n\n")
+# assert len(shots) == 1 + 5 + 1 and question.continuations[question.gold] == "C"
+# print(shots[0], shots[1], shots[-1], sep="\n\n")
+
+# %% tags=["active-ipynb"]
+# for name in (*ZERO_SHOT, "mmlu"):
 #     questions = task_questions(name)
 #     odd = sum(not all(c.isascii() for c in q.continuations) for q in questions)
 #     print(f"{name:14} {len(questions):6} questions, {odd:3} with a choice beyond ASCII")
@@ -700,7 +795,7 @@ def encode_pair(
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-        Used without special tokens.
+        It decides by itself whether a beginning-of-text token comes first.
     context, continuation : str
         Spaces at the end of the context move to the continuation.
     start : int, optional
@@ -721,12 +816,13 @@ def encode_pair(
     """
     stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation
-    head = tokenizer.encode(stripped, add_special_tokens=False) if stripped else []
-    whole = tokenizer.encode(stripped + continuation, add_special_tokens=False)
-    if not head:
-        if start is None:
-            raise ValueError(f"context is {context!r} and start is None; give a start")
-        head, whole = [start], [start, *whole]
+    if stripped:
+        head, whole = map(tokenizer.encode, (stripped, stripped + continuation))
+    elif start is None:
+        raise ValueError(f"context is {context!r} and start is None; give a start")
+    else:
+        head = [start]
+        whole = head + tokenizer.encode(continuation, add_special_tokens=False)
     if len(whole) <= len(head):
         raise ValueError(f"continuation is {continuation!r}, which holds no token")
     return ChoiceTokens(whole, len(head))
@@ -748,6 +844,8 @@ def encode_pair(
 #
 # In a batch of questions prefixes are padded on the left and the rests on the right, so that every prefix ends where the rests begin.
 # The mask hides the padding, and positions are counted without it.
+#
+# What *all* questions begin with, the *stem*, is computed once for all of them: the five shots of a subject of MMLU, a word or two elsewhere.
 
 
 # %%
@@ -773,26 +871,70 @@ def _padded(rows: Sequence[list[int]], side: str, device) -> tuple[torch.Tensor,
 
 
 # %%
-def _prefix_pass(model, prefixes: Sequence[list[int]], owner: torch.Tensor):
-    """Cache, mask and last logits after the prefixes, one row a choice."""
+class Stem(NamedTuple):
+    """Tokens with which all questions begin, and their cache for one text."""
+
+    tokens: list[int]
+    cache: object
+
+    def copies(self, n: int):
+        """A cache of its own for `n` texts, None where the stem is empty."""
+        cache = copy.deepcopy(self.cache)
+        if cache is not None:
+            cache.batch_repeat_interleave(n)
+        return cache
+
+
+# %%
+@torch.no_grad()
+def common_stem(model, questions: Sequence[Sequence[ChoiceTokens]]) -> Stem:
+    """What the shared prefixes of all questions begin with, read by the model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    questions : sequence of sequences of ChoiceTokens
+        The choices of each question.
+
+    Returns
+    -------
+    stem : Stem
+        Leaves at least the last token of every non-empty prefix to be read.
+    """
+    prefixes = [q[0].tokens[: shared_prefix(q)] for q in questions]
+    tokens = os.path.commonprefix(prefixes)
+    tokens = tokens[: max(0, min(map(len, prefixes), default=0) - 1)]
+    if not tokens:
+        return Stem([], None)
+    ids = torch.tensor([tokens], device=model.device)
+    out = model(ids, use_cache=True, logits_to_keep=1)
+    return Stem(tokens, out.past_key_values)
+
+
+# %%
+def _prefix_pass(model, prefixes: Sequence[list[int]], stem: Stem):
+    """Cache, mask and last logits after the stem and the rest of each prefix."""
     ids, mask = _padded(prefixes, "left", model.device)
     if ids.shape[1] == 0:
-        return None, mask[owner], None
+        return None, mask, None
+    start = len(stem.tokens)
+    before = torch.cat([mask.new_ones(len(mask), start), mask], 1)
     out = model(
         ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        attention_mask=before,
+        position_ids=start + (mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=stem.copies(len(ids)),
         use_cache=True,
         logits_to_keep=1,
     )
-    out.past_key_values.batch_select_indices(owner)
-    return out.past_key_values, mask[owner], out.logits[owner, -1]
+    return out.past_key_values, before, out.logits[:, -1]
 
 
 # %%
 @torch.no_grad()
 def choice_log_likelihoods(
-    model, questions: Sequence[Sequence[ChoiceTokens]]
+    model, questions: Sequence[Sequence[ChoiceTokens]], stem: Stem | None = None
 ) -> list[np.ndarray]:
     r"""Log-likelihood of every choice of a batch of questions.
 
@@ -805,6 +947,8 @@ def choice_log_likelihoods(
         Causal language model.
     questions : sequence of sequences of ChoiceTokens
         The choices of each question.
+    stem : Stem, optional
+        What they all begin with, from `common_stem`; by default nothing.
 
     Returns
     -------
@@ -815,17 +959,21 @@ def choice_log_likelihoods(
     ----------
     Book {eq}`eq-evaluation-choice`.
     """
+    stem = Stem([], None) if stem is None else stem
     flat = [(i, c) for i, question in enumerate(questions) for c in question]
     owner = torch.tensor([i for i, _ in flat], device=model.device)
     shared = [shared_prefix(question) for question in questions]
-    prefixes = [q[0].tokens[:n] for q, n in zip(questions, shared, strict=True)]
-    cache, before, first_logits = _prefix_pass(model, prefixes, owner)
+    known = len(stem.tokens)
+    prefixes = [q[0].tokens[known:n] for q, n in zip(questions, shared, strict=True)]
+    cache, before, first_logits = _prefix_pass(model, prefixes, stem)
     ids, mask = _padded([c.tokens[shared[i] :] for i, c in flat], "right", model.device)
     nats = torch.zeros(ids.shape, dtype=torch.float64, device=model.device)
     if first_logits is not None:  # the prefix predicts the first token after it
-        nats[:, 0] = information(first_logits, ids[:, 0])
+        nats[:, 0] = information(first_logits[owner], ids[:, 0])
     if ids.shape[1] > 1:
-        nats[:, 1:] = _suffix_nats(model, ids, mask, cache, before)
+        if cache is not None:
+            cache.batch_select_indices(owner)
+        nats[:, 1:] = _suffix_nats(model, ids, mask, cache, before[owner])
     place = torch.arange(ids.shape[1], device=model.device)
     skip = torch.tensor([c.n_context - shared[i] for i, c in flat], device=model.device)
     total = -(nats * mask * (place >= skip[:, None])).sum(1).cpu()  # (choices,)
@@ -901,13 +1049,14 @@ def log_likelihoods(
         Nats; in the order of `questions`.
     """
     encoded = encoded_questions(model, tokenizer, questions)
+    stem = common_stem(model, encoded)
     order = sorted(
         range(len(encoded)), key=lambda i: max(len(c.tokens) for c in encoded[i])
     )
     scores: list = [None] * len(encoded)
     for begin in tqdm(range(0, len(order), batch_size), "questions"):
         batch = order[begin : begin + batch_size]
-        found = choice_log_likelihoods(model, [encoded[i] for i in batch])
+        found = choice_log_likelihoods(model, [encoded[i] for i in batch], stem)
         for i, score in zip(batch, found, strict=True):
             scores[i] = score
     return scores
@@ -1019,13 +1168,13 @@ def task_result(
 def zero_shot(
     model,
     tokenizer,
-    tasks: Sequence[str] = tuple(TASK_CHANCE),
+    tasks: Sequence[str] = ZERO_SHOT,
     *,
     limit: int | None = None,
     batch_size: int = 8,
     length: str = "bytes",
 ) -> dict[str, TaskResult]:
-    """Zero-shot accuracy on multiple-choice tasks.
+    """Accuracy on multiple-choice tasks: zero-shot, and five-shot for MMLU.
 
     Parameters
     ----------
@@ -1036,7 +1185,7 @@ def zero_shot(
     tasks : sequence of str
         Keys of `TASK_CHANCE`.
     limit : int, optional
-        Only the first so many questions of each task.
+        Only the first so many questions of each task, or of each subject of MMLU.
     batch_size : int
         Questions in one forward pass.
     length : {"bytes", "characters"}
@@ -1059,10 +1208,15 @@ def zero_shot(
         raise ValueError(
             f"limit, batch_size are {limit!r}, {batch_size!r}; both must be positive"
         )
-    work = {name: task_questions(name)[:limit] for name in tasks}
+    work = {
+        name: [task_questions(part, limit) for part in _parts(name)] for name in tasks
+    }
     results = {}
-    for name, questions in work.items():
-        scores = log_likelihoods(model, tokenizer, questions, batch_size=batch_size)
+    for name, parts in work.items():
+        questions, scores = [], []
+        for part in parts:
+            questions += part
+            scores += log_likelihoods(model, tokenizer, part, batch_size=batch_size)
         results[name] = task_result(questions, scores, TASK_CHANCE[name], length=length)
     return results
 
