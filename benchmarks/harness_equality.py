@@ -25,14 +25,14 @@ from joblib import Parallel, delayed
 from prunefair.harness import HarnessResult, harness_results
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.evaluation import ZERO_SHOT, TaskResult, zero_shot
+from prunefair.pruning.evaluation import TASK_CHANCE, TaskResult, zero_shot
 from prunefair.pruning.surgery import row_matrices, slice_ffn_
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "harness_equality.json"
 CONFIGURATION = {
     "model": "smollm2",
     "dtype": "float32",
-    "questions": dict.fromkeys(ZERO_SHOT, 100)
+    "questions": dict.fromkeys(TASK_CHANCE, 100)
     | dict.fromkeys(
         ("mmlu_abstract_algebra", "mmlu_miscellaneous", "mmlu_philosophy"), 25
     ),

@@ -31,9 +31,9 @@ CONFIGURATION = {
     "dtype": "float32",
     "ratio": 0.3,
     "prompts": 1,
-    "prompt_tokens": 256,
+    "prompt_tokens": 128,
     "new_tokens": 16,
-    "rounds": 15,
+    "rounds": 11,
     "seed": 20250127,
 }
 

@@ -8,14 +8,14 @@ import prunefair.pruning.evaluation as evaluation
 from prunefair.harness import harness_results, publisher_row
 from prunefair.models import load_tokenizer
 from prunefair.pruning.evaluation import (
-    ZERO_SHOT,
+    TASK_CHANCE,
     encode_pair,
     random_llama,
     task_questions,
     zero_shot,
 )
 
-TASKS = [*ZERO_SHOT, "mmlu_conceptual_physics"]
+TASKS = [*TASK_CHANCE, "mmlu_conceptual_physics"]
 
 
 @pytest.fixture(scope="module")

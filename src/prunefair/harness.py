@@ -145,7 +145,8 @@ def harness_results(
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     tasks : sequence of str
-        Keys of `prunefair.pruning.evaluation.TASK_CHANCE`, but not `"mmlu"` as a whole.
+        Keys of `TASK_CHANCE` or, but for `"mmlu"` as a whole, of `MMLU_CHANCE`; see
+        `prunefair.pruning.evaluation`.
     limit : int, optional
         Only the first so many questions of each task.
     batch_size : int

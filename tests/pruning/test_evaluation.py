@@ -14,9 +14,9 @@ import prunefair.pruning.evaluation as evaluation
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.evaluation import (
     LETTERS,
+    MMLU_CHANCE,
     STATISTICS,
     TASK_CHANCE,
-    ZERO_SHOT,
     ChoiceTokens,
     PerQuestion,
     Question,
@@ -266,7 +266,7 @@ def test_kl_rejects_bad_arguments(tiny):
 
 
 def test_tasks_have_their_published_sizes_and_chances():
-    sizes = {name: len(task_questions(name)) for name in (*ZERO_SHOT, "mmlu")}
+    sizes = {name: len(task_questions(name)) for name in (*TASK_CHANCE, "mmlu")}
     assert sizes == {
         "piqa": 1838,
         "winogrande": 1267,
@@ -275,7 +275,7 @@ def test_tasks_have_their_published_sizes_and_chances():
         "arc_challenge": 1172,
         "mmlu": 2067,
     }
-    for name, chance in TASK_CHANCE.items():
+    for name, chance in (TASK_CHANCE | MMLU_CHANCE).items():
         for q in task_questions(name):
             assert len(q.contexts) == len(q.continuations) == 1 / chance
             assert 0 <= q.gold < len(q.contexts)
@@ -472,9 +472,9 @@ def test_padding_that_is_not_masked_would_be_noticed(tiny):
     assert abs(slow_scores(tiny, padded)[0] - right[0]) > 1e-6
 
 
-@pytest.mark.parametrize("name", [*ZERO_SHOT, "mmlu_philosophy"])
+@pytest.mark.parametrize("name", [*TASK_CHANCE, "mmlu_philosophy"])
 def test_real_questions_score_alike_batched_and_one_by_one(tiny_real, tokenizer, name):
-    questions = task_questions(name, 6 if name in ZERO_SHOT else 2)
+    questions = task_questions(name, 6 if name in TASK_CHANCE else 2)
     encoded = encoded_questions(tiny_real, tokenizer, questions)
     found = log_likelihoods(tiny_real, tokenizer, questions, batch_size=4)
     for choices, scores in zip(encoded, found, strict=True):
@@ -651,7 +651,7 @@ def test_bootstrap_by_counts_is_the_bootstrap_by_questions():
 
 def test_bootstrap_agrees_with_the_delta_method_on_many_questions():
     rng = np.random.default_rng(4)
-    usual = {name: 0.6 for name in ZERO_SHOT}
+    usual = {name: 0.6 for name in TASK_CHANCE}
     a, d = simulated_results(usual, 0.6, 1000, rng=rng)
     linear = (accuracy_difference, raw_retention, above_chance_retention)
     for name, function in zip(STATISTICS, linear, strict=True):

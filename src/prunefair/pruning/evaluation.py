@@ -48,6 +48,8 @@ from prunefair.data import data_file
 from prunefair.publishers import MMLU_SUBJECTS
 
 # %% tags=["active-ipynb"]
+# from pathlib import Path
+#
 # from prunefair.models import load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
@@ -628,11 +630,14 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # :::
 
 # %%
-ZERO_SHOT = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
-TASK_CHANCE = {"piqa": 1 / 2, "winogrande": 1 / 2} | {
-    name: 1 / 4
-    for name in (*ZERO_SHOT[2:], "mmlu", *(f"mmlu_{s}" for s in MMLU_SUBJECTS))
+TASK_CHANCE = {
+    "piqa": 1 / 2,
+    "winogrande": 1 / 2,
+    "hellaswag": 1 / 4,
+    "arc_easy": 1 / 4,
+    "arc_challenge": 1 / 4,
 }
+MMLU_CHANCE = {name: 1 / 4 for name in ("mmlu", *(f"mmlu_{s}" for s in MMLU_SUBJECTS))}
 
 
 # %%
@@ -670,7 +675,7 @@ def task_questions(name: str, limit: int | None = None) -> list[Question]:
     Parameters
     ----------
     name : str
-        A key of `TASK_CHANCE`.
+        A key of `TASK_CHANCE` or of `MMLU_CHANCE`.
     limit : int, optional
         Only the first so many; of `"mmlu"`, the first so many of every subject.
 
@@ -684,8 +689,9 @@ def task_questions(name: str, limit: int | None = None) -> list[Question]:
     ValueError
         If there is no such task.
     """
-    if name not in TASK_CHANCE:
-        raise ValueError(f"task is {name!r}; use some of {', '.join(TASK_CHANCE)}")
+    known = TASK_CHANCE | MMLU_CHANCE
+    if name not in known:
+        raise ValueError(f"task is {name!r}; use some of {', '.join(known)}")
     if name == "mmlu":
         return [q for part in _parts(name) for q in task_questions(part, limit)]
     if name.startswith("mmlu_"):
@@ -772,7 +778,7 @@ def mmlu_questions(subject: str, limit: int | None = None) -> list[Question]:
 # print(shots[0], shots[1], shots[-1], sep="\n\n")
 
 # %% tags=["active-ipynb"]
-# for name in (*ZERO_SHOT, "mmlu"):
+# for name in (*TASK_CHANCE, "mmlu"):
 #     questions = task_questions(name)
 #     odd = sum(not all(c.isascii() for c in q.continuations) for q in questions)
 #     print(f"{name:14} {len(questions):6} questions, {odd:3} with a choice beyond ASCII")
@@ -1073,9 +1079,39 @@ def log_likelihoods(
 #     for (tokens, n), score in zip(choices, scores, strict=True):
 #         nats = token_nats(model, torch.tensor([tokens]))[0, n - 1 :]
 #         np.testing.assert_allclose(score, -nats.sum(), rtol=1e-4)
-# whole = sum(len(c.tokens) for choices in encoded for c in choices)
-# saved = sum(shared_prefix(c) * (len(c) - 1) for c in encoded)
-# print(f"{whole} tokens one by one, {whole - saved} with the prefix computed once")
+
+# %% [markdown]
+# What is saved can be counted in tokens: for zero-shot questions, and for a subject of MMLU, whose scored letters are single tokens.
+
+
+# %%
+def tokens_read(questions: Sequence[Sequence[ChoiceTokens]], n_stem: int):
+    """Tokens that a model reads to score all choices, in three ways.
+
+    Parameters
+    ----------
+    questions : sequence of sequences of ChoiceTokens
+        The choices of each question.
+    n_stem : int
+        Tokens of what all questions begin with.
+
+    Returns
+    -------
+    tokens : tuple of int
+        Every choice whole; with the prefix of a question once; with the stem once too.
+    """
+    whole = sum(len(choice.tokens) - 1 for q in questions for choice in q)
+    saved = sum(shared_prefix(q) * (len(q) - 1) for q in questions)
+    return whole, whole - saved, whole - saved - n_stem * (len(questions) - 1)
+
+
+# %% tags=["active-ipynb"]
+# for name in ("piqa", "arc_easy", "mmlu_philosophy"):
+#     encoded = encoded_questions(model, tokenizer, task_questions(name, 25))
+#     stem = common_stem(model, encoded)
+#     counts = tokens_read(encoded, len(stem.tokens))
+#     print(f"{name:15} {counts[0]:6} tokens, {counts[1]:5} with the prefix once,"
+#           f" {counts[2]:5} with the stem of {len(stem.tokens)} once")
 
 
 # %%
@@ -1168,7 +1204,7 @@ def task_result(
 def zero_shot(
     model,
     tokenizer,
-    tasks: Sequence[str] = ZERO_SHOT,
+    tasks: Sequence[str] = tuple(TASK_CHANCE),
     *,
     limit: int | None = None,
     batch_size: int = 8,
@@ -1183,7 +1219,7 @@ def zero_shot(
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     tasks : sequence of str
-        Keys of `TASK_CHANCE`.
+        Keys of `TASK_CHANCE` or of `MMLU_CHANCE`.
     limit : int, optional
         Only the first so many questions of each task, or of each subject of MMLU.
     batch_size : int
@@ -1211,15 +1247,45 @@ def zero_shot(
     work = {
         name: [task_questions(part, limit) for part in _parts(name)] for name in tasks
     }
-    results = {}
+    chances, results = TASK_CHANCE | MMLU_CHANCE, {}
     for name, parts in work.items():
         questions, scores = [], []
         for part in parts:
             questions += part
             scores += log_likelihoods(model, tokenizer, part, batch_size=batch_size)
-        results[name] = task_result(questions, scores, TASK_CHANCE[name], length=length)
+        results[name] = task_result(questions, scores, chances[name], length=length)
     return results
 
+
+# %% [markdown]
+# ### The harness itself
+#
+# That these rules are the harness's is a claim about another program, so that program is asked.
+# `prunefair.harness` (extra `eval`) takes the harness's own definition of a task, replaces where its questions come from, and lets the harness render, tokenise, score and judge them on the same model.
+# `benchmarks/harness_equality.py` compares the two question by question, in float32, on the dense model and on one without a tenth of its rows.
+# Its table was stored with its versions; `same` counts the questions on which both programs choose the same answer, and the last column is the largest difference of a log-likelihood, which comes from the order of float32 sums: the test of the module repeats the comparison in float64.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/harness_equality.json").read_text())
+# print("lm-eval", table["versions"]["lm_eval"], "on", table["device"])
+# for label, tasks in table["tasks"].items():
+#     for name, row in tasks.items():
+#         for metric in ("acc", "acc_norm"):
+#             if f"{metric}_ours" in row:
+#                 ours, theirs = row[f"{metric}_ours"], row[f"{metric}_harness"]
+#                 assert ours == theirs and row[f"{metric}_outcomes_differ"] == 0
+#                 print(f"{label:6} {name:22} {metric:8} {ours:.2f} {theirs:.2f}, same"
+#                       f" {row['n'] - row['choices_differ']:3} of {row['n']:3},"
+#                       f" {row['largest_difference_nats']:.0e} nats")
+
+# %% [markdown]
+# The same run timed both, in processor seconds of one thread.
+# The harness feeds every choice whole, except that it recognises four letters after one prompt; what is saved is what the counts of tokens above promise.
+
+# %% tags=["active-ipynb"]
+# for name, row in table["tasks"]["dense"].items():
+#     ours, theirs = row["seconds_ours"], row["seconds_harness"]
+#     print(f"{name:22} {ours:5.0f} s, harness {theirs:5.0f} s: {theirs / ours:.1f} times")
 
 # %% [markdown]
 # ## Errors and retention
@@ -1693,6 +1759,9 @@ def simulated_results(
 #     print(f"{name:22} {boot.value:.3f}, 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
+# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
+# Where the draws do not exclude that the dense model is at chance, the function returns an unbounded interval.
+#
 # ## Throughput
 #
 # Reading a prompt (*prefill*) multiplies many tokens at once and is bound by arithmetic; writing (*decode*) reads all weights for every token and is bound by memory.
@@ -1776,9 +1845,20 @@ def _now(model, clock: Callable[[], float]) -> float:
 # assert speed == (5 * 4, 5 * 7)  # tokens in one second each
 
 # %% [markdown]
-# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
-# Where the draws do not exclude that the dense model is at chance, the function returns an unbounded interval.
-#
+# The seconds were taken on the small model (`benchmarks/throughput.py`), dense and without 30 % of its rows, in one process and in turn, and are processor time of one thread.
+# The bound of decoding counts the head, which every written token passes; while a prompt is read the head serves its last token only, so that the bound of prefill is the one without the head.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/throughput.json").read_text())
+# setting = table["configuration"]
+# print(f"{table['device']}; {setting['prompt_tokens']} tokens read,"
+#       f" {setting['new_tokens']} written, {setting['rounds']} rounds")
+# for phase, row in table["phases"].items():
+#     low, high = row["ratio_quartiles"]
+#     print(f"{phase:8} {row['dense']:6.1f} tokens/s dense, {row['pruned']:6.1f} pruned:"
+#           f" {row['ratio']:.3f} [{low:.3f}, {high:.3f}], bound {row['bound']:.3f}")
+
+# %% [markdown]
 # ## Picture
 #
 # The paper's table, read both ways.
@@ -1908,5 +1988,5 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `encode_pair`, `shared_prefix`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
+# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `mmlu_questions`, `encode_pair`, `shared_prefix`, `common_stem`, `tokens_read`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
 # [The next chapter](compression.ipynb) uses them on a model pruned by the policy.
