@@ -67,30 +67,21 @@ def publisher_row(task: str, row: dict) -> dict:
         return {"question": row["question"], "choices": row["choices"], "answer": gold}
     if task == "winogrande":
         stem = os.path.commonprefix(row["contexts"])
-        first, second = (context[len(stem) :] for context in row["contexts"])
-        sentence = f"{stem}_ {row['continuation']}"
-        answer = str(gold + 1)
-        return {
-            "sentence": sentence,
-            "option1": first,
-            "option2": second,
-            "answer": answer,
-        }
+        sentence, answer = f"{stem}_ {row['continuation']}", str(gold + 1)
+        options = [context[len(stem) :] for context in row["contexts"]]
+        named = zip(("option1", "option2"), options, strict=True)
+        return {"sentence": sentence, "answer": answer} | dict(named)
     choices = row["choices"]
     if task == "hellaswag":
         return {"query": row["context"], "choices": choices, "label": gold}
     question = row["context"].removeprefix("Question: ").removesuffix("\nAnswer:")
     if task == "piqa":
-        return {
-            "goal": question,
-            "sol1": choices[0],
-            "sol2": choices[1],
-            "label": gold,
-        }
-    labels = "ABCDE"[: len(choices)]
+        first, second = choices
+        return {"goal": question, "sol1": first, "sol2": second, "label": gold}
+    labels = list("ABCDE"[: len(choices)])
     return {
         "question": question,
-        "choices": {"text": choices, "label": list(labels)},
+        "choices": {"text": choices, "label": labels},
         "answerKey": labels[gold],
     }
 

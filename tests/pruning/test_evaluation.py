@@ -50,6 +50,7 @@ from prunefair.pruning.evaluation import (
     text_windows,
     throughput,
     token_nats,
+    tokens_read,
     wikitext_tokens,
     zero_shot,
 )
@@ -355,6 +356,35 @@ def test_what_all_questions_begin_with_is_read_once(tiny):
     for choices, scores, repeated in zip(questions, found, again, strict=True):
         np.testing.assert_allclose(scores, slow_scores(tiny, choices), rtol=1e-9)
         np.testing.assert_array_equal(scores, repeated)
+
+
+def test_the_tokens_read_are_counted_as_the_model_is_fed_them(tiny):
+    questions = [
+        [ChoiceTokens([1, 2, 3, *own, t, 4], 3 + len(own)) for t in (7, 8)]
+        for own in ([6], [9, 9, 1], [6, 2])
+    ]
+    fed = []
+    hook = tiny.model.register_forward_pre_hook(
+        lambda module, args, options: fed.append(options["input_ids"].numel()),
+        with_kwargs=True,
+    )
+    stem = common_stem(tiny, questions)
+    counts = [[], [], fed.copy()]
+    for question in questions:  # one at a time, so that nothing is padded
+        for count, score in zip(
+            counts,
+            (
+                lambda q: slow_scores(tiny, q),
+                lambda q: choice_log_likelihoods(tiny, [q]),
+                lambda q: choice_log_likelihoods(tiny, [q], stem),
+            ),
+            strict=True,
+        ):
+            fed.clear()
+            score(question)
+            count += fed
+    hook.remove()
+    assert tokens_read(questions, len(stem.tokens)) == tuple(map(sum, counts))
 
 
 def test_a_stem_leaves_a_token_of_every_prefix_and_may_be_empty(tiny):

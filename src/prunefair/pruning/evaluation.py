@@ -1280,7 +1280,7 @@ def zero_shot(
 
 # %% [markdown]
 # The same run timed both, in processor seconds of one thread.
-# The harness feeds every choice whole, except that it recognises four letters after one prompt; what is saved is what the counts of tokens above promise.
+# The harness feeds every choice whole, except that it too reads a prompt once whose choices are single tokens, as the letters of MMLU are.
 
 # %% tags=["active-ipynb"]
 # for name, row in table["tasks"]["dense"].items():
@@ -1767,7 +1767,7 @@ def simulated_results(
 # Reading a prompt (*prefill*) multiplies many tokens at once and is bound by arithmetic; writing (*decode*) reads all weights for every token and is bound by memory.
 # One number for both hides which was measured, so they are timed apart, in one process and after a warm-up, and held against the bound of [the first chapter](anatomy.ipynb).
 # The fastest of several runs is reported: other load on a machine only ever adds time.
-# A chapter prints no seconds, because they are no property of the book; the check below reads a clock that advances by one second at every look.
+# No cell measures seconds, because no second run would repeat them: the check below reads a clock that advances by one second at every look, and the measurement is stored.
 
 
 # %%
@@ -1847,6 +1847,7 @@ def _now(model, clock: Callable[[], float]) -> float:
 # %% [markdown]
 # The seconds were taken on the small model (`benchmarks/throughput.py`), dense and without 30 % of its rows, in one process and in turn, and are processor time of one thread.
 # The bound of decoding counts the head, which every written token passes; while a prompt is read the head serves its last token only, so that the bound of prefill is the one without the head.
+# The ratio is the median over rounds, with the quartiles in brackets; the machine had other work, and single rounds scatter across the bound.
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/throughput.json").read_text())
