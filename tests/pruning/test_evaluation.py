@@ -13,6 +13,8 @@ from scipy import stats
 import prunefair.pruning.evaluation as evaluation
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.evaluation import (
+    LETTERS,
+    MMLU_CHANCE,
     STATISTICS,
     TASK_CHANCE,
     ChoiceTokens,
@@ -22,6 +24,7 @@ from prunefair.pruning.evaluation import (
     above_chance_retention,
     accuracy_difference,
     choice_log_likelihoods,
+    common_stem,
     encode_pair,
     encoded_questions,
     information,
@@ -29,6 +32,7 @@ from prunefair.pruning.evaluation import (
     kl_to_dense,
     log_likelihoods,
     mean_accuracies,
+    mmlu_questions,
     paired_bootstrap,
     paired_outcomes,
     perplexity,
@@ -46,6 +50,7 @@ from prunefair.pruning.evaluation import (
     text_windows,
     throughput,
     token_nats,
+    tokens_read,
     wikitext_tokens,
     zero_shot,
 )
@@ -262,20 +267,136 @@ def test_kl_rejects_bad_arguments(tiny):
 
 
 def test_tasks_have_their_published_sizes_and_chances():
-    sizes = {name: len(task_questions(name)) for name in TASK_CHANCE}
+    sizes = {name: len(task_questions(name)) for name in (*TASK_CHANCE, "mmlu")}
     assert sizes == {
         "piqa": 1838,
         "winogrande": 1267,
         "hellaswag": 10042,
         "arc_easy": 2376,
         "arc_challenge": 1172,
+        "mmlu": 2067,
     }
-    for name, chance in TASK_CHANCE.items():
+    for name, chance in (TASK_CHANCE | MMLU_CHANCE).items():
         for q in task_questions(name):
             assert len(q.contexts) == len(q.continuations) == 1 / chance
             assert 0 <= q.gold < len(q.contexts)
     with pytest.raises(ValueError, match="task is 'mnli'; use some of piqa"):
         task_questions("mnli")
+
+
+PHILOSOPHY = """\
+The following are multiple choice questions (with answers) about philosophy.
+
+Psychological egoism is:
+A. an ethical theory about how we ought to behave.
+B. a generalization concerning the way people tend to behave.
+C. a claim about human nature and the ways people are capable of behaving.
+D. none of the above.
+Answer: C
+
+"""
+
+
+def test_mmlu_shows_five_solved_questions_of_the_subject_before_the_one_asked():
+    first, second = mmlu_questions("philosophy", 2)
+    prompt = first.contexts[0]
+    assert prompt.startswith(PHILOSOPHY)
+    assert prompt.count("\nAnswer:") == 6 and prompt.endswith("\nAnswer:")
+    assert set(first.contexts) == {prompt}
+    assert first.continuations == ("A", "B", "C", "D")
+    shots = prompt.rsplit("\n\n", 1)[0]
+    assert second.contexts[0].startswith(shots + "\n\n")
+    assert second.contexts[0] != prompt
+
+
+def test_mmlu_is_the_mean_over_the_questions_of_all_subjects(monkeypatch):
+    sizes = {"philosophy": 3, "global_facts": 1}
+    monkeypatch.setattr(evaluation, "MMLU_SUBJECTS", tuple(sizes))
+    monkeypatch.setattr(
+        evaluation,
+        "mmlu_questions",
+        lambda subject, limit: [Question((subject,) * 4, LETTERS, 0)] * sizes[subject],
+    )
+    right = {"philosophy": np.array([1.0, 0, 0, 0]), "global_facts": np.zeros(4) - 1}
+    right["global_facts"][2] = 0
+    monkeypatch.setattr(
+        evaluation,
+        "log_likelihoods",
+        lambda model, tokenizer, qs, batch_size: [right[q.contexts[0]] for q in qs],
+    )
+    found = zero_shot(None, None, ["mmlu", "mmlu_global_facts"])
+    assert (found["mmlu"].n, found["mmlu"].acc) == (4, 3 / 4)
+    assert (found["mmlu_global_facts"].n, found["mmlu_global_facts"].acc) == (1, 0)
+    assert found["mmlu"].chance == 1 / 4
+
+
+def test_a_limit_counts_in_every_subject_of_mmlu():
+    questions = task_questions("mmlu", 2)
+    assert len(questions) == 20
+    assert len({q.contexts[0].split("\n")[0] for q in questions}) == 10
+
+
+def test_what_all_questions_begin_with_is_read_once(tiny):
+    stem = [1, 2, 3, 4, 5]
+    questions = [
+        [ChoiceTokens([*stem, *own, t], len(stem) + len(own)) for t in (7, 8)]
+        for own in ([6], [9, 9, 1], [6, 2])
+    ]
+    read = []
+    hook = tiny.model.register_forward_pre_hook(
+        lambda module, args, options: read.append(tuple(options["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    known = common_stem(tiny, questions)
+    found = choice_log_likelihoods(tiny, questions, known)
+    again = choice_log_likelihoods(tiny, questions, known)  # the stem is left as it was
+    hook.remove()
+    assert known.tokens == stem
+    assert read == [(1, 5), (3, 3), (3, 3)]
+    for choices, scores, repeated in zip(questions, found, again, strict=True):
+        np.testing.assert_allclose(scores, slow_scores(tiny, choices), rtol=1e-9)
+        np.testing.assert_array_equal(scores, repeated)
+
+
+def test_the_tokens_read_are_counted_as_the_model_is_fed_them(tiny):
+    questions = [
+        [ChoiceTokens([1, 2, 3, *own, t, 4], 3 + len(own)) for t in (7, 8)]
+        for own in ([6], [9, 9, 1], [6, 2])
+    ]
+    fed = []
+    hook = tiny.model.register_forward_pre_hook(
+        lambda module, args, options: fed.append(options["input_ids"].numel()),
+        with_kwargs=True,
+    )
+    stem = common_stem(tiny, questions)
+    counts = [[], [], fed.copy()]
+    for question in questions:  # one at a time, so that nothing is padded
+        for count, score in zip(
+            counts,
+            (
+                lambda q: slow_scores(tiny, q),
+                lambda q: choice_log_likelihoods(tiny, [q]),
+                lambda q: choice_log_likelihoods(tiny, [q], stem),
+            ),
+            strict=True,
+        ):
+            fed.clear()
+            score(question)
+            count += fed
+    hook.remove()
+    assert tokens_read(questions, len(stem.tokens)) == tuple(map(sum, counts))
+
+
+def test_a_stem_leaves_a_token_of_every_prefix_and_may_be_empty(tiny):
+    same = [[ChoiceTokens([1, 2, 3, t], 3) for t in (4, 5)]] * 2
+    assert common_stem(tiny, same).tokens == [1, 2]
+    apart = [[ChoiceTokens([1, 2], 1), ChoiceTokens([3, 2], 1)], *same]
+    for questions in (apart, []):
+        assert common_stem(tiny, questions) == ([], None)
+    for choices, scores in zip(
+        same, choice_log_likelihoods(tiny, same, common_stem(tiny, same)), strict=True
+    ):
+        np.testing.assert_allclose(scores, slow_scores(tiny, choices), rtol=1e-9)
 
 
 def reference_pair(tokenizer, context, continuation):
@@ -284,8 +405,8 @@ def reference_pair(tokenizer, context, continuation):
     if n_spaces > 0:
         continuation = context[-n_spaces:] + continuation
         context = context[:-n_spaces]
-    whole = tokenizer.encode(context + continuation, add_special_tokens=False)
-    alone = tokenizer.encode(context, add_special_tokens=False)
+    whole = tokenizer.encode(context + continuation)
+    alone = tokenizer.encode(context)
     return alone, whole[len(alone) :]
 
 
@@ -381,9 +502,9 @@ def test_padding_that_is_not_masked_would_be_noticed(tiny):
     assert abs(slow_scores(tiny, padded)[0] - right[0]) > 1e-6
 
 
-@pytest.mark.parametrize("name", list(TASK_CHANCE))
+@pytest.mark.parametrize("name", [*TASK_CHANCE, "mmlu_philosophy"])
 def test_real_questions_score_alike_batched_and_one_by_one(tiny_real, tokenizer, name):
-    questions = task_questions(name)[:6]
+    questions = task_questions(name, 6 if name in TASK_CHANCE else 2)
     encoded = encoded_questions(tiny_real, tokenizer, questions)
     found = log_likelihoods(tiny_real, tokenizer, questions, batch_size=4)
     for choices, scores in zip(encoded, found, strict=True):

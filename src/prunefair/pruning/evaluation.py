@@ -30,8 +30,11 @@ A task has $n_k$ questions, $k = 1, \dots, K$ counts tasks, and $c_k$ is the acc
 # %%
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -42,9 +45,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from prunefair.data import data_file
+from prunefair.publishers import MMLU_SUBJECTS
 
 # %% tags=["active-ipynb"]
-# import itertools
+# from pathlib import Path
 #
 # from prunefair.models import load_model, load_tokenizer
 # from prunefair.plotting import figure
@@ -610,15 +614,19 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # Which tokens are the context's?
 # Tokenising the two strings apart is wrong where a token would straddle the seam.
 # lm-evaluation-harness {cite}`gao2024lmeval` encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
-# We follow it to the letter, so that the numbers can be compared.
+# We follow it to the letter, so that the numbers can be compared; the [proof](#the-harness-itself) is below.
 #
 # :::{admonition} Deviation
 # :class: warning
 #
-# In words, the harness's `acc_norm` is "normalised by byte length"; its code divides by Python's `len` of the string, which counts characters.
+# In words, the harness's `acc_norm` is "normalised by byte length"; its code divides by Python's `len` of the string, which counts characters, and a later metric of its own, `acc_bytes`, divides by bytes.
 # The paper reports the harness's numbers.
-# We divide by bytes by default, and by characters with `length="characters"`, which is the setting for a comparison with the harness.
+# We divide by bytes by default, and by characters with `length="characters"`, which is the setting for a comparison with `acc_norm`.
 # The two can differ only where the choices hold letters outside ASCII; the cell below counts those questions.
+#
+# A second difference is one between versions of the harness.
+# Those of the paper's time never put a beginning-of-text token before the context; the present one leaves it to the tokenizer, and so do we.
+# It makes no difference for the small model, whose tokenizer adds none, and it does for the LLaMA-2 of the paper.
 # :::
 
 # %%
@@ -629,6 +637,7 @@ TASK_CHANCE = {
     "arc_easy": 1 / 4,
     "arc_challenge": 1 / 4,
 }
+MMLU_CHANCE = {name: 1 / 4 for name in ("mmlu", *(f"mmlu_{s}" for s in MMLU_SUBJECTS))}
 
 
 # %%
@@ -641,13 +650,34 @@ class Question(NamedTuple):
 
 
 # %%
-def task_questions(name: str) -> list[Question]:
-    """Questions of a zero-shot task.
+def task_rows(path: str, limit: int | None = None) -> list[dict]:
+    """First rows of a data file of questions.
+
+    Parameters
+    ----------
+    path : str
+        Such as `"zeroshot/piqa.jsonl"`.
+    limit : int, optional
+        Only so many.
+
+    Returns
+    -------
+    rows : list of dict
+    """
+    with data_file(path).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in itertools.islice(lines, limit)]
+
+
+# %%
+def task_questions(name: str, limit: int | None = None) -> list[Question]:
+    """Questions of a multiple-choice task.
 
     Parameters
     ----------
     name : str
-        A key of `TASK_CHANCE`.
+        A key of `TASK_CHANCE` or of `MMLU_CHANCE`.
+    limit : int, optional
+        Only the first so many; of `"mmlu"`, the first so many of every subject.
 
     Returns
     -------
@@ -659,25 +689,96 @@ def task_questions(name: str) -> list[Question]:
     ValueError
         If there is no such task.
     """
-    if name not in TASK_CHANCE:
-        raise ValueError(f"task is {name!r}; use some of {', '.join(TASK_CHANCE)}")
+    known = TASK_CHANCE | MMLU_CHANCE
+    if name not in known:
+        raise ValueError(f"task is {name!r}; use some of {', '.join(known)}")
+    if name == "mmlu":
+        return [q for part in _parts(name) for q in task_questions(part, limit)]
+    if name.startswith("mmlu_"):
+        return mmlu_questions(name.removeprefix("mmlu_"), limit)
     questions = []
-    with data_file(f"zeroshot/{name}.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            if "contexts" in row:  # one continuation after several contexts
-                contexts = row["contexts"]
-                continuations = [row["continuation"]] * len(contexts)
-            else:
-                continuations = row["choices"]
-                contexts = [row["context"]] * len(continuations)
-            questions.append(
-                Question(tuple(contexts), tuple(continuations), row["gold"])
-            )
+    for row in task_rows(f"zeroshot/{name}.jsonl", limit):
+        if "contexts" in row:  # one continuation after several contexts
+            contexts = row["contexts"]
+            continuations = [row["continuation"]] * len(contexts)
+        else:
+            continuations = row["choices"]
+            contexts = [row["context"]] * len(continuations)
+        questions.append(Question(tuple(contexts), tuple(continuations), row["gold"]))
     return questions
 
 
+# %%
+def _parts(name: str) -> list[str]:
+    """Tasks that make up a task: the subjects of MMLU, or the task itself."""
+    return [f"mmlu_{s}" for s in MMLU_SUBJECTS] if name == "mmlu" else [name]
+
+
+# %% [markdown]
+# MMLU {cite}`hendrycks2021mmlu` is asked in another way.
+# A line names the subject, five solved questions of it follow, each with its four answers behind the letters A to D and the right letter, and then the question itself; what is scored are the four letters.
+# So the four choices share the whole prompt, and all questions of a subject share the line and the five shots.
+# The task `mmlu` is the mean over the questions of the ten subjects which the paper reports, so that a subject weighs as much as it has questions, as in the harness; `mmlu_philosophy` is one of them.
+
+
+# %%
+LETTERS = ("A", "B", "C", "D")
+
+
+def mmlu_prompt(row: dict) -> str:
+    """A question of MMLU and its lettered answers, up to where the letter belongs.
+
+    Parameters
+    ----------
+    row : dict
+        With `question` and four `choices`.
+
+    Returns
+    -------
+    prompt : str
+    """
+    choices = [f"{a}. {c}" for a, c in zip(LETTERS, row["choices"], strict=True)]
+    return "\n".join([row["question"].strip(), *choices, "Answer:"])
+
+
+# %%
+def mmlu_questions(subject: str, limit: int | None = None) -> list[Question]:
+    """Questions of one subject of MMLU, after five solved ones.
+
+    Parameters
+    ----------
+    subject : str
+        One of `prunefair.publishers.MMLU_SUBJECTS`.
+    limit : int, optional
+        Only the first so many.
+
+    Returns
+    -------
+    questions : list of Question
+        The continuations are the letters.
+    """
+    about = subject.replace("_", " ")
+    head = f"The following are multiple choice questions (with answers) about {about}."
+    shots = [
+        f"{mmlu_prompt(row)} {LETTERS[row['gold']]}"
+        for row in task_rows(f"mmlu/{subject}_dev.jsonl")
+    ]
+    return [
+        Question(
+            ("\n\n".join([head, *shots, mmlu_prompt(row)]),) * 4, LETTERS, row["gold"]
+        )
+        for row in task_rows(f"mmlu/{subject}_test.jsonl", limit)
+    ]
+
+
 # %% tags=["active-ipynb"]
-# for name in TASK_CHANCE:
+# question = mmlu_questions("philosophy", 1)[0]
+# shots = question.contexts[0].split("\n\n")
+# assert len(shots) == 1 + 5 + 1 and question.continuations[question.gold] == "C"
+# print(shots[0], shots[1], shots[-1], sep="\n\n")
+
+# %% tags=["active-ipynb"]
+# for name in (*TASK_CHANCE, "mmlu"):
 #     questions = task_questions(name)
 #     odd = sum(not all(c.isascii() for c in q.continuations) for q in questions)
 #     print(f"{name:14} {len(questions):6} questions, {odd:3} with a choice beyond ASCII")
@@ -700,7 +801,7 @@ def encode_pair(
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-        Used without special tokens.
+        It decides by itself whether a beginning-of-text token comes first.
     context, continuation : str
         Spaces at the end of the context move to the continuation.
     start : int, optional
@@ -721,12 +822,13 @@ def encode_pair(
     """
     stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation
-    head = tokenizer.encode(stripped, add_special_tokens=False) if stripped else []
-    whole = tokenizer.encode(stripped + continuation, add_special_tokens=False)
-    if not head:
-        if start is None:
-            raise ValueError(f"context is {context!r} and start is None; give a start")
-        head, whole = [start], [start, *whole]
+    if stripped:
+        head, whole = map(tokenizer.encode, (stripped, stripped + continuation))
+    elif start is None:
+        raise ValueError(f"context is {context!r} and start is None; give a start")
+    else:
+        head = [start]
+        whole = head + tokenizer.encode(continuation, add_special_tokens=False)
     if len(whole) <= len(head):
         raise ValueError(f"continuation is {continuation!r}, which holds no token")
     return ChoiceTokens(whole, len(head))
@@ -748,6 +850,8 @@ def encode_pair(
 #
 # In a batch of questions prefixes are padded on the left and the rests on the right, so that every prefix ends where the rests begin.
 # The mask hides the padding, and positions are counted without it.
+#
+# What *all* questions begin with, the *stem*, is computed once for all of them: the five shots of a subject of MMLU, a word or two elsewhere.
 
 
 # %%
@@ -773,26 +877,70 @@ def _padded(rows: Sequence[list[int]], side: str, device) -> tuple[torch.Tensor,
 
 
 # %%
-def _prefix_pass(model, prefixes: Sequence[list[int]], owner: torch.Tensor):
-    """Cache, mask and last logits after the prefixes, one row a choice."""
+class Stem(NamedTuple):
+    """Tokens with which all questions begin, and their cache for one text."""
+
+    tokens: list[int]
+    cache: object
+
+    def copies(self, n: int):
+        """A cache of its own for `n` texts, None where the stem is empty."""
+        cache = copy.deepcopy(self.cache)
+        if cache is not None:
+            cache.batch_repeat_interleave(n)
+        return cache
+
+
+# %%
+@torch.no_grad()
+def common_stem(model, questions: Sequence[Sequence[ChoiceTokens]]) -> Stem:
+    """What the shared prefixes of all questions begin with, read by the model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    questions : sequence of sequences of ChoiceTokens
+        The choices of each question.
+
+    Returns
+    -------
+    stem : Stem
+        Leaves at least the last token of every non-empty prefix to be read.
+    """
+    prefixes = [q[0].tokens[: shared_prefix(q)] for q in questions]
+    tokens = os.path.commonprefix(prefixes)
+    tokens = tokens[: max(0, min(map(len, prefixes), default=0) - 1)]
+    if not tokens:
+        return Stem([], None)
+    ids = torch.tensor([tokens], device=model.device)
+    out = model(ids, use_cache=True, logits_to_keep=1)
+    return Stem(tokens, out.past_key_values)
+
+
+# %%
+def _prefix_pass(model, prefixes: Sequence[list[int]], stem: Stem):
+    """Cache, mask and last logits after the stem and the rest of each prefix."""
     ids, mask = _padded(prefixes, "left", model.device)
     if ids.shape[1] == 0:
-        return None, mask[owner], None
+        return None, mask, None
+    start = len(stem.tokens)
+    before = torch.cat([mask.new_ones(len(mask), start), mask], 1)
     out = model(
         ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        attention_mask=before,
+        position_ids=start + (mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=stem.copies(len(ids)),
         use_cache=True,
         logits_to_keep=1,
     )
-    out.past_key_values.batch_select_indices(owner)
-    return out.past_key_values, mask[owner], out.logits[owner, -1]
+    return out.past_key_values, before, out.logits[:, -1]
 
 
 # %%
 @torch.no_grad()
 def choice_log_likelihoods(
-    model, questions: Sequence[Sequence[ChoiceTokens]]
+    model, questions: Sequence[Sequence[ChoiceTokens]], stem: Stem | None = None
 ) -> list[np.ndarray]:
     r"""Log-likelihood of every choice of a batch of questions.
 
@@ -805,6 +953,8 @@ def choice_log_likelihoods(
         Causal language model.
     questions : sequence of sequences of ChoiceTokens
         The choices of each question.
+    stem : Stem, optional
+        What they all begin with, from `common_stem`; by default nothing.
 
     Returns
     -------
@@ -815,17 +965,21 @@ def choice_log_likelihoods(
     ----------
     Book {eq}`eq-evaluation-choice`.
     """
+    stem = Stem([], None) if stem is None else stem
     flat = [(i, c) for i, question in enumerate(questions) for c in question]
     owner = torch.tensor([i for i, _ in flat], device=model.device)
     shared = [shared_prefix(question) for question in questions]
-    prefixes = [q[0].tokens[:n] for q, n in zip(questions, shared, strict=True)]
-    cache, before, first_logits = _prefix_pass(model, prefixes, owner)
+    known = len(stem.tokens)
+    prefixes = [q[0].tokens[known:n] for q, n in zip(questions, shared, strict=True)]
+    cache, before, first_logits = _prefix_pass(model, prefixes, stem)
     ids, mask = _padded([c.tokens[shared[i] :] for i, c in flat], "right", model.device)
     nats = torch.zeros(ids.shape, dtype=torch.float64, device=model.device)
     if first_logits is not None:  # the prefix predicts the first token after it
-        nats[:, 0] = information(first_logits, ids[:, 0])
+        nats[:, 0] = information(first_logits[owner], ids[:, 0])
     if ids.shape[1] > 1:
-        nats[:, 1:] = _suffix_nats(model, ids, mask, cache, before)
+        if cache is not None:
+            cache.batch_select_indices(owner)
+        nats[:, 1:] = _suffix_nats(model, ids, mask, cache, before[owner])
     place = torch.arange(ids.shape[1], device=model.device)
     skip = torch.tensor([c.n_context - shared[i] for i, c in flat], device=model.device)
     total = -(nats * mask * (place >= skip[:, None])).sum(1).cpu()  # (choices,)
@@ -901,13 +1055,14 @@ def log_likelihoods(
         Nats; in the order of `questions`.
     """
     encoded = encoded_questions(model, tokenizer, questions)
+    stem = common_stem(model, encoded)
     order = sorted(
         range(len(encoded)), key=lambda i: max(len(c.tokens) for c in encoded[i])
     )
     scores: list = [None] * len(encoded)
     for begin in tqdm(range(0, len(order), batch_size), "questions"):
         batch = order[begin : begin + batch_size]
-        found = choice_log_likelihoods(model, [encoded[i] for i in batch])
+        found = choice_log_likelihoods(model, [encoded[i] for i in batch], stem)
         for i, score in zip(batch, found, strict=True):
             scores[i] = score
     return scores
@@ -924,9 +1079,39 @@ def log_likelihoods(
 #     for (tokens, n), score in zip(choices, scores, strict=True):
 #         nats = token_nats(model, torch.tensor([tokens]))[0, n - 1 :]
 #         np.testing.assert_allclose(score, -nats.sum(), rtol=1e-4)
-# whole = sum(len(c.tokens) for choices in encoded for c in choices)
-# saved = sum(shared_prefix(c) * (len(c) - 1) for c in encoded)
-# print(f"{whole} tokens one by one, {whole - saved} with the prefix computed once")
+
+# %% [markdown]
+# What is saved can be counted in tokens: for zero-shot questions, and for a subject of MMLU, whose scored letters are single tokens.
+
+
+# %%
+def tokens_read(questions: Sequence[Sequence[ChoiceTokens]], n_stem: int):
+    """Tokens that a model reads to score all choices, in three ways.
+
+    Parameters
+    ----------
+    questions : sequence of sequences of ChoiceTokens
+        The choices of each question.
+    n_stem : int
+        Tokens of what all questions begin with.
+
+    Returns
+    -------
+    tokens : tuple of int
+        Every choice whole; with the prefix of a question once; with the stem once too.
+    """
+    whole = sum(len(choice.tokens) - 1 for q in questions for choice in q)
+    saved = sum(shared_prefix(q) * (len(q) - 1) for q in questions)
+    return whole, whole - saved, whole - saved - n_stem * (len(questions) - 1)
+
+
+# %% tags=["active-ipynb"]
+# for name in ("piqa", "arc_easy", "mmlu_philosophy"):
+#     encoded = encoded_questions(model, tokenizer, task_questions(name, 25))
+#     stem = common_stem(model, encoded)
+#     counts = tokens_read(encoded, len(stem.tokens))
+#     print(f"{name:15} {counts[0]:6} tokens, {counts[1]:5} with the prefix once,"
+#           f" {counts[2]:5} with the stem of {len(stem.tokens)} once")
 
 
 # %%
@@ -1025,7 +1210,7 @@ def zero_shot(
     batch_size: int = 8,
     length: str = "bytes",
 ) -> dict[str, TaskResult]:
-    """Zero-shot accuracy on multiple-choice tasks.
+    """Accuracy on multiple-choice tasks: zero-shot, and five-shot for MMLU.
 
     Parameters
     ----------
@@ -1034,9 +1219,9 @@ def zero_shot(
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     tasks : sequence of str
-        Keys of `TASK_CHANCE`.
+        Keys of `TASK_CHANCE` or of `MMLU_CHANCE`.
     limit : int, optional
-        Only the first so many questions of each task.
+        Only the first so many questions of each task, or of each subject of MMLU.
     batch_size : int
         Questions in one forward pass.
     length : {"bytes", "characters"}
@@ -1059,13 +1244,48 @@ def zero_shot(
         raise ValueError(
             f"limit, batch_size are {limit!r}, {batch_size!r}; both must be positive"
         )
-    work = {name: task_questions(name)[:limit] for name in tasks}
-    results = {}
-    for name, questions in work.items():
-        scores = log_likelihoods(model, tokenizer, questions, batch_size=batch_size)
-        results[name] = task_result(questions, scores, TASK_CHANCE[name], length=length)
+    work = {
+        name: [task_questions(part, limit) for part in _parts(name)] for name in tasks
+    }
+    chances, results = TASK_CHANCE | MMLU_CHANCE, {}
+    for name, parts in work.items():
+        questions, scores = [], []
+        for part in parts:
+            questions += part
+            scores += log_likelihoods(model, tokenizer, part, batch_size=batch_size)
+        results[name] = task_result(questions, scores, chances[name], length=length)
     return results
 
+
+# %% [markdown]
+# ### The harness itself
+#
+# That these rules are the harness's is a claim about another program, so that program is asked.
+# `prunefair.harness` (extra `eval`) takes the harness's own definition of a task, replaces where its questions come from, and lets the harness render, tokenise, score and judge them on the same model.
+# `benchmarks/harness_equality.py` compares the two question by question, in float32, on the dense model and on one without a tenth of its rows.
+# Its table was stored with its versions; `same` counts the questions on which both programs choose the same answer, and the last column is the largest difference of a log-likelihood, which comes from the order of float32 sums: the test of the module repeats the comparison in float64.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/harness_equality.json").read_text())
+# print("lm-eval", table["versions"]["lm_eval"], "on", table["device"])
+# for label, tasks in table["tasks"].items():
+#     for name, row in tasks.items():
+#         for metric in ("acc", "acc_norm"):
+#             if f"{metric}_ours" in row:
+#                 ours, theirs = row[f"{metric}_ours"], row[f"{metric}_harness"]
+#                 assert ours == theirs and row[f"{metric}_outcomes_differ"] == 0
+#                 print(f"{label:6} {name:22} {metric:8} {ours:.2f} {theirs:.2f}, same"
+#                       f" {row['n'] - row['choices_differ']:3} of {row['n']:3},"
+#                       f" {row['largest_difference_nats']:.0e} nats")
+
+# %% [markdown]
+# The same run timed both, in processor seconds of one thread.
+# The harness feeds every choice whole, except that it too reads a prompt once whose choices are single tokens, as the letters of MMLU are.
+
+# %% tags=["active-ipynb"]
+# for name, row in table["tasks"]["dense"].items():
+#     ours, theirs = row["seconds_ours"], row["seconds_harness"]
+#     print(f"{name:22} {ours:5.0f} s, harness {theirs:5.0f} s: {theirs / ours:.1f} times")
 
 # %% [markdown]
 # ## Errors and retention
@@ -1539,12 +1759,15 @@ def simulated_results(
 #     print(f"{name:22} {boot.value:.3f}, 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
+# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
+# Where the draws do not exclude that the dense model is at chance, the function returns an unbounded interval.
+#
 # ## Throughput
 #
 # Reading a prompt (*prefill*) multiplies many tokens at once and is bound by arithmetic; writing (*decode*) reads all weights for every token and is bound by memory.
 # One number for both hides which was measured, so they are timed apart, in one process and after a warm-up, and held against the bound of [the first chapter](anatomy.ipynb).
 # The fastest of several runs is reported: other load on a machine only ever adds time.
-# A chapter prints no seconds, because they are no property of the book; the check below reads a clock that advances by one second at every look.
+# No cell measures seconds, because no second run would repeat them: the check below reads a clock that advances by one second at every look, and the measurement is stored.
 
 
 # %%
@@ -1622,9 +1845,21 @@ def _now(model, clock: Callable[[], float]) -> float:
 # assert speed == (5 * 4, 5 * 7)  # tokens in one second each
 
 # %% [markdown]
-# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
-# Where the draws do not exclude that the dense model is at chance, the function returns an unbounded interval.
-#
+# The seconds were taken on the small model (`benchmarks/throughput.py`), dense and without 30 % of its rows, in one process and in turn, and are processor time of one thread.
+# The bound of decoding counts the head, which every written token passes; while a prompt is read the head serves its last token only, so that the bound of prefill is the one without the head.
+# The ratio is the median over rounds, with the quartiles in brackets; the machine had other work, and single rounds scatter across the bound.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/throughput.json").read_text())
+# setting = table["configuration"]
+# print(f"{table['device']}; {setting['prompt_tokens']} tokens read,"
+#       f" {setting['new_tokens']} written, {setting['rounds']} rounds")
+# for phase, row in table["phases"].items():
+#     low, high = row["ratio_quartiles"]
+#     print(f"{phase:8} {row['dense']:6.1f} tokens/s dense, {row['pruned']:6.1f} pruned:"
+#           f" {row['ratio']:.3f} [{low:.3f}, {high:.3f}], bound {row['bound']:.3f}")
+
+# %% [markdown]
 # ## Picture
 #
 # The paper's table, read both ways.
@@ -1754,5 +1989,5 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `encode_pair`, `shared_prefix`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
+# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `mmlu_questions`, `encode_pair`, `shared_prefix`, `common_stem`, `tokens_read`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
 # [The next chapter](compression.ipynb) uses them on a model pruned by the policy.
