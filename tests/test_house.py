@@ -115,7 +115,7 @@ def test_conda_and_pip_environments_are_in_step():
     extras = project["optional-dependencies"]
     wanted = project["dependencies"] + [
         dependency
-        for name in ("book", "gguf", "recover", "test")
+        for name in ("book", "eval", "gguf", "recover", "test")
         for dependency in extras[name]
     ]
     names = {re.match(r"[\w-]+", line).group().lower() for line in wanted}
