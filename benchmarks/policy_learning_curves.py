@@ -59,6 +59,7 @@ def exact_released_scorer(matrices, generator):
         matrices,
         RATIO,
         generator=generator,
+        episodes=12,
         learning_rate=1e-3,
         policy=scorer(matrices, generator),
         dtype=DTYPE,
@@ -67,7 +68,8 @@ def exact_released_scorer(matrices, generator):
 
 
 def exact_row_features(matrices, generator):
-    trained = train_policy(matrices, RATIO, generator=generator, dtype=DTYPE)
+    options = {"episodes": 12, "dtype": DTYPE}
+    trained = train_policy(matrices, RATIO, generator=generator, **options)
     return trained, trained.policy
 
 

@@ -340,7 +340,7 @@ def prune(
     ratio: float | Sequence[float],
     *,
     policy: RowPolicy | None = None,
-    episodes: int = 12,
+    episodes: int = 8,
     draws: int = 2,
     sample: bool = False,
     generator: torch.Generator,

@@ -606,7 +606,7 @@ def train_policy(
     ratio: float,
     *,
     generator: torch.Generator,
-    episodes: int = 12,
+    episodes: int = 8,
     draws: int = 2,
     learning_rate: float = 0.3,
     discount: float = 0.99,
@@ -688,7 +688,8 @@ def train_policy(
 # Twelve episodes on every sixth layer of the real model:
 
 # %% tags=["active-ipynb"]
-# trained = train_policy(matrices, 0.3, generator=generator, dtype=torch.float32)
+# options = {"episodes": 12, "dtype": torch.float32}
+# trained = train_policy(matrices, 0.3, generator=generator, **options)
 # print("first and last episodes:", *(f"{trained.history[i]:.3f}" for i in (0, 1, -1)))
 # for name, weight in zip(FEATURES, trained.policy.weights.tolist()):
 #     print(f"{name:17s} {weight:5.1f}")
