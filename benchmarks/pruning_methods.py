@@ -61,7 +61,7 @@ CONFIGURATION = {
     "text": "WikiText-2 test",
     "window": 1024,
     "order_seed": 2025,
-    "samples": [16, 128],
+    "samples": [16, 64],
     "sample_seed": 2026,
     "calibration": "WikiText-2 validation, first 16 windows of 1024 tokens",
     "policies_trained_at": MAIN,
