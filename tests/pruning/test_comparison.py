@@ -22,7 +22,6 @@ from prunefair.pruning.comparison import (
     perplexities,
     plot_methods,
     plot_objective,
-    plot_shares_left,
     rank_correlation,
     spread,
     task_results,
@@ -166,14 +165,12 @@ def test_figures_have_a_mark_for_every_method():
     import matplotlib.pyplot as plt
 
     points = {r: Spread(value=2.0, low=1.0, high=3.0) for r in (0.1, 0.3)}
-    _, axes = plt.subplots(1, 3)
+    _, axes = plt.subplots(1, 2)
     ax = plot_methods(axes[0], {"a": points, "b": points})
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
     group = [record(nats=[10.0, 10]), record(nats=[20.0, 30], ks=0.5)]
     ax = plot_objective(axes[1], {"a": group}, [10, 10])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.exp([1.0, 2.5]))
-    ax = plot_shares_left(axes[2], {"raw": {"a": points[0.1], "b": points[0.3]}})
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["a", "b"]
     plt.close("all")
 
 
