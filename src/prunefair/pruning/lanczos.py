@@ -211,6 +211,8 @@ def gauss_rule(recurrence: Tridiagonal) -> GaussRule:
 #     found = (rule.weights * rule.nodes**degree).sum(1)
 #     close = torch.isclose(found, moment, rtol=1e-10)
 #     assert close.all() if degree < 8 else not close.any()
+
+# %% tags=["active-ipynb"]
 # few = torch.diag(torch.tensor([1.0, 2, 5, 9]).repeat(3).double())
 # for steps in (4, 7):
 #     rule = gauss_rule(lanczos(lambda q: q @ few, v, steps))

@@ -524,7 +524,7 @@ def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
 
 # %%
 class Stopwatch:
-    """Seconds by stage, the device's work included.
+    """Seconds by stage, the device's work included, and the peak of its memory.
 
     Parameters
     ----------
@@ -540,6 +540,14 @@ class Stopwatch:
 
     def __init__(self, device):
         self.device, self.seconds, self._stack = torch.device(device), {}, []
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_bytes(self) -> int | None:
+        """Most that was allocated on the GPU since the start; None on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return None
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -734,37 +742,27 @@ def prune_streamed(
         If the family is not supported, `ratio` is outside [0, 1) or keeps no row, or
         `out` exists and is not an empty folder.
     """
-    watch, slices = Stopwatch(device), ffn_slices(model)
-    names = [next(iter(s)) for s in slices]
+    watch, names = Stopwatch(device), [next(iter(s)) for s in ffn_slices(model)]
     m, n = model.get_parameter(names[0]).shape
-    k = rows_to_keep(m, ratio)
-    home = home or _home(device, len(names) * (2 * m * n + 4 * n**2))
-    options = {"device": device, "generator": generator, "home": home}
-    spectra = layer_spectra(n, k, probes=probes, **options)
-    if watch.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    options = {"device": device, "generator": generator, "probes": probes}
+    options["home"] = home or _home(device, len(names) * (2 * m * n + 4 * n**2))
+    spectra = layer_spectra(n, rows_to_keep(m, ratio), **options)
     with full_precision():
         matrices = TensorSequence(lambda name: read(name).to(device), names)
         layers = prepare_layers(matrices, spectra=spectra, watch=watch)
         with watch("policy"):
-            weights, history = _trained(
-                layers, ratio, policy, episodes, draws, generator
-            )
+            training = (ratio, policy, episodes, draws, generator)
+            weights, history = _trained(layers, *training)
             kept = _kept(layers, weights, ratio)
         with watch("distances"):
-            distances = [
-                float(layer.slices.distance(rows)) for layer, rows in zip(layers, kept)
-            ]
+            judged = zip(layers, kept)
+            distances = [float(layer.slices.distance(rows)) for layer, rows in judged]
     kept = [rows.cpu() for rows in kept]
     if out is not None:
         with watch("save"):
             write_cut(copy.deepcopy(model), read, out, kept, tokenizer)
-    peak = None
-    if watch.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    return StreamedRun(
-        kept, RowPolicy(weights), distances, history, watch.seconds, peak
-    )
+    result = kept, RowPolicy(weights), distances, history, watch.seconds
+    return StreamedRun(*result, watch.peak_bytes())
 
 
 # %%
