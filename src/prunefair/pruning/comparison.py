@@ -114,6 +114,8 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 # generator = torch.Generator().manual_seed(SEED)
 # tiny = random_llama(vocabulary=9, generator=generator)
 # tokens = torch.randint(9, (3, 7), generator=generator)
+
+# %% tags=["active-ipynb"]
 # with torch.no_grad():
 #     x = tiny.model(tokens, output_hidden_states=True).hidden_states[0]
 #     layer = tiny.model.layers[0]

@@ -566,7 +566,48 @@ def _moments(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 # %%
-class LanczosSlices:
+class _LanczosRules:
+    """A matrix, its exact spectrum and its calibrated rule; see `LanczosSlices`."""
+
+    def __init__(self, W, *, probes: torch.Tensor, steps: int = STEPS, home=None):
+        slices = W if isinstance(W, RowSlices) else RowSlices(W, dtype=torch.float32)
+        W, gram = slices.W, slices.gram
+        if W.shape[0] < W.shape[1]:
+            raise ValueError(
+                f"W has shape {tuple(W.shape)}; quadrature needs at least as many rows "
+                "as columns: use RowSlices"
+            )
+        self.probes, self.steps = probes, steps
+        self.values, self.power = slices.values, slices.power
+        self.moments = _moments(gram)
+        self.rule = self._rule(gram, *self.moments)
+        self.W, self.gram = W.to(home or W.device), gram.to(home or W.device)
+
+    def _rule(self, gram, first, second) -> GaussRule:
+        """Calibrated rules of a batch of Gram matrices, (..., n, n)."""
+        start = self.probes.expand(*gram.shape[:-2], -1, -1)
+        recurrence = lanczos(lambda q: q @ gram, start, self.steps)
+        return calibrated(gauss_rule(recurrence), first, second)
+
+
+# %%
+class _LanczosDistance(_LanczosRules):
+    """The approximate distance of a slice with a given Gram matrix."""
+
+    def distance_of(self, gram: torch.Tensor) -> torch.Tensor:
+        """Approximate KS distances, (...), for Gram matrices of slices, (..., n, n)."""
+        first, second = _moments(gram)
+        rule = self._rule(gram, first, second)
+        scale = (first / self.moments[0]).sqrt()  # (...) c
+        t = self.values.flip(0) / self.power  # (n,) ascending
+        moved = t / scale[..., None]  # (..., n)
+        known = middle_distribution(t, moved) - middle_distribution(t, t)
+        seen = spectral_distribution(rule, t) - spectral_distribution(self.rule, moved)
+        return (known + seen).amax(-1).clamp(0, 1)
+
+
+# %%
+class LanczosSlices(_LanczosDistance):
     r"""A matrix prepared for approximate distances of many selections of its rows.
 
     Parameters
@@ -597,26 +638,6 @@ class LanczosSlices:
     Book {eq}`eq-lanczos-difference`; {cite}`lin2016spectral`.
     """
 
-    def __init__(self, W, *, probes: torch.Tensor, steps: int = STEPS, home=None):
-        slices = W if isinstance(W, RowSlices) else RowSlices(W, dtype=torch.float32)
-        W, gram = slices.W, slices.gram
-        if W.shape[0] < W.shape[1]:
-            raise ValueError(
-                f"W has shape {tuple(W.shape)}; quadrature needs at least as many rows "
-                "as columns: use RowSlices"
-            )
-        self.probes, self.steps = probes, steps
-        self.values, self.power = slices.values, slices.power
-        self.moments = _moments(gram)
-        self.rule = self._rule(gram, *self.moments)
-        self.W, self.gram = W.to(home or W.device), gram.to(home or W.device)
-
-    def _rule(self, gram, first, second) -> GaussRule:
-        """Calibrated rules of a batch of Gram matrices, (..., n, n)."""
-        start = self.probes.expand(*gram.shape[:-2], -1, -1)
-        recurrence = lanczos(lambda q: q @ gram, start, self.steps)
-        return calibrated(gauss_rule(recurrence), first, second)
-
     def distance(self, kept) -> torch.Tensor:
         """Approximate KS distance of the rows `kept` to the whole, shape (...)."""
         device = self.probes.device
@@ -636,17 +657,6 @@ class LanczosSlices:
             whole = gram.expand(len(mask), -1, -1)
             found.append(self.distance_of(torch.baddbmm(whole, R.mT, R, alpha=-1)))
         return torch.cat(found).reshape(masks.shape[:-1])
-
-    def distance_of(self, gram: torch.Tensor) -> torch.Tensor:
-        """Approximate KS distances, (...), for Gram matrices of slices, (..., n, n)."""
-        first, second = _moments(gram)
-        rule = self._rule(gram, first, second)
-        scale = (first / self.moments[0]).sqrt()  # (...) c
-        t = self.values.flip(0) / self.power  # (n,) ascending
-        moved = t / scale[..., None]  # (..., n)
-        known = middle_distribution(t, moved) - middle_distribution(t, t)
-        seen = spectral_distribution(rule, t) - spectral_distribution(self.rule, moved)
-        return (known + seen).amax(-1).clamp(0, 1)
 
 
 # %% [markdown]

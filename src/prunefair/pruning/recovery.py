@@ -34,7 +34,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from tqdm import tqdm
 
 from prunefair.pruning.evaluation import (
@@ -48,6 +47,7 @@ from prunefair.pruning.evaluation import (
 )
 from prunefair.pruning.surgery import adapter_for
 
+# %%
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
     "out_proj",  # OPT
     "dense",  # Phi, Falcon, GPT-NeoX
@@ -60,6 +60,8 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from pathlib import Path
 #
 # from prunefair.data import data_file
+# from scipy import stats
+#
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.compression import cut_scores, output_energies, prune_rows
@@ -650,7 +652,9 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
         )
     d = np.asarray(after) - np.asarray(before)
     mean, error = float(d.mean()), standard_error(d)
-    half = float(stats.t.ppf(0.975, len(d) - 1)) * error
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(d) - 1, 0.975)) * error
     return Interval(mean, error, mean - half, mean + half)
 
 
