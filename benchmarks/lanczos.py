@@ -28,6 +28,7 @@ from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
 from prunefair.pruning.lanczos import (
     LanczosSlices,
     orthonormal_probes,
+    quadrature_distance,
 )
 from prunefair.pruning.llama2_7b import shaped_matrix
 from prunefair.pruning.policy_gradient import train_policy
@@ -114,7 +115,9 @@ def errors(cases, probes, steps):
         v = orthonormal_probes(n, probes, generator=generator)
         for case in cases:
             slices = LanczosSlices(case["slices"], probes=v, steps=steps)
-            found, s = timed(lambda c=case, sl=slices: sl.distance_of(c["grams"]))
+            found, s = timed(
+                lambda c=case, sl=slices: quadrature_distance(sl, c["grams"])
+            )
             seconds.append(s / len(found))
             error = found - case["exact"]
             every.append(error)

@@ -566,48 +566,7 @@ def _moments(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 # %%
-class _LanczosRules:
-    """A matrix, its exact spectrum and its calibrated rule; see `LanczosSlices`."""
-
-    def __init__(self, W, *, probes: torch.Tensor, steps: int = STEPS, home=None):
-        slices = W if isinstance(W, RowSlices) else RowSlices(W, dtype=torch.float32)
-        W, gram = slices.W, slices.gram
-        if W.shape[0] < W.shape[1]:
-            raise ValueError(
-                f"W has shape {tuple(W.shape)}; quadrature needs at least as many rows "
-                "as columns: use RowSlices"
-            )
-        self.probes, self.steps = probes, steps
-        self.values, self.power = slices.values, slices.power
-        self.moments = _moments(gram)
-        self.rule = self._rule(gram, *self.moments)
-        self.W, self.gram = W.to(home or W.device), gram.to(home or W.device)
-
-    def _rule(self, gram, first, second) -> GaussRule:
-        """Calibrated rules of a batch of Gram matrices, (..., n, n)."""
-        start = self.probes.expand(*gram.shape[:-2], -1, -1)
-        recurrence = lanczos(lambda q: q @ gram, start, self.steps)
-        return calibrated(gauss_rule(recurrence), first, second)
-
-
-# %%
-class _LanczosDistance(_LanczosRules):
-    """The approximate distance of a slice with a given Gram matrix."""
-
-    def distance_of(self, gram: torch.Tensor) -> torch.Tensor:
-        """Approximate KS distances, (...), for Gram matrices of slices, (..., n, n)."""
-        first, second = _moments(gram)
-        rule = self._rule(gram, first, second)
-        scale = (first / self.moments[0]).sqrt()  # (...) c
-        t = self.values.flip(0) / self.power  # (n,) ascending
-        moved = t / scale[..., None]  # (..., n)
-        known = middle_distribution(t, moved) - middle_distribution(t, t)
-        seen = spectral_distribution(rule, t) - spectral_distribution(self.rule, moved)
-        return (known + seen).amax(-1).clamp(0, 1)
-
-
-# %%
-class LanczosSlices(_LanczosDistance):
+class LanczosSlices:
     r"""A matrix prepared for approximate distances of many selections of its rows.
 
     Parameters
@@ -638,25 +597,79 @@ class LanczosSlices(_LanczosDistance):
     Book {eq}`eq-lanczos-difference`; {cite}`lin2016spectral`.
     """
 
+    def __init__(self, W, *, probes: torch.Tensor, steps: int = STEPS, home=None):
+        slices = W if isinstance(W, RowSlices) else RowSlices(W, dtype=torch.float32)
+        if slices.W.shape[0] < slices.W.shape[1]:
+            raise ValueError(
+                f"W has shape {tuple(slices.W.shape)}; quadrature needs at least as "
+                "many rows as columns: use RowSlices"
+            )
+        self.probes, self.steps = probes, steps
+        self.values, self.power = slices.values, slices.power
+        self.moments = _moments(slices.gram)
+        self.rule = _rule(self, slices.gram, *self.moments)
+        place = home or slices.W.device
+        self.W, self.gram = slices.W.to(place), slices.gram.to(place)
+
     def distance(self, kept) -> torch.Tensor:
         """Approximate KS distance of the rows `kept` to the whole, shape (...)."""
-        device = self.probes.device
-        kept = torch.as_tensor(kept).to(device)
-        masks = row_mask(kept, len(self.W))
-        if kept.shape[-1] < self.probes.shape[1]:
-            raise ValueError(
-                f"kept has {kept.shape[-1]} rows for {self.probes.shape[1]} columns; "
-                "quadrature needs at least as many: use RowSlices"
-            )
-        gram, W = self.gram.to(device), self.W.to(device)
-        found = []
-        for mask in masks.reshape(-1, len(W)).split(2):  # bounds the memory
-            r = len(W) - kept.shape[-1]
-            deleted = (~mask).nonzero()[:, 1].view(len(mask), r)
-            R = W[deleted].float() / self.power.float()  # (count, r, n)
-            whole = gram.expand(len(mask), -1, -1)
-            found.append(self.distance_of(torch.baddbmm(whole, R.mT, R, alpha=-1)))
-        return torch.cat(found).reshape(masks.shape[:-1])
+        kept = torch.as_tensor(kept).to(self.probes.device)
+        parts = _sliced_grams(self, row_mask(kept, len(self.W)), kept.shape[-1])
+        found = torch.cat([quadrature_distance(self, gram) for gram in parts])
+        return found.reshape(kept.shape[:-1])
+
+
+# %%
+def _rule(slices: LanczosSlices, gram, first, second) -> GaussRule:
+    """Calibrated rules of a batch of Gram matrices, (..., n, n)."""
+    start = slices.probes.expand(*gram.shape[:-2], -1, -1)
+    recurrence = lanczos(lambda q: q @ gram, start, slices.steps)
+    return calibrated(gauss_rule(recurrence), first, second)
+
+
+# %%
+def _sliced_grams(slices: LanczosSlices, masks, k: int):
+    """Gram matrices of `k` kept rows, two selections at a time: bounded memory."""
+    if k < slices.probes.shape[1]:
+        raise ValueError(
+            f"kept has {k} rows for {slices.probes.shape[1]} columns; "
+            "quadrature needs at least as many: use RowSlices"
+        )
+    gram, W = (x.to(masks.device) for x in (slices.gram, slices.W))
+    for mask in masks.reshape(-1, len(W)).split(2):
+        deleted = (~mask).nonzero()[:, 1].view(len(mask), len(W) - k)
+        R = W[deleted].float() / slices.power.float()  # (2, r, n)
+        yield torch.baddbmm(gram.expand(len(mask), -1, -1), R.mT, R, alpha=-1)
+
+
+# %%
+def quadrature_distance(slices: LanczosSlices, gram: torch.Tensor) -> torch.Tensor:
+    r"""Approximate KS distances of slices whose Gram matrices are known.
+
+    Parameters
+    ----------
+    slices : LanczosSlices
+        The prepared matrix, n columns.
+    gram : Tensor, shape (..., n, n), float32
+        Gram matrices of slices, in the scaled units of `slices.gram`.
+
+    Returns
+    -------
+    distance : Tensor, shape (...), float64
+        In [0, 1]; no unit.
+
+    References
+    ----------
+    Book {eq}`eq-lanczos-difference`.
+    """
+    first, second = _moments(gram)
+    rule = _rule(slices, gram, first, second)
+    scale = (first / slices.moments[0]).sqrt()  # (...) c
+    t = slices.values.flip(0) / slices.power  # (n,) ascending
+    moved = t / scale[..., None]  # (..., n)
+    known = middle_distribution(t, moved) - middle_distribution(t, t)
+    seen = spectral_distribution(rule, t) - spectral_distribution(slices.rule, moved)
+    return (known + seen).amax(-1).clamp(0, 1)
 
 
 # %% [markdown]
@@ -884,4 +897,4 @@ def plot_errors(ax, study: dict, key: str):
 # A Gauss rule of $s$ nodes is exact up to degree $2s - 1$ for one probe, and the mean over probes is unbiased, with a variance that falls with the size of the matrix and vanishes for a whole basis.
 # Common probes, two exact moments and the known spectrum of the whole on its own scale bring the error of a distance below a tenth of what separates random rows from good ones.
 #
-# This chapter exports `lanczos`, `Tridiagonal`, `gauss_rule`, `GaussRule`, `orthonormal_probes`, `calibrated`, `spectral_distribution`, `middle_distribution`, `LanczosSlices`, `selection_cost`, `SelectionCost`, the default `PROBES` and `STEPS`, and the figures `plot_distributions` and `plot_errors`.
+# This chapter exports `lanczos`, `Tridiagonal`, `gauss_rule`, `GaussRule`, `orthonormal_probes`, `calibrated`, `spectral_distribution`, `middle_distribution`, `LanczosSlices`, `quadrature_distance`, `selection_cost`, `SelectionCost`, the default `PROBES` and `STEPS`, and the figures `plot_distributions` and `plot_errors`.
