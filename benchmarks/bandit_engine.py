@@ -24,11 +24,11 @@ import numba
 import numpy as np
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
-from prunefair.fairness.baselines import POLICIES, make_policy
+from prunefair.fairness.baselines import POLICIES
 from prunefair.fairness.batch import run_batch
 from prunefair.fairness.engine import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
-from prunefair.fairness.movielens import load_ratings, movielens_stream
+from prunefair.fairness.movielens import load_ratings, movielens_stream, policy_for
 from prunefair.fairness.simulation import RewardStream, simulate
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "bandit_engine.json"
@@ -70,14 +70,7 @@ def on_ratings(stream, repeats):
             short = stream.first(1000 if name == "faircb" else 10_000)
 
             def played(play, data=short, feedback=feedback, name=name):
-                policy = make_policy(
-                    name,
-                    feedback=feedback,
-                    n_arms=stream.n_arms,
-                    n_contexts=stream.n_contexts,
-                    alpha=ALPHA,
-                    horizon=stream.n_rounds,
-                )
+                policy = policy_for(name, stream, ALPHA, feedback)
                 return play(policy, data, rng=np.random.default_rng(SEED))
 
             first_call, _ = timed(partial(played, run_fast, stream.first(1)), 1)
