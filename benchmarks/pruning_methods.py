@@ -1,6 +1,6 @@
 """Every pruning method on one table: perplexity, divergence and zero-shot accuracy.
 
-    python benchmarks/pruning_methods.py [--minutes 30] [--device cuda]
+    python benchmarks/pruning_methods.py [--minutes 30] [--device cuda] [--only wanda]
 
 fills `book/results/pruning_methods.json`.  The work is cut into small pieces, some
 windows of WikiText-2 or some questions of one model, and a finished piece is never
@@ -275,6 +275,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--device", default=default_device())
+    names = ["dense", *dict(methods())]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     bench = Bench(options.device)
@@ -299,14 +301,17 @@ def main():
     records = {(r.method, r.seed, r.ratio): r for r in known}
     wanted = [("dense", None, 0.0)]
     for method, seed in methods():
+        if method not in options.only:
+            continue
         bench.choose(method, seed)
         wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
     for key in wanted:
         if key not in records:
             records[key] = bench.record(*key, samples)
             write(table, records)
+    chosen = [r for r in records.values() if r.method in options.only]
     for stage in STAGES:
-        for record in sorted(records.values(), key=is_main, reverse=True):
+        for record in sorted(chosen, key=is_main, reverse=True):
             for _ in work(bench, record, missing(bench, record, stage), deadline):
                 write(table, records)
     write(table, records)
