@@ -213,7 +213,36 @@ def test_samples_follow_the_models_distribution_over_texts():
     assert stats.chisquare(counts, wrong).pvalue < 1e-6
 
 
+def test_temperature_divides_the_logits_of_every_token():
+    model = random_llama(vocabulary=3, generator=seeded(4))
+    texts = torch.tensor([[0, *t] for t in itertools.product(range(3), repeat=2)])
+    with torch.no_grad():
+        steps = (model(texts[:, :-1]).logits / 0.5).log_softmax(-1)
+    p = steps.gather(-1, texts[:, 1:, None])[..., 0].sum(1).exp().numpy()
+    options = {"generator": seeded(7), "temperature": 0.5}
+    drawn = self_sample(model, 20_000, 3, **options)
+    counts = np.bincount(3 * drawn[:, 1] + drawn[:, 2], minlength=9)
+    assert stats.chisquare(counts, 20_000 * p / p.sum()).pvalue > 0.001
+    untempered = torch.exp(-token_nats(model, texts).sum(1)).numpy()
+    untempered = 20_000 * untempered / untempered.sum()
+    assert stats.chisquare(counts, untempered).pvalue < 1e-6
+
+
+def test_temperature_one_leaves_the_draws_alone(tiny):
+    one = self_sample(tiny, 4, 9, generator=seeded(5), temperature=1)
+    assert torch.equal(one, self_sample(tiny, 4, 9, generator=seeded(5)))
+    tokens, generator = torch.zeros(4, 9, dtype=torch.int64), seeded(5)
+    for i in range(8):  # without a cache, and without a division
+        with torch.no_grad():
+            p = tiny(tokens[:, : i + 1]).logits[:, -1].float().softmax(-1)
+        tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0]
+    assert torch.equal(one, tokens)
+
+
 def test_self_sample_rejects_bad_arguments(tiny):
+    for temperature in (0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"temperature is {temperature}"):
+            self_sample(tiny, 1, 5, generator=seeded(), temperature=temperature)
     with pytest.raises(ValueError, match="n_sequences, length are 0, 5"):
         self_sample(tiny, 0, 5, generator=seeded())
     silent = random_llama(vocabulary=5, generator=seeded())

@@ -346,8 +346,9 @@ def self_sample(
     *,
     generator: torch.Generator,
     start: int | None = None,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
-    """Texts that the model samples itself, token by token at temperature 1.
+    """Texts that the model samples itself, token by token.
 
     Parameters
     ----------
@@ -359,6 +360,9 @@ def self_sample(
         Source of the draws, on any device.
     start : int, optional
         First token of every text; by default the model's beginning-of-text token.
+    temperature : float
+        Positive divisor of the logits; at 1 the texts are the model's own, below it
+        they are more likely ones.
 
     Returns
     -------
@@ -368,7 +372,8 @@ def self_sample(
     Raises
     ------
     ValueError
-        If a size is below 1, or the model has no start token and none is given.
+        If a size is below 1, `temperature` is not positive and finite, or the model
+        has no start token and none is given.
 
     References
     ----------
@@ -378,13 +383,16 @@ def self_sample(
         raise ValueError(
             f"n_sequences, length are {n_sequences!r}, {length!r}; give positive ones"
         )
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature!r}; give a positive number")
     tokens = torch.full((n_sequences, length), start_token(model, start))
     cache = None
     for i in tqdm(range(length - 1), "self-sampled text"):
         last = tokens[:, i : i + 1].to(model.device)
         out = model(last, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
-        p = out.logits[:, -1].float().softmax(-1).to(generator.device)
+        logits = out.logits[:, -1].float() / temperature
+        p = logits.softmax(-1).to(generator.device)
         tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0].cpu()
     return tokens
 

