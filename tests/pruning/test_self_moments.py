@@ -1,6 +1,7 @@
 """Moments against hidden vectors computed by hand, errors against brute force."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_every_family_batch_size_and_pass_gives_the_same_moments(family):
         torch.testing.assert_close(energies, expected)
 
 
-def test_only_the_sums_stay_and_no_hook_is_left_even_after_an_error(monkeypatch):
+def test_only_the_sums_stay_and_no_hook_is_left_even_after_an_error():
     model, texts = tiny("llama")
     hidden_moments(model, texts)
     with pytest.raises(IndexError):
@@ -265,8 +266,8 @@ def test_participation_counts_equal_directions_in_any_basis():
         assert float(participation_ratio(H)) == pytest.approx(count, rel=1e-5)
 
 
-def test_own_text_measures_the_real_sum_and_random_tokens_another(monkeypatch):
-    path = self_moments.Path(__file__).parents[2] / "book/results/self_moments.json"
+def test_stored_selections_by_own_text_beat_those_by_every_cheaper_input():
+    path = Path(__file__).parents[2] / "book/results/self_moments.json"
     table = json.loads(path.read_text())
     level = next(row for row in table["levels"] if "kl" in row)
     own = np.mean(level["kl"])

@@ -50,7 +50,7 @@ MOMENTS_FORMAT = "prunefair moments 1"
 # %% tags=["active-ipynb"]
 # import numpy as np
 #
-# from prunefair.models import load_model
+# from prunefair.models import load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.compression import cut_scores
 # from prunefair.pruning.evaluation import self_sample
@@ -250,6 +250,29 @@ def functional_spectrum(D: torch.Tensor, H: torch.Tensor, kept=None) -> torch.Te
     return squares[: min(d, kept.numel())].clamp(min=0).sqrt()
 
 
+# %%
+def removed_neurons(kept, m: int) -> torch.Tensor:
+    """Neurons that are not kept, ascending.
+
+    Parameters
+    ----------
+    kept : Tensor, shape (k,), integer
+        Neurons kept, each once.
+    m : int
+        Number of neurons.
+
+    Returns
+    -------
+    removed : Tensor, shape (m - k,), int64
+
+    Raises
+    ------
+    ValueError
+        If `kept` is empty, names a neuron twice or one that is not there.
+    """
+    return (~row_mask(kept, m)).nonzero()[:, 0]
+
+
 # %% [markdown]
 # The checks: a square root of $H$ that is computed and multiplied; {eq}`eq-self-moments-interlacing` and {eq}`eq-self-moments-mirsky` for random sets of every size; and the counterexample, which breaks the one-sided inequality and no other.
 
@@ -276,30 +299,6 @@ def functional_spectrum(D: torch.Tensor, H: torch.Tensor, kept=None) -> torch.Te
 # raw, S = functional_spectrum(D, 9 * torch.eye(12)), torch.arange(3, 12)
 # torch.testing.assert_close(raw, 3 * singular_values(D))
 # assert (functional_spectrum(D, 9 * torch.eye(12), S) <= raw).all()
-
-
-# %%
-def removed_neurons(kept, m: int) -> torch.Tensor:
-    """Neurons that are not kept, ascending.
-
-    Parameters
-    ----------
-    kept : Tensor, shape (k,), integer
-        Neurons kept, each once.
-    m : int
-        Number of neurons.
-
-    Returns
-    -------
-    removed : Tensor, shape (m - k,), int64
-
-    Raises
-    ------
-    ValueError
-        If `kept` is empty, names a neuron twice or one that is not there.
-    """
-    return (~row_mask(kept, m)).nonzero()[:, 0]
-
 
 # %% [markdown]
 # ## Measuring the moments on the model's own text
@@ -660,9 +659,26 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # print(f"largest share of one neuron: {max(shares['one neuron']):.3f}")
 
 # %% [markdown]
-# No layer comes near the isotropic case.
-# In the layer that the start token rules, one direction holds nearly all of the trace; without that token the same layer has one of the larger ratios of the model.
-# The raw spectrum of the weights sees nothing of this.
+# No layer comes near the isotropic case, of which the raw spectrum of the weights would be the special case.
+# Taking the start token out does not always help: where it ruled, a single other token may rule what is left.
+# The next cell looks for it in the layer of the largest share.
+
+# %% tags=["active-ipynb"]
+# layer, seen = int(np.argmax(first)), []
+# linear = down_projections(model, [layer])[0]
+# hook = linear.register_forward_pre_hook(lambda linear, x: seen.append(x[0].detach()))
+# hidden_moments(model, texts, layers=[])
+# hook.remove()
+# e = (torch.cat(seen) @ matrices[layer].T).square().sum(-1)[:, 1:]  # (texts, L - 1)
+# text, place = divmod(int(e.argmax()), L - 1)
+# said = load_tokenizer("smollm2").decode(texts[text, place + 1])
+# print(f"layer {layer}: token {said!r} at position {place + 1} of text {text} has")
+# print(f"{e.max() / e.sum():.3f} of the energy, {e.max() / e.median():.0f} times the median")
+# assert place == 0 and e.max() > 0.5 * e.sum()
+
+# %% [markdown]
+# White space directly after the start token is treated like a second start.
+# Such tokens are rare and enormous, so they are the part of $H$ that is hardest to sample; the start token itself is known exactly.
 #
 # ## How much text is needed
 #
@@ -914,7 +930,6 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # :::
 
 # %% tags=["active-ipynb"]
-# layer = int(np.argmax(first))
 # D, e0 = matrices[layer], first[layer] * total[layer] * L
 # e = (D @ later[layer] * D).sum()
 # print(f"layer {layer}: L = {1 + e0 / e:.0f}; limit {model.config.max_position_embeddings}")
