@@ -424,8 +424,8 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
     norms = W.norm(dim=1)
     norms = norms.clamp(min=1e-6 * norms.max())  # a zero row has a logarithm too
     raw = norms.log(), leverage(W), coherence(W.to(precise)).double()
-    z = _standardised(torch.stack(raw, 1))
-    return torch.cat([z, _standardised(z**2)], 1)  # (m, 6)
+    z = standardised(torch.stack(raw, 1))
+    return torch.cat([z, standardised(z**2)], 1)  # (m, 6)
 
 
 # %% [markdown]
@@ -453,8 +453,19 @@ def coherence(W: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-def _standardised(x: torch.Tensor) -> torch.Tensor:
-    """Columns with mean 0 and standard deviation 1; constant columns become 0."""
+def standardised(x: torch.Tensor) -> torch.Tensor:
+    """Columns with mean 0 and standard deviation 1; constant columns become 0.
+
+    Parameters
+    ----------
+    x : Tensor, shape (m, p)
+        Any unit.
+
+    Returns
+    -------
+    z : Tensor, shape (m, p)
+        No unit.
+    """
     spread = x.std(0, correction=0)
     centred = x - x.mean(0)
     return torch.where(spread > CONSTANT, centred / spread, torch.zeros_like(x))
@@ -773,15 +784,16 @@ class RowPolicy(torch.nn.Module):
     Book {eq}`eq-row-policy-scores`.
     """
 
+    features = FEATURES
+
     def __init__(self, weights: torch.Tensor | None = None):
         super().__init__()
+        size = len(self.features)
         if weights is None:
-            weights = torch.zeros(len(FEATURES))
+            weights = torch.zeros(size)
         weights = torch.as_tensor(weights, dtype=torch.float64).detach().clone()
-        if weights.shape != (len(FEATURES),) or not weights.isfinite().all():
-            raise ValueError(
-                f"weights is {weights!r}; give {len(FEATURES)} finite numbers"
-            )
+        if weights.shape != (size,) or not weights.isfinite().all():
+            raise ValueError(f"weights is {weights!r}; give {size} finite numbers")
         self.weights = torch.nn.Parameter(weights)
 
     def state(self, W: torch.Tensor) -> torch.Tensor:
@@ -882,7 +894,8 @@ def save_policy(policy: RowPolicy, path: str | os.PathLike, metadata=None) -> No
     if not isinstance(policy, RowPolicy):
         raise TypeError(f"policy is a {type(policy).__name__}; give a RowPolicy")
     path = Path(path)
-    header = {"format": POLICY_FORMAT, "features": FEATURES, "metadata": metadata or {}}
+    header = {"format": POLICY_FORMAT, "features": policy.features}
+    header["metadata"] = metadata or {}
     header = {"policy": json.dumps(header, sort_keys=True)}  # one key: the same bytes
     tensors = {"weights": policy.weights.detach().cpu().contiguous()}
     with tempfile.TemporaryDirectory(prefix=".policy-", dir=path.parent) as partial:
@@ -892,16 +905,21 @@ def save_policy(policy: RowPolicy, path: str | os.PathLike, metadata=None) -> No
 
 
 # %%
-def load_policy(path: str | os.PathLike) -> RowPolicy:
+def load_policy(
+    path: str | os.PathLike, kind: type[RowPolicy] = RowPolicy
+) -> RowPolicy:
     """Read a policy that `save_policy` wrote.
 
     Parameters
     ----------
     path : str or path
+    kind : type
+        Class of the policy, whose `features` must be those of the file.
 
     Returns
     -------
     policy : RowPolicy
+        A `kind`.
 
     Raises
     ------
@@ -910,9 +928,14 @@ def load_policy(path: str | os.PathLike) -> RowPolicy:
     FileNotFoundError
         If there is no such file.
     """
-    _policy_header(path)
+    features = _policy_header(path)["features"]
+    if features != list(kind.features):
+        raise ValueError(
+            f"path is {os.fspath(path)!r}, whose policy sees {', '.join(features)}; a "
+            f"{kind.__name__} sees {', '.join(kind.features)}; give a file of that kind"
+        )
     with safe_open(os.fspath(path), framework="pt") as file:
-        return RowPolicy(file.get_tensor("weights"))
+        return kind(file.get_tensor("weights"))
 
 
 # %%
@@ -934,8 +957,7 @@ def _policy_header(path: str | os.PathLike) -> dict:
             f"path is {os.fspath(path)!r}, which is no safetensors file; "
             "give one that save_policy wrote"
         ) from error
-    known = header.get("format") == POLICY_FORMAT
-    if not known or header["features"] != list(FEATURES):
+    if header.get("format") != POLICY_FORMAT:
         raise ValueError(
             f"path is {os.fspath(path)!r}, which holds no row policy of this version; "
             "give one that save_policy wrote"

