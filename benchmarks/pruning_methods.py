@@ -42,13 +42,37 @@ from prunefair.pruning.evaluation import (
     token_nats,
     wikitext_tokens,
 )
+from prunefair.pruning.functional_policy import (
+    fisher_costs,
+    functional_layers,
+    surgeon_energies,
+    train_functional,
+    uneven_ratios,
+)
 from prunefair.pruning.policy_gradient import (
     released_draw,
     train_policy,
     train_released,
 )
+from prunefair.pruning.refit import (
+    SelfStatistics,
+    choose_ridge,
+    mean_moments,
+    refit_,
+    self_statistics,
+)
 from prunefair.pruning.row_policy import ReleasedScorer
-from prunefair.pruning.spectrum import singular_values, uniform_selections
+from prunefair.pruning.self_moments import (
+    down_projections,
+    hidden_moments,
+    load_moments,
+    save_moments,
+)
+from prunefair.pruning.spectrum import (
+    row_mask,
+    singular_values,
+    uniform_selections,
+)
 from prunefair.pruning.surgery import row_matrices
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +80,10 @@ RESULT = ROOT / "book" / "results" / "pruning_methods.json"
 CACHE = ROOT / "build" / "pruning_methods"
 RATIOS, MAIN = (0.1, 0.2, 0.25, 0.3), 0.3  # questions are asked at MAIN, and dense
 SEEDS, DTYPE, LENGTH = (0, 1, 2), torch.float32, "bytes"
+REFIT = ", re-fitted"
+# Methods that use moments of the hidden vectors; of these one sees WikiText-2.
+CALIBRATED = "energy on WikiText-2"
+BY_MOMENTS = ("energy", "surgeon energy", "functional, equal widths", "functional")
 CONFIGURATION = {
     "model": "smollm2",
     "text": "WikiText-2 test",
@@ -65,6 +93,8 @@ CONFIGURATION = {
     "sample_seed": 2026,
     "calibration": "WikiText-2 validation, first 16 windows of 1024 tokens",
     "policies_trained_at": MAIN,
+    "policy_episodes": 8,
+    "self_texts": [256, 128],
     "acc_norm": LENGTH,
     "tasks": list(TASK_CHANCE),
     "hellaswag_on_cpu": 2000,
@@ -112,10 +142,12 @@ class Bench:
         if method == "row norm":
             scores = [W.norm(dim=1) for W in self.matrices]
         elif method == "wanda":
-            validation = wikitext_tokens(self.tokenizer, "validation")
-            scores = wanda_scores(self.model, validation[: 16 * 1024].view(16, 1024))
+            scores = wanda_scores(self.model, self.calibration())
+        elif method in (CALIBRATED, *BY_MOMENTS):
+            return self.by_moments(method, seed, generator)
         elif method == "exact":
             options = {"generator": generator, "dtype": DTYPE}
+            options["episodes"] = CONFIGURATION["policy_episodes"]
             policy = train_policy(self.matrices, MAIN, **options).policy
             scores = [policy.scores(W).detach() for W in self.matrices]
         elif method == "released":
@@ -123,6 +155,53 @@ class Bench:
         else:
             return lambda ratio: self.random(ratio, generator)
         return lambda ratio: cut_scores(scores, ratio)
+
+    def by_moments(self, method, seed, generator):
+        """Rows by what the hidden vectors are on a text."""
+        statistics = self.statistics(method, seed)
+        moments = mean_moments(statistics.halves)
+        layers = functional_layers(self.model, moments, statistics.fisher)
+        if method.startswith("functional"):
+            options = {"episodes": CONFIGURATION["policy_episodes"]}
+            trained = train_functional(layers, MAIN, generator=generator, **options)
+            scores = [trained.policy.scores(layer).detach() for layer in layers]
+        else:
+            which = int(method == "surgeon energy")
+            scores = [surgeon_energies(la.D, la.H)[which] for la in layers]
+        if method != "functional":
+            return lambda ratio: cut_scores(scores, ratio)
+        fisher = statistics.fisher
+        return lambda ratio: cut_scores(scores, uneven_ratios(fisher, ratio))
+
+    def statistics(self, method, seed):
+        """Moments and Fisher costs on self-sampled text, or on the calibration text."""
+        name = f"wikitext-{seed}" if method == CALIBRATED else f"self-{seed}"
+        files = [CACHE / f"{name}-{half}.safetensors" for half in (0, 1)]
+        fisher = files[0].with_suffix(".fisher.npy")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        if not fisher.exists():
+            start, generator = time.process_time(), torch.Generator().manual_seed(seed)
+            n, length = CONFIGURATION["self_texts"]
+            if method == CALIBRATED:
+                texts = self.calibration()
+                halves = [hidden_moments(self.model, t) for t in texts.split(8)]
+                found = SelfStatistics(halves, fisher_costs(self.model, texts))
+            else:
+                sizes = {"n_texts": n, "length": length}
+                found = self_statistics(self.model, generator=generator, **sizes)
+            note = {"seconds": time.process_time() - start}
+            for moments, path in zip(found.halves, files, strict=True):
+                save_moments(moments, path, note)
+            partial = fisher.with_suffix(".partial.npy")
+            np.save(partial, torch.stack(found.fisher).numpy())
+            os.replace(partial, fisher)
+        halves = tuple(load_moments(path)[0] for path in files)
+        return SelfStatistics(halves, [*torch.from_numpy(np.load(fisher))])
+
+    def calibration(self):
+        """WikiText-2 that the calibrated methods see, (16, 1024)."""
+        validation = wikitext_tokens(self.tokenizer, "validation")
+        return validation[: 16 * 1024].view(16, 1024)
 
     def released(self, generator):
         m, n = self.matrices[0].shape
@@ -153,7 +232,7 @@ class Bench:
         if path.exists():
             found = np.load(path)
             for i, ratio in enumerate(RATIOS):
-                kept = [torch.from_numpy(rows) for rows in found[f"kept{i}"]]
+                kept = [torch.from_numpy(m).nonzero()[:, 0] for m in found[f"kept{i}"]]
                 self.kept[method, seed, ratio] = kept
                 self.seconds[method, seed, ratio] = float(found["seconds"][i])
             return
@@ -166,7 +245,8 @@ class Bench:
             seconds.append(shared + time.process_time() - start)
             self.kept[method, seed, ratio] = kept
             self.seconds[method, seed, ratio] = seconds[-1]
-            stored[f"kept{i}"] = torch.stack(kept).numpy()
+            masks = [row_mask(r, len(W)) for r, W in zip(kept, self.matrices)]
+            stored[f"kept{i}"] = torch.stack(masks).numpy()
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, seconds=seconds, **stored)
@@ -176,21 +256,40 @@ class Bench:
         """The model of a record; it shares what was not cut with the dense one."""
         if record.method == "dense":
             return self.model
-        key = record.method, record.seed, record.ratio
-        return prune_rows(self.model, self.kept[key])
+        method, again, _ = record.method.partition(REFIT)
+        kept = self.kept[method, record.seed, record.ratio]
+        model = prune_rows(self.model, kept)
+        if not again:
+            return model
+        halves = self.statistics(method, record.seed).halves
+        ridge = self.ridge(record, halves, kept)
+        return refit_(model, self.model, kept, mean_moments(halves), ridge=ridge)
+
+    def ridge(self, record, halves, kept):
+        """Ridge of a re-fitted model, chosen once."""
+        path = CACHE / f"{record.method}-{record.seed}-{record.ratio}.ridge"
+        if not path.exists():
+            weights = [linear.weight for linear in down_projections(self.model)]
+            partial = path.with_suffix(".partial")
+            partial.write_text(repr(choose_ridge(weights, halves, kept)[0]))
+            os.replace(partial, path)
+        return float(path.read_text())
 
     def record(self, method, seed, ratio, samples):
         """New record of a model, with everything that is cheap."""
-        kept = self.kept.get((method, seed, ratio))
+        key = method.removesuffix(REFIT), seed, ratio
+        kept = self.kept.get(key)
         record = ModelRecord(
             method=method,
             seed=seed,
             ratio=ratio,
             parameters=0,
-            seconds=round(self.seconds.get((method, seed, ratio), 0.0), 3),
+            seconds=self.seconds.get(key, 0.0),
             ks=0.0,
         )
+        start = time.process_time()
         model = self.pruned(record)
+        record.seconds = round(record.seconds + time.process_time() - start, 3)
         record.parameters = model.num_parameters()
         if kept is not None:
             distances = selection_distances(self.matrices, kept, dtype=DTYPE)
@@ -208,19 +307,21 @@ class Bench:
 
     def ask(self, model, record, task, count):
         """Ask the next `count` questions of a task."""
-        answers = record.answers.get(task, ["", ""])
-        done = len(answers[0])
+        done = asked(record, task)
         questions = self.questions[task][done : done + count]
         size = 8 if self.device == "cpu" else 64
         scores = log_likelihoods(model, self.tokenizer, questions, batch_size=size)
         chance = TASK_CHANCE[task]
         outcome = task_result(questions, scores, chance, length=LENGTH).per_question
-        rules = [outcome.correct, outcome.correct_norm]
-        record.answers[task] = [
-            old + "".join("01"[int(right)] for right in new)
-            for old, new in zip(answers, rules, strict=True)
-            if new is not None
-        ]
+        rules = [r for r in (outcome.correct, outcome.correct_norm) if r is not None]
+        marks = ["".join("01"[int(right)] for right in rule) for rule in rules]
+        before = record.answers.get(task, [""] * len(marks))
+        record.answers[task] = [old + new for old, new in zip(before, marks)]
+
+
+def asked(record, task):
+    """Questions of a task that a record has answers to."""
+    return len(record.answers.get(task, [""])[0])
 
 
 def is_main(record):
@@ -232,8 +333,7 @@ def missing(bench, record, stage):
     windows = min(stage[0] if is_main(record) else stage[1], len(bench.windows))
     lacking = {"windows": windows - len(record.nats)}
     for task, questions in bench.questions.items() if is_main(record) else ():
-        asked = len(record.answers.get(task, [""])[0])
-        lacking[task] = min(stage[2], len(questions)) - asked
+        lacking[task] = min(stage[2], len(questions)) - asked(record, task)
     return {name: n for name, n in lacking.items() if n > 0}
 
 
@@ -256,6 +356,8 @@ def methods():
     yield from (("row norm", None), ("wanda", None))
     for method in ("random", "released", "exact"):
         yield from ((method, seed) for seed in SEEDS)
+    for method in (CALIBRATED, *BY_MOMENTS):
+        yield from ((method + end, 0) for end in ("", REFIT))
 
 
 def write(table, records):
@@ -303,7 +405,7 @@ def main():
     for method, seed in methods():
         if method not in options.only:
             continue
-        bench.choose(method, seed)
+        bench.choose(method.removesuffix(REFIT), seed)
         wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
     for key in wanted:
         if key not in records:

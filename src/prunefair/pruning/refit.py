@@ -175,7 +175,7 @@ def output_error(
 # The final fit is on both.
 
 # %%
-RIDGES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # candidates, of the mean square of h
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # candidates, of the mean square of h
 
 
 # %%
