@@ -83,7 +83,7 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 
 # %%
 def fisher_costs(
-    model, texts: torch.Tensor, *, batch_size: int = 8
+    model, texts: torch.Tensor, *, batch_size: int = 8, together: bool = False
 ) -> list[torch.Tensor]:
     r"""Fisher cost of every neuron on texts that the model sampled itself.
 
@@ -95,6 +95,9 @@ def fisher_costs(
         Sampled by `model`; the first token of each is given.
     batch_size : int
         Texts in one forward and backward pass.
+    together : bool
+        The cost of a change at all positions at once, over their number; by default
+        the mean of the costs at one position.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def fisher_costs(
             f"texts has shape {tuple(texts.shape)}; give texts of two tokens or more"
         )
     linears = down_projections(model)
-    sums = [_FisherSum(linear) for linear in linears]
+    sums = [_FisherSum(linear, texts.shape[1] if together else 1) for linear in linears]
     trained = [p for p in model.parameters() if p.requires_grad]
     try:
         for p in trained:
@@ -143,10 +146,10 @@ def _log_likelihood(model, tokens: torch.Tensor) -> torch.Tensor:
 
 # %%
 class _FisherSum:
-    """Sum of c^2 over everything that passes a linear map."""
+    """Sum of squares over all that passes a linear map, of sums of c over `length`."""
 
-    def __init__(self, linear):
-        self.linear = linear
+    def __init__(self, linear, length: int):
+        self.linear, self.length = linear, length
         self.total = torch.zeros(linear.in_features, device=linear.weight.device)
         self.hook = linear.register_forward_hook(self.forward)
 
@@ -161,7 +164,7 @@ class _FisherSum:
     def add(self, h: torch.Tensor, gradient: torch.Tensor) -> None:
         """Add the tokens of one pass."""
         c = h.float() * (gradient @ self.linear.weight.detach()).float()
-        self.total += c.flatten(0, -2).square().sum(0)
+        self.total += c.reshape(-1, self.length, len(self.total)).sum(1).square().sum(0)
 
 
 # %% [markdown]
