@@ -485,8 +485,16 @@ def uneven_ratios(
     Raises
     ------
     ValueError
-        If a share is outside [0, 1).
+        If `costs` is empty or a share is outside [0, 1).
+
+    References
+    ----------
+    Book {eq}`eq-functional-policy-widths`.
     """
+    if not len(costs):
+        raise ValueError("costs is empty; give the costs of one layer or more")
+    if not 0 <= most < 1:
+        raise ValueError(f"most is {most!r}; give a share in [0, 1)")
     most = max(most, ratio)
     dear = [c.double().cpu().sort(descending=True).values for c in costs]
     least = [rows_to_keep(len(c), most) for c in dear]
