@@ -4,7 +4,8 @@
 
 fills `book/results/functional_policy.json`: learning curves of the two penalties on
 every third layer of the small real model; one policy used at other ratios than its own;
-equal and uneven widths; and for 66 selections at three ratios six objectives beside the
+equal and uneven
+widths; what the layer of an outlier does to training; and for 66 selections at three ratios seven objectives beside the
 divergence from the dense model and the perplexity.  A finished piece is never done
 again, so that the run may be stopped at any moment.  About 20 minutes on one core.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import platform
@@ -294,6 +296,20 @@ def widths(bench, name, ratio):
     return table
 
 
+def outlier(bench, penalty, without, seed):
+    """Policy trained with or without the layer in which one neuron has most energy."""
+    shares = [float(e.max() / e.sum()) for e in bench.energy]
+    odd = int(np.argmax(shares))
+    layers = [la for i, la in enumerate(bench.layers) if not (without and i == odd)]
+    trained = bench.trained(penalty, seed, CONFIGURATION["trained_at"], layers)
+    scores = [trained.policy.scores(la).detach() for la in bench.layers]
+    kept = cut_scores(scores, CONFIGURATION["trained_at"])
+    found = bench.objectives(kept)
+    row = {name: found[name] for name in PENALTIES}
+    row["weights"] = [short(w) for w in trained.policy.weights.detach()]
+    return row | {"layer": odd, "kl": bench.divergence(prune_rows(bench.model, kept))}
+
+
 def precision(bench):
     """Functional distances of every layer in float32 and in float64."""
     kept = cut_scores(bench.energy, CONFIGURATION["trained_at"])
@@ -342,6 +358,13 @@ def pieces(bench):
         for ratio in c["reused_at"] if name == "functional KS" else [c["trained_at"]]:
             place = ("widths", name, str(ratio))
             yield place, functools.partial(widths, bench, name, ratio)
+    for seed in c["seeds"]:
+        for name, without in itertools.product(reversed(PENALTIES), (False, True)):
+            if without and name == "functional KS":
+                continue
+            kind = f"{name}, without the layer" if without else name
+            fill = functools.partial(outlier, bench, name, without, seed)
+            yield ("outlier", kind, str(seed)), fill
     for at in c["reused_at"]:
         yield ("reuse", str(at)), functools.partial(reuse, bench, at)
 
