@@ -4,10 +4,10 @@
 
 fills `book/results/functional_policy.json`: learning curves of the two penalties on
 every third layer of the small real model; one policy used at other ratios than its own;
-equal and uneven
-widths; what the layer of an outlier does to training; and for 66 selections at three ratios seven objectives beside the
-divergence from the dense model and the perplexity.  A finished piece is never done
-again, so that the run may be stopped at any moment.  About 20 minutes on one core.
+equal and uneven widths; what the layer of an outlier does to training; and for 66
+selections at three ratios seven objectives, the divergence from the dense model and the
+perplexity.  A finished piece is never done again, so that the run may be stopped at any
+moment.  About 25 minutes on one core.
 """
 
 from __future__ import annotations
