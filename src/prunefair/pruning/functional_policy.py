@@ -6,7 +6,7 @@ The policy of the paper preserves the spectrum of a matrix that no input has tou
 Here it gets another spectrum to preserve: that of the operator $D H^{1/2}$, which maps white noise to what a feed-forward block adds to the residual stream.
 Nothing else changes, and no text comes from outside the model.
 Over 66 selections of rows, how well does each of the two distances tell which pruned model is further from the dense one?
-A rank correlation of 1 would be a perfect answer; the functional spectrum comes to more than 0.9, and the last but one figure shows what the other spectrum comes to.
+A rank correlation of 1 would be a perfect answer; within a ratio the functional spectrum comes to more than 0.9, and the spectrum of the paper to less than 0.
 
 **Notation.**
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ its input and $H = \mathbb E\, h h^\top$ its [moment on text that the model samples itself](self_moments.ipynb).
@@ -629,7 +629,7 @@ def functional_distances(
 #     assert (explained > 0.99) == (name == "lost energy")
 
 # %% [markdown]
-# By its lost energy a selection of this layer is a single bit.
+# By its lost energy a selection of this layer is a single bit, and in the gradient that bit is noise for the weights that all layers share.
 # Once the policy keeps that neuron, nothing that it does to the other 1535 counts beside the other layers; the KS distance gives every direction of the output the same say.
 #
 # ## Training
@@ -736,6 +736,23 @@ def train_functional(
 #         print(f"    {feature:27s} {column.mean():5.2f} +- {column.std(ddof=1):.2f}")
 
 # %% [markdown]
+# On these ten layers the two penalties teach nearly the same weights, and neither policy's best selection is better than the neurons of largest energy: six weights and eight episodes find what the first feature alone knew.
+# All thirty layers are another matter, for one of them is the layer of the outlier.
+
+# %% tags=["active-ipynb"]
+# odd_runs = {n: list(runs.values()) for n, runs in table["outlier"].items()}
+# found = {}
+# for name, runs in odd_runs.items():
+#     kl = found[name] = [np.mean(run["kl"]) for run in runs]
+#     spread = " ".join(f"{x:.3f}" for x in kl)
+#     lost = np.mean([run["lost energy"] for run in runs])
+#     print(f"{name:30s} lost energy {lost:.3f}, KL {spread}")
+# energy = table["selections"]["0.3"]["energy"]
+# print(f"{'energy alone':30s} lost energy {energy['lost energy']:.3f}, KL {np.mean(energy['kl']):.3f}")
+
+# %% [markdown]
+# OUTLIER
+#
 # One policy serves every ratio: trained at the ratio of the row and used at that of the column, the functional KS of its best selection is
 
 # %% tags=["active-ipynb"]
