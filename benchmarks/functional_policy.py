@@ -26,6 +26,7 @@ import torch
 import transformers
 
 from prunefair.models import load_model, load_tokenizer
+from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.compression import (
     cut_scores,
     prune_rows,
@@ -42,7 +43,8 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
-from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.policy_gradient import leave_one_out, train_policy
+from prunefair.pruning.row_policy import gumbel_top_k, plackett_luce_gradient
 from prunefair.pruning.self_moments import (
     hidden_moments,
     load_moments,
@@ -310,6 +312,25 @@ def outlier(bench, penalty, without, seed):
     return row | {"layer": odd, "kl": bench.divergence(prune_rows(bench.model, kept))}
 
 
+def signal(bench, pairs=16):
+    """Gradients at the start of training, from the same draws for both penalties."""
+    generator = torch.Generator().manual_seed(CONFIGURATION["noise_seed"])
+    table = {name: {"gradients": 0, "deviation": []} for name in PENALTIES}
+    for number, layer in enumerate(bench.layers):
+        equal = torch.zeros(len(layer))
+        k = rows_to_keep(len(layer), CONFIGURATION["trained_at"])
+        draws = gumbel_top_k(equal.expand(pairs, 2, -1), k, generator=generator)
+        scores = plackett_luce_gradient(equal, draws) @ layer.features
+        for name, slices in PENALTIES.items():
+            d = slices(layer).distance(draws)  # (pairs, 2)
+            charged = leave_one_out(d.T).T[..., None] * scores
+            table[name]["gradients"] += 0.99**number * charged.mean(1)
+            table[name]["deviation"].append(short(d.std()))
+    for row in table.values():
+        row["gradients"] = [[short(x) for x in g] for g in row["gradients"]]
+    return table
+
+
 def precision(bench):
     """Functional distances of every layer in float32 and in float64."""
     kept = cut_scores(bench.energy, CONFIGURATION["trained_at"])
@@ -358,6 +379,7 @@ def pieces(bench):
         for ratio in c["reused_at"] if name == "functional KS" else [c["trained_at"]]:
             place = ("widths", name, str(ratio))
             yield place, functools.partial(widths, bench, name, ratio)
+    yield ("signal",), lambda: signal(bench)
     for seed in c["seeds"]:
         for name, without in itertools.product(reversed(PENALTIES), (False, True)):
             if without and name == "functional KS":
