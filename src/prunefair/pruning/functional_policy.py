@@ -732,6 +732,7 @@ def train_functional(
 #     weights = np.array([run["weights"] for run in runs.values()])
 #     best = [np.mean([run["best"][n] for run in runs.values()]) for n in curves]
 #     print(f"charged with {name}: KS {best[0]:.4f}, lost energy {best[1]:.4f}")
+#     assert all(b > levels["energy"][n] for b, n in zip(best, curves, strict=True))
 #     for feature, column in zip(FUNCTIONAL_FEATURES, weights.T, strict=True):
 #         print(f"    {feature:27s} {column.mean():5.2f} +- {column.std(ddof=1):.2f}")
 
@@ -894,6 +895,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 #     assert found["raw KS"].value < 0 < 0.9 < found["functional KS"].value
 #     assert found["raw KS"].high < found["functional KS"].low
 # every = groups["all ratios"]
+# assert groups["at 30%"]["raw KS"].high < 0
 # assert every["functional KS"].high < every["lost energy"].low < every["Fisher cost"].high
 
 # %% [markdown]
