@@ -32,7 +32,12 @@ from typing import NamedTuple
 
 import torch
 
-from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
+from prunefair.pruning.compression import (
+    Pruned,
+    checked_mean_ratio,
+    cut_scores,
+    prune_rows,
+)
 from prunefair.pruning.evaluation import self_sample
 from prunefair.pruning.functional_policy import (
     FunctionalPolicy,
@@ -42,7 +47,14 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
-from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
+from prunefair.pruning.self_moments import (
+    Moments,
+    down_projections,
+    hidden_moments,
+    lost_energy,
+    removed_neurons,
+)
+from prunefair.pruning.surgery import row_matrices
 
 # %% [markdown]
 # ## The best matrix for the neurons that stay
@@ -86,6 +98,34 @@ class Refitted(NamedTuple):
 
 
 # %%
+def moment_about(
+    H: torch.Tensor, mean: torch.Tensor, centre: torch.Tensor
+) -> torch.Tensor:
+    r"""Second moment about another point than the origin.
+
+    Parameters
+    ----------
+    H : Tensor, shape (m, m)
+        Second moment about the origin; squared activations.
+    mean : Tensor, shape (m,)
+        Mean; activations.
+    centre : Tensor, shape (m,)
+        The point $c$; activations.
+
+    Returns
+    -------
+    moment : Tensor, shape (m, m)
+        $\mathbb E\, (h - c)(h - c)^\top$: the covariance at `centre = mean`.
+
+    References
+    ----------
+    Book {eq}`eq-refit-bias`.
+    """
+    cross = torch.outer(mean, centre)
+    return H - cross - cross.T + torch.outer(centre, centre)
+
+
+# %%
 def refit_down(
     D: torch.Tensor,
     H: torch.Tensor,
@@ -103,9 +143,10 @@ def refit_down(
     H : Tensor, shape (m, m)
         Second moment of its input; squared activations.
     kept : Tensor, shape (k,), int64
-        Neurons kept, ascending.
+        Neurons kept, each once; the columns of the result are in this order.
     ridge : float
-        $\lambda$ over the mean of the diagonal of `H`; positive.
+        $\rho = \lambda$ over the mean of the diagonal of `H`, or of the covariance where
+        `mean` is given; positive, no unit.
     mean : Tensor, shape (m,), optional
         Mean of the input, if the layer has a bias that may change.
 
@@ -116,27 +157,45 @@ def refit_down(
     Raises
     ------
     ValueError
-        If `ridge` is not positive.
+        If `ridge` is not positive and finite, the shapes do not fit, or `kept` is
+        empty, names a neuron twice or one that is not there.
 
     References
     ----------
-    Book {eq}`eq-refit-solution`.
+    Book {eq}`eq-refit-solution` and {eq}`eq-refit-bias`.
     """
     if not 0 < ridge < float("inf"):
         raise ValueError(f"ridge is {ridge!r}; give a positive number")
-    D, H = D.detach().double(), H.to(D.device).double()
-    damping = ridge * H.diagonal().mean()
+    D, H = _in_double(D, H)
+    S, R = kept.to(D.device), removed_neurons(kept, len(H)).to(D.device)
     if mean is not None:
         mean = mean.to(D)
-        H = H - torch.outer(mean, mean)
-    S = torch.zeros(D.shape[1], dtype=torch.bool, device=D.device)
-    S[kept.to(D.device)] = True
-    damped = H[S][:, S] + damping * torch.eye(int(S.sum())).to(D)
-    missing = D[:, ~S] @ H[~S][:, S]  # (d, k)
-    factor = torch.linalg.cholesky(damped)
+        H = moment_about(H, mean, mean)
+    factor = torch.linalg.cholesky(H[S][:, S] + _damping(H, ridge, len(S)))
+    missing = D[:, R] @ H[R][:, S]  # (d, k)
     weight = D[:, S] + torch.cholesky_solve(missing.T, factor).T
     shift = None if mean is None else D @ mean - weight @ mean[S]
     return Refitted(weight, shift)
+
+
+# %%
+def _in_double(D, *moments) -> tuple[torch.Tensor, ...]:
+    """D and moments that fit it, in float64 and where D is."""
+    shape = (D.shape[1], D.shape[1])
+    for H in moments:
+        if H.shape != shape:
+            raise ValueError(
+                f"H has shape {tuple(H.shape)} and D {tuple(D.shape)}; measure H where "
+                f"D takes its input, then it is {shape}"
+            )
+    return tuple(X.detach().to(D.device, torch.float64) for X in (D, *moments))
+
+
+# %%
+def _damping(H, ridge: float, k: int) -> torch.Tensor:
+    """lambda I, (k, k); still positive if every neuron of the layer is dead."""
+    damping = ridge * H.diagonal().mean() + torch.finfo(H.dtype).tiny
+    return damping * torch.eye(k).to(H)
 
 
 # %%
@@ -152,30 +211,81 @@ def output_error(
     H : Tensor, shape (m, m)
         Second moment of its input; squared activations.
     kept : Tensor, shape (k,), int64
-        Neurons kept, ascending.
+        Neurons kept.
     weight : Tensor, shape (d, k)
-        What takes the place of `D` for them.
+        What takes the place of `D` for them, in their order.
 
     Returns
     -------
     error : Tensor, shape (), float64
-        $\mathbb E \lVert \hat D h_S - D h \rVert^2 / \mathbb E \lVert D h \rVert^2$.
+        $\mathbb E \lVert \hat D h_S - D h \rVert^2 / \mathbb E \lVert D h \rVert^2$;
+        no unit.
+
+    Raises
+    ------
+    ValueError
+        If `H` does not fit `D`.
     """
-    D, H = D.detach().double(), H.to(D.device).double()
+    D, H = _in_double(D, H)
     change = -D
     change[:, kept.to(D.device)] += weight
     return (change @ H * change).sum() / (D @ H * D).sum()
 
 
-# %% [markdown]
-# ## A ridge that needs no other data
-#
-# The ridge must not be chosen on the data that judge the model.
-# The self-sampled texts fall into two halves: for each candidate we fit on the first half and measure the error on the second, and the other way round, and take the candidate with the smallest sum over layers.
-# The final fit is on both.
+# RIDGETEXT
 
 # %%
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # candidates, of the mean square of h
+
+
+# %%
+def ridge_errors(
+    D: torch.Tensor,
+    fit: torch.Tensor,
+    held: torch.Tensor,
+    kept: torch.Tensor,
+    ridges: Sequence[float] = RIDGES,
+) -> torch.Tensor:
+    r"""Error of the re-fit to one moment under another, for many ridges at once.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m), any floating type
+        `down_proj`; weight units.
+    fit, held : Tensors, shape (m, m)
+        Second moments of its input that the fit and the error are taken from; squared
+        activations.
+    kept : Tensor, shape (k,), int64
+        Neurons kept.
+    ridges : sequence of n floats
+        As in `refit_down`.
+
+    Returns
+    -------
+    errors : Tensor, shape (n,), float64
+        `output_error` of each; no unit.
+
+    Raises
+    ------
+    ValueError
+        If a moment does not fit `D`, or a ridge is not positive.
+
+    References
+    ----------
+    Book {eq}`eq-refit-spectral`.
+    """
+    if min(ridges) <= 0:
+        raise ValueError(f"ridges are {list(ridges)}; give positive numbers")
+    D, A, B = _in_double(D, fit, held)
+    S, R = kept.to(D.device), removed_neurons(kept, len(A)).to(D.device)
+    values, Q = torch.linalg.eigh(A[S][:, S])
+    M, N = (D[:, R] @ H[R][:, S] @ Q for H in (A, B))  # (d, k)
+    G = (M.T @ M) * (Q.T @ B[S][:, S] @ Q)
+    c = (M * N).sum(0)
+    damping = torch.tensor(ridges).to(A) * A.diagonal().mean()
+    weights = 1 / (values.clamp(min=0) + damping[:, None] + torch.finfo(A.dtype).tiny)
+    errors = ((weights @ G - 2 * c) * weights).sum(1) + lost_energy(D, B, R)
+    return errors / (D @ B * D).sum()
 
 
 # %%
@@ -184,6 +294,8 @@ def choose_ridge(
     halves: Sequence[Moments],
     kept: Sequence[torch.Tensor],
     ridges: Sequence[float] = RIDGES,
+    *,
+    biased: bool = False,
 ) -> tuple[float, list[float]]:
     """Ridge whose fit on one half of the texts errs least on the other.
 
@@ -197,26 +309,32 @@ def choose_ridge(
         Neurons kept.
     ridges : sequence of float
         Candidates, as in `refit_down`.
+    biased : bool
+        The layers have a bias that may change.
 
     Returns
     -------
     ridge : float
     errors : list of float
         Mean over layers and halves of the error of each candidate; no unit.
+
+    Raises
+    ------
+    ValueError
+        If a moment does not fit its layer, or a ridge is not positive.
     """
-    first, second = halves
-    errors = []
-    for ridge in ridges:
-        total = 0.0
-        for D, A, B, rows in zip(
-            weights, first.second, second.second, kept, strict=True
-        ):
-            for fit, held in ((A, B), (B, A)):
-                weight = refit_down(D, fit, rows, ridge=ridge).weight
-                total += float(output_error(D, held, rows, weight))
-        errors.append(total / (2 * len(kept)))
-    best = min(range(len(ridges)), key=errors.__getitem__)
-    return ridges[best], errors
+    errors = torch.zeros(len(ridges), dtype=torch.float64)
+    for layer, (D, rows) in enumerate(zip(weights, kept, strict=True)):
+        for fit, held in (halves, halves[::-1]):
+            moments = fit.second[layer], held.second[layer]
+            if biased:
+                centre = fit.mean[layer]
+                means = centre, held.mean[layer]
+                pairs = zip(moments, means, strict=True)
+                moments = [moment_about(H, mean, centre) for H, mean in pairs]
+            errors += ridge_errors(D, *moments, rows, ridges).cpu()
+    errors = (errors / (2 * len(kept))).tolist()
+    return ridges[errors.index(min(errors))], errors
 
 
 # %%
@@ -374,6 +492,7 @@ def prune_functional(
     Book {eq}`eq-refit-solution`.
     """
     begin = time.perf_counter()
+    checked_mean_ratio(row_matrices(model), ratio)
     if statistics is None:
         statistics = self_statistics(model, generator=generator)
     moments, history = mean_moments(statistics.halves), []
@@ -387,8 +506,9 @@ def prune_functional(
     kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
     smaller = prune_rows(model, kept)
     if refit:
-        weights = [layer.D for layer in layers]
-        ridge, _ = choose_ridge(weights, statistics.halves, kept)
+        linears = down_projections(model)
+        weights, biased = [x.weight for x in linears], linears[0].bias is not None
+        ridge, _ = choose_ridge(weights, statistics.halves, kept, biased=biased)
         refit_(smaller, model, kept, moments, ridge=ridge)
     ks = functional_distances(layers, kept).numpy()
     total = time.perf_counter() - begin
