@@ -64,8 +64,10 @@ from prunefair.pruning.surgery import row_matrices
 # ```{math}
 # :label: eq-refit-objective
 #
-# \min_{\hat D}\; \mathbb E\, \lVert \hat D h_S - D h \rVert^2 + \lambda\, \lVert \hat D - D_S \rVert_F^2 .
+# \min_{\hat D}\; \mathbb E\, \lVert \hat D h_S - D h \rVert^2 + \rho \sum_{j \in S} H_{jj}\, \lVert \hat D_{:j} - D_{:j} \rVert^2 .
 # ```
+#
+# The ridge $\rho$ has no unit: a column may change as much as its neuron lets the output feel, which is the same pull for a neuron that is always small and for the few that are a thousand times larger.
 #
 # :::{prf:theorem} Ridge least squares in closed form
 # :label: thm-refit-solution
@@ -75,15 +77,15 @@ from prunefair.pruning.surgery import row_matrices
 # ```{math}
 # :label: eq-refit-solution
 #
-# \hat D = D_S + D_R\, H_{RS}\, (H_{SS} + \lambda I)^{-1} .
+# \hat D = D_S + D_R\, H_{RS}\, (H_{SS} + \rho \operatorname{diag} H_{SS})^{-1} .
 # ```
 #
-# At $\lambda \to 0$, with $H_{SS}$ positive definite, the error that is left is $\operatorname{tr}\bigl(D_R\, (H_{RR} - H_{RS} H_{SS}^{-1} H_{SR})\, D_R^\top\bigr)$, the lost energy with the Schur complement in the place of $H_{RR}$.
+# At $\rho \to 0$, with $H_{SS}$ positive definite, the error that is left is $\operatorname{tr}\bigl(D_R\, (H_{RR} - H_{RS} H_{SS}^{-1} H_{SR})\, D_R^\top\bigr)$, the lost energy with the Schur complement in the place of $H_{RR}$.
 # :::
 #
 # :::{prf:proof}
-# Write $\hat D = D_S + E$: the objective is $\mathbb E\, \lVert E h_S - D_R h_R \rVert^2 + \lambda \lVert E \rVert_F^2$, strictly convex, with the gradient $2 (E H_{SS} - D_R H_{RS} + \lambda E)$, which is zero at {eq}`eq-refit-solution`.
-# At $\lambda = 0$ the residual $D_R (h_R - H_{RS} H_{SS}^{-1} h_S)$ has the second moment that is claimed.
+# Write $\hat D = D_S + E$: the objective is $\mathbb E\, \lVert E h_S - D_R h_R \rVert^2 + \rho \operatorname{tr}(E \operatorname{diag}(H_{SS}) E^\top)$, strictly convex where no neuron is dead, with the gradient $2 (E H_{SS} - D_R H_{RS} + \rho E \operatorname{diag} H_{SS})$, which is zero at {eq}`eq-refit-solution`.
+# At $\rho = 0$ the residual $D_R (h_R - H_{RS} H_{SS}^{-1} h_S)$ has the second moment that is claimed.
 # :::
 #
 # Where the layer has a bias, the constant part is free: with the covariance $H - \mu \mu^\top$ in the place of $H$, the new bias is $b + D\mu - \hat D \mu_S$.
@@ -145,7 +147,7 @@ def refit_down(
     kept : Tensor, shape (k,), int64
         Neurons kept, each once; the columns of the result are in this order.
     ridge : float
-        $\rho = \lambda$ over the mean of the diagonal of `H`, or of the covariance where
+        $\rho$, a share of each neuron's own mean square, or of its variance where
         `mean` is given; positive, no unit.
     mean : Tensor, shape (m,), optional
         Mean of the input, if the layer has a bias that may change.
@@ -171,7 +173,9 @@ def refit_down(
     if mean is not None:
         mean = mean.to(D)
         H = moment_about(H, mean, mean)
-    factor = torch.linalg.cholesky(H[S][:, S] + _damping(H, ridge, len(S)))
+    damped = H[S][:, S]
+    damped.diagonal().mul_(1 + ridge).add_(torch.finfo(H.dtype).tiny)  # a dead neuron
+    factor = torch.linalg.cholesky(damped)
     missing = D[:, R] @ H[R][:, S]  # (d, k)
     weight = D[:, S] + torch.cholesky_solve(missing.T, factor).T
     shift = None if mean is None else D @ mean - weight @ mean[S]
@@ -189,13 +193,6 @@ def _in_double(D, *moments) -> tuple[torch.Tensor, ...]:
                 f"D takes its input, then it is {shape}"
             )
     return tuple(X.detach().to(D.device, torch.float64) for X in (D, *moments))
-
-
-# %%
-def _damping(H, ridge: float, k: int) -> torch.Tensor:
-    """lambda I, (k, k); still positive if every neuron of the layer is dead."""
-    damping = ridge * H.diagonal().mean() + torch.finfo(H.dtype).tiny
-    return damping * torch.eye(k).to(H)
 
 
 # %%
@@ -235,7 +232,7 @@ def output_error(
 # RIDGETEXT
 
 # %%
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # candidates, of the mean square of h
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)  # candidates, of the mean square of each neuron
 
 
 # %%
@@ -278,12 +275,13 @@ def ridge_errors(
         raise ValueError(f"ridges are {list(ridges)}; give positive numbers")
     D, A, B = _in_double(D, fit, held)
     S, R = kept.to(D.device), removed_neurons(kept, len(A)).to(D.device)
-    values, Q = torch.linalg.eigh(A[S][:, S])
+    size = A.diagonal()[S].sqrt().clamp(min=torch.finfo(A.dtype).tiny ** 0.5)  # (k,)
+    values, Q = torch.linalg.eigh(A[S][:, S] / size / size[:, None])
+    Q = Q / size[:, None]  # now Q^T (A_SS + rho diag A_SS) Q = diag(values + rho)
     M, N = (D[:, R] @ H[R][:, S] @ Q for H in (A, B))  # (d, k)
     G = (M.T @ M) * (Q.T @ B[S][:, S] @ Q)
     c = (M * N).sum(0)
-    damping = torch.tensor(ridges).to(A) * A.diagonal().mean()
-    weights = 1 / (values.clamp(min=0) + damping[:, None] + torch.finfo(A.dtype).tiny)
+    weights = 1 / (values.clamp(min=0) + torch.tensor(ridges).to(A)[:, None])
     errors = ((weights @ G - 2 * c) * weights).sum(1) + lost_energy(D, B, R)
     return errors / (D @ B * D).sum()
 
