@@ -32,12 +32,8 @@ from typing import NamedTuple
 
 import torch
 
-from prunefair.pruning.compression import (
-    Pruned,
-    checked_mean_ratio,
-    cut_scores,
-    prune_rows,
-)
+from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
 from prunefair.pruning.evaluation import self_sample
 from prunefair.pruning.functional_policy import (
     FunctionalPolicy,
@@ -54,7 +50,6 @@ from prunefair.pruning.self_moments import (
     lost_energy,
     removed_neurons,
 )
-from prunefair.pruning.surgery import row_matrices
 
 # %% [markdown]
 # ## The best matrix for the neurons that stay
@@ -275,7 +270,8 @@ def ridge_errors(
         raise ValueError(f"ridges are {list(ridges)}; give positive numbers")
     D, A, B = _in_double(D, fit, held)
     S, R = kept.to(D.device), removed_neurons(kept, len(A)).to(D.device)
-    size = A.diagonal()[S].sqrt().clamp(min=torch.finfo(A.dtype).tiny ** 0.5)  # (k,)
+    size = A.diagonal()[S].clamp(min=0).sqrt()  # (k,)
+    size[size == 0] = 1  # a dead neuron, which no ridge makes live
     values, Q = torch.linalg.eigh(A[S][:, S] / size / size[:, None])
     Q = Q / size[:, None]  # now Q^T (A_SS + rho diag A_SS) Q = diag(values + rho)
     M, N = (D[:, R] @ H[R][:, S] @ Q for H in (A, B))  # (d, k)
@@ -447,8 +443,10 @@ def prune_functional(
     *,
     generator: torch.Generator,
     statistics: SelfStatistics | None = None,
+    n_texts: int = 256,
     policy: FunctionalPolicy | None = None,
     refit: bool = True,
+    ridge: float | None = None,
     even: bool = False,
     episodes: int = 8,
     draws: int = 2,
@@ -465,10 +463,14 @@ def prune_functional(
         Source of the texts and of the draws.
     statistics : SelfStatistics, optional
         Of `model`, where they are known; they serve every ratio.
+    n_texts : int
+        Texts to sample where they are not known; see `self_statistics`.
     policy : FunctionalPolicy, optional
         Trained at any ratio; by default one is trained at `ratio`.
     refit : bool
         Re-fit `down_proj` to what is left.
+    ridge : float, optional
+        Of the re-fit, where it is known; by default `choose_ridge` chooses it.
     even : bool
         Remove the same share from every layer; by default the shares follow the
         Fisher costs and the widths differ.
@@ -490,9 +492,10 @@ def prune_functional(
     Book {eq}`eq-refit-solution`.
     """
     begin = time.perf_counter()
-    checked_mean_ratio(row_matrices(model), ratio)
+    for linear in down_projections(model):  # before anything takes time
+        rows_to_keep(linear.in_features, ratio)
     if statistics is None:
-        statistics = self_statistics(model, generator=generator)
+        statistics = self_statistics(model, generator=generator, n_texts=n_texts)
     moments, history = mean_moments(statistics.halves), []
     layers = functional_layers(model, moments, statistics.fisher)
     ratios = ratio if even else uneven_ratios(statistics.fisher, ratio)
@@ -504,9 +507,10 @@ def prune_functional(
     kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
     smaller = prune_rows(model, kept)
     if refit:
-        linears = down_projections(model)
-        weights, biased = [x.weight for x in linears], linears[0].bias is not None
-        ridge, _ = choose_ridge(weights, statistics.halves, kept, biased=biased)
+        if ridge is None:
+            biased = down_projections(model)[0].bias is not None
+            weights, halves = [layer.D for layer in layers], statistics.halves
+            ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
         refit_(smaller, model, kept, moments, ridge=ridge)
     ks = functional_distances(layers, kept).numpy()
     total = time.perf_counter() - begin
