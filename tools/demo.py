@@ -100,8 +100,8 @@ def pruning(folder: Path) -> Half:
     matrices = row_matrices(dense)
 
     stage(
-        f"2/6 remove {RATIO:.0%} of the rows, by the functional policy on {TEXTS} texts "
-        "of the model's own, and by the policy of the paper"
+        f"2/6 remove {RATIO:.0%} of the rows, by the functional policy on {TEXTS} "
+        "texts of the model's own, and by the policy of the paper"
     )
     generator = torch.Generator().manual_seed(SEED)
     options = {"generator": generator, "n_texts": TEXTS, "even": True}
@@ -153,8 +153,9 @@ def pruning(folder: Path) -> Half:
         f"The functional policy was trained in {result.seconds_policy:.0f} s on "
         f"{device}, that of the paper in {spectral.seconds_policy:.0f} s; the mean KS "
         "distance of the drawn selections fell from "
-        f"{result.history[0]:.3f} to {result.history[-1]:.3f} (functional spectrum) and "
-        f"from {spectral.history[0]:.3f} to {spectral.history[-1]:.3f} (gate_proj).",
+        f"{result.history[0]:.3f} to {result.history[-1]:.3f} (functional spectrum) "
+        f"and from {spectral.history[0]:.3f} to {spectral.history[-1]:.3f} "
+        "(gate_proj).",
         f"Reloaded with plain transformers from {out.relative_to(folder)}; its logits "
         f"differ from those of the model that was saved by at most {error:.1e} of the "
         "largest logit, in float32.",
