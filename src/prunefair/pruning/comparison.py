@@ -430,26 +430,31 @@ def perplexities(
 # %% [markdown]
 # ## The table
 #
-# The stored runs:
+# The stored runs of the paper's methods and of what they are compared with; the table holds more, which [later chapters](refit.ipynb) add:
 
 # %% tags=["active-ipynb"]
+# METHODS = ("dense", "row norm", "wanda", "random", "released", "exact")
 # table = json.loads(Path("../results/pruning_methods.json").read_text())
-# records = [ModelRecord.from_json(values) for values in table["models"]]
+# everything = [ModelRecord.from_json(values) for values in table["models"]]
+# records = [record for record in everything if record.method in METHODS]
 # dense, at_30 = records[0], grouped(records, 0.3)
 # counts = table["windows"]
-# read = min(len(r.nats) for r in records if r.ratio in (0, 0.3))
-# print(f"{table['device']}; torch {table['versions']['torch']}")
-# print(f"windows read at 30 %: {read} of {len(counts)}")
-# print(f"dense perplexity {math.exp(log_perplexity(dense.nats[:read], counts).value):.2f}")
+# p = perplexities([dense], counts, len(dense.nats))
+# print(f"{table['device']}; torch {table['versions']['torch']}; {len(counts)} windows in all")
+# print(f"dense: {len(dense.nats)} windows, {p.value:.2f} ({p.low:.1f} to {p.high:.1f})")
 
 # %% tags=["active-ipynb"]
-# print("at 30 %     seeds     KS   KL (nats)   perplexity  (range of 95 % intervals)")
+# print("at 30 %     seeds     KS   KL (nats)   windows  perplexity  (range of 95 % intervals)")
 # for method, group in at_30.items():
-#     p = perplexities(group, counts, read)
+#     seen = min(len(r.nats) for r in group)
+#     p = perplexities(group, counts, seen)
 #     kl = np.mean([np.mean(r.kl) for r in group])
 #     ks = np.mean([r.ks for r in group])
-#     line = f"{method:12}{len(group):5}{ks:8.3f}{kl:10.2f}{p.value:14.4g}"
+#     line = f"{method:12}{len(group):5}{ks:8.3f}{kl:10.2f}{seen:10}{p.value:12.4g}"
 #     print(f"{line}  ({p.low:.3g} to {p.high:.3g})")
+
+# %% [markdown]
+# The windows are a random sample of the text, so a model that has been read less has a wider interval and no bias.
 
 
 # %%
@@ -588,6 +593,7 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 
 # %% tags=["active-ipynb"]
 # models = [record for group in at_30.values() for record in group]
+# read = min(len(r.nats) for r in models)  # windows that all of them have read
 # logs = [log_perplexity(r.nats[:read], counts).value for r in models]
 # for name, values in (("log perplexity", logs), ("divergence", [np.mean(r.kl) for r in models])):
 #     rho = rank_correlation([r.ks for r in models], values, rng=rng)
@@ -610,17 +616,18 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # %% [markdown]
 # The reason is the one of [the chapter before](compression.ipynb#why-the-proxy-can-fail): the spectrum of `gate_proj` sees neither $D$ nor which neurons are ever large.
 # A few neurons carry most of the output's energy in some layers, and the longest, most incoherent rows of `gate_proj`, which keep its spectrum wide, are not those.
-# A random choice loses such a neuron with probability 0.3, which is why its seeds differ by so much.
+# A random choice loses such a neuron with probability 0.3.
 #
 # ## Zero-shot accuracy
 #
-# Retention is taken on the questions that the dense model and all models at 30 % have answered; a run on a CPU asks them last.
+# Retention is taken on the questions that the dense model and every model at 30 % that has been asked any have answered.
 
 # %% tags=["active-ipynb"]
-# asked = common_questions([dense, *models])
+# answered = {m: g for m, g in at_30.items() if all(r.answers for r in g)}
+# asked = common_questions([dense, *(r for g in answered.values() for r in g)])
 # reference = task_results(dense, asked)
-# print("questions that all have answered:", asked or "none yet, not measured")
-# for method, group in at_30.items() if asked else ():
+# print("questions that all have answered:", asked, "; not asked:", {*at_30} - {*answered})
+# for method, group in answered.items():
 #     found = [task_results(r, asked) for r in group]
 #     for name, share in (("raw", raw_retention), ("above chance", above_chance_retention)):
 #         s = spread([Estimate(*share(f, reference)) for f in found])
