@@ -92,7 +92,8 @@ CONFIGURATION = {
     "sample_seed": 2026,
     "calibration": "WikiText-2 validation, first 16 windows of 1024 tokens",
     "policies_trained_at": MAIN,
-    "policy_episodes": 8,
+    "exact_episodes": 12,
+    "functional_episodes": 8,
     "self_texts": [256, 128],
     "acc_norm": LENGTH,
     "tasks": list(TASK_CHANCE),
@@ -146,7 +147,7 @@ class Bench:
             return self.by_moments(method, seed, generator)
         elif method == "exact":
             options = {"generator": generator, "dtype": DTYPE}
-            options["episodes"] = CONFIGURATION["policy_episodes"]
+            options["episodes"] = CONFIGURATION["exact_episodes"]
             policy = train_policy(self.matrices, MAIN, **options).policy
             scores = [policy.scores(W).detach() for W in self.matrices]
         elif method == "released":
@@ -161,7 +162,7 @@ class Bench:
         moments = mean_moments(statistics.halves)
         layers = functional_layers(self.model, moments, statistics.fisher)
         if method.startswith("functional"):
-            options = {"episodes": CONFIGURATION["policy_episodes"]}
+            options = {"episodes": CONFIGURATION["functional_episodes"]}
             trained = train_functional(layers, MAIN, generator=generator, **options)
             scores = [trained.policy.scores(layer).detach() for layer in layers]
         else:
