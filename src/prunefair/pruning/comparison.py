@@ -441,7 +441,7 @@ def perplexities(
 # dense, at_30 = records[0], grouped(records, 0.3)
 # counts = table["windows"]
 # p = perplexities([dense], counts, len(dense.nats))
-# all_at_30 = grouped(everything, 0.3)
+# all_at_30 = {m: g for m, g in grouped(everything, 0.3).items() if all(r.nats for r in g)}
 # print(f"{table['device']}; torch {table['versions']['torch']}; {len(counts)} windows in all")
 # print(f"dense: {len(dense.nats)} windows, {p.value:.2f} ({p.low:.1f} to {p.high:.1f})")
 
