@@ -4,15 +4,17 @@
 
 fills `book/results/functional_policy.json`: learning curves of the two penalties on
 every third layer of the small real model; one policy used at other ratios than its own;
-equal and uneven widths; and for 66 selections at three ratios six objectives beside the
-divergence from the dense model and the perplexity.  A finished piece is never done
-again, so that the run may be stopped at any moment.  About 20 minutes on one core.
+equal and uneven widths; what the layer of an outlier does to training; and for 66
+selections at three ratios seven objectives, the divergence from the dense model and the
+perplexity.  A finished piece is never done again, so that the run may be stopped at any
+moment.  About 25 minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import platform
@@ -24,6 +26,7 @@ import torch
 import transformers
 
 from prunefair.models import load_model, load_tokenizer
+from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.compression import (
     cut_scores,
     prune_rows,
@@ -40,7 +43,8 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
-from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.policy_gradient import leave_one_out, train_policy
+from prunefair.pruning.row_policy import gumbel_top_k, plackett_luce_gradient
 from prunefair.pruning.self_moments import (
     hidden_moments,
     load_moments,
@@ -294,6 +298,39 @@ def widths(bench, name, ratio):
     return table
 
 
+def outlier(bench, penalty, without, seed):
+    """Policy trained with or without the layer in which one neuron has most energy."""
+    shares = [float(e.max() / e.sum()) for e in bench.energy]
+    odd = int(np.argmax(shares))
+    layers = [la for i, la in enumerate(bench.layers) if not (without and i == odd)]
+    trained = bench.trained(penalty, seed, CONFIGURATION["trained_at"], layers)
+    scores = [trained.policy.scores(la).detach() for la in bench.layers]
+    kept = cut_scores(scores, CONFIGURATION["trained_at"])
+    found = bench.objectives(kept)
+    row = {name: found[name] for name in PENALTIES}
+    row["weights"] = [short(w) for w in trained.policy.weights.detach()]
+    return row | {"layer": odd, "kl": bench.divergence(prune_rows(bench.model, kept))}
+
+
+def signal(bench, pairs=16):
+    """Gradients at the start of training, from the same draws for both penalties."""
+    generator = torch.Generator().manual_seed(CONFIGURATION["noise_seed"])
+    table = {name: {"gradients": 0, "deviation": []} for name in PENALTIES}
+    for number, layer in enumerate(bench.layers):
+        equal = torch.zeros(len(layer))
+        k = rows_to_keep(len(layer), CONFIGURATION["trained_at"])
+        draws = gumbel_top_k(equal.expand(pairs, 2, -1), k, generator=generator)
+        scores = plackett_luce_gradient(equal, draws) @ layer.features
+        for name, slices in PENALTIES.items():
+            d = slices(layer).distance(draws)  # (pairs, 2)
+            charged = leave_one_out(d.T).T[..., None] * scores
+            table[name]["gradients"] += 0.99**number * charged.mean(1)
+            table[name]["deviation"].append(short(d.std()))
+    for row in table.values():
+        row["gradients"] = [[short(x) for x in g] for g in row["gradients"]]
+    return table
+
+
 def precision(bench):
     """Functional distances of every layer in float32 and in float64."""
     kept = cut_scores(bench.energy, CONFIGURATION["trained_at"])
@@ -342,6 +379,14 @@ def pieces(bench):
         for ratio in c["reused_at"] if name == "functional KS" else [c["trained_at"]]:
             place = ("widths", name, str(ratio))
             yield place, functools.partial(widths, bench, name, ratio)
+    yield ("signal",), lambda: signal(bench)
+    for seed in c["seeds"]:
+        for name, without in itertools.product(reversed(PENALTIES), (False, True)):
+            if without and name == "functional KS":
+                continue
+            kind = f"{name}, without the layer" if without else name
+            fill = functools.partial(outlier, bench, name, without, seed)
+            yield ("outlier", kind, str(seed)), fill
     for at in c["reused_at"]:
         yield ("reuse", str(at)), functools.partial(reuse, bench, at)
 
