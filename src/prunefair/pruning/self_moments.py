@@ -4,7 +4,7 @@ r"""
 
 A pruner that knows how large the neurons get on text keeps better ones than a pruner that knows the weights alone.
 Random tokens cost nothing, so let it measure on 2560 of them; and let a second one read a single text of 160 tokens that the model has written itself.
-The figure at the end of this chapter compares what becomes of the small real model: with the random tokens it ends up more than twice as far from the dense one.
+{numref}`fig-self-moments-need` shows what becomes of the small real model: with the random tokens it ends up more than twice as far from the dense one.
 
 This chapter measures the second moment of the hidden vector of every block on the model's own text.
 From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
