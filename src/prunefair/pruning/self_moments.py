@@ -278,9 +278,8 @@ def removed_neurons(kept, m: int) -> torch.Tensor:
 
 # %% tags=["active-ipynb"]
 # values, Q = torch.linalg.eigh(H)
-# A = D @ (Q * values.sqrt()) @ Q.T
 # full = functional_spectrum(D, H)
-# torch.testing.assert_close(full, singular_values(A))
+# torch.testing.assert_close(full, singular_values(D @ (Q * values.sqrt()) @ Q.T))
 # for r in range(1, 12):
 #     S = torch.randperm(12, generator=generator)[r:]
 #     sliced = torch.zeros(8).double()
