@@ -155,7 +155,7 @@ def prune_command(
     ] = None,
     episodes: Annotated[
         int, typer.Option(parser=_number(int, 1), help="Episodes of training.")
-    ] = 8,
+    ] = 6,
     seed: Seed = 0,
     device: Device = "",
     as_json: Json = False,
