@@ -340,7 +340,7 @@ def prune(
     ratio: float | Sequence[float],
     *,
     policy: RowPolicy | None = None,
-    episodes: int = 8,
+    episodes: int = 6,
     draws: int = 2,
     sample: bool = False,
     generator: torch.Generator,
