@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from prunefair import cli
 from prunefair.models import load_tokenizer
+from prunefair.pruning.surgery import load_pruned
 
 POLICY_KEYS = {
     *("utility", "jain", "regret", "c_regret", "reward_sum", "rounds_per_second"),
@@ -43,6 +44,9 @@ def model(tmp_path_factory):
     return folder
 
 
+FEW = ("--episodes", 2, "--texts", 4)
+
+
 def run(capsys, *arguments):
     """Exit status, last line of standard output as JSON, and standard error."""
     with pytest.raises(SystemExit) as stopped:
@@ -69,18 +73,20 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.parametrize("objective", ["", "functional", "spectral"])
 def test_prune_reports_every_key_and_plain_transformers_reloads_it(
-    capsys, model, tmp_path
+    objective, capsys, model, tmp_path
 ):
     out = tmp_path / "pruned"
-    status, result, _ = run(
-        capsys, "prune", model, "--ratio", 0.3, "--out", out, "--episodes", 2, "--json"
-    )
+    options = ("--ratio", 0.3, "--out", out, *FEW, "--objective", objective)
+    status, result, _ = run(capsys, "prune", model, *options, "--json")
     assert status in (0, None)
-    assert set(result) == {
+    assert set(result) - {"refit", "widths"} == {
         *("model", "ratio", "rows_kept", "params_before", "params_after", "ks_mean"),
-        *("seconds_policy", "seconds_total", "out"),
+        *("seconds_policy", "seconds_total", "out", "objective"),
     }
+    assert result["objective"] == (objective or "functional")
+    assert ("refit" in result) == (result["objective"] == "functional")
     assert result["rows_kept"] == [28, 28]
     removed = 2 * 12 * 3 * 16
     assert result["params_before"] - result["params_after"] == removed
@@ -92,7 +98,7 @@ def test_prune_reports_every_key_and_plain_transformers_reloads_it(
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
     capsys, model, tmp_path
 ):
-    options = ("--ratio", 0.5, "--episodes", 2, "--json")
+    options = ("--ratio", 0.5, *FEW, "--json")
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         out = tmp_path / name
         run(capsys, "prune", model, "--out", out, "--seed", seed, *options)
@@ -100,9 +106,32 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
 
 
-def test_a_saved_policy_is_reused_at_another_ratio(capsys, model, tmp_path):
+def test_the_refit_changes_only_the_last_matrix_and_uneven_widths_keep_the_size(
+    capsys, model, tmp_path
+):
+    options = ("--ratio", 0.3, *FEW, "--json")
+    for name, more in {
+        "plain": ("--no-refit",),
+        "fitted": ("--refit",),
+        "uneven": ("--widths", "uneven"),
+    }.items():
+        _, result, _ = run(
+            capsys, "prune", model, "--out", tmp_path / name, *options, *more
+        )
+    assert sum(result["rows_kept"]) == 2 * 28 and len(set(result["rows_kept"])) == 2
+    assert load_pruned(tmp_path / "uneven").num_parameters() == result["params_after"]
+    plain, fitted = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict()
+        for name in ("plain", "fitted")
+    )
+    changed = {key for key in plain if not torch.equal(plain[key], fitted[key])}
+    assert changed == {f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)}
+
+
+@pytest.mark.parametrize("objective", ["functional", "spectral"])
+def test_a_saved_policy_is_reused_at_another_ratio(objective, capsys, model, tmp_path):
     policy = tmp_path / "policy.safetensors"
-    options = ("--policy", policy, "--episodes", 2, "--json")
+    options = ("--policy", policy, *FEW, "--objective", objective, "--json")
     run(capsys, "prune", model, "--ratio", 0.4, "--out", tmp_path / "a", *options)
     saved = policy.read_bytes()
     _, result, _ = run(
@@ -111,12 +140,15 @@ def test_a_saved_policy_is_reused_at_another_ratio(capsys, model, tmp_path):
     assert policy.read_bytes() == saved
     assert result["rows_kept"] == [36, 36]
     assert result["seconds_policy"] == 0
+    other = {"functional": "spectral", "spectral": "functional"}[objective]
+    again = ("--ratio", 0.1, "--out", tmp_path / "c", *options, "--objective", other)
+    assert "give a file of that kind" in complaint(capsys, "prune", model, *again)
 
 
 def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
     capsys, model, tmp_path
 ):
-    options = ("--ratio", 0.3, "--episodes", 2, "--json")
+    options = ("--ratio", 0.3, "--episodes", 2, "--json", "--objective", "spectral")
     run(capsys, "prune", model, "--out", tmp_path / "a", *options)
     streamed = ("--out", tmp_path / "b", "--spectra", "exact")
     _, result, _ = run(capsys, "prune", model, *streamed, *options)
@@ -260,6 +292,32 @@ BAD = {
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--spectra", "fast"),
         "--spectra is 'fast'; give exact or lanczos",
     ),
+    "objective": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--objective", "kl"),
+        "--objective is 'kl'; give functional or spectral",
+    ),
+    "functional-geometry": (
+        (
+            *("prune", "--geometry", "tiny", "--ratio", "0.3"),
+            *("--objective", "functional"),
+        ),
+        "--objective is 'functional', which knows no --geometry",
+    ),
+    "widths": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--widths", "odd"),
+        "--widths is 'odd'; give equal or uneven",
+    ),
+    "spectral-widths": (
+        (
+            *("prune", "MODEL", "--ratio", "0.3", "--out", "OUT"),
+            *("--widths", "uneven", "--objective", "spectral"),
+        ),
+        "--widths is 'uneven'.*give equal, or --objective functional",
+    ),
+    "texts": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--texts", "1"),
+        "'--texts'.*'1'.*at least 2",
+    ),
     "episodes": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--episodes", "0"),
         "'--episodes'.*'0'.*at least 1",
@@ -315,7 +373,7 @@ def test_a_full_disk_leaves_neither_folder_nor_policy(
     line = complaint(
         capsys,
         *("prune", model, "--ratio", 0.3, "--out", tmp_path / "out"),
-        *("--episodes", 1),
+        *FEW,
     )
     assert "No space left on device" in line
     assert list(tmp_path.iterdir()) == []

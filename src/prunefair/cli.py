@@ -149,13 +149,42 @@ def prune_command(
             help="exact or lanczos; by default exact up to 2048 columns.",
         ),
     ] = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="functional, or spectral as in the paper; by default functional "
+            "where the whole model can be run, spectral where it goes a layer at a "
+            "time.",
+        ),
+    ] = "",
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit/--no-refit",
+            help="With functional: re-fit what is left to the model's own text.",
+        ),
+    ] = True,
+    widths: Annotated[
+        str,
+        typer.Option(
+            help="equal, or uneven: better with functional, but only "
+            "prunefair.load_pruned reloads it.",
+        ),
+    ] = "equal",
+    texts: Annotated[
+        int,
+        typer.Option(
+            parser=_number(int, 2),
+            help="With functional: texts of 128 tokens that the model samples.",
+        ),
+    ] = 256,
     policy: Annotated[
         Path | None,
         typer.Option(help="Reuse this policy if the file exists, else save it there."),
     ] = None,
     episodes: Annotated[
         int, typer.Option(parser=_number(int, 1), help="Episodes of training.")
-    ] = 8,
+    ] = 6,
     seed: Seed = 0,
     device: Device = "",
     as_json: Json = False,
@@ -163,7 +192,8 @@ def prune_command(
     """Prune the feed-forward layers of MODEL by the learned policy.
 
     A model with more than 2048 columns, or of more than half of the free memory, goes
-    through a layer at a time and is never in memory as a whole.
+    through a layer at a time and is never in memory as a whole, unless the functional
+    objective is asked for, which runs it.
     """
     if bool(model) == bool(geometry):
         raise ValueError(
@@ -173,14 +203,36 @@ def prune_command(
         raise ValueError("--out is missing; name a new folder for the pruned model")
     if spectra not in ("", "exact", "lanczos"):
         raise ValueError(f"--spectra is {spectra!r}; give exact or lanczos")
+    if objective not in ("", "functional", "spectral"):
+        raise ValueError(f"--objective is {objective!r}; give functional or spectral")
+    if widths not in ("equal", "uneven"):
+        raise ValueError(f"--widths is {widths!r}; give equal or uneven")
+    if objective == "functional" and (geometry or spectra):
+        option = "--geometry" if geometry else "--spectra"
+        raise ValueError(
+            f"--objective is 'functional', which knows no {option}; leave that out, or "
+            "give --objective spectral"
+        )
     with _progress_on_stderr():
         device = _device(device)
         arguments = (ratio, out, policy, episodes, seed, device)
-        if geometry or spectra or _wide_or_large(model, device):
+        streamed = geometry or spectra
+        if objective != "functional":
+            streamed = streamed or _wide_or_large(model, device)
+        objective = objective or ("spectral" if streamed else "functional")
+        if objective == "spectral" and widths != "equal":
+            raise ValueError(
+                f"--widths is {widths!r}, which the spectral objective does not "
+                "choose; give equal, or --objective functional"
+            )
+        if streamed:
             result = _prune_streamed(model, geometry, spectra, *arguments)
-        else:
+        elif objective == "spectral":
             result = _prune(model, *arguments)
-    _report(result, as_json)
+        else:
+            options = (refit, widths == "equal", texts)
+            result = _prune_functional(model, *arguments, *options)
+    _report(result | {"objective": objective}, as_json)
 
 
 def _wide_or_large(model: str, device: str) -> bool:
@@ -276,9 +328,48 @@ def _prune_streamed(
 def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, Any]:
     import torch
 
+    from prunefair.pruning.compression import prune
+    from prunefair.pruning.row_policy import RowPolicy
+
+    def run(dense, policy):
+        generator = torch.Generator().manual_seed(seed)
+        options = {"policy": policy, "episodes": episodes, "generator": generator}
+        return prune(dense, ratio, **options)
+
+    return _prune_whole(model, ratio, out, policy_file, device, RowPolicy, run)
+
+
+def _prune_functional(
+    model, ratio, out, policy_file, episodes, seed, device, refit, even, texts
+) -> dict[str, Any]:
+    import torch
+
+    from prunefair.pruning.functional_policy import FunctionalPolicy
+    from prunefair.pruning.refit import prune_functional
+
+    def run(dense, policy):
+        generator = torch.Generator().manual_seed(seed)
+        return prune_functional(
+            dense,
+            ratio,
+            generator=generator,
+            n_texts=texts,
+            policy=policy,
+            refit=refit,
+            even=even,
+            episodes=episodes,
+        )
+
+    result = _prune_whole(model, ratio, out, policy_file, device, FunctionalPolicy, run)
+    return result | {"refit": refit, "widths": "equal" if even else "uneven"}
+
+
+def _prune_whole(
+    model, ratio, out, policy_file, device, kind: type, run: Callable
+) -> dict[str, Any]:
+    """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
     from prunefair.checkpoint import check_new_folder
     from prunefair.models import load_model, load_tokenizer
-    from prunefair.pruning.compression import prune
     from prunefair.pruning.row_policy import load_policy, save_policy
     from prunefair.pruning.surgery import save_pruned
 
@@ -286,16 +377,10 @@ def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, 
     start = time.perf_counter()
     policy = None
     if policy_file is not None and policy_file.exists():
-        policy = load_policy(policy_file)
+        policy = load_policy(policy_file, kind)
     dense, tokenizer = load_model(model, device=device), load_tokenizer(model)
     before = dense.num_parameters()
-    pruned = prune(
-        dense,
-        ratio,
-        policy=policy,
-        episodes=episodes,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    pruned = run(dense, policy)
     if policy_file is not None and policy is None:
         save_policy(pruned.policy, policy_file)
     save_pruned(pruned.model, tokenizer, out, pruned.kept)

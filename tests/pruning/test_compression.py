@@ -21,7 +21,7 @@ from prunefair.pruning.compression import (
     plot_shares,
     prune,
     prune_rows,
-    reuse_table,
+    run_values,
     selection_distances,
     sharing_copy,
     spread_ratios,
@@ -243,13 +243,12 @@ def test_distances_equal_scipys_on_singular_values_of_numpy():
         assert d == pytest.approx(stats.ks_2samp(whole, part).statistic)
 
 
-def test_reuse_table_has_a_row_for_chance_and_for_every_training():
-    matrices = [torch.randn(20, 6, generator=seeded(s)) for s in range(2)]
-    table = reuse_table(
-        matrices, (0.2, 0.5), (0.0, 0.3), episodes=2, generator=seeded()
-    )
-    assert list(table) == ["random", "trained at 20%", "trained at 50%"]
-    assert all(means.shape == (2,) and means[0] == 0 for means in table.values())
+def test_stored_runs_are_read_by_seed_and_column():
+    runs = {f"0.1 / {s} / {c}": {"ks": 10 * s + c} for s in range(2) for c in (1, 2)}
+    values = run_values(runs, 0.1, [2, 1], "ks", seeds=2)
+    assert values.tolist() == [[2, 1], [12, 11]]
+    with pytest.raises(KeyError, match="0.1 / 2 / 2"):
+        run_values(runs, 0.1, [2], "ks")
 
 
 # ratios of their own
@@ -353,7 +352,9 @@ def test_the_figures_draw_what_they_are_given():
     from matplotlib.figure import Figure
 
     ax = Figure().add_subplot()
-    assert plot_reuse(ax, (0.1, 0.2), {"random": np.array([0.1, 0.2])}) is ax
+    table = {"random": np.array([[0.1, 0.2], [0.3, 0.4]])}
+    assert plot_reuse(ax, (0.1, 0.2), table, "distance") is ax
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.2, 0.3])
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [10, 20])
     ax = Figure().add_subplot()
     assert plot_shares(ax, {"a": [0.5, 0.6]}) is ax

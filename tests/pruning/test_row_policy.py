@@ -32,6 +32,7 @@ from prunefair.pruning.row_policy import (
     save_policy,
     selected_rows,
 )
+from prunefair.pruning.spectrum import graded_matrix
 
 SEEDS = st.integers(0, 2**31)
 
@@ -150,6 +151,30 @@ def test_leverage_is_the_diagonal_of_the_hat_matrix_also_without_full_rank():
     hat = (W @ torch.linalg.pinv(W)).diagonal()
     torch.testing.assert_close(leverage(W), hat, atol=1e-7, rtol=0)
     assert float(leverage(W).sum()) == pytest.approx(3, abs=1e-6)
+
+
+def graded(seed, condition, m=60, n=20):
+    """Float32 matrix (m, n) of the given condition, and its leverages by QR."""
+    values = torch.logspace(0, -math.log10(condition), n, dtype=torch.float64)
+    W = graded_matrix(m, values, generator=seeded(seed)).float()
+    return W, torch.linalg.qr(W.double()).Q.square().sum(1)
+
+
+@given(SEEDS, st.floats(0, 3.5))  # beyond, the ridge of float64 shows
+def test_leverage_of_float32_is_right_whatever_the_condition(seed, exponent):
+    W, oracle = graded(seed, 10**exponent)
+    torch.testing.assert_close(leverage(W).double(), oracle, atol=1e-3, rtol=0)
+
+
+def test_leverage_stays_in_float32_only_where_its_sum_says_that_it_may():
+    W, _ = graded(0, 3)
+    assert leverage(W).dtype == torch.float32
+    W, _ = graded(0, 3000)
+    assert torch.equal(leverage(W), leverage(W.double()))
+    W[:, 3] = W[:, 0] + W[:, 1]  # no Cholesky factor, or one of rounding errors
+    assert float(leverage(W).sum()) == pytest.approx(19, abs=1e-2)
+    wide = normal(5, 9).float()
+    assert float(leverage(wide).sum()) == pytest.approx(5, abs=1e-6)
 
 
 def test_coherence_is_the_mean_squared_cosine_to_the_other_rows():

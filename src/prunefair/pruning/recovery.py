@@ -739,7 +739,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
 # The plan was fixed before any recovered model was judged: the sizes were cut once, before that and for time, and nothing was tuned on the text that judges.
-# The rows of *policy* come from twelve episodes of training, the default when the table was made; with today's eight, `prune` keeps other rows, so that entry is a record of that policy and not what the command gives now.
+# The rows of *policy* come from twelve episodes of training, the default when the table was made; with today's six, `prune` keeps other rows, so that entry is a record of that policy and not what the command gives now.
 # Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, and the two share no long line.
 
 # %% tags=["active-ipynb"]
