@@ -685,12 +685,13 @@ def perplexity_factor(
 # assert math.log(factor.high / factor.low) < 0.2 * 2 * 1.96 * math.hypot(*(a.stderr for a in apart))
 
 # %% tags=["active-ipynb"]
+# whole = math.exp(log_perplexity(dense.nats, counts).value)
 # by_text = {m: g[0] for m, g in all_at_30.items() if m not in METHODS or m == "wanda"}
 # for method, record in by_text.items():
 #     if len(record.nats) > 1:
 #         f = perplexity_factor(record, dense, counts)
 #         print(f"{method:30}{f.value:6.3f} times the dense perplexity [{f.low:.3f}, {f.high:.3f}]"
-#               f", {p.value * f.value:.1f} on the whole text")
+#               f", so {whole * f.value:.1f} on the windows of the dense model")
 
 # %% [markdown]
 # ## What each method costs
