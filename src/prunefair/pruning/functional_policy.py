@@ -254,8 +254,7 @@ class _FisherSum:
 # for block, linear in enumerate(down_projections(tiny)):
 #     for j in (1, 5, 7):
 #         one = [curvature(linear, [t], j) for t in range(4)]
-#         assert one[3] == 0  # after the last token nothing is said
-#         assert abs(sum(one) / 4 / alone[block, j] - 1) < 5e-3
+#         assert one[3] == 0 and abs(sum(one) / 4 / alone[block, j] - 1) < 5e-3
 #         both = curvature(linear, [0, 1, 2, 3], j) / 4
 #         assert abs(both / whole[block, j] - 1) < 5e-3
 #         print(f"block {block}, neuron {j}: cross terms {whole[block, j] / alone[block, j] - 1:6.3f}")
