@@ -706,22 +706,6 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 #     print(f"{fit['tokens']:6} tokens: ridge {fit['ridge']}, error {np.mean(fit['error']):.4f}")
 # print(f"error of the slice {np.mean(by_layer['slice']):.4f}")
 
-# %% tags=["active-ipynb"]
-# *guided, wide = [name for name in means if name != "random"]
-# for name in (*guided, wide):
-#     before, *after = means[name]
-#     assert before > after[0] > after[1] > after[2]
-#     print(f"{name}: {1 - after[-1] / before:.0%} of the divergence is made up for")
-# assert all(means[wide][1] < min(means[name]) for name in guided)
-# assert np.ptp(means["random"]) < 0.2 * means["random"][0]
-
-# %% [markdown]
-# Every selection that a moment or a gradient has guided is repaired, more with each fourfold amount of text, and the curves have not levelled off.
-# The one with widths of its own starts lowest and gains most: where the model needs the neurons they are there, and the layers that gave up half of theirs are repaired best.
-# After the re-fit to the fewest tokens it is nearer to the dense model than the others are after the most.
-# A random selection stays where it was, far away: what is gone with the outliers of a few layers, no linear function of the other neurons brings back.
-#
-# The rule moves as it should: the more tokens, the smaller its ridge.
 
 # %% [markdown]
 # ## Tried: one block after the other
@@ -739,13 +723,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # gaps = [kl - independent for kl in shares]
 # for gap in gaps:
 #     print(f"{gap.mean():+.4f}, standard error {gap.std(ddof=1) / len(gap) ** 0.5:.4f}")
-# assert min(gap.mean() for gap in gaps) > 0
 
-# %% [markdown]
-# None of the shares is better than the independent re-fit on the same texts (the lines give the difference over the texts that judge).
-# Without a correction each block is fitted to inputs that are already wrong and asked for the output of the right ones, and what the stream has lost stays lost.
-# With the full correction each block chases the errors of all blocks before it, with inputs that hardly know them; half of it comes closest.
-# So the package re-fits the blocks independently: one pass for all of them, moments that serve every selection and ratio, and text as the better investment.
 
 # %% [markdown]
 # ## All of it
