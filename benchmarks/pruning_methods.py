@@ -1,6 +1,7 @@
 """Every pruning method on one table: perplexity, divergence and zero-shot accuracy.
 
-    python benchmarks/pruning_methods.py [--minutes 30] [--device cuda] [--only wanda]
+    python benchmarks/pruning_methods.py [--minutes 30] [--device cuda]
+                                         [--only wanda] [--ratios 0.3]
 
 fills `book/results/pruning_methods.json`.  The work is cut into small pieces, some
 windows of WikiText-2 or some questions of one model, and a finished piece is never
@@ -22,9 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from slicegpt import slice_gpt, sliced_width
 
 from prunefair.models import default_device, load_model, load_tokenizer
-from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
 from prunefair.pruning.comparison import (
     ModelRecord,
     evaluation_order,
@@ -83,6 +85,7 @@ REFIT = ", re-fitted"
 # Methods that use moments of the hidden vectors; of these one sees WikiText-2.
 CALIBRATED = "energy on WikiText-2"
 BY_MOMENTS = ("energy", "surgeon energy", "functional, equal widths", "functional")
+SLICED = "SliceGPT"  # cuts the residual stream, not rows, down to as many parameters
 CONFIGURATION = {
     "model": "smollm2",
     "text": "WikiText-2 test",
@@ -119,7 +122,7 @@ class Bench:
         windows = [w for w in windows if w[2] > w[1]]
         self.windows = [windows[i] for i in evaluation_order(len(windows), rng=rng)]
         self.questions = {name: self.ordered(name) for name in TASK_CHANCE}
-        self.kept, self.seconds = {}, {}
+        self.kept, self.seconds, self.sliced = {}, {}, {}
 
     @staticmethod
     def rng():
@@ -269,6 +272,10 @@ class Bench:
         """The model of a record; it shares what was not cut with the dense one."""
         if record.method == "dense":
             return self.model
+        if record.method == SLICED:
+            if record.ratio not in self.sliced:
+                self.sliced[record.ratio] = self.slice(record.ratio)
+            return self.sliced[record.ratio]
         method, again, _ = record.method.partition(REFIT)
         kept = self.kept[method, record.seed, record.ratio]
         model = prune_rows(self.model, kept)
@@ -277,6 +284,13 @@ class Bench:
         halves = self.statistics(method, record.seed).halves
         ridge = self.ridge(record, halves, kept)
         return refit_(model, self.model, kept, mean_moments(halves), ridge=ridge)
+
+    def slice(self, ratio):
+        """SliceGPT with the parameters of a model without a share of its rows."""
+        rows = rows_to_keep(len(self.matrices[0]), ratio)
+        target = parameter_counts(self.model.config, rows).total
+        width = sliced_width(self.model, target)
+        return slice_gpt(self.model, self.calibration(), width)
 
     def ridge(self, record, halves, kept):
         """Ridge of a re-fitted model, chosen once."""
@@ -298,13 +312,13 @@ class Bench:
             ratio=ratio,
             parameters=0,
             seconds=self.seconds.get(key, 0.0),
-            ks=0.0,
+            ks=None,
         )
         start = time.process_time()
         model = self.pruned(record)
         record.seconds = round(record.seconds + time.process_time() - start, 3)
         record.parameters = model.num_parameters()
-        if kept is not None:
+        if kept is not None:  # rows are what was cut
             distances = selection_distances(self.matrices, kept, dtype=DTYPE)
             record.ks = float(f"{distances.mean():.6g}")
         kl = kl_per_position(self.model, model, samples)
@@ -354,7 +368,7 @@ def work(bench, record, lacking, deadline):
     """Do what a record lacks, in pieces, until the deadline."""
     model = bench.pruned(record)
     for name, n in lacking.items():
-        piece = n if bench.device != "cpu" else (4 if name == "windows" else 40)
+        piece = n if bench.device != "cpu" else (4 if name == "windows" else 200)
         for done in range(0, n, piece):
             if time.monotonic() > deadline:
                 return
@@ -366,11 +380,12 @@ def work(bench, record, lacking, deadline):
 
 
 def methods():
-    yield from (("row norm", None), ("wanda", None))
+    yield from (("row norm", None), ("wanda", None), (SLICED, None))
     for method in ("random", "released", "exact"):
         yield from ((method, seed) for seed in SEEDS)
     for method in (CALIBRATED, *BY_MOMENTS):
-        yield from ((method + end, 0) for end in ("", REFIT))
+        seeds = SEEDS if method == "functional" else SEEDS[:1]
+        yield from ((method + end, seed) for end in ("", REFIT) for seed in seeds)
 
 
 def write(table, records):
@@ -392,6 +407,7 @@ def main():
     parser.add_argument("--device", default=default_device())
     names = ["dense", *dict(methods())]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--ratios", nargs="+", type=float, default=[*RATIOS])
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     bench = Bench(options.device)
@@ -418,13 +434,16 @@ def main():
     for method, seed in methods():
         if method not in options.only:
             continue
-        bench.choose(method.removesuffix(REFIT), seed)
+        if method != SLICED:
+            bench.choose(method.removesuffix(REFIT), seed)
         wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
+    wanted = [key for key in wanted if key[2] in (0, *options.ratios)]
     for key in wanted:
         if key not in records:
             records[key] = bench.record(*key, samples)
             write(table, records)
     chosen = [r for r in records.values() if r.method in options.only]
+    chosen = [r for r in chosen if r.ratio in (0, *options.ratios)]
     for stage in STAGES:
         for record in sorted(chosen, key=is_main, reverse=True):
             for _ in work(bench, record, missing(bench, record, stage), deadline):

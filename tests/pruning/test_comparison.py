@@ -240,7 +240,7 @@ def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
     from prunefair.pruning.evaluation import perplexity
 
     early, none = run(bench, monkeypatch, 0)
-    assert len(none) == 1 + 4 * (5 + 2 * 3) and not any(
+    assert len(none) == 1 + 4 * (6 + 2 * 3) and not any(
         r.nats or r.answers for r in none
     )
     monkeypatch.setattr(bench, "STAGES", [(2, 1, 3)])
@@ -259,5 +259,7 @@ def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
     truth = perplexity(bench.load_model("x"), bench.wikitext_tokens(None), window=50)
     np.testing.assert_allclose(found, truth, rtol=1e-4)
     assert dense.kl == [0, 0] and all(min(r.kl) > 0 for r in resumed[1:])
-    shares = {r.ratio: r.parameters for r in resumed}
+    sliced = {r.ratio: r.parameters for r in resumed if r.method == "SliceGPT"}
+    shares = {r.ratio: r.parameters for r in resumed if r.method != "SliceGPT"}
+    assert all(0.9 * shares[r] < n <= shares[r] for r, n in sliced.items())
     assert sorted(shares.values()) == [shares[r] for r in (0.3, 0.25, 0.2, 0.1, 0.0)]

@@ -157,10 +157,10 @@ class ModelRecord:
     parameters : int
         Parameters left, tied ones counted once.
     seconds : float
-        Processor time of choosing the rows at this ratio, in seconds; what a method
-        shares between ratios is stored once, in the configuration.
-    ks : float
-        Mean KS distance of the spectra of `gate_proj`.
+        Processor time of choosing the rows at this ratio and of the re-fit, in seconds,
+        with what a method shares between ratios.
+    ks : float or None
+        Mean KS distance of the spectra of `gate_proj`; none where no rows are cut.
     kl : list of float
         Divergence from the dense model on each self-sampled text; nats a token.
     nats : list of float
@@ -175,7 +175,7 @@ class ModelRecord:
     ratio: float
     parameters: int
     seconds: float
-    ks: float
+    ks: float | None
     kl: list[float] = field(default_factory=list)
     nats: list[float] = field(default_factory=list)
     answers: dict[str, list[str]] = field(default_factory=dict)

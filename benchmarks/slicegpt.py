@@ -1,0 +1,143 @@
+"""SliceGPT on a LLaMA: principal directions of the residual stream, the rest cut off.
+
+Every half block of a LLaMA reads the residual stream through a normalisation that no
+rotation changes (its scale moves into the linear layers behind it).  So the stream may
+be turned into the principal axes of what the half block reads on a calibration text,
+and its last coordinates cut; a small matrix between two half blocks turns from one set
+of axes into the next.  Embedding and head are tied in the small model and stay as they
+are, behind the first and the last turn; untying them would cost more parameters than
+slicing them saves.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from prunefair.pruning.compression import sharing_copy
+
+
+class SlicedNorm(nn.Module):
+    """Division by the root mean square of the stream before it was sliced."""
+
+    def __init__(self, hidden, eps):
+        super().__init__()
+        self.hidden, self.eps = hidden, eps
+
+    def forward(self, x):
+        return x * torch.rsqrt(
+            x.square().sum(-1, keepdim=True) / self.hidden + self.eps
+        )
+
+
+def linear(weight):
+    layer = nn.Linear(*weight.T.shape, bias=False)
+    layer.weight.data = weight.contiguous()
+    return layer
+
+
+class SlicedLayer(nn.Module):
+    """A block whose stream has the axes `Q[0]`, then `Q[1]`, and at its end `Q[2]`.
+
+    Parameters
+    ----------
+    layer : LlamaDecoderLayer
+        Dense block, which is not changed.
+    axes : three Tensors, each of shape (d, k)
+        Orthonormal columns.
+    """
+
+    def __init__(self, layer, axes):
+        super().__init__()
+        first, second, third = axes
+        self.norm = SlicedNorm(len(first), layer.input_layernorm.variance_epsilon)
+        self.self_attn, self.mlp = copy.deepcopy((layer.self_attn, layer.mlp))
+        before, after = layer.input_layernorm, layer.post_attention_layernorm
+        for name in ("q_proj", "k_proj", "v_proj"):
+            self.read(self.self_attn, name, before.weight, first)
+        for name in ("gate_proj", "up_proj"):
+            self.read(self.mlp, name, after.weight, second)
+        for module, name, Q in (
+            (self.self_attn, "o_proj", second),
+            (self.mlp, "down_proj", third),
+        ):
+            setattr(module, name, linear(Q.T @ getattr(module, name).weight))
+        self.turns = nn.ModuleList([linear(second.T @ first), linear(third.T @ second)])
+
+    @staticmethod
+    def read(module, name, scale, Q):
+        setattr(module, name, linear(getattr(module, name).weight * scale @ Q))
+
+    def forward(self, x, **options):
+        x = self.turns[0](x) + self.self_attn(hidden_states=self.norm(x), **options)[0]
+        return self.turns[1](x) + self.mlp(self.norm(x))
+
+
+def principal_axes(x, k, eps):
+    """First k principal axes of the normalised stream, (d, k)."""
+    unit = x.flatten(0, -2).double()
+    unit = unit / (unit.square().mean(1, keepdim=True) + eps).sqrt()
+    return torch.linalg.eigh(unit.T @ unit).eigenvectors[:, -k:].flip(1).to(x.dtype)
+
+
+def sliced_width(model, parameters):
+    """Largest k at which the sliced model has at most so many parameters."""
+    core, d = model.model, model.config.hidden_size
+    linears = [m for m in core.layers.modules() if isinstance(m, nn.Linear)]
+    # each of them reads or writes the stream and has d * its other size weights
+    per_coordinate = sum(m.weight.numel() for m in linears) // d + 2 * d
+    turns, kept = 2 * len(core.layers), model.num_parameters()
+    kept -= sum(x.numel() for x in (*core.layers.parameters(), core.norm.weight))
+    sizes = [kept + k * per_coordinate + k * k * turns for k in range(d + 1)]
+    return max(k for k, size in enumerate(sizes) if size <= parameters)
+
+
+def attention_half(layer, x, turn):
+    return layer.self_attn(layer.input_layernorm(x), turn, None)[0]
+
+
+def feed_forward_half(layer, x, turn):
+    return layer.mlp(layer.post_attention_layernorm(x))
+
+
+@torch.no_grad()
+def slice_gpt(model, tokens, k):
+    """SliceGPT with k coordinates kept everywhere.
+
+    Parameters
+    ----------
+    model : transformers.LlamaForCausalLM
+        Dense model with tied embedding, which is not changed.
+    tokens : Tensor, shape (n, N), int64
+        Calibration texts; every layer sees what the sliced ones before it give.
+    k : int
+        Coordinates of the residual stream kept, at most its width.
+
+    Returns
+    -------
+    sliced : transformers.LlamaForCausalLM
+        Shares the embedding with `model`.
+    """
+    core, eps = model.model, model.config.rms_norm_eps
+    x = core.embed_tokens(tokens.to(model.device))  # (n, N, d)
+    places = torch.arange(tokens.shape[1], device=x.device)[None]
+    turn = core.rotary_emb(x, places)
+    axes = [principal_axes(x, k, eps)]
+    x = x @ axes[-1] @ axes[-1].T
+    for layer in core.layers:
+        for half in (attention_half, feed_forward_half):
+            x = x + torch.cat([half(layer, text, turn) for text in x.split(1)])
+            axes.append(principal_axes(x, k, eps))
+            x = x @ axes[-1] @ axes[-1].T
+    sliced = sharing_copy(model)
+    inner = sliced.model
+    inner.layers = nn.ModuleList(
+        SlicedLayer(layer, axes[2 * i : 2 * i + 3])
+        for i, layer in enumerate(core.layers)
+    )
+    inner.embed_tokens = nn.Sequential(core.embed_tokens, linear(axes[0].T))
+    back = linear(core.norm.weight[:, None] * axes[-1])
+    inner.norm = nn.Sequential(SlicedNorm(len(axes[0]), eps), back)
+    return sliced

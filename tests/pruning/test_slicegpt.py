@@ -1,0 +1,100 @@
+"""The SliceGPT baseline of the comparison table is SliceGPT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def slicegpt(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import slicegpt
+
+    return slicegpt
+
+
+@pytest.fixture
+def llama():
+    generator = torch.Generator().manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=23,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.3, generator=generator)
+    with torch.no_grad():
+        for layer in model.model.layers:  # scales that must move into the linear layers
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.weight.uniform_(0.5, 2, generator=generator)
+        model.model.norm.weight.uniform_(0.5, 2, generator=generator)
+    return model, torch.randint(23, (6, 9), generator=generator)
+
+
+def test_nothing_is_lost_while_every_coordinate_stays(slicegpt, llama):
+    model, tokens = llama
+    with torch.no_grad():
+        before = model(tokens).logits
+        after = slicegpt.slice_gpt(model, tokens, 16)(tokens).logits
+        torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=0)
+
+
+def test_cutting_coordinates_projects_the_stream(slicegpt, llama, monkeypatch):
+    """The sliced model is the dense one with its stream projected, half by half."""
+    model, tokens = llama
+    axes, find = [], slicegpt.principal_axes
+    monkeypatch.setattr(
+        slicegpt, "principal_axes", lambda *a: axes.append(find(*a)) or axes[-1]
+    )
+    sliced = slicegpt.slice_gpt(model, tokens, 11)
+    project = [lambda x, Q=Q: x @ Q @ Q.T for Q in axes]
+    core = model.model
+    with torch.no_grad():
+        x = project[0](core.embed_tokens(tokens))
+        turn = core.rotary_emb(x, torch.arange(9)[None])
+        for i, layer in enumerate(core.layers):
+            attended = layer.self_attn(layer.input_layernorm(x), turn, None)[0]
+            x = project[2 * i + 1](x + attended)
+            forward = layer.mlp(layer.post_attention_layernorm(x))
+            x = project[2 * i + 2](x + forward)
+        expected = model.lm_head(core.norm(x))
+        torch.testing.assert_close(
+            sliced(tokens).logits, expected, rtol=1e-3, atol=1e-4
+        )
+        whole = model(tokens).logits
+    assert (expected - whole).abs().max() > 0.01  # something was cut
+
+
+def test_axes_are_the_principal_ones_of_the_normalised_stream(slicegpt):
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    x = x.double()
+    Q = slicegpt.principal_axes(x, 4, 0.0)
+    unit = x / x.norm(dim=1, keepdim=True)
+    V = torch.linalg.svd(unit).Vh[:4].T
+    torch.testing.assert_close(Q.T @ Q, torch.eye(4).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        (Q.T @ V).abs(), torch.eye(4).double(), rtol=0, atol=1e-5
+    )
+
+
+def test_the_width_spends_the_parameters_and_no_more(slicegpt, llama):
+    model, tokens = llama
+    target = int(0.8 * model.num_parameters())
+    k = slicegpt.sliced_width(model, target)
+    below, above = (
+        slicegpt.slice_gpt(model, tokens, j).num_parameters() for j in (k, k + 1)
+    )
+    assert below <= target < above
