@@ -95,7 +95,7 @@ CONFIGURATION = {
     "sample_seed": 2026,
     "calibration": "WikiText-2 validation, first 16 windows of 1024 tokens",
     "policies_trained_at": MAIN,
-    "exact_episodes": 12,
+    "exact_episodes": 6,
     "functional_episodes": 8,
     "self_texts": [256, 128],
     "acc_norm": LENGTH,

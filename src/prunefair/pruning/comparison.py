@@ -63,7 +63,7 @@ from prunefair.pruning.surgery import adapter_for
 # | `random` | rows drawn uniformly | nothing |
 # | `row norm` | the longest rows of `gate_proj` | weights |
 # | `released` | draws of the released recipe, trained at 30 % | weights |
-# | `exact` | the top rows of the exact policy, trained at 30 % for twelve episodes | weights |
+# | `exact` | the top rows of the exact policy, trained at 30 % | weights |
 # | `wanda` | the largest calibrated scores | weights and WikiText-2 |
 #
 # Wanda {cite}`sun2024wanda` scores a single weight by its magnitude times the norm of its input.
