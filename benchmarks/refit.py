@@ -4,8 +4,9 @@
 
 fills `book/results/refit.json`.  Several selections of 30 % removed neurons, fixed
 beforehand on 64 self-sampled texts, are re-fitted to 16, 64 and 256 texts and judged by
-the divergence from the dense model on texts of another seed; and one is re-fitted
-layer after layer, to what the pruned model itself feeds its blocks.
+the divergence from the dense model on texts of another seed.  One of them is also
+re-fitted to other texts of the model, more, longer, or sampled at other temperatures;
+and layer after layer, to what the pruned model itself feeds its blocks.
 """
 
 from __future__ import annotations
@@ -49,6 +50,13 @@ CONFIGURATION = {
     "episodes": 8,
     "held_out": [12, 64],
     "held_out_seed": 301,
+    "others": {
+        "twice as many": [256, 128, 1.0],
+        "half as many, twice as long": [128, 256, 1.0],
+        "temperature 0.7": [256, 128, 0.7],
+        "temperature 1.3": [256, 128, 1.3],
+    },
+    "most_removed": [0.5, 0.6, 0.7, 0.8],
     "sequential_texts": 32,
     "sequential_shares": [0.0, 0.5, 1.0],
     "sequential_ridge": 0.3,
@@ -100,12 +108,23 @@ class Bench:
         scores = [policy.scores(layer).detach() for layer in layers]
         energies = [surgeon_energies(layer.D, layer.H)[0] for layer in layers]
         equal = [torch.zeros(len(layer)) for layer in layers]
-        return {
+        kept = {
             "random": cut_scores(equal, c["ratio"], generator=self.generator),
             "energy": cut_scores(energies, c["ratio"]),
             "functional, equal widths": cut_scores(scores, c["ratio"]),
             ALL: cut_scores(scores, uneven_ratios(fisher, c["ratio"])),
         }
+        capped = {
+            most: cut_scores(scores, uneven_ratios(fisher, c["ratio"], most=most))
+            for most in c["most_removed"]
+        }
+        return kept, capped
+
+    def refitted(self, kept, moments, ridge):
+        """Divergence of a re-fitted model."""
+        pruned = prune_rows(self.model, kept)
+        refit_(pruned, self.model, kept, moments, ridge=ridge)
+        return self.divergence(pruned)
 
     def divergence(self, pruned):
         """Divergence from the dense model on each held-out text, nats a token."""
@@ -138,11 +157,38 @@ def independent(bench, levels, kept):
         fits[-1] |= {"curve": curve, "error": bench.errors(kept[ALL], moments, ridge)}
         bench.say(count, ridge, curve)
         for name, rows in kept.items():
-            pruned = prune_rows(bench.model, rows)
-            refit_(pruned, bench.model, rows, moments, ridge=ridge)
-            table[name]["after"].append(bench.divergence(pruned))
+            table[name]["after"].append(bench.refitted(rows, moments, ridge))
             bench.say(count, name, sum(table[name]["after"][-1]) / len(bench.held))
     return {"selections": table, "fits": fits, "error_before": bench.errors(kept[ALL])}
+
+
+def other_texts(bench, halves, kept, ridge):
+    """Divergence after the re-fit to other texts of the model, and to all of them."""
+    known, rows = mean_moments(halves), []
+    everything = [known]
+    for name, (n, length, temperature) in CONFIGURATION["others"].items():
+        options = {"generator": bench.generator, "temperature": temperature}
+        more = hidden_moments(
+            bench.model, self_sample(bench.model, n, length, **options)
+        )
+        everything.append(more)
+        moments = mean_moments([known, more]) if name == "twice as many" else more
+        row = {"texts": name, "tokens": moments.tokens}
+        rows.append(row | {"kl": bench.refitted(kept, moments, ridge)})
+        bench.say(name, sum(rows[-1]["kl"]) / len(bench.held))
+    moments = mean_moments(everything)
+    row = {"texts": "all of these", "tokens": moments.tokens}
+    return [*rows, row | {"kl": bench.refitted(kept, moments, ridge)}]
+
+
+def caps(bench, capped, moments, ridge):
+    """Divergence where no layer loses more than some share, sliced and re-fitted."""
+    rows = []
+    for most, kept in capped.items():
+        row = {"most": most, "before": bench.divergence(prune_rows(bench.model, kept))}
+        rows.append(row | {"after": bench.refitted(kept, moments, ridge)})
+        bench.say("at most", most, sum(rows[-1]["after"]) / len(bench.held))
+    return rows
 
 
 @torch.no_grad()
@@ -192,9 +238,8 @@ def sequential(bench, kept):
     """Divergence of the sequential re-fits, and of an independent one, on few texts."""
     c, rows = CONFIGURATION, []
     texts, ridge = bench.texts[: c["sequential_texts"]], c["sequential_ridge"]
-    pruned = prune_rows(bench.model, kept)
-    refit_(pruned, bench.model, kept, hidden_moments(bench.model, texts), ridge=ridge)
-    rows.append({"share": None, "kl": bench.divergence(pruned)})
+    moments, pruned = hidden_moments(bench.model, texts), prune_rows(bench.model, kept)
+    rows.append({"share": None, "kl": bench.refitted(kept, moments, ridge)})
     bench.say("independent", sum(rows[-1]["kl"]) / len(bench.held))
     for share in c["sequential_shares"]:
         fitted = sequential_refit(bench.model, kept, texts, share, ridge=ridge)
@@ -210,8 +255,12 @@ def main() -> None:
     torch.set_num_threads(1)
     bench = Bench()
     levels = dict(bench.halves())
-    kept = bench.selections(mean_moments(levels[CONFIGURATION["selected_on"]]))
+    chosen_by = mean_moments(levels[CONFIGURATION["selected_on"]])
+    kept, capped = bench.selections(chosen_by)
     result = independent(bench, levels, kept)
+    halves, ridge = levels[CONFIGURATION["texts"][-1]], result["fits"][-1]["ridge"]
+    result["caps"] = caps(bench, capped, mean_moments(halves), ridge)
+    result["others"] = other_texts(bench, halves, kept[ALL], ridge)
     result["widths"] = [len(rows) for rows in kept[ALL]]
     result["sequential"] = sequential(bench, kept[ALL])
     result |= {

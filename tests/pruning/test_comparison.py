@@ -22,6 +22,7 @@ from prunefair.pruning.comparison import (
     packed,
     perplexities,
     perplexity_factor,
+    plot_intervals,
     plot_methods,
     plot_objective,
     rank_correlation,
@@ -133,13 +134,17 @@ def test_a_factor_is_paired_over_the_windows_that_both_have_read():
     rng, counts = np.random.default_rng(1), [1000] * 30
     hard = rng.normal(4000, 500, size=30)  # nats of a window
     slow, fast = record(nats=list(hard + 300)), record(nats=list(hard[:20]))
-    factor = perplexity_factor(slow, fast, counts)
+    factor = perplexity_factor([slow], fast, counts)
     np.testing.assert_allclose([factor.low, factor.high], np.exp(0.3))
     extra = rng.normal(0, 40, size=20)
-    factor = perplexity_factor(record(nats=list(hard[:20] + extra)), fast, counts)
+    near = record(nats=list(hard[:20] + extra))
+    factor = perplexity_factor([near], fast, counts)
     half = 1.96 * stats.sem(extra / 1000)
     np.testing.assert_allclose(np.log(factor.value), extra.mean() / 1000)
     np.testing.assert_allclose(np.log(factor.high / factor.low), 2 * half)
+    both = perplexity_factor([slow, near], fast, counts)
+    np.testing.assert_allclose(np.log(both.value), (0.3 + extra.mean() / 1000) / 2)
+    assert both.low == factor.low and np.isclose(both.high, np.exp(0.3))
 
 
 def test_groups_leave_out_the_dense_model_and_other_ratios():
@@ -186,6 +191,20 @@ def test_figures_have_a_mark_for_every_method():
     group = [record(nats=[10.0, 10]), record(nats=[20.0, 30], ks=0.5)]
     ax = plot_objective(axes[1], {"a": group}, [10, 10])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.exp([1.0, 2.5]))
+    plt.close("all")
+
+
+def test_open_dots_are_the_calibrated_methods_and_the_first_is_on_top():
+    import matplotlib.pyplot as plt
+
+    found = {m: Spread(value=2.0, low=1.0, high=4.0) for m in ("own", "seen")}
+    _, ax = plt.subplots()
+    plot_intervals(ax, found, ["seen"])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["own", "seen"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() for dot in dots] == ["C0", "white"]
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 4])
     plt.close("all")
 
 

@@ -64,7 +64,17 @@ from prunefair.pruning.surgery import adapter_for
 # | `row norm` | the longest rows of `gate_proj` | weights |
 # | `released` | draws of the released recipe, trained at 30 % | weights |
 # | `exact` | the top rows of the exact policy, trained at 30 % | weights |
-# | `wanda` | the largest calibrated scores | weights and WikiText-2 |
+# | `energy` | the neurons whose output has the largest [energy](compression.ipynb) | weights and the model's own text |
+# | `surgeon energy` | those whose output the others could replace worst, by [optimal brain surgery](functional_policy.ipynb) | the same |
+# | `functional` | the top neurons of the [functional policy](functional_policy.ipynb), trained at 30 %, widths by Fisher cost | the same |
+# | `functional, equal widths` | the same policy, the same share of every layer | the same |
+# | `wanda` | the neurons of the largest calibrated scores | weights and WikiText-2 |
+# | `energy on WikiText-2` | as `energy` | weights and WikiText-2 |
+# | `SliceGPT` | the principal directions of the residual stream | weights and WikiText-2 |
+#
+# Where a name goes on with *re-fitted*, `down_proj` is the [least-squares one](refit.ipynb) on the text that the method reads.
+# SliceGPT {cite}`ashkboos2024slicegpt` cuts the residual stream and not the neurons; it stands at the number of directions that leaves as many parameters as the other methods do.
+# The embedding of the small model is also its head, which SliceGPT would have to store twice, turned in two ways; we leave it whole between two turns, which is the cheaper way (`benchmarks/slicegpt.py`).
 #
 # Wanda {cite}`sun2024wanda` scores a single weight by its magnitude times the norm of its input.
 # A neuron $i$ is the input of one column of $D$, so its structured score is the sum over that column,
@@ -76,7 +86,7 @@ from prunefair.pruning.surgery import adapter_for
 # ```
 #
 # with the expectation over calibration text.
-# We calibrate on the validation part of WikiText-2, while perplexity is measured on the test part: of all methods here it is the only one that has seen text of that kind, and the table says so.
+# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part: they have seen text of that kind, the others have not, and the tables say so.
 
 
 # %%
@@ -446,13 +456,13 @@ def perplexities(
 # print(f"dense: {len(dense.nats)} windows, {p.value:.2f} ({p.low:.1f} to {p.high:.1f})")
 
 # %% tags=["active-ipynb"]
-# print(f"{'at 30 %':30}seeds   KS  KL (nats) windows perplexity (range of 95 % intervals)")
+# print(f"{'at 30 %':36}seeds   KS  KL (nats) windows perplexity (range of 95 % intervals)")
 # for method, group in all_at_30.items():
 #     seen = min(len(r.nats) for r in group)
 #     p = perplexities(group, counts, seen)
 #     kl = np.mean([np.mean(r.kl) for r in group])
-#     ks = np.mean([r.ks for r in group])
-#     line = f"{method:30}{len(group):5}{ks:6.3f}{kl:9.2f}{seen:9}{p.value:11.4g}"
+#     ks = "     -" if group[0].ks is None else f"{np.mean([r.ks for r in group]):6.3f}"
+#     line = f"{method:36}{len(group):5}{ks}{kl:9.2f}{seen:9}{p.value:11.4g}"
 #     print(f"{line}  ({p.low:.3g} to {p.high:.3g})")
 
 # %% [markdown]
@@ -626,18 +636,19 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # A run on a CPU asks few: a method is left out before it has answered twenty of every task.
 
 # %% tags=["active-ipynb"]
-# silent = []
+# silent, retained = [], {}
 # for method, group in all_at_30.items():
 #     asked = common_questions([dense, *group])
 #     if len(asked) < len(TASK_CHANCE) or min(asked.values()) < 20:
 #         silent.append(method)
 #         continue
 #     found, reference = [task_results(r, asked) for r in group], task_results(dense, asked)
-#     for name, share in (("raw", raw_retention), ("above chance", above_chance_retention)):
-#         s = spread([Estimate(*share(f, reference)) for f in found])
-#         print(f"{method:22} {sum(asked.values()):5} questions, {name:12} "
-#               f"{s.value:.3f} [{s.low:.2f}, {s.high:.2f}]")
-# print("not asked enough:", ", ".join(silent))
+#     raw, retained[method] = (spread([Estimate(*share(f, reference)) for f in found])
+#                              for share in (raw_retention, above_chance_retention))  # fmt: skip
+#     s = retained[method]
+#     print(f"{method:36}{sum(asked.values()):5} questions: raw {raw.value:.3f}, "
+#           f"above chance {s.value:6.3f} [{s.low:.2f}, {s.high:.2f}]")
+# print("not asked enough:", ", ".join(silent) or "none")
 
 # %% [markdown]
 # ## Beyond the paper's objective
@@ -648,29 +659,36 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 
 # %%
 def perplexity_factor(
-    record: ModelRecord, reference: ModelRecord, counts: Sequence[int]
+    group: Sequence[ModelRecord], reference: ModelRecord, counts: Sequence[int]
 ) -> Spread:
-    """Perplexity of a model over that of another, on the windows that both have read.
+    """Perplexity of a method over that of a model, on the windows that both have read.
 
     Parameters
     ----------
-    record, reference : ModelRecord
-        Models with at least two windows in common.
+    group : sequence of ModelRecord
+        Models of one method at one ratio, each with two windows or more that
+        `reference` has read as well.
+    reference : ModelRecord
+        The model to compare with.
     counts : sequence of int
         Scored tokens of each window, in the fixed order.
 
     Returns
     -------
     factor : Spread
-        With its 95 % interval, from the differences window by window; no unit.
+        From the differences window by window; the mean over seeds is geometric; no
+        unit.
 
     References
     ----------
     Book {eq}`eq-comparison-perplexity`, for differences of information.
     """
-    both = min(len(record.nats), len(reference.nats))
-    more = np.array(record.nats[:both]) - np.array(reference.nats[:both])
-    logs = spread([log_perplexity(more, counts)])
+    logs = []
+    for record in group:
+        both = min(len(record.nats), len(reference.nats))
+        more = np.array(record.nats[:both]) - np.array(reference.nats[:both])
+        logs.append(log_perplexity(more, counts))
+    logs = spread(logs)
     return Spread(
         value=math.exp(logs.value), low=math.exp(logs.low), high=math.exp(logs.high)
     )
@@ -679,19 +697,57 @@ def perplexity_factor(
 # %% tags=["active-ipynb"]
 # base = rng.normal(700, 90, size=40)  # windows differ by far more than the models
 # one, two = (ModelRecord(**shown, nats=list(b)) for b in (base, base + rng.normal(200, 5, 40)))
-# factor = perplexity_factor(two, one, [1000] * 40)
+# factor = perplexity_factor([two], one, [1000] * 40)
 # apart = [log_perplexity(r.nats, [1000] * 40) for r in (one, two)]
 # assert abs(math.log(factor.value) - (apart[1].value - apart[0].value)) < 1e-12
 # assert math.log(factor.high / factor.low) < 0.2 * 2 * 1.96 * math.hypot(*(a.stderr for a in apart))
 
 # %% tags=["active-ipynb"]
 # whole = math.exp(log_perplexity(dense.nats, counts).value)
-# by_text = {m: g[0] for m, g in all_at_30.items() if m not in METHODS or m == "wanda"}
-# for method, record in by_text.items():
-#     if len(record.nats) > 1:
-#         f = perplexity_factor(record, dense, counts)
-#         print(f"{method:30}{f.value:6.3f} times the dense perplexity [{f.low:.3f}, {f.high:.3f}]"
-#               f", so {whole * f.value:.1f} on the windows of the dense model")
+# factors = {m: perplexity_factor(g, dense, counts) for m, g in all_at_30.items()}
+# for method, f in factors.items():
+#     print(f"{method:36}{f.value:9.3f} times the dense perplexity [{f.low:.3f}, {f.high:.3f}]"
+#           f", so {whole * f.value:.1f} on the text")
+
+
+# %%
+def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ()):
+    """A quantity of every method with its interval, one method a line.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    found : dict of str to Spread
+        The quantity by method, from the top.
+    calibrated : sequence of str
+        Methods that read text from outside, drawn with an open dot.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for place, (method, s) in enumerate(found.items()):
+        colour, face = ("C1", "white") if method in calibrated else ("C0", "C0")
+        ax.plot([s.low, s.high], [place, place], "-", color=colour, lw=1.4)
+        ax.plot(s.value, place, "o", color=colour, mfc=face, ms=5)
+    ax.set_yticks(range(len(found)), list(found), fontsize=8)
+    ax.set(ylim=(len(found) - 0.5, -0.5))
+    return ax
+
+
+# %% mystnb={"figure": {"caption": "With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (left) and zero-shot accuracy above chance over that of the dense model (right), with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.", "name": "fig-comparison-beyond"}} tags=["active-ipynb"]
+# CALIBRATED = [m for m in factors if m in ("wanda", "SliceGPT") or "WikiText-2" in m]
+# best_first = sorted(factors, key=lambda m: factors[m].value)
+# with figure(2, figsize=(9.6, 5)) as axes:
+#     plot_intervals(axes[0], {m: factors[m] for m in best_first}, CALIBRATED)
+#     axes[0].set(xscale="log", xlabel="perplexity over the dense model's")
+#     asked_first = {m: retained[m] for m in best_first if m in retained}
+#     plot_intervals(axes[1], asked_first, CALIBRATED).set(xlabel="retention above chance")
+#     for ax, guess in zip(axes, (None, 0), strict=True):
+#         ax.axvline(1, color="0.4", ls="--", lw=1)
+#         if guess is not None:
+#             ax.axvline(guess, color="0.4", ls=":", lw=1)
 
 # %% [markdown]
 # ## What each method costs
@@ -776,5 +832,5 @@ def perplexity_factor(
 # ## Summary
 #
 # `ModelRecord` holds what was measured of a model (`packed`, `unpacked`), piece by piece in one random order (`evaluation_order`).
-# `log_perplexity`, `task_results`, `common_questions`, `spread`, `grouped`, `perplexities` and `rank_correlation` turn the pieces into estimates with their errors.
-# `wanda_scores` is the calibrated baseline; `plot_methods` and `plot_objective` draw the figures.
+# `log_perplexity`, `task_results`, `common_questions`, `spread`, `grouped`, `perplexities`, `perplexity_factor` and `rank_correlation` turn the pieces into estimates with their errors.
+# `wanda_scores` is the calibrated baseline; `plot_methods`, `plot_objective` and `plot_intervals` draw the figures.
