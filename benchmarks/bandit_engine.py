@@ -10,7 +10,6 @@ ratings, once by `simulate` and once by `run_fast` in the same process; a stream
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -19,9 +18,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import llvmlite
 import numba
 import numpy as np
+from storing import versions, write_table
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 from prunefair.fairness.baselines import POLICIES
@@ -198,20 +197,13 @@ def main():
             "machine": f"shared with other work: load average {load:.1f} on "
             f"{os.cpu_count()} processors at the start",
         },
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": numba.__version__,
-            "llvmlite": llvmlite.__version__,
-        },
+        "versions": versions("numpy", "numba", "llvmlite"),
         "device": f"{processor_name()}, 1 thread",
         "policies": policies,
         "many_arms": {"n_contexts": 100, "n_arms": 1000, "policies": wide},
         "batch": together(stream, options.repeats),
     }
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n")
-    os.replace(partial, RESULT)
+    write_table(RESULT, table)
     print(f"{'policy':32}{'Python/s':>10}{'engine/s':>13}{'ratio':>8}  required")
     for key, row in table["policies"].items():
         need = f"{row['required']:.0f} {row['met']}" if "required" in row else ""

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from storing import versions, write_table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -404,9 +404,7 @@ def store_(table, place, value):
     for name in path:
         inner = inner.setdefault(name, {})
     inner[last] = value
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, RESULT)
+    write_table(RESULT, table)
 
 
 def main():
@@ -418,11 +416,7 @@ def main():
     table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     if table.get("configuration") != CONFIGURATION:
         table = {"configuration": CONFIGURATION}
-    table["versions"] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    table["versions"] = versions("torch", "transformers")
     table["device"] = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
     if missing(table, ("dense",)):
         dense = {"perplexity": bench.perplexity(bench.model)}

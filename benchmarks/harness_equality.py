@@ -15,12 +15,12 @@ import os
 import platform
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from storing import versions, write_table
 
 from prunefair.harness import HarnessResult, harness_results
 from prunefair.models import load_model, load_tokenizer
@@ -111,10 +111,10 @@ def main(arguments: list[str]) -> None:
     table = {
         "tasks": dict(zip(labels, tables)),
         "configuration": CONFIGURATION,
-        "versions": {name: version(name) for name in names},
+        "versions": versions(*names),
         "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread",
     }
-    result.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    write_table(result, table)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from storing import versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -220,12 +221,10 @@ def main(parts: list[str]) -> None:
         table |= {
             part: result,
             "configuration": CONFIGURATION,
-            "versions": {"torch": torch.__version__},
+            "versions": versions("torch"),
             "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
         }
-        whole = RESULT.with_suffix(".partial")
-        whole.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-        whole.replace(RESULT)
+        write_table(RESULT, table)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from storing import versions, write_whole
 
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness.movielens import movielens_stream
@@ -99,9 +98,7 @@ def write(table: dict, path: Path) -> None:
     lines = [f'  "{k}": {json.dumps(v)}' for k, v in table["parts"].items()]
     body = ",\n".join(lines)
     text = json.dumps(head, indent=1).removesuffix("\n}") + ',\n "parts": {\n'
-    partial_file = path.with_suffix(".partial")
-    partial_file.write_text(f"{text}{body}\n }}\n}}\n", encoding="utf-8")
-    os.replace(partial_file, path)
+    write_whole(path, f"{text}{body}\n }}\n}}\n")
 
 
 def draw(table: dict, folder: Path) -> None:
@@ -152,8 +149,7 @@ def main() -> None:
     if table.get("configuration") != configuration:
         table = {"configuration": configuration, "parts": {}}
     names = ("numpy", "numba", "scipy")
-    table["versions"] = {name: version(name) for name in names}
-    table["versions"]["python"] = platform.python_version()
+    table["versions"] = versions(*names)
     table["device"] = f"{platform.machine()} CPU, one core"
     parts = table["parts"]
     for key, compute in work(streams, options, parts):

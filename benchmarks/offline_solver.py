@@ -11,18 +11,17 @@ stretches little.  Last, the optimum of the ratings after each of 200 numbers of
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import numpy as np
+from storing import versions, write_table
 
 from prunefair.fairness.movielens import load_ratings, movielens_stream
 from prunefair.fairness.offline_optimum import (
@@ -106,10 +105,7 @@ def measure() -> dict:
             "gap": float((curve.gap / units).max()),
         },
         "configuration": CONFIGURATION,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "scipy", "cvxpy", "clarabel")},
-        },
+        "versions": versions("numpy", "scipy", "cvxpy", "clarabel"),
         "device": f"{platform.machine()} CPU, one thread",
     }
 
@@ -117,6 +113,4 @@ def measure() -> dict:
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if sys.argv[1:] else RESULT
     table = measure()
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_table(target, table)

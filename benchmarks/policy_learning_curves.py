@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import torch
+from storing import versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -121,9 +120,7 @@ def levels(matrices, seeds):
 
 
 def write(table):
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n")
-    os.replace(partial, RESULT)
+    write_table(RESULT, table)
 
 
 def main():
@@ -137,10 +134,7 @@ def main():
     configuration |= {"gram": str(DTYPE).removeprefix("torch.")}
     if table.get("configuration") != configuration:
         table = {"configuration": configuration, "runs": {}, "levels": {}}
-    table["versions"] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+    table["versions"] = versions("torch")
     table["device"] = f"cpu, {torch.get_num_threads()} thread"
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
     parts = {"some layers": matrices[:: options.every], "all layers": matrices}

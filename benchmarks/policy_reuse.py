@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from storing import versions, write_table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import cut_scores, prune_rows, spread_ratios
@@ -87,9 +87,7 @@ class Experiment:
         self.wikitext = wikitext_tokens(load_tokenizer("smollm2"))[:length]
 
     def write(self) -> None:
-        partial = RESULT.with_suffix(".partial")
-        partial.write_text(json.dumps(self.table, indent=1) + "\n")
-        os.replace(partial, RESULT)
+        write_table(RESULT, self.table)
 
     def scores(self, ratio: float, seed: int) -> list[torch.Tensor]:
         """Scores of the policy trained at `ratio`, trained now unless it is stored."""
@@ -164,8 +162,7 @@ def main():
     table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     if table.get("configuration") != CONFIGURATION:
         table = {"configuration": CONFIGURATION, "policies": {}, "runs": {}}
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    table["versions"] = versions
+    table["versions"] = versions("torch")
     table["device"] = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
     run(table)
 

@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 import torch
+from storing import versions, write_table
 from streaming_memory import resident
 
 from prunefair.models import load_model
@@ -242,14 +243,12 @@ def main():
         },
         "peak_bytes": {side: child("memory", side, threads=1) for side in SIDES},
         "threads": {},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": versions("torch"),
         "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
     }
     for threads in options.threads:
         table["threads"][str(threads)] = child("time", threads=threads)
-        partial = RESULT.with_suffix(".partial")
-        partial.write_text(json.dumps(table, indent=1) + "\n")
-        os.replace(partial, RESULT)
+        write_table(RESULT, table)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from slicegpt import slice_gpt, sliced_width
+from storing import versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
@@ -297,9 +296,7 @@ class Bench:
         path = CACHE / f"{record.method}-{record.seed}-{record.ratio}.ridge"
         if not path.exists():
             weights = [linear.weight for linear in down_projections(self.model)]
-            partial = path.with_suffix(".partial")
-            partial.write_text(repr(choose_ridge(weights, halves, kept)[0]))
-            os.replace(partial, path)
+            write_whole(path, repr(choose_ridge(weights, halves, kept)[0]))
         return float(path.read_text())
 
     def record(self, method, seed, ratio, samples):
@@ -390,9 +387,7 @@ def methods():
 
 def write(table, records):
     table["models"] = [r.to_json() for r in records.values()]
-    partial = RESULT.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n")
-    os.replace(partial, RESULT)
+    write_table(RESULT, table)
 
 
 def described(device):
@@ -418,11 +413,7 @@ def main():
         samples = self_sample(bench.model, n, length, generator=generator)
         table = {"configuration": CONFIGURATION, "versions": {}, "device": ""}
         table |= {"samples": samples.tolist(), "models": []}
-    table["versions"] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    table["versions"] = versions("torch", "transformers")
     used = {*table["device"].split("; "), described(options.device)} - {""}
     table["device"] = "; ".join(sorted(used))
     table["windows"] = [end - first for _, first, end in bench.windows]

@@ -21,15 +21,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import peft
 import torch
-import transformers
+from storing import versions, write_table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import (
@@ -137,16 +134,12 @@ def main():
     table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     if table.get("configuration") != configuration:
         table = {"configuration": configuration, "runs": {}}
-    table["versions"] = {"python": platform.python_version()} | {
-        package.__name__: package.__version__ for package in (torch, transformers, peft)
-    }
+    table["versions"] = versions("torch", "transformers", "peft")
     threads = torch.get_num_threads()
     table["device"] = f"{options.device}, {threads} thread{'s' * (threads > 1)}"
 
     def write():
-        partial = RESULT.with_suffix(".partial")
-        partial.write_text(json.dumps(table, indent=1) + "\n")
-        os.replace(partial, RESULT)
+        write_table(RESULT, table)
 
     dense = load_model("smollm2", dtype=torch.float32, device=options.device)
     tokenizer = load_tokenizer("smollm2")

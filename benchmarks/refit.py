@@ -11,14 +11,13 @@ and layer after layer, to what the pruned model itself feeds its blocks.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
 from pathlib import Path
 
 import torch
-import transformers
+from storing import versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.compression import cut_scores, prune_rows
@@ -266,15 +265,10 @@ def main() -> None:
     result |= {
         "seconds": round(time.process_time() - bench.start),
         "configuration": CONFIGURATION,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions("torch", "transformers"),
         "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
     }
-    whole = RESULT.with_suffix(".partial")
-    whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    whole.replace(RESULT)
+    write_table(RESULT, result)
 
 
 if __name__ == "__main__":

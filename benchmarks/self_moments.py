@@ -9,14 +9,13 @@ tokens, Gaussian inputs and weights alone; seconds of the processor.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
 from pathlib import Path
 
 import torch
-import transformers
+from storing import versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.compression import cut_scores, prune_rows, sharing_copy
@@ -216,15 +215,10 @@ def main() -> None:
         "substitutes": judged_substitutes(bench, reference),
         "seconds": {name: round(s, 1) for name, s in SECONDS.items()},
         "configuration": CONFIGURATION,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions("torch", "transformers"),
         "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
     }
-    whole = RESULT.with_suffix(".partial")
-    whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    whole.replace(RESULT)
+    write_table(RESULT, result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ is stored is how far the resident memory rises above its value before the work s
 from __future__ import annotations
 
 import filecmp
-import json
 import os
 import platform
 import subprocess
@@ -19,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from storing import versions, write_table
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "streaming_memory.json"
 CONFIGURATION = {
@@ -108,8 +108,6 @@ def write_dense(folder: Path) -> None:
 
 def measure(scratch: Path) -> dict:
     """Run both ways and compare their files."""
-    import safetensors
-    import transformers
 
     write_dense(scratch / "dense")
     files = list((scratch / "dense").glob("*.safetensors"))
@@ -131,11 +129,7 @@ def measure(scratch: Path) -> dict:
         "layer_bytes": 2 * (3 * m * d + 2 * d * d + 2 * d * keys + 2 * d),
         "policy": POLICY,
         "configuration": CONFIGURATION,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "safetensors": safetensors.__version__,
-        },
+        "versions": versions("torch", "transformers", "safetensors"),
         "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
     }
 
@@ -148,7 +142,7 @@ def main(arguments: list[str]) -> None:
     result = Path(arguments[0]) if arguments else RESULT
     with tempfile.TemporaryDirectory() as scratch:
         table = measure(Path(scratch))
-    result.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    write_table(result, table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ machine changes less than the time on the wall.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from storing import versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep, throughput_bound
@@ -90,13 +89,10 @@ def main(arguments: list[str]) -> None:
     table = {
         "phases": measure(),
         "configuration": CONFIGURATION,
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "versions": versions("torch", "transformers"),
         "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread",
     }
-    result.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    write_table(result, table)
 
 
 if __name__ == "__main__":

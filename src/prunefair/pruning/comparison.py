@@ -49,9 +49,9 @@ from prunefair.pruning.surgery import adapter_for
 # from scipy import stats
 #
 # from prunefair.plotting import figure
-# from prunefair.pruning.evaluation import above_chance_retention, perplexity
-# from prunefair.pruning.evaluation import random_llama, raw_retention, text_windows
-# from prunefair.pruning.evaluation import token_nats
+# from prunefair.pruning.evaluation import above_chance_retention, accuracy_difference
+# from prunefair.pruning.evaluation import perplexity, random_llama, raw_retention
+# from prunefair.pruning.evaluation import text_windows, token_nats
 #
 # SEED = 40
 
@@ -744,15 +744,41 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 #     axes[0].set(xscale="log", xlabel="perplexity over the dense model's")
 #     asked_first = {m: retained[m] for m in best_first if m in retained}
 #     plot_intervals(axes[1], asked_first, CALIBRATED).set(xlabel="retention above chance")
-#     for ax, guess in zip(axes, (None, 0), strict=True):
+#     for ax in axes:
 #         ax.axvline(1, color="0.4", ls="--", lw=1)
-#         if guess is not None:
-#             ax.axvline(guess, color="0.4", ls=":", lw=1)
+#     axes[1].axvline(0, color="0.4", ls=":", lw=1)
+
+# %% [markdown]
+# With the [re-fit](refit.ipynb) the functional policy stays below the factor that we had set ourselves, a perplexity of 38 where the dense model has 23.7, without having read any text from outside, and below Wanda.
+# Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.
+# The questions are of neither kind, and there no difference is to be seen:
+
+# %% tags=["active-ipynb"]
+# OWN = "functional, re-fitted"
+# for method in ("wanda", "energy on WikiText-2, re-fitted"):
+#     pair = all_at_30[OWN][0], all_at_30[method][0]
+#     asked = common_questions(pair)
+#     d = accuracy_difference(*(task_results(r, asked) for r in pair))
+#     gap = np.subtract(*(r.kl for r in pair))
+#     print(f"against {method}: accuracy {d.value:+.4f} +- {1.96 * d.stderr:.4f}, divergence "
+#           f"{gap.mean():+.2f} +- {1.96 * standard_error(gap):.2f} nats a token")  # fmt: skip
+#     assert abs(d.value) < 1.96 * d.stderr and gap.mean() < -1.96 * standard_error(gap)
+
+# %% tags=["active-ipynb"]
+# assert factors[OWN].high < min(38 / 23.7, factors["wanda"].low)
+# assert factors["energy on WikiText-2, re-fitted"].high < factors[OWN].low
+# share = retained[OWN]
+# print(f"kept above chance: {share.value:.2f} [{share.low:.2f}, {share.high:.2f}], aim 0.60")
+# assert share.value < 0.6
+
+# %% [markdown]
+# The other aim, 60 % of the accuracy above chance, is missed.
+# Neither more text nor other widths nor a fit block by block lowers the divergence by more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)), so it is not the choice of the neurons that stands in the way, but what is left of the layers without training them.
 
 # %% [markdown]
 # ## What each method costs
 #
-# Parameters depend on the ratio alone, and all methods cut the same number of rows.
+# Parameters depend on the ratio alone: all methods that cut rows cut the same number.
 # The time is processor time of choosing the rows of all layers, training included; the released recipe is timed here with its scorer multiplied out and its spectra from the Gram matrix, and [as it was released](policy_gradient.ipynb) in a chapter of its own.
 
 # %% tags=["active-ipynb"]
@@ -763,6 +789,16 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 #     seconds = {m: np.mean([r.seconds for r in g]) for m, g in groups.items()}
 #     times = ", ".join(f"{m} {s:.1f} s" for m, s in seconds.items())
 #     print(f"{ratio:4.0%}: {left.pop() / dense.parameters:.3f} of the parameters; {times}")
+
+# %% [markdown]
+# The others at 30 %; what reads text is charged for reading it, and for sampling it where it is the model's own.
+
+# %% tags=["active-ipynb"]
+# for method, group in all_at_30.items():
+#     if method not in METHODS:
+#         print(f"{method:36}{np.mean([r.parameters for r in group]) / dense.parameters:.3f} "
+#               f"of the parameters, {np.mean([r.seconds for r in group]):4.0f} s")  # fmt: skip
+#         assert all(r.parameters <= at_30["wanda"][0].parameters for r in group)
 
 # %% [markdown]
 # ## Exercises

@@ -1,0 +1,25 @@
+"""What every benchmark does with its table: name the versions, and write it whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name, then rename it, so that none is half written."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_table(path: Path, table: dict) -> None:
+    write_whole(path, json.dumps(table, indent=1) + "\n")
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Version of Python and of each installed package."""
+    return {"python": platform.python_version()} | {n: version(n) for n in names}
