@@ -640,6 +640,8 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # silent = [m for m, n in asked.items() if len(n) < len(TASK_CHANCE) or min(n.values()) < 20]
 # print("not asked enough:", ", ".join(silent) or "none")
 # retained = {"acc": {}, "acc_norm": {}}
+
+# %% tags=["active-ipynb"]
 # for rule, kept in retained.items():
 #     print(f"{rule:36}questions   raw  above chance")
 #     for method in (m for m in all_at_30 if m not in silent):
