@@ -499,15 +499,17 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 
 
 # %% tags=["active-ipynb"]
-# perplexity_of, divergence_of = {name: {} for name in at_30}, {name: {} for name in at_30}
+# OWN = "functional, re-fitted"  # of a later chapter, on the model's own text
+# perplexity_of, divergence_of = ({name: {} for name in (*at_30, OWN)} for _ in range(2))
 # for ratio in (0.1, 0.2, 0.25, 0.3):
-#     for method, group in grouped(records, ratio).items():
+#     groups = grouped(everything, ratio)
+#     for method, group in ((name, groups[name]) for name in perplexity_of):
 #         seen = min(len(record.nats) for record in group)
 #         perplexity_of[method][ratio] = perplexities(group, counts, seen)
 #         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
 #         divergence_of[method][ratio] = spread(texts)
 
-# %% mystnb={"figure": {"caption": "Perplexity on WikiText-2 (left) and divergence from the dense model on its own text (right) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Only `wanda` has seen WikiText-2.", "name": "fig-comparison-methods"}} tags=["active-ipynb"]
+# %% mystnb={"figure": {"caption": "Perplexity on WikiText-2 (left) and divergence from the dense model on its own text (right) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.", "name": "fig-comparison-methods"}} tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_methods(axes[0], perplexity_of).set(ylabel="perplexity")
 #     plot_methods(axes[1], divergence_of).set(ylabel="divergence (nats a token)")
@@ -769,10 +771,9 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 # %% [markdown]
 # With the [re-fit](refit.ipynb) the functional policy stays below the factor that we had set ourselves, a perplexity of 38 where the dense model has 23.7, without having read any text from outside, and below Wanda.
 # Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.
-# The questions are of neither kind, and there no difference is to be seen:
+# The questions are of neither kind, and there the method that has read nothing from outside keeps more, clearly so by `acc_norm`:
 
 # %% tags=["active-ipynb"]
-# OWN = "functional, re-fitted"
 # for method in ("wanda", "energy on WikiText-2, re-fitted"):
 #     pair = all_at_30[OWN][0], all_at_30[method][0]
 #     both = common_questions(pair)
@@ -782,7 +783,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 #     for rule in retained:
 #         d = accuracy_difference(*(task_results(r, both) for r in pair), metric=rule)
 #         print(f"    {rule} {d.value:+.4f} +- {1.96 * d.stderr:.4f}")
-#         assert abs(d.value) < 1.96 * d.stderr
+#         assert d.value > (1.96 * d.stderr if rule == "acc_norm" else 0)
 
 # %% tags=["active-ipynb"]
 # assert factors[OWN].high < min(38 / 23.7, factors["wanda"].low)
@@ -790,11 +791,12 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 # for rule, kept in retained.items():
 #     share = kept[OWN]
 #     print(f"{rule}: kept above chance {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]")
+#     assert share.value > 0.6 and (share.low > 0.6 or rule == "acc")
 
 # %% [markdown]
-# The other aim was 60 % of the accuracy above chance.
-# The functional policy with re-fit is above it by `acc_norm` and below it by `acc`, and both intervals hold it: with a dense model so near to chance, all the questions of five tasks cannot settle it.
-# Neither more text nor other widths nor a fit block by block lowers the divergence by more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)), so it is not the choice of the neurons that stands in the way of more, but what layers that are not trained again can make up for.
+# The other aim was 60 % of the accuracy above chance, over all questions of the five tasks.
+# It is met by `acc_norm` with room for the error; by `acc` the estimate is above it and the interval holds it, with a dense model so near to chance.
+# What would carry it further is not to be found among other texts, other widths or a fit block by block, none of which lowers the divergence by more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)).
 
 # %% [markdown]
 # ## What each method costs
