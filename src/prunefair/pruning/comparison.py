@@ -4,7 +4,7 @@ r"""
 
 PruneNet {cite}`sengupta2025prunenet` is compared in its paper with other methods on LLaMA-2-7B.
 Which of a random choice, the longest rows, calibrated scores, the released recipe and the exact policy leaves the best model, on the same text and the same questions?
-At 30 % the largest perplexity is hundreds of times the smallest, and the models of smallest spectral distance are not the ones of smallest perplexity.
+At 30 % the largest perplexity is more than a thousand times the smallest, and the models of smallest spectral distance are not the ones of smallest perplexity.
 
 **Notation.**
 Window $w$ of a text has $n_w$ scored tokens whose information sums to $b_w$ nats ([evaluation](evaluation.ipynb)); $W$ windows have been read.
