@@ -351,7 +351,7 @@ def scaled_lengths(lengths, n_rounds: int) -> np.ndarray:
 #     for name, values in (("regret", regret[a]), ("floor", floors[a])):
 #         slope = np.log(values[-1] / values[-4]) / np.log(horizons[-1] / horizons[-4])
 #         assert abs(slope - (1 - a)) < 0.02
-#         print(f"alpha {a}: {name:6} grows like T^{slope:.3f}")
+#         print(f"alpha {a}: {name:6} grows like T^{slope:.2f}")
 
 
 # %%
