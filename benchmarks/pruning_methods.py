@@ -402,7 +402,9 @@ def main():
     parser.add_argument("--device", default=default_device())
     names = ["dense", *dict(methods())]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--ratios", nargs="+", type=float, default=[*RATIOS])
+    parser.add_argument(
+        "--ratios", nargs="+", type=float, choices=RATIOS, default=[*RATIOS]
+    )
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     bench = Bench(options.device)
