@@ -32,9 +32,11 @@ class SlicedNorm(nn.Module):
         )
 
 
-def linear(weight):
-    layer = nn.Linear(*weight.T.shape, bias=False)
+def linear(weight, bias=None):
+    layer = nn.Linear(*weight.T.shape, bias=bias is not None)
     layer.weight.data = weight.contiguous()
+    if bias is not None:
+        layer.bias.data = bias
     return layer
 
 
@@ -59,16 +61,20 @@ class SlicedLayer(nn.Module):
             self.read(self.self_attn, name, before.weight, first)
         for name in ("gate_proj", "up_proj"):
             self.read(self.mlp, name, after.weight, second)
-        for module, name, Q in (
-            (self.self_attn, "o_proj", second),
-            (self.mlp, "down_proj", third),
-        ):
-            setattr(module, name, linear(Q.T @ getattr(module, name).weight))
+        self.write(self.self_attn, "o_proj", second)
+        self.write(self.mlp, "down_proj", third)
         self.turns = nn.ModuleList([linear(second.T @ first), linear(third.T @ second)])
 
     @staticmethod
     def read(module, name, scale, Q):
-        setattr(module, name, linear(getattr(module, name).weight * scale @ Q))
+        old = getattr(module, name)
+        setattr(module, name, linear(old.weight * scale @ Q, old.bias))
+
+    @staticmethod
+    def write(module, name, Q):
+        old = getattr(module, name)
+        bias = None if old.bias is None else Q.T @ old.bias
+        setattr(module, name, linear(Q.T @ old.weight, bias))
 
     def forward(self, x, **options):
         x = self.turns[0](x) + self.self_attn(hidden_states=self.norm(x), **options)[0]
@@ -85,11 +91,16 @@ def principal_axes(x, k, eps):
 def sliced_width(model, parameters):
     """Largest k at which the sliced model has at most so many parameters."""
     core, d = model.model, model.config.hidden_size
-    linears = [m for m in core.layers.modules() if isinstance(m, nn.Linear)]
-    # each of them reads or writes the stream and has d * its other size weights
-    per_coordinate = sum(m.weight.numel() for m in linears) // d + 2 * d
-    turns, kept = 2 * len(core.layers), model.num_parameters()
-    kept -= sum(x.numel() for x in (*core.layers.parameters(), core.norm.weight))
+    turns, per_coordinate = 2 * len(core.layers), 2 * d
+    kept = model.num_parameters() - core.norm.weight.numel()
+    kept -= sum(x.numel() for x in core.layers.parameters())
+    for name, module in core.layers.named_modules():
+        if isinstance(module, nn.Linear):  # reads or writes the stream
+            per_coordinate += module.weight.numel() // d
+            if module.bias is not None and name.endswith(("o_proj", "down_proj")):
+                per_coordinate += 1
+            elif module.bias is not None:
+                kept += module.bias.numel()
     sizes = [kept + k * per_coordinate + k * k * turns for k in range(d + 1)]
     return max(k for k, size in enumerate(sizes) if size <= parameters)
 

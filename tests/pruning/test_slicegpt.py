@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+
+from prunefair.pruning.surgery import tiny_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,25 +22,11 @@ def slicegpt(monkeypatch):
 
 @pytest.fixture
 def llama():
+    """A tiny LLaMA with biases, and scales that move into its linear layers; texts."""
     generator = torch.Generator().manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=23,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0, 0.3, generator=generator)
-    with torch.no_grad():
-        for layer in model.model.layers:  # scales that must move into the linear layers
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                norm.weight.uniform_(0.5, 2, generator=generator)
-        model.model.norm.weight.uniform_(0.5, 2, generator=generator)
+    fields = {"hidden_size": 16, "vocab_size": 23, "num_attention_heads": 4}
+    fields |= {"attention_bias": True, "tie_word_embeddings": True}
+    model = tiny_model("llama", generator=generator, **fields)
     return model, torch.randint(23, (6, 9), generator=generator)
 
 
