@@ -119,10 +119,6 @@ def levels(matrices, seeds):
     return {"random": random, "deterministic": fixed}
 
 
-def write(table):
-    write_table(RESULT, table)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=20)
@@ -147,8 +143,8 @@ def main():
                 runs = table["runs"].setdefault(part, {}).setdefault(method, {})
                 if str(seed) not in runs:
                     runs[str(seed)] = run(method, chosen, seed)
-                    write(table)
-    write(table)
+                    write_table(RESULT, table)
+    write_table(RESULT, table)
 
 
 if __name__ == "__main__":

@@ -86,9 +86,6 @@ class Experiment:
         length = c["window"] * c["wikitext2_test_windows"]
         self.wikitext = wikitext_tokens(load_tokenizer("smollm2"))[:length]
 
-    def write(self) -> None:
-        write_table(RESULT, self.table)
-
     def scores(self, ratio: float, seed: int) -> list[torch.Tensor]:
         """Scores of the policy trained at `ratio`, trained now unless it is stored."""
         name, stored = f"{ratio} seed {seed}", self.table["policies"]
@@ -104,7 +101,7 @@ class Experiment:
             weights = trained.policy.weights.tolist()
             history = [round(x, 5) for x in trained.history]
             stored[name] = {"weights": weights, "ks": history}
-            self.write()
+            write_table(RESULT, self.table)
         policy = RowPolicy(torch.tensor(stored[name]["weights"]))
         return [policy.scores(W).detach() for W in self.matrices]
 
@@ -128,7 +125,7 @@ class Experiment:
             noise = None if draw is None else torch.Generator().manual_seed(draw)
             kept = cut_scores(scores, ratio, generator=noise)
             self.table["runs"][name] = self.judge(kept)
-            self.write()
+            write_table(RESULT, self.table)
 
 
 def run(table: dict) -> None:
@@ -155,7 +152,7 @@ def run(table: dict) -> None:
                 for draw in range(c["sampled_draws"]):
                     name = f"{trained_at} / {seed} / draw {draw}"
                     e.record(name, scores, trained_at, draw=draw)
-    e.write()
+    write_table(RESULT, e.table)
 
 
 def main():

@@ -62,7 +62,8 @@ from prunefair.pruning.self_moments import (
 #
 # from prunefair.models import load_model, load_tokenizer
 # from prunefair.plotting import figure
-# from prunefair.pruning.evaluation import kl_to_dense, perplexity, wikitext_tokens
+# from prunefair.pruning.evaluation import kl_to_dense, perplexity, standard_error
+# from prunefair.pruning.evaluation import wikitext_tokens
 # from prunefair.pruning.self_moments import plot_by_layer
 # from prunefair.pruning.surgery import load_pruned, save_pruned, tiny_model
 
@@ -721,7 +722,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # def compared(name, kl, reference):
 #     """One line: a divergence, and its difference from another with its error."""
 #     gap = np.subtract(kl, reference)
-#     error = gap.std(ddof=1) / len(gap) ** 0.5
+#     error = standard_error(gap)
 #     print(f"{name:35} {np.mean(kl):.4f}  {gap.mean():+.4f}, standard error {error:.4f}")
 #     return gap.mean() / error if error else 0.0
 # reference = selections["functional, widths by Fisher cost"]["after"][-1]
