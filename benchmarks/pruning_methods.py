@@ -6,7 +6,8 @@
 fills `book/results/pruning_methods.json`.  The work is cut into small pieces, some
 windows of WikiText-2 or some questions of one model, and a finished piece is never
 done again: the run may be stopped at any moment and goes on where it was, with the
-models that lag behind first.  On a CPU the first 2000 questions of HellaSwag are asked,
+models that lag behind first.  Runs side by side on other methods or ratios each keep
+what the others have stored.  On a CPU the first 2000 questions of HellaSwag are asked,
 on a GPU all of them.  Choosing the rows is cheap and is repeated in each run unless the
 folder `build/pruning_methods` still holds it.
 """
@@ -365,7 +366,7 @@ def work(bench, record, lacking, deadline):
     """Do what a record lacks, in pieces, until the deadline."""
     model = bench.pruned(record)
     for name, n in lacking.items():
-        piece = n if bench.device != "cpu" else (4 if name == "windows" else 200)
+        piece = n if bench.device != "cpu" else (4 if name == "windows" else 1000)
         for done in range(0, n, piece):
             if time.monotonic() > deadline:
                 return
@@ -386,6 +387,16 @@ def methods():
 
 
 def write(table, records):
+    """Store the records, and of each model what another run has stored since."""
+    stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    same = all(stored.get(k) == table[k] for k in ("configuration", "samples"))
+    for values in stored["models"] if same else ():
+        theirs = ModelRecord.from_json(values)
+        ours = records.setdefault((theirs.method, theirs.seed, theirs.ratio), theirs)
+        ours.nats = max(ours.nats, theirs.nats, key=len)
+        for task in theirs.answers:
+            longest = max(ours, theirs, key=lambda record: asked(record, task))
+            ours.answers[task] = longest.answers[task]
     table["models"] = [r.to_json() for r in records.values()]
     write_table(RESULT, table)
 

@@ -540,6 +540,32 @@ def test_real_questions_score_alike_batched_and_one_by_one(tiny_real, tokenizer,
         np.testing.assert_allclose(scores, slow_scores(tiny_real, choices), rtol=1e-9)
 
 
+def padded_tokens(batch):
+    """Tokens fed for a batch of questions, padding included."""
+    shared = [shared_prefix(question) for question in batch]
+    rests = [len(c.tokens) - n for q, n in zip(batch, shared, strict=True) for c in q]
+    return len(batch) * max(shared) + len(rests) * max(rests)
+
+
+@pytest.mark.parametrize("name", ["piqa", "winogrande", "arc_easy"])
+def test_batches_hold_few_tokens_of_padding(tiny, tokenizer, name, monkeypatch):
+    questions, batches = task_questions(name, 1000), []
+
+    def only_recorded(model, batch, stem):
+        batches.append(batch)
+        return [np.zeros(len(question)) for question in batch]
+
+    monkeypatch.setattr(evaluation, "choice_log_likelihoods", only_recorded)
+    monkeypatch.setattr(evaluation, "common_stem", lambda *_: None)
+    log_likelihoods(tiny, tokenizer, questions)
+    fed = sum(map(padded_tokens, batches))
+    encoded = encoded_questions(tiny, tokenizer, questions)
+    by_length = sorted(encoded, key=lambda q: max(len(c.tokens) for c in q))
+    batches_by_length = [by_length[i : i + 8] for i in range(0, len(encoded), 8)]
+    assert fed < 1.15 * sum(padded_tokens([question]) for question in encoded)
+    assert fed < 0.9 * sum(map(padded_tokens, batches_by_length))
+
+
 def test_other_families_score_alike_batched_and_one_by_one():
     from transformers import AutoModelForCausalLM, GPTNeoXConfig, OPTConfig, Qwen2Config
 

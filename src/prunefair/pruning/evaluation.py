@@ -1040,6 +1040,18 @@ def encoded_questions(
     ]
 
 
+# %% [markdown]
+# Padding costs as much as text, and the rests of all choices are padded to the longest of their batch.
+# So a batch takes questions whose longest rests are equally long, and among these equal prefixes.
+
+
+# %%
+def _padded_lengths(choices: Sequence[ChoiceTokens]) -> tuple[int, int]:
+    """Tokens of a question's longest rest, and of its prefix."""
+    prefix = shared_prefix(choices)
+    return max(len(choice.tokens) for choice in choices) - prefix, prefix
+
+
 # %%
 def log_likelihoods(
     model, tokenizer, questions: Sequence[Question], *, batch_size: int = 8
@@ -1064,9 +1076,7 @@ def log_likelihoods(
     """
     encoded = encoded_questions(model, tokenizer, questions)
     stem = common_stem(model, encoded)
-    order = sorted(
-        range(len(encoded)), key=lambda i: max(len(c.tokens) for c in encoded[i])
-    )
+    order = sorted(range(len(encoded)), key=lambda i: _padded_lengths(encoded[i]))
     scores: list = [None] * len(encoded)
     for begin in tqdm(range(0, len(order), batch_size), "questions"):
         batch = order[begin : begin + batch_size]
