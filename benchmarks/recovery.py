@@ -11,10 +11,10 @@ dense model on other self-sampled text, and on the first questions of two zero-s
 tasks.  A finished part is kept, so that a run resumes where it stopped; other options
 start a new table.
 
-The default sizes take about a quarter of an hour of one core.  With more at hand:
+The default sizes take about half an hour of one core.  With more at hand:
 
     python benchmarks/recovery.py --device cuda --batch-size 4 --window 256 \
-        --steps 300 --seeds 3 --windows 16 --test-window 1024 --questions 200
+        --seeds 3 --windows 48 --test-window 1024 --questions 1000
 """
 
 from __future__ import annotations
@@ -112,13 +112,13 @@ def run_method(method, dense, material, options, plan, runs, write):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--window", type=int, default=32)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--windows", type=int, default=6)
-    parser.add_argument("--test-window", type=int, default=256)
-    parser.add_argument("--questions", type=int, default=50)
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--windows", type=int, default=24)
+    parser.add_argument("--test-window", type=int, default=512)
+    parser.add_argument("--questions", type=int, default=200)
     return parser.parse_args()
 
 

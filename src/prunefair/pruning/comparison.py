@@ -507,11 +507,11 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 
 # %% tags=["active-ipynb"]
 # OWN = "functional, re-fitted"  # of a later chapter, on the model's own text
-# perplexity_of, divergence_of = ({name: {} for name in (*at_30, OWN)} for _ in range(2))
+# perplexity_of, divergence_of, read_of = ({m: {} for m in (*at_30, OWN)} for _ in range(3))
 # for ratio in (0.1, 0.2, 0.25, 0.3):
 #     groups = grouped(everything, ratio)
 #     for method, group in ((name, groups[name]) for name in perplexity_of):
-#         seen = min(len(record.nats) for record in group)
+#         seen = read_of[method][ratio] = min(len(record.nats) for record in group)
 #         perplexity_of[method][ratio] = perplexities(group, counts, seen)
 #         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
 #         divergence_of[method][ratio] = spread(texts)
@@ -522,6 +522,17 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 #     plot_methods(axes[1], divergence_of).set(ylabel="divergence (nats a token)")
 #     axes[0].axhline(math.exp(log_perplexity(dense.nats, counts).value), color="0.4", ls=":")
 #     axes[1].get_legend().remove()
+
+# %% [markdown]
+# The same in numbers; `windows` is how many of them every model of the line has read.
+
+# %% tags=["active-ipynb"]
+# print(f"{'':24}removed  windows  perplexity (range of 95 % intervals)   KL (range)")
+# for method, points in perplexity_of.items():
+#     for ratio, p in points.items():
+#         kl, seen = divergence_of[method][ratio], read_of[method][ratio]
+#         print(f"{method:24}{ratio:7.0%}{seen:9}{p.value:11.4g}  ({p.low:.3g} to {p.high:.3g})"
+#               f"{kl.value:9.2f}  ({kl.low:.2f} to {kl.high:.2f})")  # fmt: skip
 
 # %% [markdown]
 # ## Does the objective rank the models?

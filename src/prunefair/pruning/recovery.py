@@ -738,8 +738,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # ## Before and after, measured
 #
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
-# The plan was fixed before any recovered model was judged: the sizes were cut once, before that and for time, and nothing was tuned on the text that judges.
-# The rows of *policy* come from twelve episodes of training, the default when the table was made; with today's six, `prune` keeps other rows, so that entry is a record of that policy and not what the command gives now.
+# Nothing was tuned on the text that judges: rank, scale and rate were fixed before any recovered model was judged, and what was raised once after that were sizes, for smaller errors (more steps and longer windows, two draws of them, more text and questions).
 # Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, and the two share no long line.
 
 # %% tags=["active-ipynb"]
@@ -754,7 +753,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # print(table["device"], *(f"{k} {v}" for k, v in table["versions"].items()), sep=", ")
 
 # %% [markdown]
-# That is a small recovery by any measure: a few thousand tokens, on one core, and one draw of the training windows.
+# That is a small recovery: some forty thousand tokens, on one core, for each of two draws of the training windows.
 # Perplexity first.
 # Domain and repair are confounded in it: a model that has read WikiText predicts WikiText better, pruned or not.
 # The control says how much of the gain this is.
@@ -776,7 +775,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 
 # %% [markdown]
 # All four models predict the text better, and the dense one is among them: it had nothing to recover, and what it gains is the domain.
-# WikiText-2 is written in a way of its own, with spaces around punctuation and marks inside numbers, and a few thousand tokens are enough to learn much of that.
+# WikiText-2 is written in a way of its own, with spaces around punctuation and marks inside numbers, and little text is enough to learn much of that.
 # So the gain of a pruned model counts as repair only where it exceeds that of the control, window by window.
 
 # %% tags=["active-ipynb"]
@@ -788,7 +787,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #         f"{name:14} beyond the control {beyond.value:+.3f} nats a token "
 #         f"[{beyond.low:+.3f}, {beyond.high:+.3f}]"
 #     )
-#     assert (beyond.high < 0) == (name != 'largest energy')
+#     assert beyond.high < 0 and (beyond.value > control.mean()) == (name == "largest energy")
 
 # %% [markdown]
 # Text that is not WikiText asks another question.
@@ -805,26 +804,30 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #     assert (change.high < 0) == (name in ("policy", "random rows")) != (change.low > 0)
 
 # %% [markdown]
-# On the windows of WikiText the model that kept the largest energies gains about what the dense model gains, and its interval beyond the control contains zero: no repair is shown.
-# The two models with little left, by the policy and by random rows, gain far more than the domain is worth.
-# The divergence agrees with this.
-# It falls for the two damaged models, rises from zero for the dense model, and *rises* for the model that was pruned well: there, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls.
+# On the windows of WikiText every pruned model gains more than the dense one.
+# For the two with little left, by the policy and by random rows, the domain is a small part of the gain; for the model that kept the largest energies it is the larger part.
+# The divergence tells them apart.
+# It falls for the two damaged models, rises from zero for the dense model, and *rises* for the model that was pruned well: there, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls to that of the dense model before training.
 #
-# Nor does recovery stand in for the choice of rows.
-# The next cell takes the two damaged models after recovery and subtracts the model of largest energy before any: a positive difference says that recovery has not caught up with a better choice.
+# Does recovery stand in for the choice of rows?
+# The next cell takes the two damaged models after recovery and subtracts the model of largest energy, before any recovery and after the same: a positive difference says that the better choice is still ahead.
 
 # %% tags=["active-ipynb"]
-# best = runs["largest energy"]["before"]
 # for name in ("policy", "random rows"):
 #     for key in ("nats", "kl"):
-#         behind = paired_change(best[key], states(runs[name], key)[1])
-#         print(
-#             f"{name:12} {key:4} behind by {behind.value:.3f} "
-#             f"[{behind.low:+.3f}, {behind.high:+.3f}]"
-#         )
-#         assert behind.value > 0
+#         for when, best in zip(("before", "after"), states(runs["largest energy"], key)):
+#             behind = paired_change(best, states(runs[name], key)[1])
+#             print(
+#                 f"{name:12} {key:4} behind the largest energy {when:6} by "
+#                 f"{behind.value:+.3f} [{behind.low:+.3f}, {behind.high:+.3f}]"
+#             )
+#             caught_up = (name, key, when) == ("random rows", "nats", "before")
+#             assert behind.high < 0 if caught_up else behind.low > 0
 
 # %% [markdown]
+# Only one comparison goes to recovery: random rows that have read WikiText predict WikiText better than the largest energies that have not.
+# On the dense model's text they are far behind both before and after, and with the same recovery behind on both texts.
+#
 # What the two texts say of language, zero-shot accuracy says of tasks.
 
 # %% tags=["active-ipynb"]
@@ -837,7 +840,8 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #             f"{name:14} accuracy {start:.3f} to {start + d.value:.3f}, difference "
 #             f"{d.value:+.3f} [{d.value - 1.96 * d.stderr:+.3f}, {d.value + 1.96 * d.stderr:+.3f}]"
 #         )
-#         assert abs(d.value) < 1.96 * d.stderr
+#         told_apart = abs(d.value) > 1.96 * d.stderr
+#         assert name == "policy" or told_apart == (name == "random rows")
 
 # %% tags=["active-ipynb"]
 # n = configuration["questions"]
@@ -848,8 +852,10 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 #     assert needed > n
 
 # %% [markdown]
-# No difference of accuracy is told apart from zero (those of the largest energy and of the dense model come closest, and both are losses), and none could have been: to tell a change of 1.5 points from zero takes more questions than we ask, by the error of each difference.
-# What the paper reports about LLaMA-2-7B, a gain of that size, is therefore neither confirmed nor denied here; that fine-tuning on WikiText-2 can also cost, as the paper says of Phi-2, is what the divergence of the dense and of the well-pruned model shows in another unit.
+# The model of random rows regains accuracy with both draws of the training windows and comes near to what the largest energies have without any recovery.
+# The policy's model, which answered no better than a guess, gains less, at the edge of what these questions can show.
+# For the well-pruned and for the dense model no change is told apart from zero, and one as small as the paper's could not be: to tell 1.5 points from zero takes more questions than we ask, by the error of each difference.
+# So a gain of that size, which the paper reports of LLaMA-2-7B, is neither confirmed nor denied for a model that was pruned well; that fine-tuning on WikiText-2 can also cost, as the paper says of Phi-2, is what the divergence of the dense and of the well-pruned model shows in another unit.
 
 
 # %%
@@ -896,7 +902,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 
 # %% [markdown]
 # Three limits of this table.
-# The intervals are over windows, texts and questions, for one draw of the training windows; another draw would move them.
+# The intervals are over windows, texts and questions, for two draws of the training windows; other draws would move them.
 # The plan is one plan: a smaller rate or a longer text may repair more and teach less.
 # And the model is small, its weights come from four bits, and nothing here speaks for LLaMA-2-7B.
 
