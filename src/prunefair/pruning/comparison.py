@@ -676,7 +676,7 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # %% [markdown]
 # The two columns tell two stories.
 # By the raw share the released recipe keeps at 30 % what the paper reports of LLaMA-2-7B, four fifths of the dense model's accuracy, and so does a random choice.
-# Above chance, what is left of the models by the released recipe, by the exact policy, by random rows and by the longest rows is not told apart from zero by `acc`, and less than a quarter by `acc_norm`; random rows keep the most of the four in the mean over seeds, within ranges that overlap.
+# Above chance, the ranges of the released recipe, of the exact policy, of random rows and of the longest rows all hold zero by `acc`, and the means are below a quarter by `acc_norm`; random rows keep the most of the four in the mean over seeds, within ranges that overlap.
 # The dense model is itself near to chance, which is why a raw share of four fifths means so little here.
 
 # %% tags=["active-ipynb"]
