@@ -527,12 +527,13 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 # The same in numbers; `windows` is how many of them every model of the line has read.
 
 # %% tags=["active-ipynb"]
-# print(f"{'':24}removed  windows  perplexity (range of 95 % intervals)   KL (range)")
+# print(f"{'windows':>34} perplexity (range of intervals)  KL (range)")
 # for method, points in perplexity_of.items():
 #     for ratio, p in points.items():
 #         kl, seen = divergence_of[method][ratio], read_of[method][ratio]
-#         print(f"{method:24}{ratio:7.0%}{seen:9}{p.value:11.4g}  ({p.low:.3g} to {p.high:.3g})"
-#               f"{kl.value:9.2f}  ({kl.low:.2f} to {kl.high:.2f})")  # fmt: skip
+#         ends = f"({p.low:.3g} to {p.high:.3g})"
+#         print(f"{method:22}{ratio:5.0%}{seen:7}{p.value:11.4g} {ends:22}"
+#               f"{kl.value:5.2f} ({kl.low:.2f} to {kl.high:.2f})")  # fmt: skip
 
 # %% [markdown]
 # ## Does the objective rank the models?
