@@ -386,13 +386,18 @@ def methods():
         yield from ((method + end, seed) for end in ("", REFIT) for seed in seeds)
 
 
+def by_model(table):
+    """Records of a table by method, seed and ratio."""
+    records = map(ModelRecord.from_json, table["models"])
+    return {(r.method, r.seed, r.ratio): r for r in records}
+
+
 def write(table, records):
     """Store the records, and of each model what another run has stored since."""
     stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     same = all(stored.get(k) == table[k] for k in ("configuration", "samples"))
-    for values in stored["models"] if same else ():
-        theirs = ModelRecord.from_json(values)
-        ours = records.setdefault((theirs.method, theirs.seed, theirs.ratio), theirs)
+    for key, theirs in by_model(stored).items() if same else ():
+        ours = records.setdefault(key, theirs)
         ours.nats = max(ours.nats, theirs.nats, key=len)
         for task in theirs.answers:
             longest = max(ours, theirs, key=lambda record: asked(record, task))
@@ -432,8 +437,7 @@ def main():
     table["windows"] = [end - first for _, first, end in bench.windows]
     table["questions"] = {name: len(q) for name, q in bench.questions.items()}
     samples = torch.tensor(table["samples"])
-    known = [ModelRecord.from_json(values) for values in table["models"]]
-    records = {(r.method, r.seed, r.ratio): r for r in known}
+    records = by_model(table)
     wanted = [("dense", None, 0.0)]
     for method, seed in methods():
         if method not in options.only:

@@ -4,12 +4,12 @@ r"""LoRA recovery of the small real model pruned by 30 %, before and after.
 
 writes `book/results/recovery.json`.  Four models start: the dense one, and those that
 keep the rows of the exact policy, random rows, and the rows of largest output energy on
-text that the dense model samples itself.  All get the same plan, which was fixed before
-any recovered model was judged, and train on WikiText-2 validation.  Each is judged
-before and after on the first windows of WikiText-2 test, by its divergence from the
-dense model on other self-sampled text, and on the first questions of two zero-shot
-tasks.  A finished part is kept, so that a run resumes where it stopped; other options
-start a new table.
+text that the dense model samples itself.  All get the same plan and train on WikiText-2
+validation; rank, scale and rate were fixed before any recovered model was judged, and
+sizes were raised once after that.  Each is judged before and after on the first windows
+of WikiText-2 test, by its divergence from the dense model on other self-sampled text,
+and on the first questions of two zero-shot tasks.  A finished part is kept, so that a
+run resumes where it stopped; other options start a new table.
 
 The default sizes take about half an hour of one core.  With more at hand:
 

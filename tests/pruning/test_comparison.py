@@ -307,25 +307,21 @@ def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
 def test_two_runs_of_the_benchmark_keep_what_the_other_has_stored(bench, monkeypatch):
     monkeypatch.setattr(bench, "STAGES", [(2, 1, 3)])
     table, records = run(bench, monkeypatch, 5)
-    ours, size = {(r.method, r.seed, r.ratio): r for r in records}, len(records)
-    dense = [*records[0].nats]
-    table["models"][0]["nats"] += [7.0]  # another run reads on while ours does not
+    ours, size, dense = bench.by_model(table), len(records), records[0].nats
+    # another run reads on while ours does not, and has a model that ours has not
+    table["models"][0]["nats"] = [*dense, 7.0]
     del table["models"][1]["answers"]["piqa"]
-    added = table["models"][1] | {"seed": 9}  # and has a model that ours has not
+    added = table["models"][1] | {"seed": 9}
     table["models"].append(added)
     bench.RESULT.write_text(json.dumps(table))
     ours["wanda", None, 0.3].nats.append(5.0)
     bench.write(dict(table), ours)
-    after = [
-        ModelRecord.from_json(values)
-        for values in json.loads(bench.RESULT.read_text())["models"]
-    ]
-    by_name = {(r.method, r.seed, r.ratio): r for r in after}
+    by_name = bench.by_model(json.loads(bench.RESULT.read_text()))
     assert by_name["dense", None, 0.0].nats == [*dense, 7.0]
     assert by_name["wanda", None, 0.3].nats[-1] == 5.0
     assert by_name[records[1].method, None, records[1].ratio].answers["piqa"]
     assert by_name[added["method"], 9, added["ratio"]].nats == added["nats"]
-    assert len(after) == size + 1
+    assert len(by_name) == size + 1
     table["samples"] = [[0]]  # measured on other texts, so it is no part of ours
     bench.RESULT.write_text(json.dumps(table))
     only = {key: ours[key] for key in [("dense", None, 0.0)]}

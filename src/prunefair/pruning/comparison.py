@@ -668,10 +668,10 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 #     for method in (m for m in all_at_30 if m not in silent):
 #         n, group = asked[method], all_at_30[method]
 #         pairs = [(task_results(r, n), task_results(dense, n)) for r in group]
-#         s, kept[method] = (spread([share(*p, metric=rule) for p in pairs])
-#                            for share in (raw_retention, above_chance_retention))  # fmt: skip
-#         shares[rule][method], above = s, kept[method]
-#         print(f"{method:36}{sum(n.values()):9}{s.value:6.2f}"
+#         raw, above = (spread([share(*p, metric=rule) for p in pairs])
+#                       for share in (raw_retention, above_chance_retention))  # fmt: skip
+#         shares[rule][method], kept[method] = raw, above
+#         print(f"{method:36}{sum(n.values()):9}{raw.value:6.2f}"
 #               f"{above.value:7.2f} [{above.low:.2f}, {above.high:.2f}]")  # fmt: skip
 
 # %% [markdown]
