@@ -13,6 +13,7 @@ from scipy import integrate, stats
 
 from prunefair.pruning.row_policy import (
     FEATURES,
+    RIDGE,
     ReleasedScorer,
     RowPolicy,
     bernoulli_divergence,
@@ -31,10 +32,13 @@ from prunefair.pruning.row_policy import (
     row_features,
     save_policy,
     selected_rows,
+    standardised,
 )
 from prunefair.pruning.spectrum import graded_matrix
 
 SEEDS = st.integers(0, 2**31)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+HALF = [torch.float16, torch.bfloat16]
 
 
 def seeded(seed):
@@ -87,9 +91,30 @@ def test_collapsed_order_has_the_same_gradient_in_every_parameter():
 
 def test_initial_scores_have_the_variance_of_the_chapter():
     n, m = 16, 48
-    scorers = [ReleasedScorer(n, m, generator=seeded(seed)) for seed in range(300)]
-    u = torch.stack([collapse(scorer)[0] for scorer in scorers])
-    assert abs(u.var() / (m / (9 * n)) - 1) < 0.08
+    scorers = [ReleasedScorer(n, m, generator=seeded(seed)) for seed in range(2000)]
+    directions, offsets = zip(*(collapse(scorer) for scorer in scorers), strict=True)
+    u, c = torch.stack(directions), torch.stack(offsets)
+    one = m / (9 * n)
+    assert abs(u.var() / one - 1) < 0.03
+    assert abs(c.var() / one - 1) < 0.1  # three standard errors of 2000 draws
+    for length in (0.0, 0.5, 1.0, 3.0):
+        w = torch.nn.functional.normalize(normal(n), dim=0) * length
+        assert abs((u @ w + c).var() / ((length**2 + 1) * one) - 1) < 0.1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_released_scorer_is_made_on_the_device_of_its_generator(device, monkeypatch):
+    asked, rand = [], torch.rand
+
+    def recorded(*arguments, device=None, **rest):
+        asked.append(device)
+        return rand(*arguments, device=device, **rest)
+
+    monkeypatch.setattr(torch, "rand", recorded)
+    generator = torch.Generator(device).manual_seed(0)
+    scorer = ReleasedScorer(4, 6, generator=generator)
+    assert asked == [generator.device] * 3
+    assert {p.device.type for p in scorer.parameters()} == {device}
 
 
 def test_keep_probabilities_are_coins_with_the_probability_alpha():
@@ -98,6 +123,51 @@ def test_keep_probabilities_are_coins_with_the_probability_alpha():
     heads = (keep > 0.5).sum(0).tolist()
     for count, alpha in zip(heads, scores.sigmoid().tolist(), strict=True):
         assert stats.binomtest(count, 20_000, alpha).pvalue > 1e-3
+
+
+def rounded_noise(scores, generator):
+    """Keep probabilities with the noise rounded to the type of the scores first."""
+    noise = torch.rand(scores.shape, generator=generator).clamp(min=2**-25)
+    return (noise.to(scores).logit() + scores.sigmoid().logit()).sigmoid()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_keep_probabilities_of_full_precision_are_those_of_the_formula(dtype):
+    scores = 8 * normal(100_000).to(dtype)
+    keep = released_keep_probabilities(scores, generator=seeded(5))
+    assert keep.dtype == dtype
+    assert torch.equal(keep, rounded_noise(scores, seeded(5)))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_keep_probabilities_of_half_precision_are_numbers_where_alpha_is_not_between(
+    dtype, sign
+):
+    scores = torch.full((100_000,), 120.0 * sign, dtype=dtype)  # alpha is 0 or 1
+    keep = released_keep_probabilities(scores, generator=seeded(1))
+    assert keep.dtype == dtype and (keep == (sign + 1) / 2).all()
+    if sign < 0:  # noise that rounds to 1
+        assert rounded_noise(scores, seeded(1)).isnan().any()
+    middle = released_keep_probabilities(0 * scores, generator=seeded(1))
+    noise = torch.rand(100_000, generator=seeded(1))
+    torch.testing.assert_close(middle.float(), noise, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 2**-25])
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32])
+def test_the_least_noise_gives_no_nan(value, dtype, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, value))
+    scores = torch.tensor([-120.0, -1.0, 1.0, 120.0], dtype=dtype)
+    keep = released_keep_probabilities(scores, generator=seeded(0))
+    assert keep.isfinite().all() and keep[0] == 0 and keep[3] == 1
+
+
+def test_gradient_of_keep_probabilities_ends_where_alpha_rounds_to_zero_or_one():
+    scores = torch.tensor([-120.0, -5.0, 5.0, 20.0], requires_grad=True)
+    released_keep_probabilities(scores, generator=seeded(0)).sum().backward()
+    assert scores.detach().sigmoid()[[0, 3]].tolist() == [0, 1]
+    assert scores.grad.isfinite().tolist() == [False, True, True, False]
 
 
 def test_second_pass_of_the_released_code_gives_other_keep_probabilities():
@@ -161,9 +231,20 @@ def graded(seed, condition, m=60, n=20):
 
 
 @given(SEEDS, st.floats(0, 3.5))  # beyond, the ridge of float64 shows
-def test_leverage_of_float32_is_right_whatever_the_condition(seed, exponent):
+def test_leverage_of_float32_is_right_up_to_a_condition_of_3000(seed, exponent):
     W, oracle = graded(seed, 10**exponent)
     torch.testing.assert_close(leverage(W).double(), oracle, atol=1e-3, rtol=0)
+
+
+@given(SEEDS)
+def test_leverage_of_a_condition_of_a_million_is_that_of_the_ridge(seed):
+    values = torch.logspace(0, -6, 20, dtype=torch.float64)
+    W = graded_matrix(60, values, generator=seeded(seed))
+    U, s, _ = torch.linalg.svd(W, full_matrices=False)
+    share = s**2 / (s**2 + RIDGE * W.square().sum())  # of each direction
+    assert share[0] > 0.999 and share[-1] < 0.1
+    torch.testing.assert_close(leverage(W), U.square() @ share, atol=1e-4, rtol=0)
+    assert (leverage(W) - U.square().sum(1)).abs().max() > 0.01  # the pseudo-inverse
 
 
 def test_leverage_stays_in_float32_only_where_its_sum_says_that_it_may():
@@ -193,6 +274,42 @@ def test_features_are_standardised_and_constant_ones_are_zero():
     torch.testing.assert_close(F.mean(0), torch.zeros(6).double(), atol=1e-10, rtol=0)
     torch.testing.assert_close(F.std(0, correction=0), torch.ones(6).double())
     assert not row_features(torch.eye(5)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_features_of_rows_that_are_alike_are_zero(dtype):
+    Q = torch.linalg.qr(normal(40, 40)).Q
+    signs = 1 - 2.0 * (normal(90, 1) > 0)
+    for W in (torch.eye(40), Q, torch.cat([Q, -Q]), signs * normal(1, 7)):
+        assert not row_features(W.to(dtype)).any()
+
+
+def test_a_small_coherence_that_differs_between_rows_is_a_feature():
+    W = torch.eye(50, dtype=torch.float64)
+    W[0, 1] = 0.005  # two rows with a coherence of 5e-7, the others with none
+    assert coherence(W).std(correction=0) < 1e-6
+    z = row_features(W)[:, 2]
+    share = 2 / 50
+    expected = torch.full((50,), -share, dtype=torch.float64)
+    expected[:2] += 1
+    torch.testing.assert_close(z, expected / (share * (1 - share)) ** 0.5)
+
+
+def test_a_small_leverage_that_differs_between_rows_is_a_feature():
+    m, step = 4000, 1e-4
+    W = torch.ones(m, 1, dtype=torch.float64)
+    W[: m // 2] += step  # half of the rows are longer, by one part in 10 000
+    assert 1e-9 < leverage(W).std(correction=0) < 1e-6
+    expected = torch.ones(m, dtype=torch.float64)
+    expected[m // 2 :] = -1
+    torch.testing.assert_close(row_features(W)[:, 1], expected, atol=1e-6, rtol=0)
+
+
+def test_a_column_is_constant_relative_to_its_size():
+    x = 1e-3 * torch.tensor([[1.0, 1], [1 + 1e-5, 1 + 1e-7]], dtype=torch.float64)
+    assert not standardised(x).any()
+    expected = torch.tensor([[-1.0, 0], [1, 0]], dtype=torch.float64)
+    torch.testing.assert_close(standardised(x, x.mean(0)), expected)
 
 
 def test_features_of_a_matrix_with_a_zero_row_are_finite_and_half_precision_works():
@@ -231,6 +348,22 @@ def test_probabilities_of_all_ordered_draws_sum_to_one(m, k):
     assert float(p.sum()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("of_logits", "of_ordered"),
+    [((5,), ()), ((), (5,)), ((3, 1), (4,)), ((4,), (3, 1)), ((3, 4), (3, 4))],
+)
+def test_leading_axes_of_logits_and_draws_broadcast(of_logits, of_ordered):
+    logits = normal(*of_logits, 6)
+    ordered = gumbel_top_k(torch.zeros(*of_ordered, 6), 2, generator=seeded(1))
+    found = plackett_luce_log_prob(logits, ordered)
+    lead = torch.broadcast_shapes(of_logits, of_ordered)
+    assert found.shape == lead
+    logits, ordered = logits.expand(*lead, 6), ordered.expand(*lead, 2)
+    for index in itertools.product(*(range(size) for size in lead)):
+        p = sequential_probability(logits[index], ordered[index].tolist())
+        assert float(found[index].exp()) == pytest.approx(p)
+
+
 def test_log_probability_survives_scores_of_any_size_and_any_shift():
     logits = torch.tensor([1000.0, 0.0, -1000.0], dtype=torch.float64)
     in_order = plackett_luce_log_prob(logits, torch.tensor([0, 1, 2]))
@@ -262,11 +395,28 @@ def test_gumbel_top_k_draws_with_plackett_luce_frequencies():
     assert chi_square(uniform, logits) < 1e-12
 
 
+def homogeneity(first, second, m):
+    """p-value of two samples of ordered pairs of `m` items being alike."""
+    counts = [
+        torch.bincount(x[:, 0] * m + x[:, 1], minlength=m * m) for x in (first, second)
+    ]
+    table = torch.stack(counts)
+    return stats.chi2_contingency(table[:, table.sum(0) > 0].numpy()).pvalue
+
+
 def test_gumbel_top_k_has_the_frequencies_of_multinomial():
     logits = normal(4)
     weights = logits.exp().expand(20_000, 4)
-    drawn = torch.multinomial(weights, 2, generator=seeded(3))
-    assert chi_square(drawn, logits) > 1e-3
+    oracle = torch.multinomial(weights, 2, generator=seeded(3))
+    drawn = gumbel_top_k(logits.expand(20_000, 4), 2, generator=seeded(4))
+    assert homogeneity(drawn, oracle, 4) > 1e-3
+    assert homogeneity(drawn.flip(1), oracle, 4) < 1e-12
+
+
+def test_an_item_of_weight_zero_comes_after_all_others():
+    logits = torch.tensor([0.0, -math.inf, -5.0])
+    drawn = gumbel_top_k(logits.expand(1000, 3), 3, generator=seeded(0))
+    assert (drawn[:, 2] == 1).all()
 
 
 def test_same_generator_gives_the_same_draw_and_distinct_rows():
@@ -319,6 +469,10 @@ def test_probability_of_a_set_is_the_integral_over_exponential_times():
         (plackett_luce_gradient, (torch.zeros(3), torch.tensor([-1])), "outside"),
         (plackett_luce_set_log_prob, (torch.zeros(20), torch.arange(13)), "at most 12"),
         (plackett_luce_set_log_prob, (torch.zeros(3), torch.tensor([1, 1])), "twice"),
+        (plackett_luce_gradient, (torch.zeros(3), torch.tensor([1, 1])), "twice"),
+        (selected_rows, (torch.tensor([0, math.nan, 1]), 1), "scores holds a NaN"),
+        (RowPolicy().select, (torch.eye(3), 0), "k is 0; give a number"),
+        (RowPolicy().select, (torch.zeros(3, 3), 1), "at least two rows"),
         (RowPolicy, (torch.zeros(5),), "6 finite numbers"),
         (RowPolicy, (torch.full((6,), math.inf),), "6 finite numbers"),
     ],
@@ -331,6 +485,14 @@ def test_wrong_arguments_are_named(function, arguments, message):
 def test_gumbel_top_k_rejects_more_items_than_there_are():
     with pytest.raises(ValueError, match="k is 4"):
         gumbel_top_k(torch.zeros(3), 4, generator=seeded(0))
+
+
+def test_a_nan_is_drawn_neither_as_a_logit_nor_as_a_score():
+    scores = torch.tensor([[0.0, 1.0], [math.nan, 1.0]])
+    with pytest.raises(ValueError, match="logits holds a NaN; give scores that can be"):
+        gumbel_top_k(scores, 1, generator=seeded(0))
+    with pytest.raises(ValueError, match="scores holds a NaN; give scores that can be"):
+        selected_rows(scores[1], 1, generator=seeded(0))
 
 
 # the policy and its file

@@ -86,8 +86,8 @@ class ReleasedScorer(torch.nn.Module):
     intermediate : int
         Their rows $m$, which is also the width of the inner layer.
     generator : torch.Generator
-        Source of the initial parameters: $P$ and $b$ uniform in
-        $\pm 1 / \sqrt n$, $v$ uniform in [0, 1).
+        Source of the initial parameters, which are made on its device: $P$ and $b$
+        uniform in $\pm 1 / \sqrt n$, $v$ uniform in [0, 1).
     collapsed : bool
         Multiply $W$ by $P v$ instead of $W P$ by $v$: the same function of the same
         parameters, hence the same gradients, for $1 / m$ of the work.
@@ -109,7 +109,7 @@ class ReleasedScorer(torch.nn.Module):
         self.collapsed = collapsed
         bound = 1 / math.sqrt(hidden)
         P, b, v = (
-            torch.rand(shape, generator=generator)
+            torch.rand(shape, generator=generator, device=generator.device)
             for shape in ((hidden, intermediate), (intermediate,), (intermediate,))
         )
         self.P = torch.nn.Parameter((2 * P - 1) * bound)  # (n, m)
@@ -207,7 +207,7 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
 # \text{keep}_i = \sigma\bigl(\operatorname{logit} \varepsilon_i + \operatorname{logit} \alpha_i\bigr), \qquad \alpha_i = \sigma(s_i) .
 # ```
 #
-# The two steps $s \mapsto \alpha \mapsto \operatorname{logit} \alpha$ cancel in the reals and lose digits in floating point: where $\alpha$ rounds to 1 its logit is infinite.
+# The two steps $s \mapsto \alpha \mapsto \operatorname{logit} \alpha$ cancel in the reals and lose digits in floating point: where $\alpha$ rounds to 1 its logit is infinite, the noise changes nothing and no gradient is left.
 # In half precision, which the released code asks for, this happens from a score of about 8 on.
 
 
@@ -227,7 +227,8 @@ def released_keep_probabilities(
     Returns
     -------
     keep : Tensor, shape (..., m), the type of `scores`
-        In [0, 1]; differentiable in `scores`.
+        In [0, 1], and 0 or 1 where $\alpha$ rounds to that.  Differentiable in
+        `scores`, but the gradient is not finite where $\alpha$ rounds to 0 or 1.
 
     References
     ----------
@@ -236,7 +237,9 @@ def released_keep_probabilities(
     alpha = torch.sigmoid(scores)
     noise = torch.rand(scores.shape, generator=generator, device=generator.device)
     noise = noise.clamp(min=2**-25)  # a zero would make the gradient NaN
-    return torch.sigmoid(torch.logit(noise.to(scores)) + torch.logit(alpha))
+    wide = torch.promote_types(scores.dtype, torch.float32)  # half rounds noise to 0, 1
+    noise_logit = torch.logit(noise.to(scores.device, wide)).to(scores)
+    return torch.sigmoid(noise_logit + torch.logit(alpha))
 
 
 # %% [markdown]
@@ -263,8 +266,8 @@ def released_keep_probabilities(
 # ## Saturation on real weights
 #
 # With $v$ uniform in $[0, 1)$ and $P$, $b$ uniform in $\pm 1/\sqrt n$, each entry of $u$ has variance $m/(9n)$, and so has $c$.
-# A row of norm $\lVert w \rVert$ then has a score of standard deviation $\lVert w \rVert \sqrt{m / (9 n)}$, and all rows of all layers share one random direction.
-# The rows of the real model are long enough for $\alpha$ to pile up at both ends before any training.
+# A row of norm $\lVert w \rVert$ then has a score of standard deviation $\sqrt{(\lVert w \rVert^2 + 1)\, m / (9 n)}$, of which the offset, the same for all rows, has $\sqrt{m / (9 n)}$; and all rows of all layers share one random direction.
+# The rows of the real model are long enough for $\alpha$ to pile up at both ends before any training: a uniform $\alpha$ would have 10 % beyond 0.05 or 0.95, and every start has more than twice that.
 
 
 # %%
@@ -301,9 +304,10 @@ def plot_keep_probabilities(ax, alphas: dict):
 # alphas = {f"start {seed}": initial_alpha(seed) for seed in range(4)}
 # for name, alpha in alphas.items():
 #     ends = ((alpha < 0.05) | (alpha > 0.95)).double().mean()
+#     assert ends > 0.2
 #     print(f"{name}: median {alpha.median():.2f}, {100 * ends:.0f} % beyond 0.05 or 0.95")
 
-# %% mystnb={"figure": {"caption": "Keep probabilities of all rows of all layers of SmolLM2-135M under the released scorer before training, for four random starts. Which end fills is decided by the random direction, not by the rows.", "name": "fig-row-policy-saturation"}} tags=["active-ipynb"]
+# %% mystnb={"figure": {"caption": "Keep probabilities of all rows of all layers of SmolLM2-135M under the released scorer before training, for four random starts. Both ends fill at every start; which rows lie at which end is decided by the random direction.", "name": "fig-row-policy-saturation"}} tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_keep_probabilities(ax, alphas)
 
@@ -380,13 +384,14 @@ def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
 # The *leverage* $\ell_i$ says how far the row reaches into directions that few other rows span, and sums to the rank.
 # The *coherence* $\mu_i$ says how much of its direction the others repeat.
 # Each is standardised over the rows of its matrix, so that layers of any width and scale share one policy; then the squares of the three are, too.
+# A feature whose spread is below $10^{-6}$ of its size is constant to rounding and becomes 0.
 # A linear score on all six can prefer rows in the middle as well as at an end.
 
 # %%
 FEATURES = ("log_norm", "leverage", "coherence")
 FEATURES += tuple(f"{name}_squared" for name in FEATURES)
 RIDGE = 1e-11  # share of the trace of the Gram matrix that is added to its diagonal
-CONSTANT = 1e-6  # spread below which a feature says nothing
+CONSTANT = 1e-6  # spread, relative to its size, below which a feature says nothing
 SUM = 1e-6  # relative error of the sum of the leverages that float32 may have
 
 
@@ -425,7 +430,11 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
     norms = W.norm(dim=1)
     norms = norms.clamp(min=1e-6 * norms.max())  # a zero row has a logarithm too
     raw = norms.log(), leverage(W), coherence(W)
-    z = standardised(torch.stack([feature.double() for feature in raw], 1))
+    raw = torch.stack([feature.double() for feature in raw], 1)
+    size = raw.mean(0)
+    size[0] = 1  # a logarithm has no size: its spread is relative already
+    size[2] += 1 / (len(W) - 1)  # the row itself, which the coherence took out
+    z = standardised(raw, size)
     return torch.cat([z, standardised(z**2)], 1)  # (m, 6)
 
 
@@ -444,11 +453,38 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
 # Terms of both signs can cancel in a trace; the tests look for that over seeds and condition numbers and find no case in which it matters.
 # Where the sum is off by more than $10^{-6}\, n$, or float32 has no Cholesky factor at all, the work is done again in float64.
 # There the diagonal of $\hat G$ gets $10^{-11}$ of its trace, so that a matrix without full column rank has a factor, too.
+# With this ridge the result is
+#
+# ```{math}
+# :label: eq-row-policy-ridge
+# w_i^\top \bigl(W^\top W + \rho I\bigr)^{-1} w_i, \qquad \rho = 10^{-11}\, \lVert W \rVert_F^2 ,
+# ```
+#
+# in which a direction of singular value $\sigma$ counts by $\sigma^2 / (\sigma^2 + \rho)$: as present where $\sigma$ is far above $\sqrt\rho \approx 3 \cdot 10^{-6}\, \lVert W \rVert_F$, and as missing far below.
 
 
 # %%
 def leverage(W: torch.Tensor) -> torch.Tensor:
-    r"""Leverage $w_i^\top (W^\top W)^{+} w_i$ of every row, shape (m,), in [0, 1]."""
+    r"""Leverage $w_i^\top (W^\top W)^{+} w_i$ of every row, up to a small ridge.
+
+    Directions whose singular value is below about $3 \cdot 10^{-6}\, \lVert W \rVert_F$
+    count as missing.
+
+    Parameters
+    ----------
+    W : Tensor, shape (m, n), float32 or float64
+        Finite, not zero; weight units.
+
+    Returns
+    -------
+    values : Tensor, shape (m,), float32 or float64
+        In [0, 1] to rounding, float32 where that is enough; their sum is the number of
+        directions that count.
+
+    References
+    ----------
+    Book {eq}`eq-row-policy-features`, with the ridge {eq}`eq-row-policy-ridge`.
+    """
     exact, n = W.dtype == torch.float64, W.shape[1]
     gram = W.T @ W  # (n, n)
     gram.diagonal().add_(RIDGE * gram.trace())  # defined also when rank is lacking
@@ -471,13 +507,16 @@ def coherence(W: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-def standardised(x: torch.Tensor) -> torch.Tensor:
+def standardised(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
     """Columns with mean 0 and standard deviation 1; constant columns become 0.
 
     Parameters
     ----------
     x : Tensor, shape (m, p)
         Any unit.
+    size : float or Tensor, shape (p,)
+        Size of the values, of the unit of `x`: a column counts as constant if its
+        standard deviation is at most `CONSTANT` times that.
 
     Returns
     -------
@@ -486,7 +525,7 @@ def standardised(x: torch.Tensor) -> torch.Tensor:
     """
     spread = x.std(0, correction=0)
     centred = x - x.mean(0)
-    return torch.where(spread > CONSTANT, centred / spread, torch.zeros_like(x))
+    return torch.where(spread > CONSTANT * size, centred / spread, torch.zeros_like(x))
 
 
 # %% tags=["active-ipynb"]
@@ -562,7 +601,8 @@ def gumbel_top_k(
     Parameters
     ----------
     logits : Tensor, shape (..., m)
-        Log weights of the items; no NaN.  Leading axes are independent draws.
+        Log weights of the items; no NaN.  An item of weight 0, of which the logit is
+        $-\infty$, comes after all others.  Leading axes are independent draws.
     k : int
         Number of items drawn, from 1 to m.
     generator : torch.Generator
@@ -576,13 +616,14 @@ def gumbel_top_k(
     Raises
     ------
     ValueError
-        If `k` is not between 1 and m.
+        If `k` is not between 1 and m, or a logit is NaN.
 
     References
     ----------
     Book {prf:ref}`thm-row-policy-gumbel`; {cite}`kool2019stochastic`.
     """
     check_k(k, logits.shape[-1])
+    _check_no_nan(logits, "logits")
     arrival = torch.empty(
         logits.shape, dtype=torch.float64, device=generator.device
     ).exponential_(generator=generator)
@@ -597,6 +638,13 @@ def check_k(k: int, m: int) -> None:
         raise ValueError(f"k is {k!r}; give a number of rows from 1 to {m}")
 
 
+# %%
+def _check_no_nan(scores: torch.Tensor, name: str) -> None:
+    """Raise if a score is NaN, which every order would put first."""
+    if scores.isnan().any():
+        raise ValueError(f"{name} holds a NaN; give scores that can be ordered")
+
+
 # %% [markdown]
 # All $Z_j$ come from one cumulative log-sum-exp, from the items left out back to the first one drawn.
 
@@ -607,10 +655,11 @@ def plackett_luce_log_prob(logits: torch.Tensor, ordered: torch.Tensor) -> torch
 
     Parameters
     ----------
-    logits : Tensor, shape (m,) or (..., m)
-        Log weights of the items.
+    logits : Tensor, shape (..., m)
+        Log weights of the items, finite.
     ordered : Tensor, shape (..., k), int64
-        Distinct indices, the first drawn first; leading axes broadcast.
+        Distinct indices, the first drawn first; its leading axes broadcast against
+        those of `logits`.
 
     Returns
     -------
@@ -626,7 +675,8 @@ def plackett_luce_log_prob(logits: torch.Tensor, ordered: torch.Tensor) -> torch
     ----------
     Book {eq}`eq-row-policy-plackett-luce`; {cite}`plackett1975`.
     """
-    logits = logits.expand(*ordered.shape[:-1], logits.shape[-1])
+    lead = torch.broadcast_shapes(logits.shape[:-1], ordered.shape[:-1])
+    logits, ordered = (x.expand(*lead, x.shape[-1]) for x in (logits, ordered))
     left_out = _left_out(ordered, logits.shape[-1])
     rest = logits.masked_fill(~left_out, -math.inf).logsumexp(-1, keepdim=True)
     drawn = logits.gather(-1, ordered)  # (..., k)
@@ -675,6 +725,7 @@ def _left_out(ordered: torch.Tensor, m: int) -> torch.Tensor:
 #
 #
 # drawn = gumbel_top_k(logits.expand(20_000, 6), 3, generator=generator)
+# assert p_value(drawn) > 1e-3 and p_value(drawn.flip(1)) < 1e-12
 # print(f"p-value {p_value(drawn):.2f}; reversed draws {p_value(drawn.flip(1)):.1g}")
 
 # %% [markdown]
@@ -751,7 +802,7 @@ def plackett_luce_gradient(logits: torch.Tensor, ordered: torch.Tensor) -> torch
     Parameters
     ----------
     logits : Tensor, shape (m,)
-        Log weights of the items.
+        Log weights of the items, finite.
     ordered : Tensor, shape (..., k), int64
         Distinct indices, the first drawn first.
 
@@ -759,6 +810,11 @@ def plackett_luce_gradient(logits: torch.Tensor, ordered: torch.Tensor) -> torch
     -------
     gradient : Tensor, shape (..., m), float64
         Sums to zero over the items.
+
+    Raises
+    ------
+    ValueError
+        If an index occurs twice or is outside the items.
 
     References
     ----------
@@ -843,7 +899,28 @@ class RowPolicy(torch.nn.Module):
     def select(
         self, W: torch.Tensor, k: int, *, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Rows to keep, ascending; the top `k`, or a draw if a generator is given."""
+        """Rows to keep, ascending; the top `k`, or a draw if a generator is given.
+
+        Parameters
+        ----------
+        W : Tensor, shape (m, n), any floating type
+            Finite, not all zero; weight units.
+        k : int
+            Number of rows to keep.
+        generator : torch.Generator, optional
+            Source of a Plackett-Luce draw.
+
+        Returns
+        -------
+        kept : Tensor, shape (k,), int64
+            Row indices.
+
+        Raises
+        ------
+        ValueError
+            If `k` is not between 1 and m, or `W` is no matrix of at least two rows, is
+            zero, or is not finite.
+        """
         return selected_rows(self.scores(W).detach(), k, generator=generator)
 
 
@@ -856,7 +933,7 @@ def selected_rows(
     Parameters
     ----------
     scores : Tensor, shape (m,)
-        One score a row.
+        One score a row, no NaN.
     k : int
         Number of rows to keep.
     generator : torch.Generator, optional
@@ -871,9 +948,10 @@ def selected_rows(
     Raises
     ------
     ValueError
-        If `k` is not between 1 and m.
+        If `k` is not between 1 and m, or a score is NaN.
     """
     check_k(k, scores.shape[-1])
+    _check_no_nan(scores, "scores")
     if generator is not None:
         return gumbel_top_k(scores, k, generator=generator).sort(-1).values
     order = scores.sort(dim=-1, descending=True, stable=True).indices
@@ -1100,6 +1178,6 @@ def _policy_header(path: str | os.PathLike) -> dict:
 #
 # The released scorer is a direction and an offset; its scores are odd in a row although the spectrum is even.
 # `ReleasedScorer`, `collapse`, `released_keep_probabilities` and `bernoulli_divergence` restate it.
-# `row_features` (from `leverage` and `coherence`) and `RowPolicy` replace it; `selected_rows` keeps the top or draws.
+# `row_features` (named by `FEATURES`, from `leverage` and `coherence`, made comparable by `standardised`) and `RowPolicy` replace it; `selected_rows` keeps the top or draws, and `check_k` refuses a number of rows that cannot be kept.
 # `gumbel_top_k` draws without replacement, `plackett_luce_log_prob` and `plackett_luce_gradient` give the exact probability of the draw and its gradient, `plackett_luce_set_log_prob` that of the set.
 # `save_policy`, `load_policy` and `policy_metadata` keep a policy in a file; `plot_keep_probabilities` draws the figure.
