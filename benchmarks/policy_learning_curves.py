@@ -6,7 +6,8 @@ writes `book/results/policy_learning_curves.json`: the mean KS distance of every
 for the released recipe, the exact gradient with the paper's scorer and the exact
 gradient with row features, on every third layer of the small real model over all seeds
 and on all its layers over a few, beside random rows and deterministic selections.
-About eight minutes on one core; a finished run is kept, so it resumes where it stopped.
+About fifteen minutes on one core; a finished run is kept, so it resumes where it
+stopped, unless the configuration or a version has changed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from prunefair.pruning.spectrum import singular_values, spectral_distance
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "policy_learning_curves.json"
 RATIO, DTYPE = 0.3, torch.float32
+EPISODES = {"released": 20, "exact": 12}
+RATES = {"released": 1e-3, "exact, paper's scorer": 1e-3, "exact, row features": 0.3}
+DRAWS = 2
 
 
 def spectrum(W):
@@ -47,29 +51,34 @@ def released(matrices, generator):
         matrices,
         RATIO,
         generator=generator,
+        episodes=EPISODES["released"],
+        learning_rate=RATES["released"],
         scorer=scorer(matrices, generator),
         spectrum=spectrum,
     )
     return trained, trained.policy
 
 
-def exact_released_scorer(matrices, generator):
+def exact(matrices, generator, name, policy=None):
     trained = train_policy(
         matrices,
         RATIO,
         generator=generator,
-        episodes=12,
-        learning_rate=1e-3,
-        policy=scorer(matrices, generator),
+        episodes=EPISODES["exact"],
+        draws=DRAWS,
+        learning_rate=RATES[f"exact, {name}"],
+        policy=policy,
         dtype=DTYPE,
     )
     return trained, trained.policy
 
 
+def exact_released_scorer(matrices, generator):
+    return exact(matrices, generator, "paper's scorer", scorer(matrices, generator))
+
+
 def exact_row_features(matrices, generator):
-    options = {"episodes": 12, "dtype": DTYPE}
-    trained = train_policy(matrices, RATIO, generator=generator, **options)
-    return trained, trained.policy
+    return exact(matrices, generator, "row features")
 
 
 METHODS = {
@@ -127,17 +136,17 @@ def main():
     options = parser.parse_args()
     table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     configuration = {"model": "smollm2", "ratio": RATIO, "every": options.every}
-    configuration |= {"gram": str(DTYPE).removeprefix("torch.")}
-    if table.get("configuration") != configuration:
-        table = {"configuration": configuration, "runs": {}, "levels": {}}
-    table["versions"] = versions("torch")
+    configuration |= {"gram": str(DTYPE).removeprefix("torch."), "draws": DRAWS}
+    configuration |= {"episodes": EPISODES, "learning_rate": RATES}
+    stamp = {"configuration": configuration, "versions": versions("torch")}
+    if any(table.get(key) != value for key, value in stamp.items()):
+        table = stamp | {"runs": {}, "levels": {}}
     table["device"] = f"cpu, {torch.get_num_threads()} thread"
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
     parts = {"some layers": matrices[:: options.every], "all layers": matrices}
     counts = {"some layers": options.seeds, "all layers": options.full_seeds}
     for part, chosen in parts.items():
-        if part not in table["levels"]:
-            table["levels"][part] = levels(chosen, range(counts[part]))
+        table["levels"][part] = levels(chosen, range(counts[part]))
         for seed in range(counts[part]):
             for method in METHODS:
                 runs = table["runs"].setdefault(part, {}).setdefault(method, {})

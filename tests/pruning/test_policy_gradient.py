@@ -78,6 +78,21 @@ def test_enumerated_gradient_is_the_finite_difference_of_the_enumerated_penalty(
     assert slope == pytest.approx((up - down) / 2e-5, abs=1e-8)
 
 
+def test_enumeration_needs_the_state_and_the_scores_of_a_policy_only():
+    class Linear(torch.nn.Linear):  # no method `scores`
+        def state(self, W):
+            return RowPolicy().state(W)
+
+        def forward(self, state):
+            return super().forward(state).squeeze(-1)
+
+    linear = Linear(6, 1, bias=False, dtype=torch.float64)
+    penalty, gradient = enumerated_gradient(linear, W, 4)
+    same = enumerated_gradient(RowPolicy(linear.weight[0]), W, 4)
+    assert penalty == same[0]
+    torch.testing.assert_close(gradient, same[1])
+
+
 def test_expected_penalty_is_the_mean_over_all_ordered_draws():
     logits = POLICY.scores(W[:6]).detach()
     orders = torch.tensor(list(itertools.permutations(range(6), 3)))
@@ -163,6 +178,10 @@ def test_future_penalties_are_discounted_sums_of_what_follows(L, gamma, seed):
         torch.testing.assert_close(future[:, i], wanted)
 
 
+def test_discounts_of_integer_penalties_are_not_truncated():
+    assert future_penalties(torch.tensor([1, 2, 4]), 0.5).tolist() == [3, 2, 1]
+
+
 def test_future_penalties_have_the_same_mean_and_more_variance():
     layers = [normal(8, 3, seed=s) for s in (0, 4, 5, 6)]
     parts = [
@@ -217,28 +236,27 @@ def test_training_is_repeatable_and_changes_the_given_policy():
     assert runs[0] == runs[1]
 
 
-def test_step_of_training_is_the_estimated_gradient():
-    matrices, policy = [normal(8, 3, seed=s) for s in (0, 5)], RowPolicy()
-    train_policy(matrices, 0.5, episodes=1, draws=3, generator=seeded(4), policy=policy)
+@pytest.mark.parametrize("future", [False, True])
+@pytest.mark.parametrize("draws", [1, 3])
+def test_step_of_training_is_the_estimated_gradient(draws, future):
+    matrices, policy = [normal(8, 3, seed=s) for s in (0, 5, 6)], RowPolicy()
+    options = {"draws": draws, "future": future, "policy": policy}
+    train_policy(matrices, 0.5, episodes=1, generator=seeded(4), **options)
     generator, drawn = seeded(4), []
     for _ in matrices:
-        drawn.append(gumbel_top_k(torch.zeros(3, 8), 4, generator=generator))
+        drawn.append(gumbel_top_k(torch.zeros(draws, 8), 4, generator=generator))
+    own = [
+        0.99**i * spectral_distance(A, rows)
+        for i, (A, rows) in enumerate(zip(matrices, drawn, strict=True))
+    ]
     wanted = torch.zeros(6, dtype=torch.float64)
     for i, (A, rows) in enumerate(zip(matrices, drawn, strict=True)):
-        d = spectral_distance(A, rows)
-        for b in range(3):
-            others = (d.sum() - d[b]) / 2
+        d = sum(own[i:]) if future else own[i]
+        for b in range(draws):
+            others = (d.sum() - d[b]) / (draws - 1) if draws > 1 else 0
             score = plackett_luce_gradient(torch.zeros(8), rows[b])
-            wanted += 0.99**i * (d[b] - others) / 3 * (score @ RowPolicy().state(A))
+            wanted += (d[b] - others) / draws * (score @ RowPolicy().state(A))
     torch.testing.assert_close(policy.weights.grad, wanted)
-
-
-def test_one_draw_and_future_penalties_train_as_well():
-    for options in ({"draws": 1}, {"future": True}):
-        trained = train_policy(
-            [planted(0), planted(1)], 0.5, episodes=2, generator=seeded(0), **options
-        )
-        assert trained.policy.weights.isfinite().all()
 
 
 def test_nothing_explodes_where_nothing_is_removed():
@@ -248,17 +266,31 @@ def test_nothing_explodes_where_nothing_is_removed():
 
 
 def test_exact_gradient_trains_the_papers_scorer():
-    scorer = ReleasedScorer(8, 40, generator=seeded(0))
-    before = scorer.P.detach().clone()
-    trained = train_policy(
-        [planted(0)],
-        0.5,
-        episodes=2,
-        learning_rate=1e-3,
-        generator=seeded(1),
-        policy=scorer,
-    )
-    assert trained.policy is scorer and not torch.equal(scorer.P, before)
+    A, scorer = planted(0).float(), ReleasedScorer(8, 40, generator=seeded(0))
+    logits = scorer.scores(A)
+    drawn = gumbel_top_k(logits.expand(2, 40), 20, generator=seeded(1))
+    advantages = leave_one_out(spectral_distance(A, drawn))
+    loss = advantages @ plackett_luce_log_prob(logits.double(), drawn) / 2
+    wanted, before = torch.autograd.grad(loss, scorer.P)[0], scorer.P.detach().clone()
+    options = {"episodes": 1, "learning_rate": 1e-3, "policy": scorer}
+    trained = train_policy([A], 0.5, generator=seeded(1), **options)
+    assert trained.policy is scorer and wanted.abs().max() > 0
+    torch.testing.assert_close(scorer.P.grad, wanted)
+    torch.testing.assert_close(scorer.P, before - 1e-3 * wanted.sign())  # first of Adam
+
+
+def test_training_on_parameters_of_a_model_leaves_no_gradient_in_them():
+    parameter = torch.nn.Parameter(planted(0).float())
+    for train, policy in (
+        (train_policy, {"policy": ReleasedScorer(8, 40, generator=seeded(0))}),
+        (train_policy, {}),
+        (train_released, {}),
+    ):
+        options = {"episodes": 2, "learning_rate": 1e-3} | policy
+        on_parameter = train([parameter], 0.5, generator=seeded(1), **options)
+        assert parameter.grad is None and len(on_parameter.history) == 2
+    samples = sampled_scores(POLICY, parameter, 20, (3,), generator=seeded(1))
+    assert not samples.scores.requires_grad and not samples.penalties.requires_grad
 
 
 # the released recipe
@@ -362,12 +394,25 @@ def test_wrong_training_arguments_are_named(function, arguments, options, messag
 def test_enumeration_refuses_what_it_cannot_finish():
     with pytest.raises(ValueError, match="more than 10000 selections"):
         all_selections(40, 20)
+    with pytest.raises(ValueError, match="k is 0"):
+        all_selections(4, 0)
     with pytest.raises(ValueError, match="k is 9"):
         enumerated_gradient(POLICY, W, 9)
     with pytest.raises(ValueError, match="distances has the smallest entry 0"):
         released_rewards([0.1, 0.0], 0.9)
     with pytest.raises(ValueError, match="discount is 2"):
         discounts(3, 2)
+    with pytest.raises(ValueError, match="discount is -1"):
+        future_penalties(torch.ones(3), -1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "k", "message"),
+    [(W, 0, "k is 0"), (W, 9, "k is 9"), (W * math.nan, 4, "give a finite matrix")],
+)
+def test_draws_refuse_what_has_no_rows_or_spectrum(matrix, k, message):
+    with pytest.raises(ValueError, match=message):
+        sampled_scores(POLICY, matrix, k, (2,), generator=seeded(0))
 
 
 def test_figures_return_their_axes():
@@ -376,6 +421,8 @@ def test_figures_return_their_axes():
     ax = Figure().subplots()
     assert plot_learning_curves(ax, {"a": [[0.3, 0.2], [0.4, 0.1]]}, {"b": 0.2}) is ax
     assert len(ax.lines) == 2 and len(ax.collections) == 1
+    top = ax.collections[0].get_paths()[0].vertices[:, 1].max()  # t of one degree
+    assert top == pytest.approx(0.35 + 12.7062 * 0.05, abs=1e-4)
     ax = Figure().subplots()
     assert plot_gradient_spread(ax, {"a": [1.0, 2.0]}, ["x", "y"]) is ax
 

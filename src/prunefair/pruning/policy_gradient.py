@@ -4,8 +4,8 @@ r"""
 
 When 30 % of the rows of every layer go at random, the spectra of the small real model move by a mean KS distance of 0.167.
 A policy that sees its six weights and, for every selection it draws, that one distance: how far down does it come in twelve episodes?
-Below 0.140, while the recipe of the released PruneNet code {cite}`sengupta2025prunenet` stays where random rows are.
-This chapter derives the gradient that makes the difference, checks it against full enumeration, and shows why the released one does not move.
+Below 0.140, while the recipe of the released PruneNet code {cite}`sengupta2025prunenet` stays near random rows.
+This chapter derives the gradient that the policy follows, checks it against full enumeration, and shows why the released recipe does not come down.
 
 ## Notation
 
@@ -115,8 +115,8 @@ def enumerated_gradient(policy: torch.nn.Module, W: torch.Tensor, k: int):
     Book {eq}`eq-policy-gradient-enumerated`.
     """
     sets = all_selections(len(W), k)
-    log_probs = policy.scores(W)
-    log_probs = torch.stack([plackett_luce_set_log_prob(log_probs, S) for S in sets])
+    logits = policy(policy.state(W))
+    log_probs = torch.stack([plackett_luce_set_log_prob(logits, S) for S in sets])
     penalty = log_probs.exp() @ spectral_distance(W, sets).to(log_probs)
     gradient = torch.autograd.grad(penalty, list(policy.parameters()))
     return float(penalty.detach()), torch.cat([g.flatten() for g in gradient])
@@ -124,7 +124,23 @@ def enumerated_gradient(policy: torch.nn.Module, W: torch.Tensor, k: int):
 
 # %%
 def all_selections(m: int, k: int) -> torch.Tensor:
-    """All sets of `k` of `m` rows, shape (number of sets, k), int64, at most 10 000."""
+    """All sets of `k` of `m` rows.
+
+    Parameters
+    ----------
+    m, k : int
+        Number of rows, and of rows kept.
+
+    Returns
+    -------
+    sets : Tensor, shape (number of sets, k), int64
+        Row indices, each set ascending.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not between 1 and m, or there are more than 10 000 sets.
+    """
     check_k(k, m)
     sets = list(itertools.islice(itertools.combinations(range(m), k), 10_001))
     if len(sets) > 10_000:
@@ -243,10 +259,17 @@ def sampled_scores(
     samples : SampledScores
         With leading axes `shape`.
 
+    Raises
+    ------
+    ValueError
+        If `W` is no finite matrix of at least two rows, or zero, or if `k` is not
+        between 1 and m.
+
     References
     ----------
     Book {eq}`eq-policy-gradient-reinforce`.
     """
+    W = W.detach()
     state = policy.state(W)
     logits = policy(state).detach()
     slices = RowSlices(W, dtype=dtype)
@@ -262,7 +285,7 @@ def sampled_scores(
 # %% [markdown]
 # ## A baseline
 #
-# All penalties are positive, so a plain estimate pushes every drawn row down, and the good draws only push less.
+# No penalty is negative, so in a plain estimate the term of every draw makes that draw less likely, and the term of a good one only by less.
 # The cure is to compare each of $B \ge 2$ draws with the others {cite}`kool2019stochastic`:
 #
 # ```{math}
@@ -338,18 +361,28 @@ def leave_one_out(penalties: torch.Tensor) -> torch.Tensor:
 # :::{prf:theorem} Later layers add variance only
 # :label: thm-policy-gradient-future
 # $\mathbb E\, G_i \nabla \ln p_\theta(\tau_i) = \mathbb E\, \gamma^i d_i \nabla \ln p_\theta(\tau_i)$, and both sum over $i$ to $\nabla J$.
+# With or without the baseline {eq}`eq-policy-gradient-loo`, no component of the estimate that charges $G_i$ has less variance than the same component of the one that charges $\gamma^i d_i$.
 # :::
 #
 # :::{prf:proof}
 # Given $\theta$, the draws of the layers are independent, because no state depends on an action.
 # So $\mathbb E\, d_j \nabla \ln p_\theta(\tau_i) = \mathbb E\, d_j \cdot \mathbb E\, \nabla \ln p_\theta(\tau_i) = 0$ for $j \ne i$.
+#
+# For the variance we take one component and write $z_{ib}$ for that of $\nabla \ln p_\theta(\tau_{ib})$.
+# The estimate that charges the own penalties is $\sum_i Y_i$ with $Y_i = \frac1B \sum_b a_{ib} z_{ib}$, where $a_{ib}$ is $\gamma^i d_{ib}$, minus its baseline if there is one.
+# Charging $G_i$ adds $\sum_i X_i$ with $X_i = \frac1B \sum_b r_{ib} z_{ib}$, where $r_{ib}$ is $\sum_{j > i} \gamma^j d_{jb}$, minus its baseline.
+# It is enough that no covariance of a $Y_l$ and an $X_i$ is negative, for then the variance grows by that of $\sum_i X_i$ or more.
+# For $l \ne i$: given all draws outside layer $i$, $Y_l$ and the $r_{ib}$ are fixed, and the $z_{ib}$ have mean zero, so the covariance is zero.
+# For $l = i$: the $r_{ic}$ are independent of layer $i$, so the covariance is $\frac1{B^2} \sum_{b,c} \mathbb E\, r_{ic} \cdot \mathbb E\, a_{ib} z_{ib} z_{ic}$.
+# With the baseline $\mathbb E\, r_{ic} = 0$.
+# Without it $\mathbb E\, r_{ic} \ge 0$, the terms with $b \ne c$ vanish because $z_{ic}$ has mean zero, and the others hold $\gamma^i\, \mathbb E\, d_{ib} z_{ib}^2 \ge 0$.
 # :::
 #
 # :::{admonition} Deviation
 # :class: warning
 # *Paper*: an action is charged with the discounted sum of the penalties that follow, $G_i$.
 # *Released code*: `gamma**i * r_i`, the layer's own reward, under the name of discounted rewards.
-# *This book*: the layer's own penalty $\gamma^i d_i$ by default, since {prf:ref}`thm-policy-gradient-future` makes it the same gradient with less noise; `future=True` gives $G_i$.
+# *This book*: the layer's own penalty $\gamma^i d_i$ by default, since {prf:ref}`thm-policy-gradient-future` makes it the same gradient with no more noise; `future=True` gives $G_i$.
 # :::
 
 
@@ -388,7 +421,7 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 
     Parameters
     ----------
-    penalties : Tensor, shape (..., L), float64
+    penalties : Tensor, shape (..., L)
         Penalty $d_i$ of each layer, from the first to the last.
     discount : float
         $\gamma$ in [0, 1].
@@ -397,21 +430,53 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
     -------
     future : Tensor, shape (..., L), float64
 
+    Raises
+    ------
+    ValueError
+        If `discount` is outside [0, 1].
+
     References
     ----------
     Book {eq}`eq-policy-gradient-future`; {cite}`sengupta2025prunenet`, the discounted
     return.
     """
+    penalties = penalties.double()  # integers would truncate the discounts
     discounted = penalties * discounts(penalties.shape[-1], discount).to(penalties)
     return discounted.flip(-1).cumsum(-1).flip(-1)
 
 
 # %% [markdown]
 # By hand, penalties 1, 2, 4 at $\gamma = 1/2$ leave 1 + 1 + 1 from the first layer on.
+# The theorem by complete enumeration: two draws for each of two layers, every one of them 2 of 4 rows in order, are $12^4$ cases.
 
 # %% tags=["active-ipynb"]
-# by_hand = future_penalties(torch.tensor([1.0, 2.0, 4.0]), 0.5)
-# assert by_hand.tolist() == [3, 2, 1]
+# assert future_penalties(torch.tensor([1, 2, 4]), 0.5).tolist() == [3, 2, 1]
+# orders = torch.tensor(list(itertools.permutations(range(4), 2)))
+# cases = torch.cartesian_prod(*[torch.arange(12)] * 4).T.reshape(2, 2, -1)
+# d, p, scores = [], 1, []
+# for W, case in zip((small[:4], small[3:7]), cases):  # case: (draw, number of cases)
+#     logits = policy.scores(W).detach()
+#     p = p * plackett_luce_log_prob(logits, orders).exp()[case].prod(0)
+#     d.append(spectral_distance(W, orders)[case])
+#     scores.append((plackett_luce_gradient(logits, orders) @ policy.state(W))[case])
+# d, scores = torch.stack(d, 2), torch.stack(scores, 2)  # (2, N, L), (2, N, L, 6)
+# assert abs(p.sum() - 1) < 1e-12
+
+# %% tags=["active-ipynb"]
+# def estimates(charged):
+#     return (charged[..., None] * scores).mean(0).sum(1)  # one a case or episode, (N, 6)
+#
+#
+# for name, baseline in (("no", lambda x: x), ("leave-one-out", leave_one_out)):
+#     own = estimates(baseline(d * discounts(2, 0.99)))
+#     after = estimates(baseline(future_penalties(d, 0.99)))
+#     torch.testing.assert_close(p @ after, p @ own)
+#     less, more = (p @ (x - p @ x).square() for x in (own, after))
+#     assert (less < more).all()
+#     ratio = (more / less).min()
+#     print(f"{name} baseline: with later layers at least {ratio:.2f} times the variance")
+
+# %% tags=["active-ipynb"]
 # matrices = [W.float() for W in gate_matrices(load_model("smollm2"))][::6]
 # start = RowPolicy()  # all weights zero: random rows
 # samples = [
@@ -426,10 +491,6 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 # The future penalties agree with the own ones within four standard errors of their difference.
 
 # %% tags=["active-ipynb"]
-# def estimates(charged):
-#     return (charged[..., None] * scores).mean(0).sum(1)  # (24, 6) one an episode
-#
-#
 # own, after = d * discounts(len(matrices), 0.99), future_penalties(d, 0.99)
 # g = {"no baseline, future": estimates(after), "no baseline, own": estimates(own)}
 # g["leave-one-out, future"] = estimates(leave_one_out(after))
@@ -441,6 +502,11 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 # best = g["leave-one-out, own"].var(0).sum()
 # for name, estimate in g.items():
 #     print(f"{name:22s} {estimate.var(0).sum() / best:8.1f} times the least variance")
+# spread = {name: estimate.std(0) for name, estimate in g.items()}
+# for charge in ("own", "future"):
+#     divided = spread[f"no baseline, {charge}"] / spread[f"leave-one-out, {charge}"]
+#     assert (divided > 10).all()
+# assert (spread["leave-one-out, own"] < spread["leave-one-out, future"]).all()
 
 
 # %%
@@ -470,8 +536,7 @@ def plot_gradient_spread(ax, spreads: dict, names: Sequence[str]):
 # %% mystnb={"figure": {"caption": "Standard deviation of one episode's gradient estimate on five real layers, two draws each, at the start of training. The baseline divides the noise by more than ten; charging later layers brings some of it back.", "name": "fig-policy-gradient-spread"}} tags=["active-ipynb"]
 # with figure() as ax:
 #     names = [f.replace("_squared", "²").replace("_", " ") for f in FEATURES]
-#     spreads = {name: estimate.std(0) for name, estimate in g.items()}
-#     plot_gradient_spread(ax, spreads, names)
+#     plot_gradient_spread(ax, spread, names)
 
 # %% [markdown]
 # ## Training
@@ -552,6 +617,8 @@ def check_training(matrices: Sequence, episodes: int, learning_rate: float) -> N
 
 # %%
 def _layer(policy, W: torch.Tensor, ratio: float, spectra: Callable) -> Layer:
+    if isinstance(W, torch.Tensor):  # a functional layer is none
+        W = W.detach()  # a parameter of the model would collect gradients
     return Layer(spectra(W), rows_to_keep(len(W), ratio), policy.state(W))
 
 
@@ -636,7 +703,7 @@ def train_policy(
         $\gamma$ in [0, 1]: layer $i$ counts $\gamma^i$.
     future : bool
         Charge a layer's draw with the penalties of the later layers as well: the same
-        gradient in expectation, with more variance.
+        gradient in expectation, with no less variance.
     policy : torch.nn.Module, optional
         Scorer to start from, with `state(W)` and `forward(state)`, changed in place;
         a `RowPolicy` with zero weights by default.
@@ -734,8 +801,8 @@ def train_policy(
 # For the released one, $\operatorname{logit} \text{keep}'_j = \operatorname{logit} \varepsilon'_j + s_j$ and $\mathrm d \ln \sigma(x) / \mathrm d x = 1 - \sigma(x)$.
 # :::
 #
-# Every row is drawn now and then, so all scores rise until every $\alpha$ is close to one.
-# Keep weights that are all close to one make `multinomial` a uniform draw: the recipe ends where random rows are.
+# Every row is drawn now and then, so the scores of all rows are pushed up whatever their reward.
+# The more $\alpha$ are close to one, the more keep weights are, and the closer `multinomial` is to a uniform draw: the recipe stays near random rows.
 # In floating point it also stops: for a drawn row whose $\alpha$ rounds to one, the chain rule multiplies 0 by infinity, and the released gradient scaler skips the whole step.
 
 
@@ -892,12 +959,12 @@ def train_released(
     check_training(matrices, episodes, learning_rate)
     if len({W.shape for W in matrices}) > 1:
         raise ValueError("matrices differ in shape; the paper's scorer knows one shape")
+    matrices, history = [W.detach() for W in matrices], []
     m, n = matrices[0].shape
     scorer = scorer or ReleasedScorer(n, m, generator=generator)
     k = rows_to_keep(m, ratio)
     references = [spectrum(W) for W in matrices]
     optimiser = torch.optim.AdamW(scorer.parameters(), lr=learning_rate)
-    history = []
     for _ in tqdm(range(episodes), desc="episodes"):
         drawn = [
             released_draw(scorer.scores(W), k, generator=generator) for W in matrices
@@ -917,7 +984,7 @@ def train_released(
 
 # %%
 def _released_step_(scorer: ReleasedScorer, optimiser, loss: torch.Tensor) -> None:
-    """One step, left out as by the released gradient scaler if a gradient is not finite."""
+    """One step, but none if a gradient is not finite, as by the released scaler."""
     loss.backward()
     if all(p.grad.isfinite().all() for p in scorer.parameters()):
         optimiser.step()
@@ -954,7 +1021,8 @@ def _released_step_(scorer: ReleasedScorer, optimiser, loss: torch.Tensor) -> No
 # after = torch.stack([scorer.scores(W).detach() for W in matrices]).sigmoid()
 # print("KS, first and last:", *(f"{as_released.history[i]:.3f}" for i in (0, -1)))
 # for name, alpha in (("before", before), ("after", after)):
-#     print(f"{name:6s} {100 * (alpha > 0.99).double().mean():3.0f} % of alpha above 0.99")
+#     share = 100 * (alpha > 0.99).double().mean()
+#     print(f"{name:6s} {share:3.0f} % of alpha above 0.99")
 
 # %% [markdown]
 # :::{admonition} Deviation
@@ -971,7 +1039,7 @@ def _released_step_(scorer: ReleasedScorer, optimiser, loss: torch.Tensor) -> No
 
 # %%
 def plot_learning_curves(ax, curves: dict, levels: dict):
-    """Mean KS distance by episode with its 95 % interval, and constant levels.
+    """Mean KS distance by episode with its 95 % t interval, and constant levels.
 
     Parameters
     ----------
@@ -985,9 +1053,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
     -------
     ax : matplotlib.axes.Axes
     """
+    from scipy.special import stdtrit
+
     for name, runs in curves.items():
         runs = torch.as_tensor(runs, dtype=torch.float64)
-        mean, half = runs.mean(0), 1.96 * runs.std(0) / len(runs) ** 0.5
+        quantile = stdtrit(len(runs) - 1, 0.975)  # 12.7 for two runs, 2.1 for twenty
+        mean, half = runs.mean(0), quantile * runs.std(0) / len(runs) ** 0.5
         episode = range(1, runs.shape[1] + 1)
         ax.fill_between(episode, mean - half, mean + half, alpha=0.25)
         ax.plot(episode, mean, label=name)
@@ -1007,8 +1078,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # best_rows = min(levels["deterministic"], key=levels["deterministic"].get)
 # constant = {"random rows": sum(levels["random"]) / len(levels["random"])}
 # constant[best_rows.replace("_", " ")] = levels["deterministic"][best_rows]
-# print(f"{table['configuration']}, {table['device']}")
-# print(f"torch {table['versions']['torch']}, seeds: {len(curves['released recipe'])}")
+# print(table["configuration"])
+# print(f"torch {table['versions']['torch']}, {table['device']}")
+# for part, least in (("some layers", 20), ("all layers", 3)):
+#     count = min(len(of_method) for of_method in table["runs"][part].values())
+#     assert count >= least
+#     print(f"runs on {part}: {count}")
 
 # %% mystnb={"figure": {"caption": "Mean KS distance on every third layer of SmolLM2-135M at 30 %, mean over seeds with its 95 % interval. Dotted: random rows, and the best of the six selections that keep the largest or smallest rows by one feature.", "name": "fig-policy-gradient-curves"}} tags=["active-ipynb"]
 # with figure() as ax:
@@ -1017,27 +1092,48 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # %% tags=["active-ipynb"]
 # for name, ks in curves.items():
 #     last = torch.tensor(ks)[:, -1]
-#     print(f"{name:30s} {last.mean():.4f} +- {1.96 * last.std() / len(last) ** 0.5:.4f}")
+#     half = stats.t.ppf(0.975, len(last) - 1) * last.std() / len(last) ** 0.5
+#     print(f"{name:30s} {last.mean():.4f} +- {half:.4f}")
 # for name, level in constant.items():
 #     print(f"{name:30s} {level:.4f}")
-# top = [run["top_k_ks"] for run in runs["exact gradient, row features"].values()]
-# print(f"{'row features, top k':30s} {sum(top) / len(top):.4f}")
+# learnt = runs["exact gradient, row features"].values()
+# top = torch.tensor([run["top_k_ks"] for run in learnt])
+# print(f"{'row features, top k':30s} {top.mean():.4f}")
+# below = sum(run["ks"][-1] < 0.140 for run in learnt)
+# print(f"row features below 0.140: {below} of {len(top)} runs")
 
 # %% [markdown]
 # The same on all layers, with fewer seeds, confirms the first paragraph.
 
 # %% tags=["active-ipynb"]
-# everything, random = table["runs"]["all layers"], table["levels"]["all layers"]["random"]
-# assert all(round(level, 3) in (0.166, 0.167, 0.168) for level in random)
-# for run in everything["exact gradient, row features"].values():
-#     assert len(run["ks"]) == 12 and run["ks"][-1] < 0.140
-# for run in everything["released recipe"].values():
-#     assert len(run["ks"]) == 20 and 0.160 < run["ks"][-1] < 0.175
-# for name, part in everything.items():
-#     print(f"{name:30s}", *(f"{run['ks'][-1]:.3f}" for run in part.values()))
+# everything, fixed = table["runs"]["all layers"], table["levels"]["all layers"]
+# ends = {
+#     name: torch.tensor([[run["ks"][-1], run["top_k_ks"]] for run in part.values()])
+#     for name, part in everything.items()
+# }  # (runs, 2): the draws of the last episode, and the top k after it
+# by_hand = fixed["deterministic"]["largest leverage"]
+# for name, end in ends.items():
+#     print(f"{name:30s}", *(f"{x:.4f}" for x in end[:, 0]))
+# print(f"{'row features, top k':30s}", *(f"{x:.4f}" for x in end[:, 1]))
+# print(f"{'random rows':30s}", *(f"{x:.4f}" for x in fixed["random"]))
+# print(f"{'largest leverage':30s} {by_hand:.4f}")
+
+# %% tags=["active-ipynb"]
+# assert all(round(level, 3) in (0.166, 0.167, 0.168) for level in fixed["random"])
+# released, learnt = ends["released recipe"][:, 0], ends["exact gradient, row features"]
+# assert (learnt < 0.140).all() and (released < 0.175).all()
+# assert released.min() > max(fixed["random"])
+# assert constant["largest leverage"] < top.mean() and by_hand < learnt.min()
+# for name in ("released recipe", "exact gradient, paper's scorer"):
+#     both = [run for part in table["runs"].values() for run in part[name].values()]
+#     share = [100 * run["alpha_above_0.99"] for run in both]
+#     print(f"{name}: {min(share):.0f} to {max(share):.0f} % of alpha above 0.99")
+# assert min(run["ks"][-1] for run in both) > 0.160  # the exact gradient, too
 
 # %% [markdown]
-# The exact gradient learns what a reader can find by hand: the deterministic selection by the best single feature is as close to the dense spectrum as the learnt draws.
+# On all layers every run of the released recipe ends above the random rows, though not by much, and far from all of its $\alpha$ are close to one.
+# The exact gradient alone is not enough: with the scorer and the step size of the paper it does not come below 0.160 in twelve episodes.
+# With row features it learns what a reader can find by hand, and not quite as well: keeping the rows of largest leverage is closer to the dense spectrum than the learnt draws and than the top $k$ of the learnt scores.
 # What the spectrum of `gate_proj` is worth as an objective is another question, which the [evaluation](../pruning/evaluation.ipynb) of the pruned models answers.
 #
 # ## What training costs
@@ -1073,25 +1169,34 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 #     for side, entry in sides.items():
 #         seconds, e = entry["seconds"]["cpu"], entry["episode"]["cpu"]
 #         ratio = seconds / sides["this book"]["seconds"]["cpu"]
-#         print(f"{threads} thread: {side:21s} {entry['episodes']} episodes, {seconds:6.1f} s, "
-#               f"{e:5.2f} s each, {ratio:4.1f} times ours; KS {entry['ks'][-1]:.3f}, "
-#               f"{cost['peak_bytes'][side] / 1e6:5.0f} MB")
+#         print(f"{threads} thread: {side:21s} {entry['episodes']} episodes, "
+#               f"{seconds:6.1f} s, {e:5.2f} s each, {ratio:4.1f} times ours; "
+#               f"KS {entry['ks'][-1]:.3f}")
+# peak = {side: [b / 1e6 for b in runs] for side, runs in cost["peak_bytes"].items()}
+# for side, runs in peak.items():
+#     print(f"memory of {side:21s}", *(f"{x:6.1f}" for x in runs), "MB")
+
+# %% tags=["active-ipynb"]
+# for sides in cost["threads"].values():
+#     cpu = {side: entry["seconds"]["cpu"] for side, entry in sides.items()}
+#     assert cpu["released"] > 10 * cpu["this book"]
+# assert max(peak["released, values only"]) < min(peak["this book"])
+# assert max(peak["this book"]) < min(peak["released"])
 
 # %% tags=["active-ipynb"]
 # sides = cost["threads"]["1"]
-# book, released = sides["this book"], [s for s in sides if s.startswith("released")]
+# book = sides["this book"]
 # assert min(book["ks"]) < 0.140 < 0.160 < min(sides["released"]["ks"])
-# assert sides["released"]["seconds"]["cpu"] > 10 * book["seconds"]["cpu"]
-# least = min(cost["peak_bytes"][side] for side in released)
-# assert cost["peak_bytes"]["this book"] < least
 # enough = 1 + next(i for i, ks in enumerate(book["ks"]) if ks < 0.140)
 # short = book["preparation"]["cpu"] + enough * book["episode"]["cpu"]
 # print(f"below 0.140 in episode {enough}, after {short:.1f} s")
-# print(f"prepared once: {book['preparation']['cpu']:.1f} s of {book['seconds']['cpu']:.1f} s")
+# whole, before = book["seconds"]["cpu"], book["preparation"]["cpu"]
+# print(f"prepared once: {before:.1f} s of {whole:.1f} s")
 # print(f"eigenvalues take {100 * book['eigenvalue_share']:.0f} % of our time")
 
 # %% [markdown]
-# The whole training takes less than a tenth of the time of the released recipe.
+# The whole training takes less than a tenth of the time of the released recipe, and less memory.
+# *Values only*, which decomposes one slice at a time, takes less memory than ours, since we hold the features and the Gram matrices of all layers.
 # Of what is left the eigenvalues take most; features and first spectra are computed once.
 # Six episodes are the default; what would six more give?
 
@@ -1100,8 +1205,8 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # six, twelve = (torch.tensor(sides[name]["top_k_ks"]) for name in names)
 # gained = book["ks"][0] - six.mean()  # the first episode draws at random
 # for name, top in zip(names, (six, twelve)):
-#     print(f"{sides[name]['episodes']:2d} episodes: KS of the top rows {top.mean():.4f}, "
-#           f"standard deviation over {len(top)} seeds {top.std():.4f}")
+#     print(f"{sides[name]['episodes']:2d} episodes: KS of the top rows "
+#           f"{top.mean():.4f}, standard deviation over {len(top)} seeds {top.std():.4f}")
 # more = (six - twelve).mean() / gained
 # print(f"six more give {100 * more:.1f} % of what the first six gained")
 # assert more < 0.05
@@ -1121,7 +1226,8 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # With $\pm 0.1$, times the $1/B$ in front; equal penalties teach nothing and the step is zero.
 
 # %% tags=["active-ipynb"]
-# torch.testing.assert_close(leave_one_out(torch.tensor([0.2, 0.1])), torch.tensor([0.1, -0.1]))
+# advantages = leave_one_out(torch.tensor([0.2, 0.1]))
+# torch.testing.assert_close(advantages, torch.tensor([0.1, -0.1]))
 # assert not leave_one_out(torch.tensor([0.3, 0.3])).any()
 
 # %% [markdown]
@@ -1158,12 +1264,17 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # :::{solution-start} ex-policy-gradient-3
 # :class: dropdown
 # :::
-# All rows stay, the penalty is 0 and the score vector, too, for one set has probability one; nothing is learnt and nothing explodes.
+# All rows stay and every penalty is 0, so every advantage and every step is 0: nothing is learnt and nothing explodes.
+# The score of the *set* is 0 as well, since one set has probability one; that of the order is not.
 # The released reward has no value there.
 
 # %% tags=["active-ipynb"]
 # trained0 = train_policy([small], 0.0, episodes=3, generator=generator)
-# assert trained0.history == [0, 0, 0] and trained0.policy.weights.abs().max() < 1e-12
+# assert trained0.history == [0, 0, 0] and not trained0.policy.weights.any()
+# s3 = torch.zeros(3, requires_grad=True)
+# by_set = plackett_luce_set_log_prob(s3, torch.arange(3))
+# assert torch.autograd.grad(by_set, s3)[0].abs().max() < 1e-6
+# assert plackett_luce_gradient(s3, torch.arange(3)).abs().max() > 0.5
 # try:
 #     released_rewards([0.0], 0.99)
 # except ValueError as error:
@@ -1181,14 +1292,17 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # :::{solution-start} ex-policy-gradient-4
 # :class: dropdown
 # :::
-# A larger group has a steadier baseline, so at equal cost $B = 8$ is better than two; the gain over $B = 4$ is small.
+# A larger group has a steadier baseline, so at equal cost $B = 8$ is better than two; its gain over $B = 4$ is smaller than that of four over two.
 
 # %% tags=["active-ipynb"]
 # many, vectors = sampled_scores(policy, small, 4, (20_000, 8), generator=generator)
+# share = {}
 # for B in (2, 4, 8):
 #     d8, s8 = many.reshape(-1, B).T, vectors.reshape(-1, B, 6).transpose(0, 1)
 #     group = (leave_one_out(d8)[..., None] * s8).mean(0)
-#     print(f"B = {B}: variance of a draw's share {B * group.var(0).sum():.3f}")
+#     share[B] = B * group.var(0).sum()
+#     print(f"B = {B}: variance of a draw's share {share[B]:.3f}")
+# assert 0 < 1 - share[8] / share[4] < 1 - share[4] / share[2]
 
 # %% [markdown]
 # :::{solution-end}
