@@ -30,6 +30,7 @@ _TYPES = {
     "I8": "int8",
     "BOOL": "bool",
 }
+_PIECE_BYTES = 2**20
 
 
 def check_new_folder(out) -> None:
@@ -108,7 +109,8 @@ class Checkpoint:
     Parameters
     ----------
     folder : str or path
-        Folder that holds `model*.safetensors`.
+        Folder that holds `model.safetensors`, or the files that its index names, or
+        without an index `model-*-of-*.safetensors`.
 
     Attributes
     ----------
@@ -118,58 +120,113 @@ class Checkpoint:
     Raises
     ------
     ValueError
-        If the folder holds no such file, or one that is cut off.
+        If the folder holds no such file or not every file of its index, or if a file
+        is cut off, is no safetensors file or has a type that this book does not read.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
         self.entries = {}
-        single = self.folder / "model.safetensors"
-        shards = sorted(self.folder.glob("model-*-of-*.safetensors"))
-        files = [single] if single.is_file() else shards
-        if not files:
-            raise ValueError(
-                f"folder is {str(folder)!r}, which holds no model*.safetensors; load "
-                "the model and save it with save_pretrained first"
-            )
-        for path in files:
-            self._add(path)
+        for path in self._files():
+            entries = _entries(path)
+            for name, (_, code, *_) in entries.items():
+                if code not in _TYPES:
+                    raise ValueError(
+                        f"{path} holds {name!r} in the type {code}, which is none of "
+                        f"{', '.join(_TYPES)}; load the model in one of them and save "
+                        "it with save_pretrained first"
+                    )
+            self.entries |= entries
 
-    def _add(self, path) -> None:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))[0]
-            header = json.loads(file.read(length)) if length < size else None
-        if header is None or any(
-            8 + length + entry["data_offsets"][1] > size
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ):
-            raise ValueError(f"{path} is cut off; get the file again")
-        for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = (8 + length + place for place in entry["data_offsets"])
-                self.entries[name] = (path, entry["dtype"], entry["shape"], start, end)
+    def _files(self) -> list[Path]:
+        """Files that hold the weights, as transformers chooses them."""
+        single, index = self.folder / "model.safetensors", self.folder / INDEX
+        if single.is_file():
+            return [single]
+        files = sorted(self.folder.glob("model-*-of-*.safetensors"))
+        if index.is_file():
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = [self.folder / name for name in sorted(set(weight_map.values()))]
+        missing = [path.name for path in files if not path.is_file()]
+        if missing or not files:
+            raise ValueError(
+                f"folder is {str(self.folder)!r}, which holds no "
+                f"{missing[0] if missing else 'model*.safetensors'}; get the file, or "
+                "load the model and save it with save_pretrained first"
+            )
+        return files
 
     def dtype(self):
         """Type of the first tensor of floating point numbers, as transformers takes."""
         import torch
 
         types = (getattr(torch, _TYPES[entry[1]]) for entry in self.entries.values())
-        return next(dtype for dtype in types if dtype.is_floating_point)
+        for dtype in types:
+            if dtype.is_floating_point:
+                return dtype
+        raise ValueError(
+            f"folder is {str(self.folder)!r}, which holds no floating point tensor; "
+            "load the model dequantised and save it with save_pretrained first"
+        )
 
     def tensor(self, name):
         """Tensor `name`, read from the disk into memory of its own."""
         import torch
 
-        path, dtype, shape, start, end = self.entries[name]
-        buffer = bytearray(end - start)
-        with open(path, "rb") as file:
-            file.seek(start)
-            file.readinto(buffer)
+        _, code, shape, start, end = self.entries[name]
+        dtype = getattr(torch, _TYPES[code])
+        buffer = self._read(name, 0, end - start)
         if not buffer:
-            return torch.empty(shape, dtype=getattr(torch, _TYPES[dtype]))
-        return torch.frombuffer(buffer, dtype=getattr(torch, _TYPES[dtype])).view(shape)
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(buffer, dtype=dtype).view(shape)
+
+    def same(self, first, second) -> bool:
+        """Whether two tensors have the same type, shape and bytes, read in pieces."""
+        _, code, shape, start, end = self.entries[first]
+        return [code, shape] == list(self.entries[second][1:3]) and all(
+            self._read(first, *piece) == self._read(second, *piece)
+            for piece in _pieces(end - start)
+        )
+
+    def _read(self, name, first, last) -> bytearray:
+        """Bytes `first` to `last` of a tensor, `last` not included."""
+        path, *_, start, _ = self.entries[name]
+        buffer = bytearray(last - first)
+        try:
+            with open(path, "rb") as file:
+                file.seek(start + first)
+                if file.readinto(buffer) < len(buffer):
+                    raise OSError("it is cut off")
+        except OSError as error:
+            message = f"{path} could not be read ({error}); get the file again"
+            raise ValueError(message) from error
+        return buffer
+
+
+def _pieces(size):
+    """First and last byte of every piece of `size` bytes."""
+    for first in range(0, size, _PIECE_BYTES):
+        yield first, min(first + _PIECE_BYTES, size)
+
+
+def _entries(path) -> dict[str, tuple]:
+    """For every tensor of one file: file, type, shape and the place of its bytes."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))[0]
+        text = file.read(length) if 8 + length <= size else b""
+    try:
+        header, entries = json.loads(text), {}
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            start, end = (8 + length + place for place in entry["data_offsets"])
+            entries[name] = (path, entry["dtype"], entry["shape"], start, end)
+            if end > size:
+                raise ValueError(f"{name} ends at byte {end} of {size}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        message = f"{path} is cut off or no safetensors file; get the file again"
+        raise ValueError(message) from error
+    return entries
 
 
 class TensorSequence(Sequence):
@@ -179,8 +236,8 @@ class TensorSequence(Sequence):
     ----------
     read : callable
         Gives the tensor of a name.
-    names : sequence of str
-        Name of every tensor.
+    names : list of str
+        Name of every tensor; a slice is a sequence of the same kind.
     """
 
     def __init__(self, read, names):
@@ -190,6 +247,8 @@ class TensorSequence(Sequence):
         return len(self.names)
 
     def __getitem__(self, index):
+        if isinstance(index, slice):
+            return TensorSequence(self.read, self.names[index])
         return self.read(self.names[index])
 
 
@@ -236,6 +295,12 @@ def write_weights(folder, specs, tensor_of, *, max_bytes, parameters) -> None:
         Bytes of tensors in a file; see `shard_names`.
     parameters : int
         Number of parameters of the model, stored in the index.
+
+    Raises
+    ------
+    ValueError
+        If a tensor has another type or shape than its spec, or its type is none that
+        the format has.
     """
     sizes = {name: spec.numel() * spec.element_size() for name, spec in specs.items()}
     shards = shard_names(sizes, max_bytes)
@@ -258,6 +323,12 @@ def _write_shard(path, specs, tensor_of) -> None:
     import torch
 
     types = {getattr(torch, name): code for code, name in _TYPES.items()}
+    for name, spec in specs.items():
+        if spec.dtype not in types:
+            raise ValueError(
+                f"tensor {name} is {spec.dtype}, which is none of "
+                f"{', '.join(_TYPES.values())}; convert the model first"
+            )
     rank = list(types)
     order = sorted(specs, key=lambda name: (rank.index(specs[name].dtype), name))
     header, place = {"__metadata__": {"format": "pt"}}, 0

@@ -4,7 +4,7 @@ r"""
 
 A policy names the rows to keep.
 What changes in the model when the other rows leave it, and what does not?
-Nothing but its size: with 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to the rounding error that the check on the real model prints.
+Nothing but its size: with 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to the rounding error that the check on the real model bounds.
 
 This chapter cuts rows from ten families of models with one description each, saves the result so that plain transformers reloads it, and does the same on a checkpoint that is larger than memory.
 """
@@ -23,6 +23,7 @@ This chapter cuts rows from ten families of models with one description each, sa
 # %%
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -46,7 +47,6 @@ KEPT_ROWS = "kept_rows.json"
 SHARD_BYTES = 5_000_000_000
 
 # %% tags=["active-ipynb"]
-# import copy
 # import filecmp
 #
 # import prunefair
@@ -114,23 +114,25 @@ SHARD_BYTES = 5_000_000_000
 # What remains is $c + \sum_{j \in S} D_{:,j} h_j(x)$, which is {eq}`eq-surgery-sum` for the sliced block, since $P_S$ commutes with functions that act entry by entry.
 # :::
 #
-# The proof uses neither the shape of $\sigma$ nor the value of the silenced rows, and the check takes three activations, one of which is not zero at zero.
+# The proof uses neither the shape of $\sigma$ nor the value of the silenced rows, and the check takes three activations, two of which are not zero at zero.
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
 # G, U, DT = torch.randn(3, 12, 8, generator=generator, dtype=torch.float64)
 # a, b, x = torch.randn(3, 12, generator=generator, dtype=torch.float64)
 # D, x, S = DT.T, x[:8], [0, 3, 4, 7, 9]
-# Pi = torch.zeros(12, 12, dtype=torch.float64)
-# Pi[S, S] = 1
+# Pi = torch.tensor([j in S for j in range(12)]).double().diag()
 # for sigma in (torch.relu, torch.sigmoid, torch.cos):
-#     masked = D @ Pi @ (sigma(Pi @ (G @ x + a)) * (Pi @ (U @ x + b)))
-#     sliced = D[:, S] @ (sigma(G[S] @ x + a[S]) * (U[S] @ x + b[S]))
-#     torch.testing.assert_close(sliced, masked, atol=1e-12, rtol=0)
+#     silent, part = sigma(Pi @ (G @ x + a)), sigma(G[S] @ x + a[S])
+#     gated = silent * (Pi @ (U @ x + b)), part * (U[S] @ x + b[S])
+#     for masked, sliced in (gated, (silent, part)):
+#         torch.testing.assert_close(D[:, S] @ sliced, D @ Pi @ masked, atol=1e-12, rtol=0)
+#         rows_only = (D @ masked - D[:, S] @ sliced).abs().max()
+#         assert (rows_only < 1e-12) == (masked is gated[0] or sigma is torch.relu)
 
 # %% [markdown]
 # The proof uses the zero columns only.
-# Zero rows alone would do as well when $\sigma(0) = 0$ or when the block is gated without biases; {ref}`ex-surgery-3` shows where they would not.
+# Zero rows and biases alone, with $D$ as it was, would do as well when $\sigma(0) = 0$ or when the block is gated, as the last line of the check says; {ref}`ex-surgery-3` shows where they would not.
 #
 # The number of weights that leave is the sum over layers of $m_l - k_l$ neurons times what a neuron holds:
 #
@@ -216,7 +218,7 @@ ADAPTERS = {
 # *This book*: the family is the configuration's `model_type`, compared whole, and the structure is checked before anything is cut.
 # :::
 #
-# A model whose layers share feed-forward weights, whose linear maps are quantised or wrapped, or whose family is not in the table is refused before it is touched.
+# A model whose layers share feed-forward weights, whose linear maps are quantised or wrapped, or whose family is not in the table is refused before it is touched; so is a checkpoint that is quantised.
 
 
 # %%
@@ -261,7 +263,7 @@ def _check_structure(adapter, model) -> None:
             "give the plain transformers model"
         ) from error
     for linear in linears:
-        if not isinstance(linear, torch.nn.Linear) or linear.weight.ndim != 2:
+        if not _is_plain(linear):
             raise ValueError(
                 f"model holds a {type(linear).__name__} where the family {family!r} "
                 "has a plain linear map; load it unquantised and merge its adapters"
@@ -272,6 +274,22 @@ def _check_structure(adapter, model) -> None:
                 "can lose rows of its own; untie them first"
             )
         seen.add(id(linear.weight))
+
+
+# %%
+def _is_plain(linear) -> bool:
+    """Whether a linear map is its weight, as floats of its shape, and its bias."""
+    if not isinstance(linear, torch.nn.Linear):
+        return False
+    parts = {name for name, _ in linear.named_parameters()}
+    parts |= {name for name, _ in linear.named_buffers()}
+    shape = linear.out_features, linear.in_features
+    return (
+        type(linear.weight) is torch.nn.Parameter
+        and linear.weight.shape == shape
+        and linear.weight.is_floating_point()
+        and parts <= {"weight", "bias"}
+    )
 
 
 # %% [markdown]
@@ -402,17 +420,19 @@ def _checked_rows(rows, layer, width) -> torch.Tensor:
     rows = torch.as_tensor(rows, device="cpu")
     if rows.ndim == 1 and not len(rows):
         raise ValueError(f"kept[{layer}] is empty: too few rows; lower the ratio")
-    if rows.ndim != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
+    real = rows.is_floating_point() or rows.is_complex()
+    if rows.ndim != 1 or real or rows.dtype == torch.bool:
         raise ValueError(
             f"kept[{layer}] must be a vector of row numbers, got {rows.dtype} of "
-            f"shape {tuple(rows.shape)}"
+            f"shape {tuple(rows.shape)}; give integers"
         )
+    rows = rows.long()  # unsigned differences would wrap around
     if rows[0] < 0 or rows[-1] >= width or bool((rows.diff() <= 0).any()):
         raise ValueError(
             f"kept[{layer}] must increase strictly within [0, {width}), got "
             f"{rows[:8].tolist()} and so on; sort it and drop repeated rows"
         )
-    return rows.long()
+    return rows
 
 
 # %%
@@ -548,14 +568,22 @@ def tiny_model(family, *, generator, dtype=torch.float32, **fields):
     -------
     model : transformers.PreTrainedModel
         In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If `family` is not a key of `ADAPTERS`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if family not in ADAPTERS:
+        raise ValueError(f"family is {family!r}; give one of {', '.join(ADAPTERS)}")
     shared = {"vocab_size": 32, "hidden_size": 8, "num_hidden_layers": 2}
     shared |= {"num_attention_heads": 2, "max_position_embeddings": 64}
     shared |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = AutoConfig.for_model(family, **shared | _TINY_FIELDS[family] | fields)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    with torch.random.fork_rng(devices=[]):  # transformers draws weights, too
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.5, generator=generator)
     return model
@@ -670,7 +698,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # :class: warning
 # *Paper*: the compressed model is a model like any other and runs faster.
 # *Authors' code*: it saves the `AutoModel`, which has no language-model head, with the configuration of the dense model, so that `from_pretrained` finds matrices of another size than it expects.
-# *This book*: the causal language model is saved with the configuration that fits it; the cell after the next shows both.
+# *This book*: the causal language model is saved with the configuration that fits it; the two demonstrations below show both.
 # :::
 
 
@@ -712,9 +740,10 @@ def _write_model(folder, model, tensor_of, tokenizer, kept) -> None:
     (folder / KEPT_ROWS).write_text(json.dumps(content) + "\n", encoding="utf-8")
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
-    model.config.architectures = [type(model).__name__]
-    model.config.dtype = str(model.dtype).removeprefix("torch.")
-    model.config.save_pretrained(folder)
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    config.save_pretrained(folder)
 
 
 # %%
@@ -789,7 +818,8 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
     Raises
     ------
     ValueError
-        If that process fails; the message ends with its last line.
+        If that process fails; the message ends with its last line, or with its exit
+        status if it wrote none.
     """
     from safetensors.torch import load_file, save_file
 
@@ -799,7 +829,8 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
         command = [sys.executable, "-c", _RELOAD, str(folder), given, result]
         run = subprocess.run(command, capture_output=True, text=True)
         if run.returncode:
-            last = run.stderr.strip().splitlines()[-1]
+            status = f"exit status {run.returncode}"
+            last = [status, *run.stderr.strip().splitlines()][-1]
             raise ValueError(f"folder {str(folder)!r} does not load: {last}")
         return load_file(result)["logits"].clone()
 
@@ -855,7 +886,8 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
     Raises
     ------
     ValueError
-        If the folder was not written by one of these.
+        If the folder was not written by one of these, or `kept_rows.json` does not
+        hold the widths.
     """
     from prunefair.models import load_model
 
@@ -865,7 +897,14 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
             f"folder is {str(folder)!r}, which holds no {KEPT_ROWS}; give a folder "
             "written by save_pruned"
         )
-    widths = json.loads(path.read_text(encoding="utf-8"))["widths"]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        widths = [int(width) for width in content["widths"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"folder is {str(folder)!r}, whose {KEPT_ROWS} does not hold the widths of "
+            "the layers; give a folder written by save_pruned"
+        ) from error
     if len(set(widths)) == 1:
         return load_model(folder, dtype=dtype, device=device)
     return _load_uneven(Path(folder), widths, dtype).to(device).eval()
@@ -915,6 +954,37 @@ def _load_uneven(folder, widths, dtype):
 
 
 # %%
+def layer_ratios(ratio, n_layers) -> list[float]:
+    """One ratio for every layer.
+
+    Parameters
+    ----------
+    ratio : float or sequence of L float
+        Share of the rows to remove, in [0, 1): of every layer, or of each.
+    n_layers : int
+        Number of layers L.
+
+    Returns
+    -------
+    ratios : list of L float
+
+    Raises
+    ------
+    ValueError
+        If there are not as many ratios as layers.
+    """
+    if isinstance(ratio, Real):
+        return [ratio] * n_layers
+    ratios = [float(share) for share in ratio]
+    if len(ratios) != n_layers:
+        raise ValueError(
+            f"ratio has {len(ratios)} entries and the model {n_layers} layers; "
+            "give one number, or one for every layer"
+        )
+    return ratios
+
+
+# %%
 def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor]:
     """Rows that a policy keeps in every layer.
 
@@ -938,15 +1008,10 @@ def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor
     ValueError
         If there are not as many ratios as layers, or one leaves no row.
     """
-    ratios = [ratio] * len(matrices) if isinstance(ratio, Real) else list(ratio)
-    if len(ratios) != len(matrices):
-        raise ValueError(
-            f"ratio has {len(ratios)} entries and the model {len(matrices)} layers; "
-            "give one number, or one a layer"
-        )
+    shares = layer_ratios(ratio, len(matrices))
     return [
         policy.select(W, rows_to_keep(len(W), share), generator=generator)
-        for W, share in zip(matrices, ratios)
+        for W, share in zip(matrices, shares)
     ]
 
 
@@ -956,6 +1021,13 @@ def _skeleton(folder, dtype):
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(folder)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        raise ValueError(
+            f"folder is {str(folder)!r}, whose config.json has the quantization_config "
+            f"{quantised}; load the model dequantised and save it with save_pretrained "
+            "first"
+        )
     with torch.device("meta"):
         dtype = config.dtype or dtype
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -969,40 +1041,41 @@ def _skeleton(folder, dtype):
 # %%
 def _reader(checkpoint, model):
     """Function from a name in the model to its tensor, read from the checkpoint."""
-    adapter, entries = adapter_for(model), checkpoint.entries
+    adapter, prefix = adapter_for(model), model.base_model_prefix + "."
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    prefix = model.base_model_prefix + "."
     twins = {source: tied for tied, source in model.all_tied_weights_keys.items()}
-    _check_ties(checkpoint, adapter, twins)
+    ways = {n: (adapter.file_name(n), n, n.removeprefix(prefix)) for n in dtypes}
+    stored = {n: next(filter(checkpoint.entries.get, ways[n]), None) for n in ways}
+    _check_ties(checkpoint, [(stored[a], stored[b]) for a, b in twins.items()])
 
     def read(name):
-        same = [n for n in (name, twins.get(name)) if n]
-        ways = [w for n in same for w in (adapter.file_name(n), n)]
-        ways += [name.removeprefix(prefix)]
-        found = list(dict.fromkeys(way for way in ways if way in entries))
-        if not found:
+        found = stored[name] or stored.get(twins.get(name))
+        if found is None:
             raise ValueError(
                 f"folder {str(checkpoint.folder)!r} lacks the weight {name!r}; load the "
                 "model and save it with save_pretrained first"
             )
-        return checkpoint.tensor(found[0]).to(dtypes[name])
+        tensor = checkpoint.tensor(found)
+        if dtypes[name].is_floating_point and not tensor.is_floating_point():
+            raise ValueError(
+                f"folder {str(checkpoint.folder)!r} holds {found!r} as {tensor.dtype}; "
+                "load the model dequantised and save it with save_pretrained first"
+            )
+        return tensor.to(dtypes[name])
 
     return read
 
 
 # %%
-def _check_ties(checkpoint, adapter, twins) -> None:
+def _check_ties(checkpoint, pairs) -> None:
     """Raise if the files hold two values for weights that the configuration ties."""
-    for pair in twins.items():
-        names = [adapter.file_name(name) for name in pair]
-        if all(name in checkpoint.entries for name in names):
-            first, second = (checkpoint.tensor(name) for name in names)
-            if not torch.equal(first, second):
-                raise ValueError(
-                    f"folder {str(checkpoint.folder)!r} holds different weights for "
-                    f"{names[0]!r} and {names[1]!r}, which its configuration ties; "
-                    "set tie_word_embeddings to false in config.json"
-                )
+    for first, second in pairs:
+        if first and second and not checkpoint.same(first, second):
+            raise ValueError(
+                f"folder {str(checkpoint.folder)!r} holds different weights for "
+                f"{first!r} and {second!r}, which its configuration ties; "
+                "set tie_word_embeddings to false in config.json"
+            )
 
 
 # %%
@@ -1034,7 +1107,8 @@ def open_checkpoint(folder):
     Raises
     ------
     ValueError
-        If `folder` holds no such model or its family is not supported.
+        If `folder` holds no such model or a quantised one, or its family is not
+        supported; `read` raises it for a weight that is missing or no float.
     """
     checkpoint = Checkpoint(folder)
     model = _skeleton(folder, checkpoint.dtype())
@@ -1058,6 +1132,11 @@ def cut_reader(model, read, kept):
     -------
     read_cut : callable
         Gives the tensor of a name, cut if it holds neurons.
+
+    Raises
+    ------
+    ValueError
+        If the model is not supported or `kept` does not fit it.
     """
     cuts = {n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()}
     return lambda n: _cut(read(n), *cuts[n]) if n in cuts else read(n)
@@ -1067,8 +1146,9 @@ def cut_reader(model, read, kept):
 def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     """Prune the checkpoint in `folder` into `out` without loading the model.
 
-    At most a few tensors are in memory at a time: less than two layers, or what the
-    policy needs for one matrix.
+    In memory at a time are one tensor and what is cut from it or converted, or what
+    the policy needs for one matrix; in the stored type that is less than two layers
+    and one file.
 
     Parameters
     ----------
@@ -1088,8 +1168,8 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     Raises
     ------
     ValueError
-        If `folder` holds no such model, its family is not supported, `ratio` does
-        not fit it, or `out` exists and is not an empty folder.
+        If `folder` holds no such model or a quantised one, its family is not
+        supported, `ratio` does not fit it, or `out` exists and is not an empty folder.
     OSError
         If `out` cannot be written, as on a full disk.
     """
@@ -1192,13 +1272,14 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # :::{exercise}
 # :label: ex-surgery-2
 #
-# A limit: what does $\rho \to 0$ change, and what is the largest $\rho$ that leaves one neuron of 12?
+# A limit: what does $\rho = 0$ change, what does $\rho \to 0$, and what is the largest $\rho$ that leaves one neuron of 12?
 # :::
 #
 # :::{solution} ex-surgery-2
 # :class: dropdown
 #
 # At $\rho = 0$ all rows stay, $P_S$ is the identity and not a bit changes.
+# Every $\rho \in (0, 1/12]$ removes one row already, for $\lfloor 12 (1 - \rho) \rfloor = 11$: the limit from above is not the value at zero.
 # $\lfloor 12 (1 - \rho) \rfloor \ge 1$ needs $\rho \le 11/12$; above it, surgery refuses.
 # :::
 
@@ -1207,6 +1288,7 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # before = {name: value.clone() for name, value in tiny.state_dict().items()}
 # slice_ffn_(tiny, [range(12), range(12)])
 # assert all(torch.equal(value, before[n]) for n, value in tiny.state_dict().items())
+# assert rows_to_keep(12, 0) == 12 and rows_to_keep(12, 1e-9) == 11
 # assert rows_to_keep(12, 0.9166) == 1
 # try:
 #     rows_to_keep(12, 0.9167)
@@ -1225,12 +1307,13 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # :class: dropdown
 #
 # A neuron without weights puts out $\sigma(0)$, and $D$ carries it on.
-# For $\max(z, 0)$ that is zero and nothing is lost; for the sigmoid the output is too large by $\frac12 \sum_{j \notin S} D_{:,j}$, a constant.
+# For $\max(z, 0)$ that is zero and nothing is lost; for the sigmoid the output of a block is too large by $\frac12 \sum_{j \notin S} D_{:,j}$, whatever the input.
 # The proof of {prf:ref}`thm-surgery-slice` uses the zero columns, not the zero rows.
 # :::
 
 # %% tags=["active-ipynb"]
-# for activation in ("relu", "sigmoid"):
+# x, gone = torch.randn(5, 8, generator=generator), [1, 2, 5, 6, 8, 10, 11]
+# for activation, at_zero in (("relu", 0), ("sigmoid", 0.5)):
 #     careless = tiny_model("phi", generator=generator, hidden_act=activation)
 #     sliced = slice_ffn_(copy.deepcopy(careless), rows)
 #     columns = [layer.mlp.fc2.weight.detach().clone() for layer in careless.model.layers]
@@ -1239,6 +1322,8 @@ def write_cut(model, read, out, kept, tokenizer=None):
 #         layer.mlp.fc2.weight.data = weight  # zero rows only
 #     error = (sliced(some).logits - careless(some).logits).abs().max()
 #     assert (error < 1e-5) == (activation == "relu")
+#     block, part = (m.model.layers[0].mlp(x) for m in (careless, sliced))
+#     assert torch.allclose(block - part, at_zero * columns[0][:, gone].sum(1), atol=1e-5)
 
 # %% [markdown]
 # :::{exercise}
@@ -1270,7 +1355,7 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # What a chapter or a program imports from here:
 #
 # - `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`: where a family keeps its neurons;
-# - `row_matrices`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
+# - `row_matrices`, `layer_ratios`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
 # - `slice_ffn_`, `mask_ffn_`: the two mutators, the second being the oracle of the first;
 # - `save_pruned`, `stored_names`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
 # - `prune_checkpoint`: the same on files, for models larger than memory, and its parts `open_checkpoint`, `tokenizer_of`, `cut_reader` and `write_cut`;
