@@ -8,7 +8,7 @@ the layers, rising and falling; the top rows beside draws.  Each selection is ju
 its mean KS distance, the divergence from the dense model on text that it samples
 itself, and the perplexity on the beginning of the test part of WikiText-2.  Less than
 twenty minutes on one core; a finished selection is kept, so it resumes where it
-stopped.
+stopped; a table of another configuration, version or device must be moved away first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -156,11 +157,19 @@ def run(table: dict) -> None:
 
 
 def main():
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    if table.get("configuration") != CONFIGURATION:
-        table = {"configuration": CONFIGURATION, "policies": {}, "runs": {}}
-    table["versions"] = versions("torch")
-    table["device"] = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
+    stamp = {
+        "configuration": CONFIGURATION,
+        "versions": versions("torch"),
+        "device": f"{platform.machine()} CPU, {torch.get_num_threads()} thread",
+    }
+    empty = stamp | {"policies": {}, "runs": {}}
+    table = json.loads(RESULT.read_text()) if RESULT.exists() else empty
+    other = [key for key, value in stamp.items() if table.get(key) != value]
+    if other:
+        sys.exit(
+            f"error: {RESULT} has another {' and '.join(other)}, so that its results "
+            "do not belong to this run; move it away and start again"
+        )
     run(table)
 
 

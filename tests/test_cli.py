@@ -2,12 +2,15 @@
 
 import errno
 import json
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -15,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from prunefair import cli
 from prunefair.models import load_tokenizer
-from prunefair.pruning.surgery import load_pruned
+from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_
 
 POLICY_KEYS = {
     *("utility", "jain", "regret", "c_regret", "reward_sum", "rounds_per_second"),
@@ -158,14 +161,104 @@ def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
     assert result["peak_gpu_bytes"] is None and "save" in result["seconds"]
 
 
-def test_wide_models_and_those_larger_than_memory_go_a_layer_at_a_time(
-    model, monkeypatch
+def test_a_model_larger_than_memory_goes_a_layer_at_a_time_and_says_so(
+    capsys, model, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(cli, "_available_bytes", lambda: sys.maxsize)
     assert not cli._wide_or_large(str(model), "cpu")
-    page = os.sysconf("SC_PAGE_SIZE")
-    few = {"SC_AVPHYS_PAGES": 100, "SC_PAGE_SIZE": page}
-    monkeypatch.setattr(os, "sysconf", few.get)
-    assert cli._wide_or_large(str(model), "cpu")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(cli, "_available_bytes", lambda: 1000)
+    options = ("--ratio", 0.3, "--out", tmp_path / "out", "--episodes", 1, "--json")
+    _, result, err = run(capsys, "prune", model, *options)
+    assert result["objective"] == "spectral" and "peak_gpu_bytes" in result
+    note = next(line for line in err.splitlines() if line.startswith("MODEL has "))
+    assert "a layer at a time" in note and "--objective functional" in note
+
+
+def test_a_wide_model_goes_a_layer_at_a_time_whatever_the_memory(
+    capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cli, "_available_bytes", lambda: sys.maxsize)
+    config = json.loads((model / "config.json").read_text())
+    config |= {"hidden_size": 2050, "head_dim": 2, "vocab_size": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert cli._wide_or_large(str(tmp_path), "cpu")
+    assert capsys.readouterr().err == ""
+
+
+def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
+    monkeypatch,
+):
+    meminfo = "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: meminfo)
+    assert cli._available_bytes() == 5 * 1024
+
+    def missing(*arguments):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    pages = {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert cli._available_bytes() == 100 * 4096
+
+    def unknown(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert cli._available_bytes() == sys.maxsize
+    monkeypatch.delattr(os, "sysconf")
+    assert cli._available_bytes() == sys.maxsize
+
+
+@pytest.fixture
+def uneven(model, tmp_path):
+    """Folder of the tiny model with 20 and 35 neurons and without a tokenizer."""
+    smaller = AutoModelForCausalLM.from_pretrained(model)
+    kept = [range(20), range(5, 40)]
+    folder = tmp_path / "uneven"
+    return save_pruned(slice_ffn_(smaller, kept), None, folder, [*map(list, kept)])
+
+
+@pytest.mark.parametrize("objective", ["functional", "spectral"])
+def test_what_has_uneven_widths_or_no_tokenizer_can_be_pruned(
+    objective, capsys, uneven, tmp_path
+):
+    options = ("--ratio", 0.2, "--out", tmp_path / "out", *FEW, "--json")
+    _, result, _ = run(capsys, "prune", uneven, *options, "--objective", objective)
+    assert result["rows_kept"] == [16, 28]
+    assert load_pruned(tmp_path / "out").num_parameters() == result["params_after"]
+    assert result["params_before"] - result["params_after"] == (4 + 7) * 3 * 16
+    assert not list((tmp_path / "out").glob("tokenizer*"))
+
+
+def test_weights_that_are_cut_off_are_one_line(capsys, model, tmp_path):
+    shutil.copytree(model, tmp_path / "short")
+    weights = tmp_path / "short" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    options = ("--ratio", 0.3, "--out", tmp_path / "out")
+    line = complaint(capsys, "prune", tmp_path / "short", *options)
+    assert re.search("MODEL is '.*short', which could not be loaded", line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_the_hub_is_fetched_with_all_that_its_tokenizer_needs(
+    monkeypatch,
+):
+    wanted = {
+        *("config.json", "model.safetensors", "tokenizer.model", "vocab.json"),
+        *("merges.txt", "vocab.txt", "chat_template.jinja"),
+    }
+
+    def fetch(name, allow_patterns):
+        names = [*wanted, "pytorch_model.bin", "model.onnx"]
+        found = huggingface_hub.utils.filter_repo_objects(
+            names, allow_patterns=allow_patterns
+        )
+        assert set(found) == wanted
+        return name + " fetched"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert cli._folder_of("some/model") == "some/model fetched"
 
 
 def test_a_geometry_says_first_that_it_is_random_and_writes_only_if_asked(
@@ -215,6 +308,21 @@ def test_evaluate_has_null_where_nothing_is_defined(capsys, model):
     assert result["kl_to_dense"] is None
     assert result["raw_retention"] is None
     assert result["above_chance_retention"] is None
+
+
+def test_a_bad_reference_is_named_before_anything_is_measured(
+    capsys, model, monkeypatch
+):
+    monkeypatch.setattr("prunefair.pruning.evaluation.perplexity", pytest.fail)
+    line = complaint(capsys, "evaluate", model, "--against", "no/such")
+    assert "--against is 'no/such', which could not be loaded" in line
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("inf")])
+def test_what_json_does_not_know_is_null_wherever_it_stands(value, capsys):
+    cli._report({"a": value, "b": [1.5, value], "c": {"d": (value,)}, "e": "x"}, True)
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found == {"a": None, "b": [1.5, None], "c": {"d": [None]}, "e": "x"}
 
 
 @pytest.mark.parametrize("feedback", ["full", "bandit"])
@@ -326,6 +434,17 @@ BAD = {
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--device", "abacus"),
         "--device is 'abacus'.*give 'cpu'",
     ),
+    "device-without-values": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--device", "meta"),
+        "--device is 'meta'.*give 'cpu'",
+    ),
+    "policy": (
+        (
+            *("prune", "MODEL", "--ratio", "0.3", "--out", "OUT"),
+            *("--policy", "nowhere/policy.safetensors"),
+        ),
+        "--policy is 'nowhere/policy.safetensors'.*create that folder",
+    ),
     "tasks": (("evaluate", "MODEL", "--tasks", "piqa,no"), "--tasks names 'no'"),
     "data": (("evaluate", "MODEL", "--data", "nowhere"), "--data is 'nowhere'"),
     "ratings": (("bandits", "--data", "nowhere"), "'nowhere'.*ratings.csv"),
@@ -363,17 +482,20 @@ def test_an_existing_folder_is_refused_before_any_work_and_kept(
     assert contents(tmp_path / "out") == {"precious": b"kept"}
 
 
+@pytest.mark.parametrize("way", ["functional", "spectral", "a layer at a time"])
 def test_a_full_disk_leaves_neither_folder_nor_policy(
-    capsys, model, tmp_path, monkeypatch
+    way, capsys, model, tmp_path, monkeypatch
 ):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("prunefair.pruning.surgery._write_model", full)
+    streamed = way == "a layer at a time"
     line = complaint(
         capsys,
-        *("prune", model, "--ratio", 0.3, "--out", tmp_path / "out"),
-        *FEW,
+        *("prune", model, "--ratio", 0.3, "--out", tmp_path / "out", *FEW),
+        *("--policy", tmp_path / "policy.safetensors"),
+        *(("--spectra", "exact") if streamed else ("--objective", way)),
     )
     assert "No space left on device" in line
     assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,11 @@
 """Models come from the wheel, a folder or the hub, or one clear error says why not."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -44,6 +46,14 @@ def test_a_folder_loads_with_its_own_type_or_the_one_asked_for(tiny, tmp_path):
     assert models.load_model(tmp_path, dtype=torch.float32).dtype == torch.float32
 
 
+def test_a_file_of_weights_that_is_cut_off_is_named(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="MODEL is .*, which could not be loaded"):
+        models.load_model(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["", ".", "no/such-model-anywhere", "a b c!"])
 def test_an_unknown_model_is_named_with_the_remedy(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -54,7 +64,38 @@ def test_an_unknown_model_is_named_with_the_remedy(name, tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_an_interrupted_conversion_leaves_nothing(tiny, tmp_path, monkeypatch):
+@pytest.fixture
+def cache(tiny, tmp_path, monkeypatch):
+    """Place of the converted model; conversion takes the tiny one without a wheel."""
+    tiny.config.quantization_config = {}
+    load = AutoModelForCausalLM.from_pretrained
+    tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
+    monkeypatch.setattr(
+        AutoModelForCausalLM,
+        "from_pretrained",
+        lambda *a, **k: tiny if "gguf_file" in k else load(*a, **k),
+    )
+    monkeypatch.setattr(
+        "transformers.AutoTokenizer.from_pretrained", lambda *a, **k: tokenizer
+    )
+    monkeypatch.setattr(models, "_wheel_gguf", lambda: Path("model.gguf"))
+    monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "model"
+
+
+def test_a_conversion_is_done_once_and_others_may_read_it(cache, monkeypatch):
+    before = os.umask(0o022)
+    try:
+        assert models.model_source("smollm2") == str(cache)
+    finally:
+        os.umask(before)
+    assert cache.stat().st_mode & 0o777 == 0o755
+    assert models.load_model("smollm2").num_parameters() > 0
+    monkeypatch.setattr(models, "_convert_gguf", pytest.fail)
+    assert models.model_source("smollm2") == str(cache)
+
+
+def test_an_interrupted_conversion_leaves_nothing(cache, monkeypatch):
     class Interrupted(Exception):
         pass
 
@@ -62,14 +103,55 @@ def test_an_interrupted_conversion_leaves_nothing(tiny, tmp_path, monkeypatch):
         raise Interrupted
 
     monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", stop)
-    tiny.config.quantization_config = {}
-    monkeypatch.setattr(
-        AutoModelForCausalLM, "from_pretrained", lambda *a, **k: tiny, raising=True
-    )
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *a, **k: 0)
     with pytest.raises(Interrupted):
-        models._convert_gguf(tmp_path / "model.gguf", tmp_path / "cache" / "model")
-    assert list((tmp_path / "cache").iterdir()) == []
+        models.model_source("smollm2")
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_a_broken_cache_is_refused_before_the_conversion(cache, monkeypatch):
+    cache.mkdir(parents=True)
+    (cache / "model.safetensors").write_text("half of it")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", pytest.fail)
+    with pytest.raises(ValueError, match="cache holds '.*model' without.*remove it"):
+        models.model_source("smollm2")
+    assert [path.name for path in cache.iterdir()] == ["model.safetensors"]
+
+
+def test_a_full_disk_ends_the_conversion(cache, monkeypatch):
+    def full(*args, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        models.model_source("smollm2")
+    assert list(cache.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["before writing", "while writing"])
+def test_another_process_may_finish_the_conversion_first(
+    moment, cache, tiny, monkeypatch
+):
+    save, whole_folder = LlamaForCausalLM.save_pretrained, models.whole_folder
+
+    def other_is_first():
+        save(tiny, cache)
+        (cache / "first").touch()
+
+    def open_late(out):
+        other_is_first()
+        return whole_folder(out)
+
+    def save_late(self, folder):
+        save(self, folder)
+        other_is_first()
+
+    if moment == "before writing":
+        monkeypatch.setattr(models, "whole_folder", open_late)
+    else:
+        monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", save_late)
+    assert models.model_source("smollm2") == str(cache)
+    assert (cache / "first").is_file()
+    assert list(cache.parent.iterdir()) == [cache]
 
 
 def test_without_the_wheel_the_hub_has_the_same_model(monkeypatch):

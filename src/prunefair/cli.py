@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -82,7 +83,7 @@ def _device(name: str) -> str:
 
     name = name or default_device()
     try:
-        torch.empty(0, device=name)
+        torch.empty(0, device=name).tolist()  # the meta device has no values
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"--device is {name!r}, which torch cannot use here "
@@ -105,15 +106,20 @@ def _names(text: str, known: tuple[str, ...], option: str) -> list[str]:
 
 def _report(result: dict[str, Any], as_json: bool) -> None:
     """One JSON object, or one line for each value, on standard output."""
-    result = _without_nan(result)
-    print(json.dumps(result) if as_json else "\n".join(_lines(result)))
+    result = _defined(result)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        print("\n".join(_lines(result)))
 
 
-def _without_nan(value: Any) -> Any:
-    """`value` with None for NaN, which JSON does not know: what is not defined."""
+def _defined(value: Any) -> Any:
+    """`value` with None for NaN and the infinities, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
-    return None if value != value else value
+        return {key: _defined(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
@@ -213,6 +219,11 @@ def prune_command(
             f"--objective is 'functional', which knows no {option}; leave that out, or "
             "give --objective spectral"
         )
+    if policy is not None and not policy.parent.is_dir():
+        raise ValueError(
+            f"--policy is {str(policy)!r}, whose folder does not exist; create that "
+            "folder or name another one"
+        )
     with _progress_on_stderr():
         device = _device(device)
         arguments = (ratio, out, policy, episodes, seed, device)
@@ -249,9 +260,32 @@ def _wide_or_large(model: str, device: str) -> bool:
     if torch.device(device).type == "cuda":
         free = torch.cuda.mem_get_info(torch.device(device).index)[0]
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    large = skeleton.num_parameters() * width > free / 2
-    return large or getattr(config, "hidden_size", 0) > 2048
+        free = _available_bytes()
+    size = skeleton.num_parameters() * width
+    wide = getattr(config, "hidden_size", 0) > 2048
+    if size > free / 2 and not wide:
+        print(
+            f"MODEL has {size / 1e9:.3g} GB of weights, more than half of the "
+            f"{free / 1e9:.3g} GB that {device} has free, and is pruned a layer at a "
+            "time by the spectral objective; --objective functional runs it whole",
+            file=sys.stderr,
+        )
+    return wide or size > free / 2
+
+
+def _available_bytes() -> int:
+    """Memory that programs can still take, or all of it, or no limit if none is known.
+
+    What the page cache holds counts as free: it is given back on demand.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
 
 
 def _folder_of(model: str) -> str:
@@ -263,7 +297,7 @@ def _folder_of(model: str) -> str:
     source = model_source(model)
     if Path(source).is_dir():
         return source
-    patterns = ["*.json", "*.safetensors", "tokenizer*"]
+    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]
     try:
         return snapshot_download(source, allow_patterns=patterns)
     except Exception as error:  # the hub has many kinds of its own
@@ -369,21 +403,23 @@ def _prune_whole(
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
     from prunefair.checkpoint import check_new_folder
-    from prunefair.models import load_model, load_tokenizer
+    from prunefair.models import load_tokenizer, model_source
     from prunefair.pruning.row_policy import load_policy, save_policy
-    from prunefair.pruning.surgery import save_pruned
+    from prunefair.pruning.surgery import save_pruned, tokenizer_of
 
     check_new_folder(out)
     start = time.perf_counter()
     policy = None
     if policy_file is not None and policy_file.exists():
         policy = load_policy(policy_file, kind)
-    dense, tokenizer = load_model(model, device=device), load_tokenizer(model)
+    dense, source = _load(model, device), model_source(model)
+    find = tokenizer_of if Path(source).is_dir() else load_tokenizer
+    tokenizer = find(source)
     before = dense.num_parameters()
     pruned = run(dense, policy)
+    save_pruned(pruned.model, tokenizer, out, pruned.kept)
     if policy_file is not None and policy is None:
         save_policy(pruned.policy, policy_file)
-    save_pruned(pruned.model, tokenizer, out, pruned.kept)
     return {
         "model": model,
         "ratio": ratio,
@@ -431,6 +467,7 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     _use_data(data)
     known = (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE)
     names = _names(tasks, known, "--tasks")
+    dense = _load(against, device, "--against") if against else None
     judged, tokenizer = _load(model, device), load_tokenizer(model)
     text = evaluation.wikitext_tokens(tokenizer)
     result = {
@@ -443,8 +480,7 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
         for name, answer in answers.items()
     }
     result |= {"raw_retention": None, "above_chance_retention": None}
-    if against:
-        dense = _load(against, device)
+    if dense is not None:
         generator = torch.Generator(device=dense.device).manual_seed(seed)
         sample = evaluation.self_sample(dense, 16, 128, generator=generator)
         result["kl_to_dense"] = evaluation.kl_to_dense(dense, judged, sample)
@@ -454,13 +490,16 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     return result
 
 
-def _load(model: str, device: str):
-    """A model whose layers may differ in width."""
+def _load(model: str, device: str, argument: str = "MODEL"):
+    """A model whose layers may differ in width; an error names `argument`."""
     from prunefair.models import load_model
     from prunefair.pruning.surgery import KEPT_ROWS, load_pruned
 
     load = load_pruned if (Path(model) / KEPT_ROWS).is_file() else load_model
-    return load(model, device=device)
+    try:
+        return load(model, device=device)
+    except ValueError as error:
+        raise ValueError(str(error).replace("MODEL", argument, 1)) from error
 
 
 def _use_data(folder: Path | None) -> None:

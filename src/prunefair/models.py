@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import tempfile
 from pathlib import Path
+
+from prunefair.checkpoint import whole_folder
 
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -46,6 +46,12 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    filled = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if filled and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"the cache holds {str(folder)!r} without a config.json, which is no "
+            "finished model; remove it"
+        )
     quantised = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
@@ -54,15 +60,13 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     del config.quantization_config  # a model that carries it refuses to be saved
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(quantised.state_dict())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        if not folder.exists():  # another process may have finished first
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with whole_folder(folder) as partial:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+    except (OSError, ValueError):
+        if not (folder / "config.json").is_file():  # else another process was first
+            raise
 
 
 def model_source(name: str | os.PathLike) -> str:
@@ -81,7 +85,10 @@ def model_source(name: str | os.PathLike) -> str:
     Raises
     ------
     ValueError
-        If `name` is an existing path that holds no model, or is empty.
+        If `name` is an existing path that holds no model, or is empty, or if the
+        cache holds something else in the place of the small real model.
+    OSError
+        If the small real model cannot be written to the cache.
     """
     name = os.fspath(name)
     if name == SMOLLM2:
@@ -89,7 +96,7 @@ def model_source(name: str | os.PathLike) -> str:
         if gguf is None:
             return SMOLLM2_HUB_NAME
         folder = cache_folder() / gguf.stem.lower()
-        if not (folder / "config.json").exists():
+        if not (folder / "config.json").is_file():
             _convert_gguf(gguf, folder)
         return str(folder)
     path = Path(name)
@@ -102,10 +109,12 @@ def model_source(name: str | os.PathLike) -> str:
 
 
 def _from_pretrained(auto_class, name, **options):
+    from safetensors import SafetensorError
+
     source = model_source(name)
     try:
         return auto_class.from_pretrained(source, **options)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"MODEL is {os.fspath(name)!r}, which could not be loaded "
             f"({str(error).splitlines()[0]}); give 'smollm2', a folder written by "
@@ -132,7 +141,7 @@ def load_model(name: str | os.PathLike = SMOLLM2, *, dtype=None, device="cpu"):
     Raises
     ------
     ValueError
-        If there is no such model.
+        If there is no such model, or its files are cut off.
     """
     from transformers import AutoModelForCausalLM
 

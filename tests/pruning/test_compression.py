@@ -1,9 +1,11 @@
 """The pipeline on tiny random models of several families, and on the real one."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, Qwen2Config
@@ -14,7 +16,6 @@ from prunefair.pruning.compression import (
     Damage,
     cut_scores,
     damage,
-    layer_ratios,
     output_energies,
     plot_damage,
     plot_reuse,
@@ -74,6 +75,13 @@ def llama():
     return random_llama(vocabulary=19, generator=seeded(3))
 
 
+def ks_by_numpy(whole, part):
+    values = (
+        np.linalg.svd(x.double().numpy(), compute_uv=False) for x in (whole, part)
+    )
+    return stats.ks_2samp(*values).statistic
+
+
 def state(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
@@ -120,7 +128,14 @@ def test_without_a_policy_one_is_trained_and_lowers_the_distance():
         for s in range(10)
     ]
     assert pruned.ks_mean < np.mean(random)
-    assert pruned.ks_mean == pytest.approx(pruned.ks.mean())
+
+
+def test_the_reported_distance_is_the_mean_over_layers(dense):
+    pruned = prune(dense, [0.1, 0.1, 0.6], policy=POLICY, generator=seeded())
+    pairs = zip(row_matrices(dense), pruned.kept, strict=True)
+    ks = [ks_by_numpy(W, W[rows]) for W, rows in pairs]
+    assert np.median(ks) < np.mean(ks) < max(ks)
+    assert pruned.ks_mean == pytest.approx(np.mean(ks))
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another_draw(dense):
@@ -237,10 +252,18 @@ def test_distances_equal_scipys_on_singular_values_of_numpy():
     kept = select_rows(matrices, POLICY, [0.1, 0.3, 0.6])
     found = selection_distances(matrices, kept)
     for W, rows, d in zip(matrices, kept, found, strict=True):
-        whole, part = (
-            np.linalg.svd(x.double().numpy(), compute_uv=False) for x in (W, W[rows])
-        )
-        assert d == pytest.approx(stats.ks_2samp(whole, part).statistic)
+        assert d == pytest.approx(ks_by_numpy(W, W[rows]))
+
+
+def test_distances_reject_selections_that_do_not_fit():
+    matrices = [torch.randn(20, 6, generator=seeded(s)) for s in range(2)]
+    rows = torch.arange(3)
+    with pytest.raises(ValueError, match="kept has 1 entries and there are 2 matrices"):
+        selection_distances(matrices, [rows])
+    with pytest.raises(ValueError, match="argument 3 is shorter"):
+        selection_distances(matrices, [rows, rows], [torch.ones(6)])
+    with pytest.raises(ValueError, match="kept"):
+        selection_distances(matrices, [rows, rows + 18])
 
 
 def test_stored_runs_are_read_by_seed_and_column():
@@ -249,24 +272,33 @@ def test_stored_runs_are_read_by_seed_and_column():
     assert values.tolist() == [[2, 1], [12, 11]]
     with pytest.raises(KeyError, match="0.1 / 2 / 2"):
         run_values(runs, 0.1, [2], "ks")
+    with pytest.raises(KeyError, match="kl"):
+        run_values(runs, 0.1, [2], "kl", seeds=2)
 
 
 # ratios of their own
 
 
-def test_layer_ratios_repeat_one_number_and_check_many():
-    assert layer_ratios(0.3, 3) == [0.3] * 3
-    assert layer_ratios(np.array([0.1, 0.2]), 2) == [0.1, 0.2]
-    with pytest.raises(ValueError, match="ratio has 1 entries and the model 2 layers"):
-        layer_ratios([0.1], 2)
+@pytest.mark.parametrize("ratio", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_every_real_number_is_a_ratio(ratio, dense):
+    pruned = prune(dense, ratio, policy=POLICY, generator=seeded())
+    assert [len(rows) for rows in pruned.kept] == [10] * 3
+    trained = prune(dense, ratio, episodes=1, generator=seeded())
+    same = prune(dense, 0.5, episodes=1, generator=seeded())
+    assert torch.equal(trained.policy.weights, same.policy.weights)
+    several = np.array([0.25, 0.5, 0.5], dtype=np.float32)
+    scores = [torch.arange(20.0)] * 3
+    assert [len(rows) for rows in cut_scores(scores, several)] == [15, 10, 10]
 
 
-@given(st.integers(2, 40), st.floats(0, 0.9), st.floats(0, 0.9))
+@given(st.integers(1, 40), st.floats(0, 0.9), st.floats(0, 0.9))
+@example(1, 0.0, 0.4)
 def test_spread_ratios_rise_evenly_with_the_mean_of_their_ends(n, low, high):
     ratios = np.array(spread_ratios(n, low, high))
     assert len(ratios) == n
     assert ratios.mean() == pytest.approx((low + high) / 2, abs=1e-8)
-    np.testing.assert_allclose(np.diff(ratios), (high - low) / (n - 1), atol=1e-8)
+    steps = np.diff(ratios)
+    np.testing.assert_allclose(steps, (high - low) / max(n - 1, 1), atol=1e-8)
 
 
 def test_spread_ratios_reject_bad_arguments():
@@ -337,6 +369,21 @@ def test_energies_predict_the_cost_of_removing_one_neuron(llama):
         hook.remove()
     cost = (outputs[0] - outputs[1]).square().sum(-1).mean()
     assert float(energies[0][0]) == pytest.approx(float(cost), rel=1e-6)
+
+
+def test_damage_and_energies_reject_what_they_cannot_judge(llama):
+    text = torch.randint(19, (30,), generator=seeded())
+    kept = [torch.arange(5)] * 2
+    with pytest.raises(ValueError, match="kept has 1 entries"):
+        damage(llama, kept[:1], text, text.view(3, 10))
+    with pytest.raises(ValueError, match="tokens"):
+        damage(llama, kept, text[:1], text.view(3, 10))
+    strange = torch.nn.Linear(2, 2)
+    strange.config = type("Config", (), {"model_type": "strange"})()
+    for call in (damage, output_energies):
+        arguments = (kept, text, text) if call is damage else (text,)
+        with pytest.raises(ValueError, match="family 'strange'"):
+            call(strange, *arguments)
 
 
 def test_energies_leave_no_hook_behind(dense):
