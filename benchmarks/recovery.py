@@ -5,11 +5,13 @@ r"""LoRA recovery of the small real model pruned by 30 %, before and after.
 writes `book/results/recovery.json`.  Four models start: the dense one, and those that
 keep the rows of the exact policy, random rows, and the rows of largest output energy on
 text that the dense model samples itself.  All get the same plan and train on WikiText-2
-validation; rank, scale and rate were fixed before any recovered model was judged, and
-sizes were raised once after that.  Each is judged before and after on the first windows
-of WikiText-2 test, by its divergence from the dense model on other self-sampled text,
-and on the first questions of two zero-shot tasks.  A finished part is kept, so that a
-run resumes where it stopped; other options start a new table.
+validation, the dense one on other windows, since they are drawn after A; rank, scale
+and rate were fixed before any recovered model was judged, and sizes were raised once
+after that.  Each is judged before and after on the first windows of WikiText-2 test, by
+its divergence from the dense model on other self-sampled text, and on the first
+questions of two zero-shot tasks.  A finished part is kept, so that a run resumes where
+it stopped; `--seeds` adds to the table, other sizes start a new one.  A table is of one
+device and one set of versions: a run with others is refused.
 
 The default sizes take about half an hour of one core.  With more at hand:
 
@@ -109,6 +111,26 @@ def run_method(method, dense, material, options, plan, runs, write):
         write()
 
 
+def resumed(configuration, device):
+    """The stored table if this run can go on with it, else a new one."""
+    threads = torch.get_num_threads()
+    here = {
+        "configuration": configuration,
+        "versions": versions("torch", "transformers", "peft"),
+        "device": f"{device}, {threads} thread{'s' * (threads > 1)}",
+    }
+    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    if table.get("configuration") != configuration:
+        return here | {"runs": {}}
+    for name in ("versions", "device"):
+        if table[name] != here[name]:
+            raise SystemExit(
+                f"{RESULT.name} was made with {name} {table[name]}, this is "
+                f"{here[name]}; use the same, or move the table away"
+            )
+    return table
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -131,12 +153,7 @@ def main():
     configuration = {"model": "smollm2", "ratio": RATIO, "plan": asdict(plan)}
     configuration |= sizes | {"tasks": list(TASKS), "samples": [8, 64], "seeds": SEED}
     configuration |= {"trained_on": "WikiText-2 validation", "dtype": "float32"}
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    if table.get("configuration") != configuration:
-        table = {"configuration": configuration, "runs": {}}
-    table["versions"] = versions("torch", "transformers", "peft")
-    threads = torch.get_num_threads()
-    table["device"] = f"{options.device}, {threads} thread{'s' * (threads > 1)}"
+    table = resumed(configuration, options.device)
 
     def write():
         write_table(RESULT, table)

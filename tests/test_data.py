@@ -347,7 +347,11 @@ def test_one_changed_byte_in_the_archive_is_refused_and_so_is_its_neighbour(
     changed[1000] ^= 1
     members["wikitext-2/wiki.valid.tokens"] = bytes(changed)
     publisher.serve("wikitext2/test.txt", zipped(members))
-    with pytest.raises(ValueError, match="wikitext2/valid.txt .* has SHA-256"):
+    digest = FILES["wikitext2/valid.txt"].sha256
+    message = (
+        f"wikitext2/valid.txt .* has the SHA-256 .*, not {digest}; .*PRUNEFAIR_DATA"
+    )
+    with pytest.raises(ValueError, match=message):
         data_file("wikitext2/test.txt")
     assert left_behind(cache) == []
 
@@ -357,7 +361,8 @@ def test_a_file_of_another_size_is_refused(cache, publisher):
     members = wikitext_members()
     members["wikitext-2/wiki.test.tokens"] += b"\n"
     publisher.serve("wikitext2/test.txt", zipped(members))
-    with pytest.raises(ValueError, match="has 1256450 bytes, not 1256449"):
+    message = "has 1256450 bytes, not 1256449; nothing was kept; set PRUNEFAIR_DATA"
+    with pytest.raises(ValueError, match=message):
         data_file("wikitext2/test.txt")
 
 

@@ -1,5 +1,9 @@
 """The book's accuracies are those of lm-evaluation-harness, question by question."""
 
+import re
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,7 @@ from prunefair.pruning.evaluation import (
     encode_pair,
     random_llama,
     task_questions,
+    task_rows,
     zero_shot,
 )
 
@@ -66,6 +71,25 @@ def test_scores_and_accuracies_equal_the_harness(task, theirs, model, tokenizer)
     assert_equal(ours, theirs[task])
 
 
+def test_the_harness_would_rewrite_a_third_of_the_local_hellaswag():
+    pytest.importorskip("lm_eval", reason="needs the extra eval")
+    from lm_eval.tasks.hellaswag.utils import process_docs
+
+    rows, docs = task_rows("zeroshot/hellaswag.jsonl"), []
+    for row in rows:
+        label, text = row["context"].split(": ", 1)
+        last = re.search(r"(?<=[.!?]) +[a-z][^.!?]*$", text)  # begun in lower case
+        begin = last.start() if last else len(text)
+        parts = {"ctx_a": text[:begin], "ctx_b": text[begin:].strip()}
+        doc = {"activity_label": label, "endings": row["choices"], "label": row["gold"]}
+        docs.append(doc | parts)
+    theirs = process_docs(SimpleNamespace(map=lambda f: [f(doc) for doc in docs]))
+    contexts = [new["query"] != old["context"] for new, old in zip(theirs, rows)]
+    choices = [new["choices"] != old["choices"] for new, old in zip(theirs, rows)]
+    assert sum(bool(doc["ctx_b"]) for doc in docs) == 3236
+    assert (sum(contexts), sum(choices), len(rows)) == (3238, 12, 10042)
+
+
 def test_both_lengths_equal_the_harness_where_they_choose_differently(
     monkeypatch, model, tokenizer
 ):
@@ -115,3 +139,17 @@ def test_a_winogrande_row_is_taken_apart_where_the_contexts_part():
         "option2": "m",
         "answer": "2",
     }
+
+
+def test_without_the_harness_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ImportError, match=r"install prunefair\[eval\]"):
+        harness_results(None, None, ["piqa"])
+
+
+@pytest.mark.parametrize("task", ["mmlu", "boolq"])
+def test_a_task_that_is_not_there_is_refused_by_name(task):
+    with pytest.raises(
+        ValueError, match=f"task is '{task}'; use some of piqa, .*mmlu_"
+    ):
+        harness_results(None, None, ["piqa", task])

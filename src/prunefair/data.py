@@ -122,12 +122,16 @@ def _check_published(name: str, contents: bytes, url: str) -> None:
     known = FILES[name]
     if known.size is not None and len(contents) != known.size:
         raise ValueError(
-            f"{name} from {url} has {len(contents)} bytes, not {known.size}"
+            f"{name} from {url} has {len(contents)} bytes, not {known.size}; "
+            f"nothing was kept; {REMEDY}"
         )
     if known.sha256 is not None:
         digest = hashlib.sha256(contents).hexdigest()
         if digest != known.sha256:
-            raise ValueError(f"{name} from {url} has SHA-256 {digest}")
+            raise ValueError(
+                f"{name} from {url} has the SHA-256 {digest}, not {known.sha256}; "
+                f"nothing was kept; {REMEDY}"
+            )
     check_contents(name, contents, where=url)
 
 

@@ -3,7 +3,9 @@
 Needs the extra `eval`.  The definition of every task is the harness's own; what is
 replaced is where its questions come from.  The local files hold some questions
 already rendered, so these are taken apart into the publisher's fields again, and the
-harness's templates put them together.
+harness's templates put them together.  The harness also rewrites the text of HellaSwag:
+it capitalises the sentence that a choice is to end and deletes what is in brackets.
+This step is left out, so that both programs are given the local text.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from prunefair.publishers import MMLU_SUBJECTS
 
 DEFINITIONS = {
     "piqa": "piqa/piqa.yaml",
@@ -100,7 +104,7 @@ def _definition(task: str, limit: int | None, folder: Path) -> dict[str, Any]:
         files = {s: f"mmlu/{subject}_{s}.jsonl" for s in ("test", "dev")}
         few = {"num_fewshot": 5}
     elif task == "hellaswag":
-        few = {"process_docs": None}  # the local text is what it returns
+        few = {"process_docs": None}  # it would change the local text
     for split, name in files.items():
         rows = task_rows(name, limit if split == "test" else None)
         lines = [json.dumps(publisher_row(task, row)) + "\n" for row in rows]
@@ -153,10 +157,21 @@ def harness_results(
     ------
     ImportError
         If the extra `eval` is not installed.
+    ValueError
+        If there is no such task, or it is `"mmlu"`.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    known = [*DEFINITIONS, *(f"mmlu_{subject}" for subject in MMLU_SUBJECTS)]
+    for task in tasks:
+        if task not in known:
+            raise ValueError(f"task is {task!r}; use some of {', '.join(known)}")
+    try:
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ImportError(
+            "the harness (lm_eval) is not installed; install prunefair[eval]"
+        ) from error
 
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:

@@ -15,6 +15,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     OPTConfig,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -268,6 +269,26 @@ def test_the_reported_speed_up_exceeds_the_bound_even_without_the_head():
     assert round(throughput_bound(counts, removed), 2) == 1.24
     headless = counts.matrices - removed * counts.ffn - counts.head
     assert counts.matrices / headless < 1.3 < 1.7 < reported
+
+
+PHI2 = PhiConfig(
+    hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, vocab_size=51200
+)
+
+
+def test_phi_2_has_the_published_size_and_its_reported_speed_up_exceeds_its_bound():
+    model = on_meta(PHI2)
+    counts = tensor_counts(model)
+    assert counts.total == 2_779_683_840 == sum(p.numel() for p in model.parameters())
+    fc = {n: p for n, p in model.named_parameters() if ".fc1." in n or ".fc2." in n}
+    assert counts.ffn == sum(p.numel() for p in fc.values()) and len(fc) == 4 * 32
+    head = sum(p.numel() for p in model.lm_head.parameters())
+    assert counts.head == head == 51200 * 2561
+    assert round(counts.ffn / counts.total, 3) == 0.604
+    removed = 1 - rows_to_keep(10240, 0.3) / 10240
+    assert round(throughput_bound(counts, removed), 2) == 1.23
+    headless = counts.matrices - removed * counts.ffn - counts.head
+    assert counts.matrices / headless < 1.32 < 29.50 / 20.20
 
 
 def test_the_bound_counts_a_tied_embedding_once_and_an_untied_one_not_at_all():

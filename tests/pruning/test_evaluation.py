@@ -164,6 +164,15 @@ def test_a_model_without_knowledge_has_the_perplexity_of_the_vocabulary():
     assert perplexity(model, text, window=5) == pytest.approx(7)
 
 
+@pytest.mark.parametrize(
+    ("mean", "expected"), [(709.0, math.exp(709)), (710.0, math.inf)]
+)
+def test_a_perplexity_too_large_for_a_float_is_infinite(monkeypatch, mean, expected):
+    nats = torch.full((1, 9), mean, dtype=torch.float64)
+    monkeypatch.setattr(evaluation, "token_nats", lambda model, tokens: nats)
+    assert perplexity(None, torch.zeros(10, dtype=torch.int64)) == expected
+
+
 def test_perplexity_rejects_bad_arguments(tiny):
     text = torch.zeros(10, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"tokens has shape \(2, 5\)"):
@@ -251,6 +260,8 @@ def test_self_sample_rejects_bad_arguments(tiny):
         self_sample(silent, 1, 5, generator=seeded())
     silent.config.eos_token_id = [3, 4]
     assert start_token(silent) == 3
+    silent.config.bos_token_id = 2
+    assert start_token(silent) == 2 and start_token(silent, 1) == 1
 
 
 def test_divergence_equals_scipys_entropy_at_every_position(tiny):
@@ -290,6 +301,9 @@ def test_kl_rejects_bad_arguments(tiny):
         ValueError, match="pruned has 12 tokens to choose from, dense 11"
     ):
         kl_to_dense(tiny, other, torch.zeros(1, 4, dtype=torch.int64))
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size is {size}; it must be at"):
+            kl_to_dense(tiny, tiny, torch.zeros(1, 4).long(), batch_size=size)
 
 
 # questions and their tokens
@@ -531,6 +545,17 @@ def test_padding_that_is_not_masked_would_be_noticed(tiny):
     assert abs(slow_scores(tiny, padded)[0] - right[0]) > 1e-6
 
 
+def test_padding_by_a_token_that_cannot_follow_changes_no_score():
+    model = random_llama(vocabulary=11, generator=seeded(1))
+    never = torch.tensor([-math.inf, *[0.0] * 10], dtype=torch.float64)  # token 0
+    model.lm_head.register_forward_hook(lambda module, args, out: out + never)
+    choices = [ChoiceTokens([1, 2, 3], 1), ChoiceTokens([1, 2, 3, 4, 5], 1)]
+    found = choice_log_likelihoods(model, [choices])[0]
+    np.testing.assert_allclose(found, slow_scores(model, choices), rtol=1e-9)
+    impossible = choice_log_likelihoods(model, [[ChoiceTokens([1, 2, 0], 1)] * 2])
+    assert impossible[0].tolist() == [-math.inf] * 2
+
+
 @pytest.mark.parametrize("name", [*TASK_CHANCE, "mmlu_philosophy"])
 def test_real_questions_score_alike_batched_and_one_by_one(tiny_real, tokenizer, name):
     questions = task_questions(name, 6 if name in TASK_CHANCE else 2)
@@ -625,15 +650,36 @@ def test_zero_shot_reports_the_first_questions_of_every_task(tiny_real, tokenize
     assert found["winogrande"].acc_norm is None
 
 
-def test_zero_shot_rejects_bad_arguments(tiny_real, tokenizer):
+def test_zero_shot_rejects_bad_arguments_before_it_scores(tokenizer, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("scored")
+
+    monkeypatch.setattr(evaluation, "log_likelihoods", never)
     with pytest.raises(ValueError, match="task is 'boolq'"):
-        zero_shot(tiny_real, tokenizer, ["boolq"])
+        zero_shot(None, tokenizer, ["boolq"])
     with pytest.raises(ValueError, match="limit, batch_size are 0, 8"):
-        zero_shot(tiny_real, tokenizer, ["piqa"], limit=0)
+        zero_shot(None, tokenizer, ["piqa"], limit=0)
+    with pytest.raises(ValueError, match="length is 'tokens'; use 'bytes' or"):
+        zero_shot(None, tokenizer, ["piqa"], limit=1, length="tokens")
+
+
+def test_scores_reject_bad_arguments(tiny, tokenizer):
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size is {size}; it must be at"):
+            log_likelihoods(tiny, tokenizer, task_questions("piqa", 1), batch_size=size)
     with pytest.raises(ValueError, match="questions is empty"):
         task_result([], [], 0.5)
+    question = Question(("a",) * 2, ("b", "c"), 0)
     with pytest.raises(ValueError, match="length is 'tokens'"):
-        task_result([Question(("a",), ("b",), 0)], [np.zeros(1)], 1, length="tokens")
+        task_result([question], [np.zeros(2)], 0.5, length="tokens")
+
+
+def test_a_score_that_is_not_a_number_is_no_answer():
+    questions = [Question(("a",) * 2, ("b", "c"), 0)] * 3
+    scores = [np.array(pair) for pair in ((-1, -2), (math.nan, -2), (-math.inf, -2))]
+    with pytest.raises(ValueError, match="holds NaN for 1 of 3 questions; look for"):
+        task_result(questions, scores, 0.5)
+    assert task_result(questions[1:], scores[::2], 0.5).acc == 0.5  # -inf: impossible
 
 
 # retention
@@ -678,6 +724,39 @@ def test_retention_is_undefined_where_the_dense_model_is_at_chance():
     boot = paired_bootstrap(better, dense, "above_chance_retention", rng=rng)
     assert (boot.low, boot.high) == (-math.inf, math.inf)
     assert math.isnan(boot.stderr)
+
+
+def test_draws_without_a_retention_lie_outside_the_interval_on_both_sides():
+    rng = np.random.default_rng(0)
+    dense = results({"x": [1] * 21 + [0] * 9}, chance=0.5)
+    pruned = results({"x": [1] * 12 + [0] * 9 + [1] * 6 + [0] * 3}, chance=0.5)
+    options = {"resamples": 4000, "level": 0.95}
+    boot = paired_bootstrap(
+        pruned, dense, "above_chance_retention", **options, rng=np.random.default_rng(0)
+    )
+    counts = paired_outcomes(pruned, dense)
+    a, d = mean_accuracies(resampled_outcomes(counts, 4000, rng=rng))
+    bad = d <= 0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        retention = (a - 0.5) / (d - 0.5)
+    assert 0.005 < bad.mean() < 0.025
+    low, high = (np.sort(np.where(bad, x, retention)) for x in (-np.inf, np.inf))
+    assert (boot.low, boot.high) == (low[100], high[-101])
+    assert boot.stderr == pytest.approx(retention[~bad].std(ddof=1))
+    narrow = np.quantile(retention[~bad], [0.025, 0.975])  # as if there were no others
+    assert boot.low < narrow[0] and boot.high > narrow[1]
+    tight = paired_bootstrap(
+        pruned, dense, "above_chance_retention", level=0.999, rng=rng
+    )
+    assert tight[2:] == (-math.inf, math.inf) and math.isnan(tight.stderr)
+
+
+def test_a_difference_needs_no_chance():
+    pair = [results({"x": x}, chance=0.0) for x in ([1, 0, 0, 1] * 9, [1, 1, 0, 0] * 9)]
+    boot = paired_bootstrap(*pair, rng=np.random.default_rng(0))
+    assert boot.value == 0 and -1 < boot.low < 0 < boot.high < 1
+    raw = paired_bootstrap(*pair, "raw_retention", rng=np.random.default_rng(0))
+    assert raw.value == 1 and 0 < raw.low < 1 < raw.high < math.inf
 
 
 def test_acc_norm_is_used_where_the_task_has_it():

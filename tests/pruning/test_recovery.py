@@ -1,6 +1,8 @@
 """Recovery on tiny random models: where it starts, what it does, what it leaves."""
 
 import ast
+import importlib.util
+import json
 import math
 import sys
 from pathlib import Path
@@ -288,7 +290,7 @@ def test_a_recovered_model_is_saved_and_reloaded_by_plain_transformers(
     assert again.config.intermediate_size == 5
 
 
-def test_recovery_reads_no_file_so_the_judging_text_cannot_be_trained_on():
+def test_recovery_reads_no_file_so_the_judging_text_cannot_be_trained_on(tmp_path):
     recover(pruned_model(), TEXT, PLAN, generator=seeded())  # everything is imported
     opened, watching = [], [True]
 
@@ -298,25 +300,64 @@ def test_recovery_reads_no_file_so_the_judging_text_cannot_be_trained_on():
 
     sys.addaudithook(audit)
     recover(pruned_model(), TEXT, PLAN, generator=seeded())
+    held = tmp_path / "wikitext" / "test.txt"
+    held.parent.mkdir()
+    held.write_text("seen")  # that the hook sees a file is seen in this one
     watching.clear()
-    assert [
-        name for name in opened if "wikitext" in name or name.endswith(".txt")
-    ] == []
+    assert [name for name in opened if "wikitext" in name or name.endswith(".txt")] == [
+        str(held)
+    ]
+
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "recovery.py"
 
 
 def test_the_benchmark_trains_on_validation_and_judges_on_test():
-    path = Path(__file__).parents[2] / "benchmarks" / "recovery.py"
-    calls = [
-        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)
-    ]
+    nodes = [*ast.walk(ast.parse(BENCHMARK.read_text()))]
+    calls = [n for n in nodes if isinstance(n, ast.Call)]
     named = {ast.unparse(c.func): ast.unparse(c) for c in calls}
     assert 'material["validation"]'.replace('"', "'") in named["recover"]
     assert "material['test']" in named["window_nats"]
-    texts = [ast.unparse(c) for c in calls if ast.unparse(c.func) == "wikitext_tokens"]
-    assert sorted(texts) == [
-        "wikitext_tokens(tokenizer, 'test')",
-        "wikitext_tokens(tokenizer, 'validation')",
+    entries = [
+        (ast.unparse(key), ast.unparse(value))
+        for n in nodes
+        if isinstance(n, ast.Dict)
+        for key, value in zip(n.keys, n.values, strict=True)
     ]
+    texts = [entry for entry in entries if "wikitext_tokens" in entry[1]]
+    assert sorted(texts) == [
+        (split, f"wikitext_tokens(tokenizer, {split})")
+        for split in ("'test'", "'validation'")
+    ]
+    read = [c for c in calls if ast.unparse(c.func) == "wikitext_tokens"]
+    assert len(read) == len(texts)  # no other reads
+
+
+def test_the_stored_table_is_resumed_and_not_mixed_with_another_device(
+    monkeypatch, tmp_path
+):
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    spec = importlib.util.spec_from_file_location("recovery_benchmark", BENCHMARK)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    stored = json.loads(benchmark.RESULT.read_text())
+    begun = []
+
+    def only_recorded(method, dense, material, options, plan, runs, write):
+        begun.append(runs)
+
+    monkeypatch.setattr(benchmark, "versions", lambda *names: stored["versions"])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    for name in ("load_model", "load_tokenizer", "wikitext_tokens", "self_sample"):
+        monkeypatch.setattr(benchmark, name, lambda *arguments, **options: None)
+    monkeypatch.setattr(benchmark, "run_method", only_recorded)
+    for options, runs in (([], stored["runs"]), (["--steps", "7"], {})):
+        monkeypatch.setattr(sys, "argv", ["recovery.py", "--seeds", "3", *options])
+        benchmark.main()
+        assert begun[-1] == runs
+    monkeypatch.setattr(sys, "argv", ["recovery.py", "--device", "cuda"])
+    with pytest.raises(SystemExit, match="device cpu, 1 thread, this is cuda, 1 thr"):
+        benchmark.main()
 
 
 # before and after
@@ -372,14 +413,14 @@ def test_the_picture_shows_the_intervals_it_is_given():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("rank", v) for v in (0, 2.5)),
+        *(("rank", v) for v in (0, 2.5, True)),
         ("steps", 0),
         ("batch_size", -1),
         ("window", 1),
-        *(("alpha", v) for v in (0.0, math.inf)),
+        *(("alpha", v) for v in (0.0, math.inf, "x", True)),
         ("learning_rate", math.nan),
         ("max_norm", -1.0),
-        *(("warmup", v) for v in (-0.1, 1.0)),
+        *(("warmup", v) for v in (-0.1, 1.0, "x", None)),
     ],
 )
 def test_a_plan_out_of_range_is_refused_with_its_name_and_value(field, value):
@@ -418,6 +459,8 @@ def test_without_peft_the_remedy_is_named(monkeypatch):
 def test_windows_and_pairs_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match="tokens holds 200 tokens; 3 windows of 100"):
         window_nats(pruned_model(), TEXT, 100, 3)
+    with pytest.raises(ValueError, match="window is 1; a window needs at least 2"):
+        window_nats(pruned_model(), TEXT, 1, 3)
     with pytest.raises(ValueError, match="hold 2 and 3 values"):
         paired_change([1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match="at least two"):
