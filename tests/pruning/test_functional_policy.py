@@ -267,6 +267,29 @@ def test_a_layer_of_other_shapes_is_refused():
         FunctionalLayer(D, H, torch.ones(8))
 
 
+def test_bad_ridges_and_dead_layers_are_named():
+    D, _, H = problem()
+    for ridge in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="ridge is"):
+            surgeon_energies(D, H, ridge=ridge)
+    with pytest.raises(ValueError, match=r"H has a mean square of 0\.0"):
+        surgeon_energies(D, 0 * H)
+    dead = FunctionalLayer(D, 0 * H, torch.zeros(9))
+    with pytest.raises(ValueError, match=r"H has a mean square of 0\.0"):
+        FunctionalSlices(dead)
+    with pytest.raises(ValueError, match=r"layer has the output energy 0\.0"):
+        EnergySlices(dead)
+    with pytest.raises(ValueError, match=r"H has a mean square of 0\.0"):
+        train_functional([layer(), dead], 0.3, generator=seeded(), episodes=1)
+    (distance,) = functional_distances([dead], [torch.arange(4)])
+    assert distance == 0  # nothing before, nothing after
+    cancelling = torch.tensor([[1.0, -1], [-1, 1]])  # active, and no output
+    silent = FunctionalLayer(torch.ones(1, 2), cancelling, torch.ones(2))
+    with pytest.raises(ValueError, match=r"layer has the output energy 0\.0"):
+        EnergySlices(silent)
+    assert FunctionalSlices(silent).distance(torch.tensor([0])) == 1
+
+
 def test_layers_of_a_model_belong_together():
     model = tiny_model("opt", generator=seeded(), dtype=torch.float64)
     texts = torch.randint(3, 32, (4, 6), generator=seeded(1))

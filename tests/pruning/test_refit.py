@@ -192,6 +192,45 @@ def test_dead_neurons_and_fewer_vectors_than_neurons_do_no_harm():
     assert torch.isfinite(refit_down(D, H, S, ridge=0.01, mean=mean).weight).all()
 
 
+@pytest.mark.parametrize("level", [5.0, 50.0, 500.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_variance_that_float32_loses_counts_as_none(seed, level):
+    """The fit and the rule are those for the neurons that vary, and the mean goes."""
+    generator = seeded(seed)
+    h = torch.randn(200, 14, generator=generator) + 0.5
+    D = torch.randn(6, 14, generator=generator)
+    stuck = torch.tensor([3, 5, 12])  # the last of them is removed
+    h[:, stuck] = level * (1 + 1e-5 * h[:, stuck])
+    varies = torch.tensor([j for j in range(14) if j not in stuck])
+    kept, fewer = torch.arange(8), torch.arange(6)
+    halves = [Moments([x], [y], 100) for x, y in map(moments_of, h.split(100))]
+    less = [
+        Moments([half.second[0][varies][:, varies]], [half.mean[0][varies]], 100)
+        for half in halves
+    ]
+    H, mean = moments_of(h)
+    fit = refit_down(D, H, kept, ridge=1e-3, mean=mean)
+    alone = H[varies][:, varies], fewer
+    alone = refit_down(D[:, varies], *alone, ridge=1e-3, mean=mean[varies])
+    torch.testing.assert_close(fit.weight[:, varies[:6]], alone.weight)
+    assert torch.equal(fit.weight[:, stuck[:2]], D[:, stuck[:2]].double())
+    constant = D[:, 12].double() * float(mean[12])  # what the bias takes of them
+    torch.testing.assert_close(fit.shift - alone.shift, constant)
+    found = choose_ridge([D], halves, [kept], biased=True)
+    expected = choose_ridge([D[:, varies]], less, [fewer], biased=True)
+    assert found[0] == expected[0]
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+
+
+def test_in_float64_the_same_small_variance_is_learnt_from():
+    D, h = vectors(3)
+    h = h / h.std(0) + 100
+    H, mean = moments_of(h)
+    found = moment_about(H, mean, mean)
+    assert (found.diagonal() > 0).all()
+    assert not moment_about(H.float(), mean.float(), mean.float()).any()
+
+
 def test_bad_input_of_the_fit_is_named():
     D, h = vectors(1)
     H, _ = moments_of(h)
@@ -199,8 +238,21 @@ def test_bad_input_of_the_fit_is_named():
     for ridge in (0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="ridge is"):
             refit_down(D, H, S, ridge=ridge)
-    with pytest.raises(ValueError, match="ridges are"):
-        ridge_errors(D, H, H, S, [0.1, 0])
+    half = Moments([H], [h.mean(0)], 60)
+    for ridges in ([0.1, 0], [], [0.1, float("nan")], [float("inf")]):
+        with pytest.raises(ValueError, match="ridges are"):
+            ridge_errors(D, H, H, S, ridges)
+        with pytest.raises(ValueError, match="ridges are"):
+            choose_ridge([D], [half, half], [S], ridges)
+    with pytest.raises(ValueError, match=r"H, mean and centre have shapes \(9, 9\)"):
+        refit_down(D, H, S, ridge=1, mean=h.mean(0)[:8])
+    silent = Moments([0 * H], [0 * h.mean(0)], 60)
+    with pytest.raises(ValueError, match=r"H gives the output the energy 0\.0"):
+        output_error(D, 0 * H, S, D[:, S])
+    with pytest.raises(ValueError, match=r"H gives the output the energy 0\.0"):
+        ridge_errors(D, H, 0 * H, S)
+    with pytest.raises(ValueError, match=r"H gives the output the energy 0\.0"):
+        choose_ridge([D], [half, silent], [S])
     with pytest.raises(ValueError, match=r"H has shape \(8, 8\) and D \(5, 9\)"):
         refit_down(D, H[:8, :8], S, ridge=1)
     with pytest.raises(ValueError, match="names a row twice"):
@@ -334,6 +386,18 @@ def test_every_block_of_every_family_gets_the_solution_on_its_own_vectors(family
     assert len(changed) == 2 * len(ends)
 
 
+def test_bad_input_of_a_whole_refit_is_named():
+    dense, texts = tiny("opt")
+    moments, pruned = hidden_moments(dense, texts), prune_rows(dense, KEPT)
+    with pytest.raises(ValueError, match="ridge is 0"):
+        refit_(pruned, dense, KEPT, moments, ridge=0)
+    with pytest.raises(ValueError, match="shorter"):
+        refit_(pruned, dense, KEPT[:1], moments, ridge=1)
+    half = Moments([H[:5, :5] for H in moments.second], moments.mean, 54)
+    with pytest.raises(ValueError, match=r"shapes \(5, 5\), \(12,\)"):
+        refit_(pruned, dense, KEPT, half, ridge=1)
+
+
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_the_output_of_the_only_block_comes_nearer_to_the_dense_one(family):
     dense, texts = tiny(family, num_hidden_layers=1)
@@ -454,6 +518,14 @@ def test_a_bad_ratio_is_refused_before_anything_is_sampled(known, monkeypatch):
             prune_functional(model, ratio, generator=seeded())
 
 
+def test_a_block_that_is_dead_on_its_texts_is_refused(known):
+    model, (halves, fisher) = known
+    dead = [half._replace(second=[0 * H for H in half.second]) for half in halves]
+    statistics = SelfStatistics(tuple(dead), fisher)
+    with pytest.raises(ValueError, match=r"H has a mean square of 0\.0"):
+        prune_functional(model, 0.3, generator=seeded(), statistics=statistics)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_fit_on_a_gpu_equals_that_on_the_cpu():
     dense, texts = tiny("opt")
@@ -470,21 +542,31 @@ def test_a_fit_on_a_gpu_equals_that_on_the_cpu():
 # the small real model
 
 
+def sure(gap):
+    """Means over texts in standard errors, one a row."""
+    return gap.mean(1) / gap.std(1, ddof=1) * gap.shape[1] ** 0.5
+
+
 def test_stored_refits_help_guided_selections_and_more_text_helps_more():
     path = Path(__file__).parents[2] / "book/results/refit.json"
     table = json.loads(path.read_text())
-    judged = {}
-    for name, row in table["selections"].items():
-        before, *after = (np.mean(kl) for kl in (row["before"], *row["after"]))
-        if name != "random":  # which nothing repairs
-            assert before > after[0] > after[1] > after[2], name
-        judged[name] = after[-1]
-    assert list(judged) == sorted(judged, key=lambda name: -judged[name])
+    kl = {
+        name: np.array([row["before"], *row["after"]])  # (4, texts)
+        for name, row in table["selections"].items()
+    }
+    random, energy, equal, uneven = kl.values()
+    for each in (energy, equal, uneven):
+        before, *after = each.mean(1)
+        assert before > after[0] > after[1] > after[2]
+    for each in (random, energy, equal):
+        assert (sure(each - uneven) > 2).all()
+    assert (np.abs(sure(energy - equal)) < 2).all()  # their order is not known
+    assert (sure(random[:1] - random[1:]) < 2).all()  # which nothing repairs
     errors = [np.mean(table["error_before"])]
     errors += [np.mean(fit["error"]) for fit in table["fits"]]
     assert errors[-1] < errors[-2] < errors[0]
-    independent, *shares = (np.mean(row["kl"]) for row in table["sequential"])
-    assert len(shares) == 3 and independent < min(shares)
+    independent, *shares = (np.array(row["kl"]) for row in table["sequential"])
+    assert len(shares) == 3 and (sure(np.array(shares) - independent) > 2).all()
 
 
 def test_on_a_small_budget_the_pipeline_keeps_what_every_other_choice_loses():

@@ -663,20 +663,44 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # The next cell looks for it in the layer of the largest share.
 
 # %% tags=["active-ipynb"]
-# layer, seen = int(np.argmax(first)), []
+# layer = int(np.argmax(first))
 # linear = down_projections(model, [layer])[0]
-# hook = linear.register_forward_pre_hook(lambda linear, x: seen.append(x[0].detach()))
-# hidden_moments(model, texts, layers=[])
-# hook.remove()
-# e = (torch.cat(seen) @ matrices[layer].T).square().sum(-1)[:, 1:]  # (texts, L - 1)
+#
+#
+# def output_energies(tokens):
+#     """Energy of this layer's output at every position, (texts, L)."""
+#     seen = []
+#     hook = linear.register_forward_pre_hook(lambda linear, x: seen.append(x[0].detach()))
+#     hidden_moments(model, tokens, layers=[])
+#     hook.remove()
+#     return (torch.cat(seen) @ matrices[layer].T).square().sum(-1)
+
+# %% tags=["active-ipynb"]
+# tokenizer, e = load_tokenizer("smollm2"), output_energies(texts)[:, 1:]
 # text, place = divmod(int(e.argmax()), L - 1)
-# said = load_tokenizer("smollm2").decode(texts[text, place + 1])
+# said = tokenizer.decode(texts[text, place + 1])
 # print(f"layer {layer}: token {said!r} at position {place + 1} of text {text} has")
 # print(f"{e.max() / e.sum():.3f} of the energy, {e.max() / e.median():.0f} times the median")
 # assert place == 0 and e.max() > 0.5 * e.sum()
 
 # %% [markdown]
-# White space directly after the start token is treated like a second start.
+# Is the position to blame, directly after the start token, or the white space?
+# We put there every token of the vocabulary that is white space, and about as many others.
+
+# %% tags=["active-ipynb"]
+# words = [tokenizer.decode([t]) for t in range(model.config.vocab_size)]
+# white = [t for t, word in enumerate(words) if word.isspace()]
+# other = [t for t in range(0, len(words), len(words) // len(white)) if t not in white]
+# for kind, second in {"of white space": white, "others": other}.items():
+#     pairs = torch.tensor([[int(texts[0, 0]), t] for t in second])
+#     at_start, after = output_energies(pairs).T
+#     like = (after > at_start / 10).double().mean()
+#     print(f"{len(second)} {kind}: energy {after.min():.0e} to {after.max():.0e},", end=" ")
+#     print(f"{like:.0%} of them above a tenth of the {at_start[0]:.0e} of the start token")
+#     assert 0 < like < 0.25 and after.max() > 0.5 * at_start[0]
+
+# %% [markdown]
+# Neither alone: most tokens of both kinds stay below a tenth of the start token there, and a few of both kinds come near it.
 # Such tokens are rare and enormous, so they are the part of $H$ that is hardest to sample; the start token itself is known exactly.
 #
 # ## How much text is needed
