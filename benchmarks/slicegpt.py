@@ -2,16 +2,29 @@
 
 Every half block of a LLaMA reads the residual stream through a normalisation that no
 rotation changes (its scale moves into the linear layers behind it).  So the stream may
-be turned into the principal axes of what the half block reads on a calibration text,
-and its last coordinates cut; a small matrix between two half blocks turns from one set
-of axes into the next.  Embedding and head are tied in the small model and stay as they
-are, behind the first and the last turn; untying them would cost more parameters than
-slicing them saves.
+be turned into its principal axes on a calibration text, and its last coordinates cut; a
+small matrix between two half blocks turns from one set of axes into the next.
+
+As in the code of its authors (microsoft/TransformerCompression), the axes are those of
+the stream before its normalisation, about zero and over every position; each half block
+sees what the sliced ones before it give; and the last half block writes the whole
+stream, which norm and head read as in the dense model.  Equation 8 of their paper takes
+the axes of the normalised stream instead; on the small model the perplexity is then
+higher.
+
+We differ from their code in three things that change the model.  Embedding and head,
+tied in the small model, stay one whole matrix behind the first turn, where their code
+stores an embedding of its own for the sliced stream; with as many parameters its stream
+would be narrower.  The width is the largest that the parameters allow and not a
+multiple of eight.  The calibration text is short and in one piece, the start of the
+validation text, where theirs is drawn from all of the training text.  Their damping and
+the random turn of the kept axes leave the sliced model as it is and are left out.
 """
 
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import torch
 from torch import nn
@@ -48,7 +61,8 @@ class SlicedLayer(nn.Module):
     layer : LlamaDecoderLayer
         Dense block, which is not changed.
     axes : three Tensors, each of shape (d, k)
-        Orthonormal columns.
+        Orthonormal columns; the last may have d of them, and the block then writes the
+        whole stream.
     """
 
     def __init__(self, layer, axes):
@@ -81,21 +95,21 @@ class SlicedLayer(nn.Module):
         return self.turns[1](x) + self.mlp(self.norm(x))
 
 
-def principal_axes(x, k, eps):
-    """First k principal axes of the normalised stream, (d, k)."""
-    unit = x.flatten(0, -2).double()
-    unit = unit / (unit.square().mean(1, keepdim=True) + eps).sqrt()
-    return torch.linalg.eigh(unit.T @ unit).eigenvectors[:, -k:].flip(1).to(x.dtype)
+def principal_axes(x, k):
+    """First k principal axes of the stream about zero, (d, k)."""
+    X = x.flatten(0, -2).double()
+    return torch.linalg.eigh(X.T @ X).eigenvectors[:, -k:].flip(1).to(x.dtype)
 
 
 def sliced_width(model, parameters):
     """Largest k at which the sliced model has at most so many parameters."""
     core, d = model.model, model.config.hidden_size
-    turns, per_coordinate = 2 * len(core.layers), 2 * d
-    kept = model.num_parameters() - core.norm.weight.numel()
+    turns, per_coordinate = 2 * len(core.layers) - 1, 2 * d  # the two outer turns
+    last = core.layers[-1].mlp.down_proj
+    kept = model.num_parameters() + sum(x.numel() for x in last.parameters())
     kept -= sum(x.numel() for x in core.layers.parameters())
     for name, module in core.layers.named_modules():
-        if isinstance(module, nn.Linear):  # reads or writes the stream
+        if isinstance(module, nn.Linear) and module is not last:  # reads or writes
             per_coordinate += module.weight.numel() // d
             if module.bias is not None and name.endswith(("o_proj", "down_proj")):
                 per_coordinate += 1
@@ -115,7 +129,7 @@ def feed_forward_half(layer, x, turn):
 
 @torch.no_grad()
 def slice_gpt(model, tokens, k):
-    """SliceGPT with k coordinates kept everywhere.
+    """SliceGPT with k coordinates kept everywhere but behind the last half block.
 
     Parameters
     ----------
@@ -131,17 +145,18 @@ def slice_gpt(model, tokens, k):
     sliced : transformers.LlamaForCausalLM
         Shares the embedding with `model`.
     """
-    core, eps = model.model, model.config.rms_norm_eps
+    core = model.model
     x = core.embed_tokens(tokens.to(model.device))  # (n, N, d)
     places = torch.arange(tokens.shape[1], device=x.device)[None]
     turn = core.rotary_emb(x, places)
-    axes = [principal_axes(x, k, eps)]
+    axes = [principal_axes(x, k)]
     x = x @ axes[-1] @ axes[-1].T
-    for layer in core.layers:
-        for half in (attention_half, feed_forward_half):
-            x = x + torch.cat([half(layer, text, turn) for text in x.split(1)])
-            axes.append(principal_axes(x, k, eps))
-            x = x @ axes[-1] @ axes[-1].T
+    halves = product(core.layers, (attention_half, feed_forward_half))
+    for layer, half in [*halves][:-1]:
+        x = x + torch.cat([half(layer, text, turn) for text in x.split(1)])
+        axes.append(principal_axes(x, k))
+        x = x @ axes[-1] @ axes[-1].T
+    axes.append(torch.eye(x.shape[-1], dtype=x.dtype, device=x.device))
     sliced = sharing_copy(model)
     inner = sliced.model
     inner.layers = nn.ModuleList(
@@ -149,6 +164,4 @@ def slice_gpt(model, tokens, k):
         for i, layer in enumerate(core.layers)
     )
     inner.embed_tokens = nn.Sequential(core.embed_tokens, linear(axes[0].T))
-    back = linear(core.norm.weight[:, None] * axes[-1])
-    inner.norm = nn.Sequential(SlicedNorm(len(axes[0]), eps), back)
     return sliced

@@ -25,7 +25,7 @@ def llama():
     """A tiny LLaMA with biases, and scales that move into its linear layers; texts."""
     generator = torch.Generator().manual_seed(0)
     fields = {"hidden_size": 16, "vocab_size": 23, "num_attention_heads": 4}
-    fields |= {"attention_bias": True, "tie_word_embeddings": True}
+    fields |= {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
     model = tiny_model("llama", generator=generator, **fields)
     return model, torch.randint(23, (6, 9), generator=generator)
 
@@ -40,7 +40,7 @@ def test_nothing_is_lost_while_every_coordinate_stays(slicegpt, llama):
 
 
 def test_cutting_coordinates_projects_the_stream(slicegpt, llama, monkeypatch):
-    """The sliced model is the dense one with its stream projected, half by half."""
+    """The sliced model is the dense one whose half blocks each read a projection."""
     model, tokens = llama
     axes, find = [], slicegpt.principal_axes
     monkeypatch.setattr(
@@ -48,6 +48,7 @@ def test_cutting_coordinates_projects_the_stream(slicegpt, llama, monkeypatch):
     )
     sliced = slicegpt.slice_gpt(model, tokens, 11)
     project = [lambda x, Q=Q: x @ Q @ Q.T for Q in axes]
+    project += [lambda x: x]  # norm and head read the whole stream
     core = model.model
     with torch.no_grad():
         x = project[0](core.embed_tokens(tokens))
@@ -65,23 +66,21 @@ def test_cutting_coordinates_projects_the_stream(slicegpt, llama, monkeypatch):
     assert (expected - whole).abs().max() > 0.01  # something was cut
 
 
-def test_axes_are_the_principal_ones_of_the_normalised_stream(slicegpt):
-    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
-    x = x.double()
-    Q = slicegpt.principal_axes(x, 4, 0.0)
-    unit = x / x.norm(dim=1, keepdim=True)
-    V = torch.linalg.svd(unit).Vh[:4].T
+def test_axes_are_the_principal_ones_of_the_stream_before_its_normalisation(slicegpt):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(50, 6, generator=generator).double()
+    x = x * torch.arange(1, 51)[:, None]  # long tokens count for more
+    Q = slicegpt.principal_axes(x.view(5, 10, 6), 4)
+    V = torch.linalg.svd(x).Vh[:4].T
     torch.testing.assert_close(Q.T @ Q, torch.eye(4).double(), rtol=0, atol=1e-5)
     torch.testing.assert_close(
         (Q.T @ V).abs(), torch.eye(4).double(), rtol=0, atol=1e-5
     )
 
 
-def test_the_width_spends_the_parameters_and_no_more(slicegpt, llama):
+@pytest.mark.parametrize("k", [1, 7, 16])
+def test_the_width_spends_the_parameters_and_no_more(slicegpt, llama, k):
     model, tokens = llama
-    target = int(0.8 * model.num_parameters())
-    k = slicegpt.sliced_width(model, target)
-    below, above = (
-        slicegpt.slice_gpt(model, tokens, j).num_parameters() for j in (k, k + 1)
-    )
-    assert below <= target < above
+    size = slicegpt.slice_gpt(model, tokens, k).num_parameters()
+    assert slicegpt.sliced_width(model, size) == k
+    assert slicegpt.sliced_width(model, size - 1) == k - 1
