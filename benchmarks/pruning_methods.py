@@ -9,12 +9,16 @@ done again: the run may be stopped at any moment and goes on where it was, with 
 models that lag behind first.  Runs side by side on other methods or ratios each keep
 what the others have stored.  On a CPU the first 2000 questions of HellaSwag are asked,
 on a GPU all of them.  Choosing the rows is cheap and is repeated in each run unless the
-folder `build/pruning_methods` still holds it.
+folder `build/pruning_methods` still holds it; a model whose rows have come out
+otherwise than those that were measured is refused.  `--machine` names what the table
+cannot see, such as the instructions that the matrix products use.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import hashlib
 import json
 import os
 import time
@@ -30,6 +34,7 @@ from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
 from prunefair.pruning.comparison import (
     ModelRecord,
     evaluation_order,
+    lost_outputs,
     wanda_scores,
 )
 from prunefair.pruning.compression import cut_scores, prune_rows, selection_distances
@@ -78,7 +83,7 @@ from prunefair.pruning.surgery import row_matrices
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "pruning_methods.json"
-CACHE = ROOT / "build" / "pruning_methods"
+BUILD = ROOT / "build" / "pruning_methods"
 RATIOS, MAIN = (0.1, 0.2, 0.25, 0.3), 0.3  # questions are asked at MAIN, and dense
 SEEDS, DTYPE, LENGTH = (0, 1, 2), torch.float32, "bytes"
 REFIT = ", re-fitted"
@@ -123,6 +128,9 @@ class Bench:
         self.windows = [windows[i] for i in evaluation_order(len(windows), rng=rng)]
         self.questions = {name: self.ordered(name) for name in TASK_CHANCE}
         self.kept, self.seconds, self.sliced = {}, {}, {}
+        chosen_by = json.dumps([CONFIGURATION, RATIOS], sort_keys=True).encode()
+        self.cache = BUILD / hashlib.sha256(chosen_by).hexdigest()[:12]
+        self.cache.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
     def rng():
@@ -180,7 +188,6 @@ class Bench:
         """Moments and Fisher costs on self-sampled text, or on the calibration text."""
         files = self.statistics_files(method, seed)
         fisher = files[0].with_suffix(".fisher.npy")
-        CACHE.mkdir(parents=True, exist_ok=True)
         if not fisher.exists():
             start, generator = time.process_time(), torch.Generator().manual_seed(seed)
             n, length = CONFIGURATION["self_texts"]
@@ -208,10 +215,9 @@ class Bench:
         self.statistics(method, seed)
         return load_moments(self.statistics_files(method, seed)[0])[1]["seconds"]
 
-    @staticmethod
-    def statistics_files(method, seed):
+    def statistics_files(self, method, seed):
         name = f"wikitext-{seed}" if method == CALIBRATED else f"self-{seed}"
-        return [CACHE / f"{name}-{half}.safetensors" for half in (0, 1)]
+        return [self.cache / f"{name}-{half}.safetensors" for half in (0, 1)]
 
     def calibration(self):
         """WikiText-2 that the calibrated methods see, (16, 1024)."""
@@ -243,7 +249,7 @@ class Bench:
 
     def choose(self, method, seed):
         """Rows of a method at every ratio, from the cache where it holds them."""
-        path = CACHE / f"{method.replace(' ', '_')}-{seed}.npz"
+        path = self.cache / f"{method.replace(' ', '_')}-{seed}.npz"
         if path.exists():
             found = np.load(path)
             for i, ratio in enumerate(RATIOS):
@@ -263,7 +269,6 @@ class Bench:
             self.seconds[method, seed, ratio] = seconds[-1]
             masks = [row_mask(r, len(W)) for r, W in zip(kept, self.matrices)]
             stored[f"kept{i}"] = torch.stack(masks).numpy()
-        CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, seconds=seconds, **stored)
         os.replace(partial, path)
@@ -281,9 +286,9 @@ class Bench:
         model = prune_rows(self.model, kept)
         if not again:
             return model
-        halves = self.statistics(method, record.seed).halves
-        ridge = self.ridge(record, halves, kept)
-        return refit_(model, self.model, kept, mean_moments(halves), ridge=ridge)
+        ridge = self.ridge(record, kept)
+        H = mean_moments(self.statistics(method, record.seed).halves)
+        return refit_(model, self.model, kept, H, ridge=ridge)
 
     def slice(self, ratio):
         """SliceGPT with the parameters of a model without a share of its rows."""
@@ -292,13 +297,28 @@ class Bench:
         width = sliced_width(self.model, target)
         return slice_gpt(self.model, self.calibration(), width)
 
-    def ridge(self, record, halves, kept):
+    def ridge(self, record, kept):
         """Ridge of a re-fitted model, chosen once."""
-        path = CACHE / f"{record.method}-{record.seed}-{record.ratio}.ridge"
+        path = self.cache / f"{record.method}-{record.seed}-{record.ratio}.ridge"
         if not path.exists():
+            method = record.method.removesuffix(REFIT)
+            halves = self.statistics(method, record.seed).halves
             weights = [linear.weight for linear in down_projections(self.model)]
             write_whole(path, repr(choose_ridge(weights, halves, kept)[0]))
         return float(path.read_text())
+
+    def rows(self, record):
+        """Digest of what makes the model of a record: the rows kept, and the ridge."""
+        method, again, _ = record.method.partition(REFIT)
+        kept = self.kept.get((method, record.seed, record.ratio))
+        if kept is None:
+            return ""
+        digest = hashlib.sha256()
+        for rows in kept:
+            digest.update(rows.numpy().astype("<i8").tobytes())
+        if again:
+            digest.update(repr(self.ridge(record, kept)).encode())
+        return digest.hexdigest()[:16]
 
     def record(self, method, seed, ratio, samples):
         """New record of a model, with everything that is cheap."""
@@ -319,6 +339,8 @@ class Bench:
         if kept is not None:  # rows are what was cut
             distances = selection_distances(self.matrices, kept, dtype=DTYPE)
             record.ks = float(f"{distances.mean():.6g}")
+            record.lost = lost_outputs(self.model, samples, kept).tolist()
+            record.rows = self.rows(record)
         kl = kl_per_position(self.model, model, samples)
         record.kl = kl.mean(1).tolist()
         return record
@@ -334,6 +356,8 @@ class Bench:
         """Ask the next `count` questions of a task."""
         done = asked(record, task)
         questions = self.questions[task][done : done + count]
+        if not questions:  # another run has answered them meanwhile
+            return
         size = 8 if self.device == "cpu" else 64
         scores = log_likelihoods(model, self.tokenizer, questions, batch_size=size)
         chance = TASK_CHANCE[task]
@@ -388,22 +412,51 @@ def methods():
 
 def by_model(table):
     """Records of a table by method, seed and ratio."""
-    records = map(ModelRecord.from_json, table["models"])
+    records = map(ModelRecord.from_json, table.get("models", []))
     return {(r.method, r.seed, r.ratio): r for r in records}
 
 
 def write(table, records):
     """Store the records, and of each model what another run has stored since."""
-    stored = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    same = all(stored.get(k) == table[k] for k in ("configuration", "samples"))
-    for key, theirs in by_model(stored).items() if same else ():
-        ours = records.setdefault(key, theirs)
-        ours.nats = max(ours.nats, theirs.nats, key=len)
-        for task in theirs.answers:
-            longest = max(ours, theirs, key=lambda record: asked(record, task))
-            ours.answers[task] = longest.answers[task]
-    table["models"] = [r.to_json() for r in records.values()]
-    write_table(RESULT, table)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one run at a time reads, merges and writes
+        stored = read_table()
+        check_same(stored, table)
+        for key, theirs in by_model(stored).items():
+            ours = records.setdefault(key, theirs)
+            ours.nats = max(ours.nats, theirs.nats, key=len)
+            for task in theirs.answers:
+                longest = max(ours, theirs, key=lambda record: asked(record, task))
+                ours.answers[task] = longest.answers[task]
+        add_origin(table, stored)
+        table["models"] = [r.to_json() for r in records.values()]
+        write_table(RESULT, table)
+
+
+def read_table():
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {}
+
+
+def check_same(stored, table):
+    """Refuse to go on with what was measured in another way."""
+    for key in ("configuration", "samples"):
+        if stored and stored[key] != table[key]:
+            raise ValueError(
+                f"{RESULT} was measured with another {key}; move it away, or restore "
+                "what it names"
+            )
+
+
+def add_origin(table, other):
+    """Add to a table on what, with which versions and how far another was measured."""
+    devices = {*table["device"].split("; "), *other.get("device", "").split("; ")}
+    table["device"] = "; ".join(sorted(devices - {""}))
+    for package, version in other.get("versions", {}).items():
+        used = {*table["versions"].get(package, "").split("; "), *version.split("; ")}
+        table["versions"][package] = "; ".join(sorted(used - {""}))
+    for task, asked_there in other.get("questions", {}).items():
+        table["questions"][task] = max(asked_there, table["questions"].get(task, 0))
 
 
 def described(device):
@@ -416,6 +469,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--device", default=default_device())
+    parser.add_argument("--machine", default="", help="added to the device's name")
     names = ["dense", *dict(methods())]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument(
@@ -424,20 +478,21 @@ def main():
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     bench = Bench(options.device)
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    if table.get("configuration") != CONFIGURATION:
+    stored = read_table()
+    device = [described(options.device), options.machine]
+    table = {"configuration": CONFIGURATION, "device": "; ".join(filter(None, device))}
+    table["versions"] = versions("torch", "transformers")
+    table["samples"] = stored.get("samples")
+    if not stored:
         n, length = CONFIGURATION["samples"]
         generator = torch.Generator().manual_seed(CONFIGURATION["sample_seed"])
         samples = self_sample(bench.model, n, length, generator=generator)
-        table = {"configuration": CONFIGURATION, "versions": {}, "device": ""}
-        table |= {"samples": samples.tolist(), "models": []}
-    table["versions"] = versions("torch", "transformers")
-    used = {*table["device"].split("; "), described(options.device)} - {""}
-    table["device"] = "; ".join(sorted(used))
+        table["samples"] = samples.tolist()
+    check_same(stored, table)
+    samples = torch.tensor(table["samples"])
     table["windows"] = [end - first for _, first, end in bench.windows]
     table["questions"] = {name: len(q) for name, q in bench.questions.items()}
-    samples = torch.tensor(table["samples"])
-    records = by_model(table)
+    records = by_model(stored)
     wanted = [("dense", None, 0.0)]
     for method, seed in methods():
         if method not in options.only:
@@ -450,8 +505,12 @@ def main():
         if key not in records:
             records[key] = bench.record(*key, samples)
             write(table, records)
-    chosen = [r for r in records.values() if r.method in options.only]
-    chosen = [r for r in chosen if r.ratio in (0, *options.ratios)]
+        elif records[key].rows != bench.rows(records[key]):
+            raise ValueError(
+                f"the rows of {key} are not those that {RESULT} was measured with; "
+                "restore the cache or the version that chose them, or take it out"
+            )
+    chosen = [records[key] for key in wanted if key[0] in options.only]
     for stage in STAGES:
         for record in sorted(chosen, key=is_main, reverse=True):
             for _ in work(bench, record, missing(bench, record, stage), deadline):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name, then rename it, so that none is half written."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a file under a name of its own, then rename it: none is half written."""
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        whole.write_text(text, encoding="utf-8")
+        os.replace(whole, path)
 
 
 def write_table(path: Path, table: dict) -> None:

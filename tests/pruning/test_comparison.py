@@ -1,6 +1,8 @@
 """The comparison's estimates and errors, its storage, and the piecewise benchmark."""
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from prunefair.pruning.comparison import (
     evaluation_order,
     grouped,
     log_perplexity,
+    lost_outputs,
     packed,
     perplexities,
     perplexity_factor,
@@ -109,6 +112,8 @@ def test_log_perplexity_weighs_tokens_and_not_windows():
     assert np.isnan(log_perplexity([3.0], [1]).stderr)
     with pytest.raises(ValueError, match="nats is empty"):
         log_perplexity([], [1])
+    with pytest.raises(ValueError, match="counts has 1 windows; give all 2"):
+        log_perplexity([3.0, 4.0], [1])
 
 
 def test_the_error_of_log_perplexity_covers_the_truth_at_its_level():
@@ -124,6 +129,9 @@ def test_a_spread_holds_the_intervals_of_all_seeds():
     found = spread([Estimate(1.0, 0.5), Estimate(2.0, 0.0)])
     assert found.value == 1.5
     np.testing.assert_allclose([found.low, found.high], [1 - 0.98, 2.0])
+    for unknown in ([np.nan, 0.1], [0.1, np.nan]):
+        found = spread([Estimate(1.0, e) for e in unknown])
+        assert np.isnan(found.low) and np.isnan(found.high)
 
 
 def test_perplexities_use_the_geometric_mean_over_seeds():
@@ -132,6 +140,8 @@ def test_perplexities_use_the_geometric_mean_over_seeds():
     np.testing.assert_allclose(
         [found.value, found.low, found.high], np.exp([2.0, 1, 3]), rtol=1e-12
     )
+    with pytest.raises(ValueError, match="windows is 3, but a model has read 2"):
+        perplexities(group, [10, 10, 10], 3)
 
 
 def test_a_factor_is_paired_over_the_windows_that_both_have_read():
@@ -166,6 +176,12 @@ def test_only_questions_that_every_model_answered_count():
     assert results["piqa"].acc == 2 / 3 and results["piqa"].acc_norm == 1
     assert results["winogrande"].acc_norm is None and results["winogrande"].n == 2
     assert common_questions([one, record()]) == {}
+    with pytest.raises(
+        ValueError, match="asks for 4 questions of piqa, of which a has"
+    ):
+        task_results(two, {"piqa": 4})
+    with pytest.raises(ValueError, match="of which a has answered 0"):
+        task_results(record(), {"piqa": 4})
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3))
@@ -181,8 +197,9 @@ def test_rank_correlation_is_spearmans(pairs):
 
 
 def test_rank_correlation_refuses_two_pairs():
-    with pytest.raises(ValueError, match="3 pairs"):
-        rank_correlation([1, 2], [3, 4], rng=np.random.default_rng(0))
+    for x, y in (([1, 2], [3, 4]), ([1, 2, 3], [1, 2, 3, 4])):
+        with pytest.raises(ValueError, match="3 pairs"):
+            rank_correlation(x, y, rng=np.random.default_rng(0))
 
 
 def test_figures_have_a_mark_for_every_method():
@@ -192,6 +209,10 @@ def test_figures_have_a_mark_for_every_method():
     _, axes = plt.subplots(1, 2)
     ax = plot_methods(axes[0], {"a": points, "b": points})
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
+    for container in ax.containers:  # from the lowest end to the highest, around 2
+        (bars,) = container.lines[2]
+        ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+        assert ends == [[1, 3], [1, 3]]
     group = [record(nats=[10.0, 10]), record(nats=[20.0, 30], ks=0.5)]
     ax = plot_objective(axes[1], {"a": group}, [10, 10])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), np.exp([1.0, 2.5]))
@@ -261,7 +282,7 @@ def bench(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "BY_MOMENTS", ("energy", "functional"))
     monkeypatch.setitem(module.CONFIGURATION, "self_texts", [4, 16])
     monkeypatch.setattr(module, "RESULT", tmp_path / "result.json")
-    monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(module, "BUILD", tmp_path / "build")
     monkeypatch.setitem(module.CONFIGURATION, "window", 50)
     monkeypatch.setitem(module.CONFIGURATION, "samples", [2, 8])
     return module
@@ -322,8 +343,109 @@ def test_two_runs_of_the_benchmark_keep_what_the_other_has_stored(bench, monkeyp
     assert by_name[records[1].method, None, records[1].ratio].answers["piqa"]
     assert by_name[added["method"], 9, added["ratio"]].nats == added["nats"]
     assert len(by_name) == size + 1
-    table["samples"] = [[0]]  # measured on other texts, so it is no part of ours
-    bench.RESULT.write_text(json.dumps(table))
-    only = {key: ours[key] for key in [("dense", None, 0.0)]}
-    bench.write(table | {"samples": [[1]]}, only)
-    assert len(json.loads(bench.RESULT.read_text())["models"]) == 1
+
+
+def test_a_table_of_another_configuration_or_of_other_texts_is_kept(bench, monkeypatch):
+    table, records = run(bench, monkeypatch, 0)
+    before = bench.RESULT.read_text()
+    with pytest.raises(ValueError, match="another samples; move it away"):
+        bench.write(table | {"samples": [[1]]}, bench.by_model(table))
+    monkeypatch.setitem(bench.CONFIGURATION, "exact_episodes", 7)
+    with pytest.raises(ValueError, match="another configuration; move it away"):
+        run(bench, monkeypatch, 0)
+    assert bench.RESULT.read_text() == before
+
+
+def test_rows_of_another_configuration_are_not_taken_from_the_cache(bench, monkeypatch):
+    def kept():
+        benchmark = bench.Bench("cpu")
+        benchmark.choose("exact", 0)
+        return benchmark.cache, benchmark.kept["exact", 0, 0.3]
+
+    (folder, first), (again, same) = kept(), kept()
+    assert folder == again and all(map(torch.equal, first, same))
+    monkeypatch.setitem(bench.CONFIGURATION, "exact_episodes", 60)
+    other, longer = kept()
+    assert other != folder and not all(map(torch.equal, first, longer))
+
+
+def test_a_model_whose_rows_come_out_otherwise_is_refused(bench, monkeypatch):
+    run(bench, monkeypatch, 0)
+    for file in bench.BUILD.rglob("random-0.npz"):
+        stored = dict(np.load(file))
+        stored["kept3"] = stored["kept3"][:, ::-1].copy()
+        np.savez(file, **stored)
+    before = bench.RESULT.read_text()
+    with pytest.raises(ValueError, match="rows of .'random', 0, 0.3. are not those"):
+        run(bench, monkeypatch, 0)
+    assert bench.RESULT.read_text() == before
+
+
+@pytest.mark.parametrize("family", ADAPTERS)
+def test_the_output_that_is_lost_is_what_masked_neurons_wrote(family):
+    generator = torch.Generator().manual_seed(1)
+    model = tiny_model(family, generator=generator)
+    tokens = torch.randint(3, 32, (2, 9), generator=generator)
+    adapter, seen = adapter_for(model), []
+    linears = [adapter.linears(block)[-1] for block in adapter.blocks(model)]
+    kept = [torch.randperm(12, generator=generator)[:8] for _ in linears]
+    found = lost_outputs(model, tokens, kept)
+    for linear in linears:
+        linear.register_forward_hook(lambda _, args, out: seen.append(args[0].detach()))
+    with torch.no_grad():
+        model(tokens)
+    for linear, h, rows, share in zip(linears, seen, kept, found, strict=True):
+        D, masked = linear.weight.detach().double(), h.double().clone()
+        masked[..., rows] = 0
+        shares = [
+            float((D @ part).square().sum() / (D @ whole).square().sum())
+            for part, whole in zip(
+                masked.flatten(0, -2), h.double().flatten(0, -2), strict=True
+            )
+        ]
+        assert float(share) == pytest.approx(np.mean(shares), rel=1e-9)
+    everything = [torch.arange(12) for _ in linears]
+    assert not lost_outputs(model, tokens, everything).any()
+    with pytest.raises(ValueError, match="kept has 1 selections"):
+        lost_outputs(model, tokens, everything[:1])
+
+
+def test_the_origin_of_a_table_names_every_run(bench):
+    table = {"device": "a; b", "versions": {"torch": "1"}, "questions": {"piqa": 3}}
+    other = {"device": "c; a", "versions": {"torch": "2"}, "questions": {"piqa": 9}}
+    bench.add_origin(table, other)
+    assert table["device"] == "a; b; c" and table["versions"] == {"torch": "1; 2"}
+    assert table["questions"] == {"piqa": 9}
+    bench.add_origin(table, other)
+    assert table["versions"] == {"torch": "1; 2"}
+
+
+def test_processes_that_write_one_table_at_a_time_lose_nothing(bench, tmp_path):
+    """Each of two processes stores its own models again and again."""
+    program = """
+import json, sys
+from pathlib import Path
+import pruning_methods as bench
+bench.RESULT, bench.BUILD = Path(sys.argv[1]), Path(sys.argv[2])
+table = {"configuration": bench.CONFIGURATION, "samples": [], "device": "cpu"}
+table |= {"versions": {}, "questions": {}, "models": []}
+records = {}
+for seed in range(int(sys.argv[3]), 40, 2):
+    key = "random", seed, 0.3
+    records[key] = bench.ModelRecord(
+        method="random", seed=seed, ratio=0.3, parameters=1, seconds=0.0, ks=0.1
+    )
+    bench.write(dict(table), {key: records[key]})
+"""
+    arguments = [str(tmp_path / "table.json"), str(tmp_path / "locks")]
+    paths = [str(ROOT / "benchmarks"), str(ROOT / "src"), *sys.path]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PATH": ""}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *arguments, str(first)], env=environment
+        )
+        for first in (0, 1)
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    models = json.loads((tmp_path / "table.json").read_text())["models"]
+    assert sorted(m["seed"] for m in models) == [*range(40)]
