@@ -569,8 +569,10 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 
 # %% [markdown]
 # The same in numbers; `windows` is how many of them every model of the line has read.
+# For the methods of the paper and what they are compared with that is the whole text, at every ratio.
 
 # %% tags=["active-ipynb"]
+# assert all(seen == len(counts) for m in at_30 for seen in read_of[m].values())
 # print(f"{'windows':>34} perplexity (range of intervals)  KL (range)")
 # for method, points in perplexity_of.items():
 #     for ratio, p in points.items():
