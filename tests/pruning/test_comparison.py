@@ -321,7 +321,7 @@ def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
     assert dense.kl == [0, 0] and all(min(r.kl) > 0 for r in resumed[1:])
     sliced = {r.ratio: r.parameters for r in resumed if r.method == "SliceGPT"}
     shares = {r.ratio: r.parameters for r in resumed if r.method != "SliceGPT"}
-    assert all(0.9 * shares[r] < n <= shares[r] for r, n in sliced.items())
+    assert all(0.85 * shares[r] < n <= shares[r] for r, n in sliced.items())
     assert sorted(shares.values()) == [shares[r] for r in (0.3, 0.25, 0.2, 0.1, 0.0)]
 
 
