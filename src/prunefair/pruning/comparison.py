@@ -573,13 +573,13 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 
 # %% tags=["active-ipynb"]
 # assert all(seen == len(counts) for m in at_30 for seen in read_of[m].values())
-# print(f"{'windows':>34} perplexity (range of intervals)  KL (range)")
+# print(f"{'windows':>31} perplexity {'(range)':20}KL (range)")
 # for method, points in perplexity_of.items():
 #     for ratio, p in points.items():
 #         kl, seen = divergence_of[method][ratio], read_of[method][ratio]
-#         ends = f"({p.low:.3g} to {p.high:.3g})"
-#         print(f"{label[method]:22}{ratio:5.0%}{seen:7}{p.value:11.4g} {ends:22}"
-#               f"{kl.value:5.2f} ({kl.low:.2f} to {kl.high:.2f})")  # fmt: skip
+#         ends = f"({p.low:.3g}–{p.high:.3g})"
+#         print(f"{label[method]:21}{ratio:5.0%}{seen:5}{p.value:11.4g} {ends:20}"
+#               f"{kl.value:.2f} ({kl.low:.2f}–{kl.high:.2f})")  # fmt: skip
 
 # %% [markdown]
 # ## Does the objective rank the models?
