@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import os
 import platform
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import versions, write_table
+from storing import read_table, versions, write_table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -413,7 +412,7 @@ def main():
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     bench = Bench()
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    table = read_table(RESULT)
     if table.get("configuration") != CONFIGURATION:
         table = {"configuration": CONFIGURATION}
     table["versions"] = versions("torch", "transformers")

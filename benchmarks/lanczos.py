@@ -12,7 +12,6 @@ only these are measured anew.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -22,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import read_table, versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -217,7 +216,7 @@ def main(parts: list[str]) -> None:
     }
     for part in parts or work:
         result = work[part]()
-        table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        table = read_table(RESULT)
         table |= {
             part: result,
             "configuration": CONFIGURATION,

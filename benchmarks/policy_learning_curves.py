@@ -13,11 +13,10 @@ stopped, unless the configuration or a version has changed.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import read_table, versions, write_table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -134,7 +133,7 @@ def main():
     parser.add_argument("--full-seeds", type=int, default=3)
     parser.add_argument("--every", type=int, default=3)
     options = parser.parse_args()
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    table = read_table(RESULT)
     configuration = {"model": "smollm2", "ratio": RATIO, "every": options.every}
     configuration |= {"gram": str(DTYPE).removeprefix("torch."), "draws": DRAWS}
     configuration |= {"episodes": EPISODES, "learning_rate": RATES}

@@ -13,7 +13,6 @@ stopped; a table of another configuration, version or device must be moved away 
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from storing import versions, write_table
+from storing import read_table, versions, write_table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import cut_scores, prune_rows, spread_ratios
@@ -163,7 +162,7 @@ def main():
         "device": f"{platform.machine()} CPU, {torch.get_num_threads()} thread",
     }
     empty = stamp | {"policies": {}, "runs": {}}
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else empty
+    table = read_table(RESULT) or empty
     other = [key for key, value in stamp.items() if table.get(key) != value]
     if other:
         sys.exit(

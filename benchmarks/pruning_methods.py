@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from slicegpt import slice_gpt, sliced_width
-from storing import versions, write_table, write_whole
+from storing import read_table, versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
@@ -354,7 +354,7 @@ class Bench:
 
     def ask(self, model, record, task, count):
         """Ask the next `count` questions of a task."""
-        done = asked(record, task)
+        done = record.answered(task)
         questions = self.questions[task][done : done + count]
         if not questions:  # another run has answered them meanwhile
             return
@@ -368,11 +368,6 @@ class Bench:
         record.answers[task] = [old + new for old, new in zip(before, marks)]
 
 
-def asked(record, task):
-    """Questions of a task that a record has answers to."""
-    return len(record.answers.get(task, [""])[0])
-
-
 def is_main(record):
     return record.method == "dense" or record.ratio == MAIN
 
@@ -382,7 +377,7 @@ def missing(bench, record, stage):
     windows = min(stage[0] if is_main(record) else stage[1], len(bench.windows))
     lacking = {"windows": windows - len(record.nats)}
     for task, questions in bench.questions.items() if is_main(record) else ():
-        lacking[task] = min(stage[2], len(questions)) - asked(record, task)
+        lacking[task] = min(stage[2], len(questions)) - record.answered(task)
     return {name: n for name, n in lacking.items() if n > 0}
 
 
@@ -421,21 +416,17 @@ def write(table, records):
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one run at a time reads, merges and writes
-        stored = read_table()
+        stored = read_table(RESULT)
         check_same(stored, table)
         for key, theirs in by_model(stored).items():
             ours = records.setdefault(key, theirs)
             ours.nats = max(ours.nats, theirs.nats, key=len)
             for task in theirs.answers:
-                longest = max(ours, theirs, key=lambda record: asked(record, task))
+                longest = max(ours, theirs, key=lambda record: record.answered(task))
                 ours.answers[task] = longest.answers[task]
         add_origin(table, stored)
         table["models"] = [r.to_json() for r in records.values()]
         write_table(RESULT, table)
-
-
-def read_table():
-    return json.loads(RESULT.read_text()) if RESULT.exists() else {}
 
 
 def check_same(stored, table):
@@ -478,7 +469,7 @@ def main():
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     bench = Bench(options.device)
-    stored = read_table()
+    stored = read_table(RESULT)
     device = [described(options.device), options.machine]
     table = {"configuration": CONFIGURATION, "device": "; ".join(filter(None, device))}
     table["versions"] = versions("torch", "transformers")

@@ -22,13 +22,12 @@ The default sizes take about half an hour of one core.  With more at hand:
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import read_table, versions, write_table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import (
@@ -119,7 +118,7 @@ def resumed(configuration, device):
         "versions": versions("torch", "transformers", "peft"),
         "device": f"{device}, {threads} thread{'s' * (threads > 1)}",
     }
-    table = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    table = read_table(RESULT)
     if table.get("configuration") != configuration:
         return here | {"runs": {}}
     for name in ("versions", "device"):

@@ -18,6 +18,11 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(whole, path)
 
 
+def read_table(path: Path) -> dict:
+    """The stored table, empty if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def write_table(path: Path, table: dict) -> None:
     write_whole(path, json.dumps(table, indent=1) + "\n")
 

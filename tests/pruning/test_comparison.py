@@ -71,27 +71,33 @@ def test_any_prefix_of_the_order_is_a_simple_random_sample():
     assert stats.chisquare(firsts, np.full(7, 3000)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("family", ADAPTERS)
-def test_wanda_scores_are_root_mean_squares_times_absolute_column_sums(family):
+def read_text(family):
+    """A tiny model, a text, its last linear maps, and what these were fed, (18, 12)."""
     generator = torch.Generator().manual_seed(1)
     model = tiny_model(family, generator=generator)
     tokens = torch.randint(3, 32, (2, 9), generator=generator)
-    adapter, inputs = adapter_for(model), []
+    adapter, hidden = adapter_for(model), []
+    linears = [adapter.linears(block)[-1] for block in adapter.blocks(model)]
     hooks = [
-        adapter.linears(block)[-1].register_forward_hook(
-            lambda linear, args, out: inputs.append(args[0].detach())
+        linear.register_forward_hook(
+            lambda _, args, out: hidden.append(args[0].detach().flatten(0, -2).double())
         )
-        for block in adapter.blocks(model)
+        for linear in linears
     ]
     with torch.no_grad():
         model(tokens)
     for hook in hooks:
         hook.remove()
-    for block, h, scores in zip(
-        adapter.blocks(model), inputs, wanda_scores(model, tokens), strict=True
+    return model, tokens, linears, hidden
+
+
+@pytest.mark.parametrize("family", ADAPTERS)
+def test_wanda_scores_are_root_mean_squares_times_absolute_column_sums(family):
+    model, tokens, linears, hidden = read_text(family)
+    for linear, h, scores in zip(
+        linears, hidden, wanda_scores(model, tokens), strict=True
     ):
-        D = adapter.linears(block)[-1].weight.detach()
-        h = h.flatten(0, -2).double()
+        D = linear.weight.detach()
         expected = [
             float(h[:, i].square().mean().sqrt() * D[:, i].double().abs().sum())
             for i in range(12)
@@ -383,25 +389,16 @@ def test_a_model_whose_rows_come_out_otherwise_is_refused(bench, monkeypatch):
 
 @pytest.mark.parametrize("family", ADAPTERS)
 def test_the_output_that_is_lost_is_what_masked_neurons_wrote(family):
-    generator = torch.Generator().manual_seed(1)
-    model = tiny_model(family, generator=generator)
-    tokens = torch.randint(3, 32, (2, 9), generator=generator)
-    adapter, seen = adapter_for(model), []
-    linears = [adapter.linears(block)[-1] for block in adapter.blocks(model)]
+    model, tokens, linears, hidden = read_text(family)
+    generator = torch.Generator().manual_seed(2)
     kept = [torch.randperm(12, generator=generator)[:8] for _ in linears]
     found = lost_outputs(model, tokens, kept)
-    for linear in linears:
-        linear.register_forward_hook(lambda _, args, out: seen.append(args[0].detach()))
-    with torch.no_grad():
-        model(tokens)
-    for linear, h, rows, share in zip(linears, seen, kept, found, strict=True):
-        D, masked = linear.weight.detach().double(), h.double().clone()
-        masked[..., rows] = 0
+    for linear, h, rows, share in zip(linears, hidden, kept, found, strict=True):
+        D, masked = linear.weight.detach().double(), h.clone()
+        masked[:, rows] = 0
         shares = [
             float((D @ part).square().sum() / (D @ whole).square().sum())
-            for part, whole in zip(
-                masked.flatten(0, -2), h.double().flatten(0, -2), strict=True
-            )
+            for part, whole in zip(masked, h, strict=True)
         ]
         assert float(share) == pytest.approx(np.mean(shares), rel=1e-9)
     everything = [torch.arange(12) for _ in linears]

@@ -32,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from prunefair.pruning.compression import output_energies
+from prunefair.pruning.compression import output_energies, visit_hidden_vectors
 from prunefair.pruning.evaluation import (
     TASK_CHANCE,
     Estimate,
@@ -209,6 +209,10 @@ class ModelRecord:
     nats: list[float] = field(default_factory=list)
     answers: dict[str, list[str]] = field(default_factory=dict)
 
+    def answered(self, task: str) -> int:
+        """Questions of a task that the model has answered."""
+        return len(self.answers.get(task, [""])[0])
+
     def to_json(self) -> dict:
         """Plain values for a JSON file, floats with six digits."""
         values = asdict(self)
@@ -351,11 +355,10 @@ def task_results(record: ModelRecord, limits: dict[str, int]) -> dict[str, TaskR
     """
     results = {}
     for task, n in limits.items():
-        answered = len(record.answers.get(task, [""])[0])
-        if answered < n:
+        if record.answered(task) < n:
             raise ValueError(
                 f"limits asks for {n} questions of {task}, of which {record.method} has "
-                f"answered {answered}; take `common_questions`"
+                f"answered {record.answered(task)}; take `common_questions`"
             )
         rules = [np.array([*a[:n]]) == "1" for a in record.answers[task]]
         acc, norm = rules[0], rules[1] if len(rules) > 1 else None
@@ -375,7 +378,7 @@ def task_results(record: ModelRecord, limits: dict[str, int]) -> dict[str, TaskR
 def common_questions(records: Sequence[ModelRecord]) -> dict[str, int]:
     """Number of questions of each task that all of the records have answered."""
     tasks = [t for t in TASK_CHANCE if all(t in r.answers for r in records)]
-    return {t: min(len(r.answers[t][0]) for r in records) for t in tasks}
+    return {t: min(r.answered(t) for r in records) for t in tasks}
 
 
 # %% [markdown]
@@ -744,29 +747,18 @@ def lost_outputs(
     ----------
     Book {eq}`eq-comparison-lost`.
     """
-    adapter, lost, hooks = adapter_for(model), [], []
-    blocks = [*adapter.blocks(model)]
-    if len(kept) != len(blocks):
-        raise ValueError(
-            f"kept has {len(kept)} selections; give {len(blocks)}, one a layer"
-        )
+    lost, layers = [], len([*adapter_for(model).blocks(model)])
+    if len(kept) != layers:
+        raise ValueError(f"kept has {len(kept)} selections; give {layers}, one a layer")
 
-    def record(linear, inputs):
-        h = inputs[0].double().flatten(0, -2)  # (tokens, m)
-        D, layer = linear.weight.double(), len(lost)
+    def record(linear, h):
+        D, layer = linear.weight.detach().double(), len(lost)
         removed = ~row_mask(kept[layer].to(h.device), h.shape[1])
         whole = (h @ D.T).square().sum(1)
         part = (h[:, removed] @ D[:, removed].T).square().sum(1)
         lost.append(torch.where(whole > 0, part / whole, 0.0).mean().cpu())
 
-    for block in blocks:
-        hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(record))
-    try:
-        with torch.no_grad():
-            model(tokens.to(next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    visit_hidden_vectors(model, tokens, record)
     return torch.stack(lost)
 
 

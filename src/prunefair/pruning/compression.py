@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -717,6 +717,39 @@ def damage(
 
 # %%
 @torch.no_grad()
+def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
+    """Call `visit` for every block, in order, while the model reads a text.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    tokens : Tensor, shape (n, N), int64
+        Texts.
+    visit : callable
+        Called with the last linear map of the block, whose weight is $D$, and with the
+        hidden vectors $h$, shape (n N, m), float64.
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported.
+    """
+    adapter, hooks = adapter_for(model), []
+
+    def pass_on(linear, inputs):
+        visit(linear, inputs[0].double().flatten(0, -2))
+
+    for block in adapter.blocks(model):
+        hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(pass_on))
+    try:
+        model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# %%
 def output_energies(model, tokens: torch.Tensor) -> list[torch.Tensor]:
     """Energy of every neuron on a text.
 
@@ -741,20 +774,13 @@ def output_energies(model, tokens: torch.Tensor) -> list[torch.Tensor]:
     ----------
     Book {eq}`eq-compression-energy`.
     """
-    adapter, energies, hooks = adapter_for(model), [], []
+    energies = []
 
-    def record(linear, inputs):
-        h = inputs[0].double().flatten(0, -2)  # (tokens, m)
-        columns = linear.weight.double().square().sum(0)  # (m,)
+    def record(linear, h):
+        columns = linear.weight.detach().double().square().sum(0)  # (m,)
         energies.append((h.square().mean(0) * columns).cpu())
 
-    for block in adapter.blocks(model):
-        hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(record))
-    try:
-        model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    visit_hidden_vectors(model, tokens, record)
     return energies
 
 
@@ -1032,4 +1058,4 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the pipeline (`prune`, `Pruned`), its parts (`cut_scores`, `checked_mean_ratio`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`run_values`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).
+# This chapter exports the pipeline (`prune`, `Pruned`), its parts (`cut_scores`, `checked_mean_ratio`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`run_values`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`visit_hidden_vectors`, `output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).
