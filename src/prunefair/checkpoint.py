@@ -1,4 +1,4 @@
-"""Checkpoint folders: read a tensor at a time, write a tensor at a time, whole or not.
+"""Checkpoint folders: read a tensor at a time, write a tensor at a time.
 
 The weights lie in safetensors files: the length of a header (8 bytes, little endian),
 the header as JSON, then the bytes of the tensors one after another.  Reading and
@@ -9,11 +9,8 @@ process at the size of the tensors it holds.
 from __future__ import annotations
 
 import json
-import shutil
 import struct
-import tempfile
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 INDEX = "model.safetensors.index.json"
@@ -31,76 +28,6 @@ _TYPES = {
     "BOOL": "bool",
 }
 _PIECE_BYTES = 2**20
-
-
-def check_new_folder(out) -> None:
-    """Raise unless `out` can become a new folder.
-
-    Parameters
-    ----------
-    out : str or path
-        Folder to create; an existing one must be empty.
-
-    Raises
-    ------
-    ValueError
-        If `out` exists and is not an empty folder.
-    """
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"out is {str(out)!r}, which exists and is not an empty folder; "
-            "choose another name or remove it"
-        )
-
-
-@contextmanager
-def whole_folder(out):
-    """Folder to fill; it becomes `out` only if the block ends without an error.
-
-    The folder is made beside `out` under a temporary name and renamed at the end, so
-    that an interruption at any moment leaves no `out` at all.
-
-    Parameters
-    ----------
-    out : str or path
-        Folder to create; an existing one must be empty.
-
-    Yields
-    ------
-    partial : pathlib.Path
-        Existing empty folder.
-
-    Raises
-    ------
-    ValueError
-        If `out` exists and is not an empty folder.
-    OSError
-        If something cannot be written, as on a full disk; what was written is gone.
-    """
-    check_new_folder(out)
-    target = Path(out).resolve()
-    scratch = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        partial = scratch / "partial"
-        partial.mkdir()
-        yield partial
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    except Exception as error:
-        # libraries written in Rust report a full disk as an error of their own
-        if not isinstance(error, OSError) and "os error" not in str(error):
-            raise
-        raise OSError(
-            f"out is {str(out)!r}, which could not be written ({error}); free some "
-            "space or choose another folder; nothing was left behind"
-        ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Checkpoint:

@@ -313,7 +313,7 @@ def _prune_streamed(
 ) -> dict[str, Any]:
     import torch
 
-    from prunefair.checkpoint import check_new_folder
+    from prunefair.outputs import check_new_folder
     from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
 
     start, tokenizer, policy = time.perf_counter(), None, None
@@ -402,8 +402,8 @@ def _prune_whole(
     model, ratio, out, policy_file, device, kind: type, run: Callable
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
-    from prunefair.checkpoint import check_new_folder
     from prunefair.models import load_tokenizer, model_source
+    from prunefair.outputs import check_new_folder
     from prunefair.pruning.row_policy import load_policy, save_policy
     from prunefair.pruning.surgery import save_pruned, tokenizer_of
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 import tarfile
-import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
 
 from prunefair.models import cache_folder
+from prunefair.outputs import scratch_folder, whole_file
 from prunefair.publishers import ARCHIVES, FILES, Archive, archive_contents
 
 REMEDY = "set PRUNEFAIR_DATA to a folder that holds it, or connect to a network"
@@ -141,7 +141,7 @@ def _fetch(archive: Archive, folder: Path, wanted: str) -> None:
     from requests import RequestException
 
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as partial:
+    with scratch_folder(folder) as partial:
         try:
             path = pooch.retrieve(
                 archive.url,
@@ -171,7 +171,6 @@ def _fetch(archive: Archive, folder: Path, wanted: str) -> None:
         for name, contents in files.items():
             _check_published(name, contents, archive.url)
         for name, contents in files.items():
-            target, whole = folder / name, Path(partial) / "whole"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            whole.write_bytes(contents)
-            os.replace(whole, target)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(folder / name) as whole:
+                whole.write_bytes(contents)

@@ -12,7 +12,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from prunefair.checkpoint import whole_folder
+from prunefair.outputs import whole_folder
 
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

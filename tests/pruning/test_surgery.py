@@ -475,7 +475,7 @@ def test_a_disk_that_fills_up_at_the_tokenizer_gives_the_same_error(tmp_path, re
 
 
 def test_an_error_that_is_not_the_disks_is_passed_on(tmp_path):
-    folder = prunefair.checkpoint.whole_folder(tmp_path / "out")
+    folder = prunefair.outputs.whole_folder(tmp_path / "out")
     with pytest.raises(ZeroDivisionError), folder as partial:
         (partial / "config.json").write_text("{}")
         raise ZeroDivisionError

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+
+from prunefair.outputs import whole_file
 
 
 def check_alpha(alpha: float, *, below: float = np.inf) -> float:
@@ -154,12 +154,8 @@ class Policy(ABC):
         states = list(self.learners.values())
         for field in states[0]._fields if states else ():
             arrays[f"learners.{field}"] = np.stack([getattr(s, field) for s in states])
-        path = Path(path)
-        with tempfile.TemporaryDirectory(prefix=".policy-", dir=path.parent) as partial:
-            whole = Path(partial) / path.name
-            with open(whole, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(whole, path)
+        with whole_file(path) as partial, open(partial, "wb") as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Policy:

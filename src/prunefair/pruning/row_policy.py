@@ -44,15 +44,17 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from prunefair.outputs import whole_file
+
 # %% tags=["active-ipynb"]
 # import itertools
+# import tempfile
 #
 # from scipy import integrate, stats
 #
@@ -1003,15 +1005,12 @@ def save_policy(policy: RowPolicy, path: str | os.PathLike, metadata=None) -> No
     """
     if not isinstance(policy, RowPolicy):
         raise TypeError(f"policy is a {type(policy).__name__}; give a RowPolicy")
-    path = Path(path)
     header = {"format": POLICY_FORMAT, "features": policy.features}
     header["metadata"] = metadata or {}
     header = {"policy": json.dumps(header, sort_keys=True)}  # one key: the same bytes
     tensors = {"weights": policy.weights.detach().cpu().contiguous()}
-    with tempfile.TemporaryDirectory(prefix=".policy-", dir=path.parent) as partial:
-        whole = Path(partial) / path.name
-        save_file(tensors, whole, header)
-        os.replace(whole, path)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, header)
 
 
 # %%

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,12 +41,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunefair.outputs import whole_file
 from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for
 
 MOMENTS_FORMAT = "prunefair moments 1"
 
 # %% tags=["active-ipynb"]
+# import tempfile
+#
 # import numpy as np
 #
 # from prunefair.models import load_model, load_tokenizer
@@ -476,17 +478,14 @@ def save_moments(moments: Moments, path: str | os.PathLike, note=None) -> None:
     TypeError
         If `note` is not what JSON can hold.
     """
-    path = Path(path)
     header = {"format": MOMENTS_FORMAT, "tokens": moments.tokens, "note": note or {}}
     header = {"moments": json.dumps(header, sort_keys=True)}  # one key: the same bytes
     tensors = {}
     for layer, (second, mean) in enumerate(zip(*moments[:2], strict=True)):
         tensors[f"{layer:04d}.second"] = second.contiguous()
         tensors[f"{layer:04d}.mean"] = mean.contiguous()
-    with tempfile.TemporaryDirectory(prefix=".moments-", dir=path.parent) as partial:
-        whole = Path(partial) / path.name
-        save_file(tensors, whole, header)
-        os.replace(whole, path)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, header)
 
 
 # %%

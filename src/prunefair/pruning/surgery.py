@@ -34,13 +34,8 @@ from pathlib import Path
 
 import torch
 
-from prunefair.checkpoint import (
-    Checkpoint,
-    TensorSequence,
-    check_new_folder,
-    whole_folder,
-    write_weights,
-)
+from prunefair.checkpoint import Checkpoint, TensorSequence, write_weights
+from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.pruning.anatomy import rows_to_keep
 
 KEPT_ROWS = "kept_rows.json"
