@@ -132,18 +132,24 @@ def test_conda_and_pip_environments_are_in_step():
 
 def test_one_address_of_the_repository_everywhere():
     url = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    owner = url.removeprefix("https://github.com/")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["urls"]["Repository"] == url
+    assert project["urls"]["Repository"] == citation["repository-code"] == url
+    owner, name = url.removeprefix("https://github.com/").split("/")
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    pattern = re.compile(r"github\.com/([\w-]+/prunefair)\b")
+    pattern = re.compile(r"(git clone .*)?github\.com[/:]([\w-]+)/([\w.-]*[\w-])")
     found = set()
-    for name in tracked:
-        if not name.endswith(".png") and (ROOT / name).is_file():
-            found |= set(pattern.findall((ROOT / name).read_text(encoding="utf-8")))
-    assert found == {owner}
+    for file in tracked:
+        if not file.endswith((".png", "test_address.py")) and (ROOT / file).is_file():
+            text = (ROOT / file).read_text(encoding="utf-8")
+            found |= {
+                (its_owner, its_name)
+                for cloned, its_owner, its_name in pattern.findall(text)
+                if cloned or its_owner == owner or its_name == name
+            }
+    assert found == {(owner, name)}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)

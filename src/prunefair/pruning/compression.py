@@ -13,8 +13,8 @@ $s(W_l) \in \mathbb R^m$ are the scores of a policy ([row policy](row_policy.ipy
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# # small real model, and goes to the folder of this chapter.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:

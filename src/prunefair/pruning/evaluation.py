@@ -17,8 +17,8 @@ A task has $n_k$ questions, $k = 1, \dots, K$ counts tasks, and $c_k$ is the acc
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# # small real model, and goes to the folder of this chapter.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:

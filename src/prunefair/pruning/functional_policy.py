@@ -16,8 +16,8 @@ $y_t = D h_t$ is the output of one block at position $t$, $D_{:j}$ the column of
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# # small real model, and goes to the folder of this chapter.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:

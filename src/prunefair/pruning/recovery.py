@@ -12,8 +12,8 @@ $\ell_i$ is the information of a token in nats, as in [the chapter on evaluation
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package and the
-# # small real model, and goes to the folder of this chapter.
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
 # import sys
 #
 # if "google.colab" in sys.modules:
