@@ -5,11 +5,16 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
+from urllib.parse import urlsplit
 
 import pooch
+import pyarrow.parquet
 import pytest
 import requests
 
@@ -24,16 +29,22 @@ HELD_NAMES = [name for name in FILES if not name.startswith(LARGE)]
 needs_data = pytest.mark.skipif(HELD is None, reason="no data folder")
 
 
-def archive_of(name):
-    return next(archive for archive in ARCHIVES if name in archive.files)
+def archive_of(name, *, hub=False):
+    """The publisher's own archive of `name`, or the hub's copy."""
+    own = [a for a in ARCHIVES if (a.repository is not None) == hub]
+    return next(archive for archive in own if name in archive.files)
 
 
 def held_bytes(name):
     return (HELD / name).read_bytes()
 
 
+def rows_in(contents):
+    return [json.loads(line) for line in contents.decode().split("\n") if line]
+
+
 def rows_of(name):
-    return [json.loads(line) for line in held_bytes(name).decode().split("\n") if line]
+    return rows_in(held_bytes(name))
 
 
 def lines(rows):
@@ -139,6 +150,68 @@ def movielens_members():
     }
 
 
+def arc_table(name):
+    rows = []
+    for number, row in enumerate(rows_of(name)):
+        labels = list("1234567" if number % 9 == 0 else "ABCDEFG")
+        labels = labels[: len(row["choices"])]
+        choices = {"text": row["choices"], "label": labels}
+        answer = labels[row["gold"]]
+        rows.append(
+            {"question": question(row), "choices": choices, "answerKey": answer}
+        )
+    return rows
+
+
+def piqa_table(name):
+    keys = ("sol1", "sol2")
+    return [
+        {"goal": question(r), "label": r["gold"]} | dict(zip(keys, r["choices"]))
+        for r in rows_of(name)
+    ]
+
+
+def mmlu_table(name):
+    split = name.rsplit("_", 1)[1]
+    return [
+        {
+            "subject": file.removeprefix("mmlu/").rsplit("_", 1)[0],
+            "question": row["question"],
+            "choices": row["choices"],
+            "answer": row["gold"],
+        }
+        for file in FILES
+        if file.startswith("mmlu/") and file.endswith(split)
+        for row in rows_of(file)
+    ]
+
+
+def wikitext_table(name):
+    lines = held_bytes(name).decode().splitlines(keepends=True)
+    return [{"text": line if line.strip() else ""} for line in lines]
+
+
+TABLES = {
+    "zeroshot/piqa.jsonl": piqa_table,
+    "zeroshot/arc_easy.jsonl": arc_table,
+    "zeroshot/arc_challenge.jsonl": arc_table,
+    "zeroshot/hellaswag.jsonl": lambda name: rows_in(hellaswag_lines()),
+    "zeroshot/winogrande.jsonl": lambda name: rows_in(
+        winogrande_members()["winogrande_1.1/dev.jsonl"]
+    ),
+    "mmlu/philosophy_dev.jsonl": mmlu_table,
+    "mmlu/philosophy_test.jsonl": mmlu_table,
+    "wikitext2/test.txt": wikitext_table,
+    "wikitext2/valid.txt": wikitext_table,
+}
+
+
+def parquet(rows):
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
 MEMBERS = {
     "zeroshot/piqa.jsonl": piqa_members,
     "zeroshot/arc_easy.jsonl": arc_members,
@@ -187,11 +260,11 @@ class Publisher:
 
         return download
 
-    def serve(self, name, contents, *, checksum=True):
-        """Serve `contents` for the archive of `name`, its checksum known if asked."""
-        archive = archive_of(name)
+    def serve(self, name, contents, *, checksum=True, hub=False):
+        """Serve `contents` for an archive of `name`, its checksum known if asked."""
+        archive = archive_of(name, hub=hub)
         self.answers[archive.url] = contents
-        if checksum:
+        if checksum and archive.sha256:
             digest = hashlib.sha256(contents).hexdigest()
             changed = dataclasses.replace(archive, sha256=digest)
             archives = tuple(changed if a is archive else a for a in data.ARCHIVES)
@@ -233,11 +306,33 @@ def test_the_held_file_is_the_published_one_to_the_byte(name):
     assert hashlib.sha256(contents).hexdigest() == FILES[name].sha256
 
 
-def test_every_file_has_one_archive_and_every_archive_a_whole_checksum():
-    assert sorted(name for a in ARCHIVES for name in a.files) == sorted(FILES)
+def test_every_file_has_two_addresses_on_two_hosts():
+    for name in FILES:
+        urls = [archive.url for archive in ARCHIVES if name in archive.files]
+        assert len({urlsplit(url).netloc for url in urls}) == len(urls) == 2
+        assert all(url.startswith("https://") for url in urls)
+
+
+def test_every_download_is_pinned_by_a_checksum_or_a_commit():
     for archive in ARCHIVES:
-        assert archive.url.startswith("https://")
-        assert len(bytes.fromhex(archive.sha256)) == 32
+        if archive.sha256 is not None:
+            assert len(bytes.fromhex(archive.sha256)) == 32
+        if archive.repository is not None:
+            assert len(bytes.fromhex(archive.revision)) == 20
+            assert archive.revision in archive.url
+        assert archive.sha256 or archive.revision
+
+
+def test_a_mirror_of_the_hub_is_used():
+    code = (
+        "from prunefair.publishers import ARCHIVES\n"
+        "print(*(a.url for a in ARCHIVES if a.repository))"
+    )
+    mirrored = os.environ | {"HF_ENDPOINT": "https://mirror.example"}
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, env=mirrored, capture_output=True, check=True).stdout
+    urls = out.decode().split()
+    assert urls and all(url.startswith("https://mirror.example/") for url in urls)
 
 
 def test_a_file_of_the_folder_comes_before_cache_and_network(tmp_path, publisher):
@@ -268,7 +363,45 @@ def test_downloads_become_the_held_files_to_the_byte(
     assert left_behind(cache) == sorted(archive_of(name).files)
     for other in archive_of(name).files:
         assert data_file(other).read_bytes() == held_bytes(other)
-    assert len(publisher.requested) == 1  # once for all files of the archive
+    urls = [a.url for a in data.ARCHIVES if name in a.files]
+    asked = urls[: 1 + urls.index(archive_of(name).url)]
+    assert publisher.requested == asked  # in order, once for all files of the archive
+
+
+@needs_data
+@pytest.mark.parametrize("name", TABLES)
+def test_the_copy_of_the_hub_becomes_the_held_file_to_the_byte(name, cache, publisher):
+    publisher.serve(name, parquet(TABLES[name](name)), hub=True)
+    assert data_file(name) == cache / name
+    archive = archive_of(name, hub=True)
+    assert left_behind(cache) == sorted(archive.files)
+    for other in archive.files:
+        assert (cache / other).read_bytes() == held_bytes(other)
+    assert publisher.requested[-1] == archive.url
+
+
+@needs_data
+def test_a_second_address_mends_a_first_one_that_gives_something_else(cache, publisher):
+    name = "wikitext2/test.txt"
+    publisher.serve(name, b"<html>moved</html>", checksum=False)
+    publisher.serve(name, parquet(wikitext_table(name)), hub=True)
+    assert data_file(name).read_bytes() == held_bytes(name)
+    assert len(publisher.requested) == 2
+
+
+@needs_data
+def test_a_second_address_that_gives_another_text_is_refused_too(cache, publisher):
+    name = "wikitext2/test.txt"
+    rows = wikitext_table(name)
+    longest = max(rows, key=lambda row: len(row["text"]))
+    longest["text"] = longest["text"].replace("e", "a", 1)
+    publisher.serve(name, parquet(rows), hub=True)
+    with pytest.raises(ValueError, match="has the SHA-256"):
+        data_file(name)
+    publisher.serve(name, b"no Parquet", hub=True)
+    with pytest.raises(ValueError, match="another layout"):
+        data_file(name)
+    assert left_behind(cache) == []
 
 
 @pytest.mark.parametrize("dataset", LARGE)
@@ -361,7 +494,7 @@ def test_a_file_of_another_size_is_refused(cache, publisher):
     members = wikitext_members()
     members["wikitext-2/wiki.test.tokens"] += b"\n"
     publisher.serve("wikitext2/test.txt", zipped(members))
-    message = "has 1256450 bytes, not 1256449; nothing was kept; set PRUNEFAIR_DATA"
+    message = "has 1256450 bytes, not 1256449; .*nothing was kept; set PRUNEFAIR_DATA"
     with pytest.raises(ValueError, match=message):
         data_file("wikitext2/test.txt")
 

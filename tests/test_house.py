@@ -127,6 +127,7 @@ def test_conda_and_pip_environments_are_in_step():
     have = dict(re.split("=+", line) for line in packages + pip["pip"] if "=" in line)
     del have["python"]
     have["torch"] = have.pop("pytorch")
+    have = {name.replace("_", "-"): pin for name, pin in have.items()}
     assert have == {name: pinned[name] for name in names}
 
 

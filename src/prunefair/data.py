@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prunefair.models import cache_folder
 from prunefair.outputs import scratch_folder, whole_file
@@ -59,9 +60,18 @@ def data_file(name: str) -> Path:
             status = path.stat()
             _check_found(name, path, status.st_size, status.st_mtime_ns)
             return path
-    archive = next(archive for archive in ARCHIVES if name in archive.files)
-    _fetch(archive, cache_folder() / "data", name)
-    return cache_folder() / "data" / name
+    folder, faults = cache_folder() / "data", []
+    for archive in (archive for archive in ARCHIVES if name in archive.files):
+        try:
+            _fetch(archive, folder)
+            return folder / name
+        except (FileNotFoundError, ValueError) as error:
+            faults.append(error)
+    reached = [fault for fault in faults if isinstance(fault, ValueError)]
+    raise (ValueError if reached else FileNotFoundError)(
+        f"{name} is not in {data_folder() or 'any data folder'}; "
+        f"{'; '.join(map(str, faults))}; nothing was kept; {REMEDY}"
+    ) from faults[0]
 
 
 def check_contents(name: str, contents: bytes, *, where: str) -> None:
@@ -94,13 +104,10 @@ def check_contents(name: str, contents: bytes, *, where: str) -> None:
     if header != known.header:
         raise ValueError(
             f"{name} from {where} begins with the columns {', '.join(header) or 'none'}"
-            f" instead of {', '.join(known.header)}; replace it, or {REMEDY}"
+            f" instead of {', '.join(known.header)}"
         )
     if rows != known.rows:
-        raise ValueError(
-            f"{name} from {where} has {rows} rows instead of {known.rows}; "
-            f"replace it, or {REMEDY}"
-        )
+        raise ValueError(f"{name} from {where} has {rows} rows instead of {known.rows}")
 
 
 def _keys(line: bytes) -> tuple[str, ...]:
@@ -114,7 +121,10 @@ def _keys(line: bytes) -> tuple[str, ...]:
 @cache
 def _check_found(name: str, path: Path, size: int, modified: int) -> None:
     """Check a file once; `size` and `modified` make a changed file a new one."""
-    check_contents(name, path.read_bytes(), where=str(path.parent))
+    try:
+        check_contents(name, path.read_bytes(), where=str(path.parent))
+    except ValueError as error:
+        raise ValueError(f"{error}; replace it, or {REMEDY}") from None
 
 
 def _check_published(name: str, contents: bytes, url: str) -> None:
@@ -122,54 +132,57 @@ def _check_published(name: str, contents: bytes, url: str) -> None:
     known = FILES[name]
     if known.size is not None and len(contents) != known.size:
         raise ValueError(
-            f"{name} from {url} has {len(contents)} bytes, not {known.size}; "
-            f"nothing was kept; {REMEDY}"
+            f"{name} from {url} has {len(contents)} bytes, not {known.size}"
         )
     if known.sha256 is not None:
         digest = hashlib.sha256(contents).hexdigest()
         if digest != known.sha256:
             raise ValueError(
-                f"{name} from {url} has the SHA-256 {digest}, not {known.sha256}; "
-                f"nothing was kept; {REMEDY}"
+                f"{name} from {url} has the SHA-256 {digest}, not {known.sha256}"
             )
     check_contents(name, contents, where=url)
 
 
-def _fetch(archive: Archive, folder: Path, wanted: str) -> None:
+def _fetch(archive: Archive, folder: Path) -> None:
     """Download `archive` and put all its files under `folder`, each only whole."""
     import pooch
+    from pyarrow import ArrowInvalid
     from requests import RequestException
 
+    url, known = archive.url, archive.sha256 and f"sha256:{archive.sha256}"
+    pooch.get_logger().setLevel("WARNING")  # no address in a chapter's outputs
     folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(folder) as partial:
         try:
             path = pooch.retrieve(
-                archive.url,
-                known_hash=f"sha256:{archive.sha256}",
-                fname=archive.url.rsplit("/", 1)[1],
+                url,
+                known_hash=known,
+                fname=url.rsplit("/", 1)[1],
                 path=partial,
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=(10, 120)),
             )
         except RequestException as error:
             raise FileNotFoundError(
-                f"{wanted} is not in {data_folder() or 'any data folder'} and "
-                f"{archive.url} cannot be reached "
-                f"({type(error).__name__}); {REMEDY}"
+                f"{urlsplit(url).netloc} cannot be reached ({type(error).__name__})"
             ) from error
         except ValueError as error:
             raise ValueError(
-                f"{wanted}: what came from {archive.url} does not have the SHA-256 "
-                f"{archive.sha256}; nothing was kept; try again, or {REMEDY}"
+                f"what came from {url} does not have the SHA-256 {archive.sha256}"
             ) from error
         try:
             files = archive_contents(archive, Path(path))
-        except (KeyError, IndexError, tarfile.TarError, zipfile.BadZipFile) as error:
+        except (
+            KeyError,
+            IndexError,
+            tarfile.TarError,
+            zipfile.BadZipFile,
+            ArrowInvalid,
+        ) as error:
             raise ValueError(
-                f"{wanted}: {archive.url} has another layout than expected "
-                f"({error!r}); nothing was kept; {REMEDY}"
+                f"what came from {url} has another layout than expected ({error!r:.60})"
             ) from error
         for name, contents in files.items():
-            _check_published(name, contents, archive.url)
+            _check_published(name, contents, url)
         for name, contents in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with whole_file(folder / name) as whole:
