@@ -9,7 +9,7 @@ With one minus sign in front of the reward it pulls the better arm in more than 
 
 In [the previous chapter](full_information.ipynb) a policy saw the reward of every arm after each round.
 A bandit sees one number, the reward of the arm it pulled.
-This chapter shows why that number, weighted by cumulative rewards that are already known, is enough, gives the scale-free learner of {cite}`putta2022scalefree` with the right sign, and proves a bound for a simpler learner whose every inequality we can assert.
+This chapter shows why that number, weighted by cumulative rewards that are already known, is enough, gives the scale-free learner of ([Putta and Agrawal 2022](../references.bib#putta2022scalefree)) with the right sign, and proves a bound for a simpler learner whose every inequality we can assert.
 
 ## Notation
 
@@ -78,25 +78,22 @@ from prunefair.fairness.utility import alpha_fair_utility
 # %% [markdown]
 # ## Why the pulled arm's reward is enough
 #
-# The reduction ({prf:ref}`thm-full-information-reduction`) holds for every sequence of plays, so also for the vertices $x(t)=e_{I_t}$ that a bandit plays:
+# The reduction ([Theorem (From linear regret to fair utility)](full_information.ipynb#thm-full-information-reduction)) holds for every sequence of plays, so also for the vertices $x(t)=e_{I_t}$ that a bandit plays:
 #
-# ```{math}
-# :label: eq-bandit-feedback-reduction
-#
+# <a id="eq-bandit-feedback-reduction"></a>
+# $$
 # U^*-c_\alpha U\le(1-\alpha)^\alpha\Big[\sum_{t=1}^T\langle g(t),x^*_{j_t}-e_{I_t}\rangle-\frac{N\alpha}{1-\alpha}\Big],
 # \qquad g_i(t)=r_i(t)\,R_i(t-1)^{-\alpha}.
-# ```
+# $$ (eq-bandit-feedback-reduction)
 #
 # What is left is a linear bandit problem for each context, with rewards $g(t)$ of which one coordinate is seen.
 # Dividing by the probability of seeing it gives an estimate of all of them,
 #
-# ```{math}
-# :label: eq-bandit-feedback-estimate
-#
+# $$
 # \hat\ell_i(t)=-\frac{g_i(t)}{p_i(t)}\,[I_t=i],
 # \qquad
 # \mathbb E[\hat\ell(t)\mid\text{rounds before }t]=-g(t),
-# ```
+# $$ (eq-bandit-feedback-estimate)
 #
 # **if** $g(t)$ is fixed before $I_t$ is drawn.
 # Two conditions make it so.
@@ -122,28 +119,22 @@ from prunefair.fairness.utility import alpha_fair_utility
 # Follow-the-regularised-leader with rate $\eta$ plays the minimiser of $\langle p,v\rangle-\sum_i\ln p_i$ over the simplex, $v=\eta\sum_s\hat\ell(s)$.
 # Setting the derivative of the Lagrangian to zero,
 #
-# ```{math}
-# :label: eq-bandit-feedback-newton
-#
+# $$
 # p_i=\frac1{v_i+\lambda},
 # \qquad
 # \psi(\lambda)=\Big(\sum_i\frac1{v_i+\lambda}\Big)^{-1}-1=0 .
-# ```
+# $$ (eq-bandit-feedback-newton)
 #
 # A common shift of $v$ changes nothing, so we take $\min_iv_i=0$.
 #
-# :::{prf:theorem} Newton's method climbs to the root
-# :label: thm-bandit-feedback-newton
-#
+# **Theorem (Newton's method climbs to the root).** <a id="thm-bandit-feedback-newton"></a>
 # With $\min_iv_i=0$ the root of $\psi$ lies in $[1,N]$, and Newton's method started at $\lambda=1$ increases to it without passing it.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Let $s_k=\sum_i(v_i+\lambda)^{-k}$.
 # At $\lambda=1$ the smallest entry alone gives $s_1\ge1$, so $\psi\le0$; at $\lambda=N$ every term is at most $1/N$, so $\psi\ge0$.
 # Further $\psi'=s_2/s_1^2>0$ and $\psi''=2(s_2^2-s_1s_3)/s_1^3\le0$ by Cauchy--Schwarz.
-# The graph of a concave function lies below its tangents, so the tangent at a point left of the root meets zero between that point and the root.
-# :::
+# The graph of a concave function lies below its tangents, so the tangent at a point left of the root meets zero between that point and the root. ∎
 #
 # The step is $\lambda\leftarrow\lambda+s_1(s_1-1)/s_2$.
 # Applied to $\sum_i1/(v_i+\lambda)-1$ itself, Newton's method is monotone too, but slow while one term is large; the reciprocal of the sum is nearly straight.
@@ -228,34 +219,32 @@ def log_barrier_step(v: np.ndarray, *, max_iter: int = 100) -> np.ndarray:
 # print("Newton steps at most:", most)
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # The paper asks for the minimiser and leaves the method open.
 # The released `log_opt` runs the same kind of iteration in a `while` without a limit, and stops when the sum is within $10^{-9}$ of one, a test that depends on a common shift of $v$: moved by $10^8$ it never returns.
 # We subtract the minimum first, stop on the step, and raise after `max_iter` steps.
-# :::
+#
+# </div>
 #
 # ## What one estimate may cost
 #
 # The second ingredient is the adaptive rate.
 # With $F(p)=-\sum_i\ln p_i$ and its Bregman divergence $D_F(q,p)=\sum_i\big(\tfrac{q_i}{p_i}-1-\ln\tfrac{q_i}{p_i}\big)$, let
 #
-# ```{math}
-# :label: eq-bandit-feedback-stability
-#
+# $$
 # M_t=\max_{q\in\Delta}\ \langle\hat\ell(t),p(t)-q\rangle-\frac1{\eta_t}D_F(q,p(t)) .
-# ```
+# $$ (eq-bandit-feedback-stability)
 #
 # This is what the learner can lose by having played $p(t)$ before it knew $\hat\ell(t)$.
 # The maximiser is one more log-barrier step, from $1/p(t)$ along $\eta_t\hat\ell(t)$.
 # Without the constraint $\sum_iq_i=1$ the maximum has a closed form, and so
 #
-# ```{math}
-# :label: eq-bandit-feedback-stability-bound
-#
+# <a id="eq-bandit-feedback-stability-bound"></a>
+# $$
 # M_t\le\frac{z-\ln(1+z)}{\eta_t},\qquad z=\eta_t\,p_{I_t}(t)\,\hat\ell_{I_t}(t)>-1 .
-# ```
+# $$ (eq-bandit-feedback-stability-bound)
 
 
 # %%
@@ -304,15 +293,14 @@ def stability(p: np.ndarray, arm: int, estimate: float, eta: float) -> float:
 # %% [markdown]
 # ## The scale-free learner
 #
-# {cite:t}`putta2022scalefree` make both the rate and the exploration adapt:
+# [Putta and Agrawal (2022)](../references.bib#putta2022scalefree) make both the rate and the exploration adapt:
 #
-# ```{math}
-# :label: eq-bandit-feedback-scale-free
-#
+# <a id="eq-bandit-feedback-scale-free"></a>
+# $$
 # \eta_t=\frac N{1+\sum_{s<t}M_s},\qquad
 # \gamma_t=\frac N{2N+\sum_{s<t}\gamma_s|\ell_{I_s}(s)|/p'_{I_s}(s)},\qquad
 # p'(t)=(1-\gamma_t)\,p(t)+\frac{\gamma_t}N\mathbf 1 .
-# ```
+# $$ (eq-bandit-feedback-scale-free)
 #
 # The arm is drawn from $p'(t)$, which never lets an arm go unexplored, because a loss of unknown size may be hiding there; the estimate divides by $p'$.
 # Sums run over the rounds of one context.
@@ -438,25 +426,24 @@ def two_armed_pulls(
 #     assert (pulls > 2900).all() if sign < 0 else (pulls < 100).all()
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # The paper on scale-free bandits is written for losses.
 # The released $\alpha$-fair code passes it the surrogate *reward* without a minus, so its policy minimises reward, and its published bandit figures show such a policy.
 # We pass $-r_{I_t}(t)R_{I_t}(t-1)^{-\alpha}$.
 # The cell above is the two-line test: one of the signs pulls the better arm, the other the worse one.
-# :::
+#
+# </div>
 #
 # ## A learner whose bound we prove
 #
 # Here the scale is no secret: $R\ge1$ and it never falls, so $0\le g_i(t)\le s_j\le1$ from the first visit of context $j$ on, with $s_j=\max_iR_i^{-\alpha}$ at that visit.
 # Forced exploration can go, and the rate may start at a known size:
 #
-# ```{math}
-# :label: eq-bandit-feedback-rate
-#
+# $$
 # \eta_t=\frac{N\lambda}{\kappa N\lambda\,s_j+\sum_{s<t}M_s},\qquad\lambda=\ln T,\quad\kappa\ge2,
-# ```
+# $$ (eq-bandit-feedback-rate)
 #
 # sums again over the rounds of the context.
 # The arm is drawn from $p(t)$ itself.
@@ -543,22 +530,17 @@ class LogBarrierBandit(BanditPolicy):
 # The bound comes in two parts, one for every path and one for the mean.
 # Write $b=8\ln2-4$, and for a point $u$ of the simplex $u'=(1-\frac1T)u+\frac1{TN}\mathbf 1$, the same point moved off the boundary.
 #
-# :::{prf:theorem} The log-barrier learner on every path
-# :label: thm-bandit-feedback-path
-#
+# **Theorem (The log-barrier learner on every path).** <a id="thm-bandit-feedback-path"></a>
 # Let $\kappa\ge2$ and $T\ge2$.
 # For every context $j$, every sequence of rewards in $[0,1]$ and of draws, and every $u\in\Delta$, with sums over the rounds of $j$,
 #
-# ```{math}
-# :label: eq-bandit-feedback-path
-#
+# $$
 # \sum\langle\hat\ell(t),p(t)-u'\rangle\le\kappa N\lambda s_j+2A_j,
 # \qquad
 # A_j\le\sqrt{b\,N\lambda\,Q_j},\quad Q_j=\sum g_{I_t}(t)^2 .
-# ```
-# :::
+# $$ (eq-bandit-feedback-path)
 #
-# :::{prf:proof}
+# **Proof.**
 # *Follow the regularised leader.*
 # Let $\Psi=F-F(\mathbf 1/N)\ge0$ and $\Phi_t(q)=\langle q,\sum_{s<t}\hat\ell(s)\rangle+\Psi(q)/\eta_t$, minimised by $p(t)$.
 # Rates do not increase, so $\Phi_{t+1}(q)\ge\Phi_t(q)+\langle\hat\ell(t),q\rangle$, and $\Phi_t(q)\ge\Phi_t(p(t))+D_F(q,p(t))/\eta_t$ because $p(t)$ is a minimiser over a convex set.
@@ -568,41 +550,35 @@ class LogBarrierBandit(BanditPolicy):
 # Every entry of $u'$ is at least $1/(TN)$, so $\Psi(u')\le N\ln(TN)-N\ln N=N\lambda$, and $N\lambda/\eta_T\le\kappa N\lambda s_j+A_j$.
 #
 # *The penalties.*
-# $\eta_t\le1/(\kappa s_j)$ and $g_{I_t}\le s_j$, so $z=-\eta_tg_{I_t}\in[-\frac12,0]$ in {eq}`eq-bandit-feedback-stability-bound`.
+# $\eta_t\le1/(\kappa s_j)$ and $g_{I_t}\le s_j$, so $z=-\eta_tg_{I_t}\in[-\frac12,0]$ in [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound).
 # There $z-\ln(1+z)\le\frac b2z^2$: the quotient $(z-\ln(1+z))/z^2$ decreases in $z$ and equals $4(\ln2-\frac12)=\frac b2$ at $-\frac12$.
 # Hence $M_t\le\frac b2\eta_tg_{I_t}^2=\frac b2N\lambda g_{I_t}^2/B_{t-1}$ with $B_t=\kappa N\lambda s_j+\sum_{s\le t}M_s$, and $M_t\le\frac b4s_j$.
 # Sum $B_t^2-B_{t-1}^2=2B_{t-1}M_t+M_t^2\le bN\lambda g_{I_t}^2+\frac b4s_jM_t$:
 #
-# ```{math}
+# $$
 # A_j^2+2\kappa N\lambda s_jA_j\le bN\lambda Q_j+\tfrac b4s_jA_j,
-# ```
+# $$
 #
-# and $\frac b4<0.39<2\kappa N\lambda$ as $\kappa N\lambda\ge2\ln2$.
-# :::
+# and $\frac b4<0.39<2\kappa N\lambda$ as $\kappa N\lambda\ge2\ln2$. ∎
 #
-# :::{prf:theorem} The log-barrier policy in the mean
-# :label: thm-bandit-feedback-mean
-#
+# **Theorem (The log-barrier policy in the mean).** <a id="thm-bandit-feedback-mean"></a>
 # For a stream fixed in advance, $0<\alpha<1$, $\kappa\ge2$ and $T\ge2$, and for the best fixed map,
 #
-# ```{math}
-# :label: eq-bandit-feedback-bound
-#
+# <a id="eq-bandit-feedback-bound"></a>
+# $$
 # U^*-c_\alpha\,\mathbb EU\le(1-\alpha)^\alpha\Big[\kappa N\ln T\;\mathbb E\sum_js_j+1+2\sqrt{b\,MN\ln T\;\mathbb EU}-\frac{N\alpha}{1-\alpha}\Big],
-# ```
+# $$ (eq-bandit-feedback-bound)
 #
 # the sum over the contexts that occur.
 # As $s_j\le1$ and $U\le N^\alpha(N+T)^{1-\alpha}/(1-\alpha)$, this is $\tilde O\big(\sqrt M\,N^{(1+\alpha)/2}\,T^{(1-\alpha)/2}+MN\big)$, and no reward needs a positive lower bound.
-# :::
 #
-# :::{prf:proof}
-# Take expectations in {eq}`eq-bandit-feedback-reduction`, where $x^*$ is not random.
+# **Proof.**
+# Take expectations in [(eq-bandit-feedback-reduction)](#eq-bandit-feedback-reduction), where $x^*$ is not random.
 # Given the rounds before $t$, the draw $I_t$ has mean $p(t)$ and $\hat\ell(t)$ has mean $-g(t)$, so
 # $\mathbb E\langle g(t),x^*_{j_t}-e_{I_t}\rangle=\mathbb E\langle\hat\ell(t),p(t)-x^*_{j_t}\rangle$.
 # Moving $x^*_{j_t}$ off the boundary costs $\langle-g(t),u'-u\rangle=\frac1T\langle g(t),u-\frac1N\mathbf 1\rangle\le\frac1T$ a round, 1 in all.
 # By the theorem on paths the rest is at most $\mathbb E\sum_j\big(\kappa N\lambda s_j+2\sqrt{bN\lambda Q_j}\big)$.
-# Cauchy--Schwarz gives $\sum_j\sqrt{Q_j}\le\sqrt{M\sum_jQ_j}$, then $g\le1$ gives $\sum_jQ_j\le\sum_tg_{I_t}(t)\le U$ by {prf:ref}`lem-full-information-telescoping`, and Jensen's inequality moves the expectation under the root.
-# :::
+# Cauchy--Schwarz gives $\sum_j\sqrt{Q_j}\le\sqrt{M\sum_jQ_j}$, then $g\le1$ gives $\sum_jQ_j\le\sum_tg_{I_t}(t)\le U$ by [Lemma (Telescoping)](full_information.ipynb#lem-full-information-telescoping), and Jensen's inequality moves the expectation under the root. ∎
 
 
 # %%
@@ -760,7 +736,7 @@ def nested_stream(
 
 
 # %% [markdown]
-# The first check is {prf:ref}`thm-bandit-feedback-path`, for every vertex $u$ and every context, on every path.
+# The first check is [Theorem (The log-barrier learner on every path)](#thm-bandit-feedback-path), for every vertex $u$ and every context, on every path.
 # As $\langle\hat\ell(t),p(t)\rangle=-g_{I_t}(t)$, both sides can be read off the final state.
 
 
@@ -809,7 +785,7 @@ def path_slacks(policy: LogBarrierBandit, run: AuditedRun) -> np.ndarray:
 #     assert (worst <= 1).all()
 
 # %% [markdown]
-# The second is {prf:ref}`thm-bandit-feedback-mean`, with means over 20 runs in place of expectations, and on every single path the reduction {eq}`eq-bandit-feedback-reduction` under it.
+# The second is [Theorem (The log-barrier policy in the mean)](#thm-bandit-feedback-mean), with means over 20 runs in place of expectations, and on every single path the reduction [(eq-bandit-feedback-reduction)](#eq-bandit-feedback-reduction) under it.
 
 
 # %%
@@ -1012,7 +988,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Left: standard regret against the certified optimum of the rounds so far, mean of 20 runs and 95 % interval; no policy has a sublinear bound on it. Right: the approximate regret of the proved learner, which is negative here, and the bound on its mean, which holds at every round up to the horizon.", "name": "fig-bandit-feedback-regret"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # standard = {name: optimum.utility - U for name, U in utilities.items()}
 # proved = utilities["log-barrier"]
 # approximate = optimum.utility - approximation_factor(ALPHA) * proved
@@ -1024,6 +1000,8 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 #     right.set_ylabel(r"$c_\alpha$-regret (utility units)")
 
 # %% [markdown]
+# **Figure (fig-bandit-feedback-regret).** <a id="fig-bandit-feedback-regret"></a> Left: standard regret against the certified optimum of the rounds so far, mean of 20 runs and 95 % interval; no policy has a sublinear bound on it. Right: the approximate regret of the proved learner, which is negative here, and the bound on its mean, which holds at every round up to the horizon.
+#
 # ## In a recommender
 #
 # Outside a book the contexts are not numbers.
@@ -1052,19 +1030,16 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-bandit-feedback-1
-#
+# **Exercise.** <a id="ex-bandit-feedback-1"></a>
 # By hand: show that with two arms and $v=(0,d)$ the log-barrier step plays the worse arm with probability near $1/d$ when $d$ is large, while exponential weights play it with probability near $e^{-d}$.
 # How often is an arm still pulled whose estimated loss is a thousand times the inverse rate?
-# :::
 #
-# :::{solution} ex-bandit-feedback-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The positive root of $\lambda^2+(d-2)\lambda-d=0$ tends to 1, so the worse arm has probability $1/(d+\lambda)\approx1/(d+1)$.
 # It keeps being pulled about once in a thousand rounds: the barrier explores by itself.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for d in (10.0, 1000.0):
@@ -1073,19 +1048,16 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # np.testing.assert_allclose(1000 * worse, 1, atol=2e-3)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-bandit-feedback-2
-#
+# **Exercise.** <a id="ex-bandit-feedback-2"></a>
 # A limit: what does the coupled policy become as $\alpha\to0$ with one context?
 # Show that the pulls of `ScaleFreeBandit` and of `SingleScaleFreeBandit` then agree, and say why they differ at $\alpha=0$ with two contexts.
-# :::
 #
-# :::{solution} ex-bandit-feedback-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # At $\alpha=0$ every weight is 1, and one context means one learner: the two are the same.
 # With two contexts the first still keeps two learners, each of which sees only its own rounds.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # one = bernoulli_stream(300, 1, 3, rng=np.random.default_rng(SEED))
@@ -1096,20 +1068,17 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # print(coupled.rewards.round(3))
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-bandit-feedback-3
-#
+# **Exercise.** <a id="ex-bandit-feedback-3"></a>
 # Break an assumption: feed the learner $r_I(t)R_I(t)^{-\alpha}$, the weight *after* the reward.
 # Of which vector is the estimate then the mean, and why does the reduction not cover it?
-# :::
 #
-# :::{solution} ex-bandit-feedback-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # If arm $i$ is pulled, its weight is $(R_i(t-1)+r_i(t))^{-\alpha}$, so the mean is $r_i(t)(R_i(t-1)+r_i(t))^{-\alpha}$ for every arm, pulled or not.
 # The reduction with the later weights uses $R_i(t)^{-\alpha}$ on *both* sides, and for an arm that is not pulled $R_i(t)=R_i(t-1)$: the estimate is too small for all arms but one.
 # It needs $\phi'(R_i(T))\le w_i(t)$, which fails for an arm never pulled again.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # R, r, p, alpha = np.array([1.0, 4.0]), np.array([1.0, 1.0]), np.array([0.6, 0.4]), 0.5
@@ -1121,20 +1090,17 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # print("mean of the estimate", mean.round(4), " needed", wanted.round(4))
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-bandit-feedback-4
-#
+# **Exercise.** <a id="ex-bandit-feedback-4"></a>
 # Where does the cap $\kappa\ge2$ enter the proof, and what is left of it for $\kappa>1$?
 # Compute the constant that replaces $b$.
-# :::
 #
-# :::{solution} ex-bandit-feedback-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Only in $z\ge-1/\kappa$.
 # For $\kappa>1$ the quotient $(z-\ln(1+z))/z^2$ at $z=-1/\kappa$ is finite, so the proof goes through with twice that value in place of $b$, and with a start that is smaller.
-# At $\kappa=1$ it is infinite, and below the closed form {eq}`eq-bandit-feedback-stability-bound` says nothing, while $M_t$ itself stays finite.
-# :::
+# At $\kappa=1$ it is infinite, and below the closed form [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound) says nothing, while $M_t$ itself stays finite.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for cap in (4, 2, 1.25, 1.01):
@@ -1146,23 +1112,20 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # np.testing.assert_allclose(2 * quotient[0], 8 * np.log(2) - 4)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-bandit-feedback-5
-#
+# **Exercise.** <a id="ex-bandit-feedback-5"></a>
 # What does *scale-free* mean here?
-# Divide all losses by $10^4$ and compare the learner of {eq}`eq-bandit-feedback-scale-free` with the adaptive step of [online gradient ascent](online_gradient.ipynb), whose points do not change at all.
+# Divide all losses by $10^4$ and compare the learner of [(eq-bandit-feedback-scale-free)](#eq-bandit-feedback-scale-free) with the adaptive step of [online gradient ascent](online_gradient.ipynb), whose points do not change at all.
 # Which term does $\tilde O(\sqrt{NL_2}+L_\infty\sqrt{NL_1})$ then lack?
-# :::
 #
-# :::{solution} ex-bandit-feedback-5
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The first rate is $\eta_1=N$ in any unit.
 # While all losses together are small, so are the penalties and $\eta_t\sum_s\hat\ell(s)$, and the play stays uniform.
 # With two arms of losses $-\varepsilon$ and almost 0 the regret is then about $\varepsilon T/2$, and the form is about $\varepsilon\sqrt{2T}$: their quotient grows like $\sqrt T$.
 # The barrier alone costs $N\ln T/\eta_1=\ln T$ in the unit of the losses, so a term of that size has to be added; the regret here is far below it.
 # The learner is told neither the scale nor the horizon, which is what the name says, but its play is not invariant.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # T, form = 1000, []

@@ -180,25 +180,19 @@ class FixedMap(FullInformationPolicy):
 # %% [markdown]
 # ## Hedge
 #
-# Exponential weights {cite}`freund1997hedge` play $p_i\propto\exp(\eta\,G_i)$ with $G_i$ the summed rewards of arm $i$, whatever the context, and want the largest sum of rewards.
+# Exponential weights ([Freund and Schapire 1997](../references.bib#freund1997hedge)) play $p_i\propto\exp(\eta\,G_i)$ with $G_i$ the summed rewards of arm $i$, whatever the context, and want the largest sum of rewards.
 #
-# :::{prf:theorem} Regret of Hedge
-# :label: thm-baselines-hedge
-#
+# **Theorem (Regret of Hedge).** <a id="thm-baselines-hedge"></a>
 # For rewards in $[0,1]$ and every arm $i$, $\ \sum_t\big(r_i(t)-\langle p(t),r(t)\rangle\big)\le\dfrac{\ln N}\eta+\dfrac{\eta T}8$, and with $\eta=\sqrt{8\ln N/T}$
 #
-# ```{math}
-# :label: eq-baselines-hedge
-#
+# $$
 # \max_iG_i-\sum_t\langle p(t),r(t)\rangle\le\sqrt{\tfrac12\,T\ln N}.
-# ```
-# :::
+# $$ (eq-baselines-hedge)
 #
-# :::{prf:proof}
+# **Proof.**
 # Let $W_t=\ln\sum_ie^{\eta G_i(t)}$ with $G(0)=0$, so $W_0=\ln N$.
 # Then $W_t-W_{t-1}=\ln\sum_ip_i(t)e^{\eta r_i(t)}\le\eta\langle p(t),r(t)\rangle+\frac{\eta^2}8$ by Hoeffding's lemma, as $r_i(t)\in[0,1]$.
-# Sum over $t$ and use $W_T\ge\eta G_i(T)$; the rate balances the two terms.
-# :::
+# Sum over $t$ and use $W_T\ge\eta G_i(T)$; the rate balances the two terms. ∎
 #
 # Only differences of $G$ matter, so we subtract the largest before the exponential.
 
@@ -265,14 +259,15 @@ class Hedge(FullInformationPolicy):
 #     assert ratio <= 1
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # The paper's experiments use Hedge without a formula for the rate.
 # The released code takes $\eta=\sqrt{\ln N/T}$, for which the theorem gives $1.125\sqrt{T\ln N}$ in place of $0.707\sqrt{T\ln N}$, and multiplies the weights without normalising them, so they leave the range of floating point.
 # We take the rate of the theorem, in the log domain.
 # The cell below prints when the released weights overflow at $T=10^6$; a test pins both constants.
-# :::
+#
+# </div>
 
 # %% tags=["active-ipynb"]
 # eta = np.sqrt(np.log(19) / 1e6)
@@ -287,7 +282,7 @@ class Hedge(FullInformationPolicy):
 # ## One idea less
 #
 # The coupled policy has one learner a context, and all of them weigh rewards by the same $R(t-1)$.
-# Take the contexts away, and what is left is the policy of {cite:t}`sinha2023noregret`.
+# Take the contexts away, and what is left is the policy of [Sinha et al. (2023)](../references.bib#sinha2023noregret).
 
 
 # %%
@@ -380,43 +375,36 @@ class SingleScaleFreeBandit(ScaleFreeBandit):
 # %% [markdown]
 # ## FairCB: a quota on pulls
 #
-# {cite:t}`chen2020faircb` ask for something else: over the contexts, every arm is pulled with probability at least $\nu$.
+# [Chen et al. (2020)](../references.bib#chen2020faircb) ask for something else: over the contexts, every arm is pulled with probability at least $\nu$.
 # In each round the policy plays the solution of
 #
-# ```{math}
-# :label: eq-baselines-primal
-#
+# <a id="eq-baselines-primal"></a>
+# $$
 # \min_{p^1,\dots,p^M\in\Delta}\ \sum_j\Big[\langle p^j,L^j\rangle+\frac1\eta\sum_ip^j_i\ln p^j_i\Big]
 # \quad\text{subject to}\quad\sum_jq_jp^j_i\ge\nu\ \text{ for every arm }i .
-# ```
+# $$ (eq-baselines-primal)
 #
 # The quota ties all contexts together, but only through $N$ inequalities.
 #
-# :::{prf:theorem} FairCB's step has $N$ unknowns
-# :label: thm-baselines-dual
-#
+# **Theorem (FairCB's step has $N$ unknowns).** <a id="thm-baselines-dual"></a>
 # Let $q$ be a distribution, $\eta>0$ and $0\le\nu<1/N$.
-# Then {eq}`eq-baselines-primal` has exactly one solution, $p^j_i=e^{-\eta L^j_i+q_j\theta_i}/Z_j(\theta)$, where $\theta\ge0$ minimises the convex function
+# Then [(eq-baselines-primal)](#eq-baselines-primal) has exactly one solution, $p^j_i=e^{-\eta L^j_i+q_j\theta_i}/Z_j(\theta)$, where $\theta\ge0$ minimises the convex function
 #
-# ```{math}
-# :label: eq-baselines-dual
-#
+# $$
 # h(\theta)=\sum_j\ln Z_j(\theta)-\nu\sum_i\theta_i,
 # \qquad Z_j(\theta)=\sum_ie^{-\eta L^j_i+q_j\theta_i},
 # \qquad \frac{\partial h}{\partial\theta_i}=\sum_jq_jp^j_i-\nu .
-# ```
+# $$ (eq-baselines-dual)
 #
 # A minimiser exists, and in every minimiser at least one $\theta_i$ is 0.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # The objective is strictly convex on a compact set, so there is exactly one solution.
-# Uniform play meets every quota strictly, so by Slater's condition {cite}`boyd2004convex` strong duality holds and optimal multipliers $\theta_i/\eta$ exist.
+# Uniform play meets every quota strictly, so by Slater's condition ([Boyd and Vandenberghe 2004](../references.bib#boyd2004convex)) strong duality holds and optimal multipliers $\theta_i/\eta$ exist.
 # For fixed $\theta$ the Lagrangian is a sum over contexts of $\langle p^j,L^j-q_j\theta/\eta\rangle+\frac1\eta\sum_ip^j_i\ln p^j_i$, whose minimiser over $\Delta$ is the stated exponential and whose minimum is $-\frac1\eta\ln Z_j(\theta)$.
 # Adding $\frac\nu\eta\sum_i\theta_i$ and changing sign gives $h/\eta$.
 # At a minimiser $\partial h/\partial\theta_i\ge0$, with equality where $\theta_i>0$.
-# The partial derivatives sum to $\sum_jq_j-N\nu=1-N\nu>0$, so one of them is positive, and its $\theta_i$ is 0.
-# :::
+# The partial derivatives sum to $\sum_jq_j-N\nu=1-N\nu>0$, so one of them is positive, and its $\theta_i$ is 0. ∎
 #
 # The gradient of $h$ *is* the excess over the quota: how far a numerical solution breaks the quota can be read off.
 
@@ -838,14 +826,15 @@ class FullInformationFairCB(FairLearners, FullInformationPolicy):
 # assert worst <= 1e-9
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # The paper lets the context distribution be known.
-# The released code computes it from the whole data set, future rounds included, uses only the pulled arm's reward in figures labelled full information, solves {eq}`eq-baselines-primal` by SCS at its default accuracy in every round, and then projects each row on the simplex, which may break the quota.
+# The released code computes it from the whole data set, future rounds included, uses only the pulled arm's reward in figures labelled full information, solves [(eq-baselines-primal)](#eq-baselines-primal) by SCS at its default accuracy in every round, and then projects each row on the simplex, which may break the quota.
 # Here the distribution is given or estimated as we go, both kinds of feedback exist, the quota holds to $10^{-9}$, and rows are distributions without a projection.
 # The cell above asserts the quota in every round; a test shows that a solution of default accuracy, projected, misses it.
-# :::
+#
+# </div>
 #
 # A quota on pulls is not a quota on rewards: it counts a pull that pays nothing like any other.
 # The third exercise shows where the two ideas of fairness meet and where they part.
@@ -998,11 +987,13 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 #     row = f"{name:28} {ratios[name].mean():.3f} +- {half:.3f}"
 #     print(row, f"  {jain_index(R).mean():.3f}  {R.sum(1).mean():7.1f}")
 
-# %% mystnb={"figure": {"caption": "Certified optimum over utility of every policy on one stream, 1 at the dashed line. Circles: full information, one run without randomness. Squares: bandits, mean of 20 runs and 95 % interval.", "name": "fig-baselines-scores"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_scores(ax, ratios)
 
 # %% [markdown]
+# **Figure (fig-baselines-scores).** <a id="fig-baselines-scores"></a> Certified optimum over utility of every policy on one stream, 1 at the dashed line. Circles: full information, one run without randomness. Squares: bandits, mean of 20 runs and 95 % interval.
+#
 # Policies that share a feedback are the ones to compare.
 # With full information the coupled policy comes first and Hedge, which wants the largest sum, comes after uniform play.
 # With bandit feedback the coupled learners and FairCB lie within each other's intervals at this horizon, ahead of uniform play and of the learner blind to contexts.
@@ -1021,20 +1012,17 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-baselines-1
-#
-# By hand: solve {eq}`eq-baselines-primal` for one context and two arms.
+# **Exercise.** <a id="ex-baselines-1"></a>
+# By hand: solve [(eq-baselines-primal)](#eq-baselines-primal) for one context and two arms.
 # Show that the solution is the exponential play of Hedge with both probabilities cut to $[\nu,1-\nu]$, and find $\theta$ when the cut is active.
-# :::
 #
-# :::{solution} ex-baselines-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # With one context $q=1$ and the quota says $p_i\ge\nu$.
 # If the exponential play meets it, $\theta=0$.
 # Otherwise the worse arm has exactly $\nu$, so $e^{\theta-\eta(L_1-L_0)}=\nu/(1-\nu)$ and $\theta=\eta(L_1-L_0)+\ln\frac\nu{1-\nu}$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for difference in (0.5, 2.0, 6.0):
@@ -1048,18 +1036,15 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 #     print(f"difference {difference}: play {play[0, 1]:.4f}, theta {theta[1]:.4f}")
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-baselines-2
-#
+# **Exercise.** <a id="ex-baselines-2"></a>
 # Two limits of the quota: what is full-information FairCB at $\nu=0$, and what happens to its play as $N\nu\to1$ with two contexts?
-# :::
 #
-# :::{solution} ex-baselines-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # At $\nu=0$ no multiplier is needed and every context runs Hedge of its own.
 # As $N\nu\to1$ the average over contexts is forced to be uniform, but each context is not: one context may play an arm more if another plays it less, so the policy can still follow the rewards where they differ between contexts.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # scores2, q2 = np.array([[0.0, -1.0], [-2.0, 0.0]]), np.array([0.5, 0.5])
@@ -1071,20 +1056,17 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # np.testing.assert_allclose(play, free, atol=1e-12)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-baselines-3
-#
+# **Exercise.** <a id="ex-baselines-3"></a>
 # Break an assumption: every quota is worth having only if the arm can be paid.
 # For one context with constant rewards $a_i>0$, find the shares of the pulls that are best for $\alpha$-fair utility as $T\to\infty$, and the $\alpha$ at which they equal FairCB's for $N\nu\to1$.
 # Then let two of four arms pay nothing, and compare what both policies earn.
-# :::
 #
-# :::{solution} ex-baselines-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The derivatives $a_iR_i^{-\alpha}$ with $R_i=Ta_ix_i$ have to agree, so $x_i\propto a_i^{(1-\alpha)/\alpha}$: at $\alpha=1$ all arms get equal shares, as under the tightest quota, and for $\alpha<1$ rewards are less even than that.
 # An arm that never pays has no gradient and is dropped by the $\alpha$-fair policy; the quota keeps pulling it, and those rounds are lost.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # a, T_long = np.array([1.0, 0.5, 0.1]), 1e8
@@ -1100,19 +1082,16 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 #     print(f"{type(policy).__name__:21} rewards", policy.rewards.round(0))
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-baselines-4
-#
+# **Exercise.** <a id="ex-baselines-4"></a>
 # Which of the policies above are the same policy when there is one context?
 # Which when, besides, $\alpha=0$?
-# :::
 #
-# :::{solution} ex-baselines-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # With one context the coupled, the independent and the context-free gradient policy agree in every round.
 # At $\alpha=0$ the weights are 1 and they run projected gradient ascent on plain rewards; Hedge solves the same problem with another geometry and need not agree with them.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # one = bernoulli_stream(200, 1, 3, rng=np.random.default_rng(SEED))

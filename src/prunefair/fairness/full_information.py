@@ -7,7 +7,7 @@ Up to a factor, yes: on every sequence its $\alpha$-fair utility stays within $c
 
 The difficulty is that the utility does not add up over rounds.
 A reward of today is worth more to an arm that stays poor than to one that will be rich, and that lies in the future.
-The way out of {cite:t}`sinha2023noregret`, with contexts {cite:t}`chaudhary2023alphafair`, is to weigh each reward by the marginal utility of its arm *now*, and to leave the weighted rewards to a learner with small regret.
+The way out of [Sinha et al. (2023)](../references.bib#sinha2023noregret), with contexts [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair), is to weigh each reward by the marginal utility of its arm *now*, and to leave the weighted rewards to a learner with small regret.
 This chapter proves what that costs, with every constant explicit.
 Some of the constants, and the bound that needs no lower bound on rewards, are derived here.
 
@@ -83,11 +83,9 @@ if TYPE_CHECKING:
 # The marginal utility of arm $i$ before round $t$ is $\phi'(R_i(t-1))$.
 # We take it as the weight of the reward:
 #
-# ```{math}
-# :label: eq-full-information-weights
-#
+# $$
 # g_i(t)=w_i(t)\,r_i(t),\qquad w_i(t)=R_i(t-1)^{-\alpha}.
-# ```
+# $$ (eq-full-information-weights)
 #
 # Since $R_i\ge1$, weights and surrogate rewards lie in $[0,1]$.
 # A second convention takes $w_i(t)=R_i(t)^{-\alpha}$, the marginal utility *after* the round.
@@ -119,21 +117,17 @@ def surrogate_weights(R: np.ndarray, alpha: float) -> np.ndarray:
 # %% [markdown]
 # What connects weighted rewards with utility is a telescoping sum.
 #
-# :::{prf:lemma} Telescoping
-# :label: lem-full-information-telescoping
-#
+# **Lemma (Telescoping).** <a id="lem-full-information-telescoping"></a>
 # For each arm, for every $T\ge0$ and for both conventions,
 #
-# ```{math}
-# :label: eq-full-information-telescoping
-#
+# <a id="eq-full-information-telescoping"></a>
+# $$
 # \sum_{t\le T}w_i(t)r_i(t)x_i(t)+\phi'(R_i(T))\ \le\ \phi(R_i(T))-\frac\alpha{1-\alpha},
-# ```
+# $$ (eq-full-information-telescoping)
 #
 # with equality at $T=0$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Let $A_t$ be the left side after $t$ rounds minus $\phi(R_i(t))$.
 # As $R_i(0)=1$, $A_0=1-\frac1{1-\alpha}=-\frac\alpha{1-\alpha}$.
 # We show that $A_t$ does not increase.
@@ -143,12 +137,11 @@ def surrogate_weights(R: np.ndarray, alpha: float) -> np.ndarray:
 # $A_t-A_{t-1}=\int_a^b\big(\phi'(a)-\phi'(u)\big)du-\big(\phi'(a)-\phi'(b)\big)\le(h-1)\big(\phi'(a)-\phi'(b)\big)\le0$.
 #
 # Weight $\phi'(b)$: $h\,\phi'(b)\le\int_a^b\phi'(u)\,du=\phi(b)-\phi(a)$, so
-# $A_t-A_{t-1}=h\,\phi'(b)-(\phi(b)-\phi(a))-\big(\phi'(a)-\phi'(b)\big)\le0$.
-# :::
+# $A_t-A_{t-1}=h\,\phi'(b)-(\phi(b)-\phi(a))-\big(\phi'(a)-\phi'(b)\big)\le0$. ∎
 #
 # The first case uses $h\le R_i(0)$: a single reward must not exceed the initial one.
 # That is the role of $R_i(0)=1$, and it absorbs the whole difference between the sum and the integral, so no lower-order term is left over.
-# Summed over the arms, {eq}`eq-full-information-telescoping` gives $V\le U-\sum_i\phi'(R_i)-\frac{N\alpha}{1-\alpha}\le U$.
+# Summed over the arms, [(eq-full-information-telescoping)](#eq-full-information-telescoping) gives $V\le U-\sum_i\phi'(R_i)-\frac{N\alpha}{1-\alpha}\le U$.
 
 
 # %%
@@ -195,52 +188,42 @@ def telescoping_excess(game: Game) -> np.ndarray:
 # %% [markdown]
 # ## The reduction
 #
-# :::{prf:theorem} From linear regret to fair utility
-# :label: thm-full-information-reduction
-#
+# **Theorem (From linear regret to fair utility).** <a id="thm-full-information-reduction"></a>
 # For any policy, any sequence, any fixed map $x^*$, either convention and every $T$,
 #
-# ```{math}
-# :label: eq-full-information-reduction
-#
+# <a id="eq-full-information-reduction"></a>
+# $$
 # U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[R_T(x^*)-\frac{N\alpha}{1-\alpha}\Big],\qquad c_\alpha=(1-\alpha)^{-(1-\alpha)}\le e^{1/e}.
-# ```
-# :::
+# $$ (eq-full-information-reduction)
 #
-# :::{prf:proof}
+# **Proof.**
 # Fix $\beta>0$.
 # A concave function lies below its tangent at $R_i$; at the point $\beta R_i^*$ this says
 #
-# ```{math}
-# :label: eq-full-information-tangent
-#
+# $$
 # \phi(\beta R_i^*)\le\phi(R_i)+\phi'(R_i)(\beta R_i^*-R_i)=\alpha\,\phi(R_i)+\beta\,\phi'(R_i)R_i^*,
-# ```
+# $$ (eq-full-information-tangent)
 #
 # because $R\,\phi'(R)=(1-\alpha)\phi(R)$.
 # Cumulative rewards never fall and $\phi'$ never rises, so $\phi'(R_i(T))\le w_i(t)$ for all $t\le T$, and
 #
-# ```{math}
-# :label: eq-full-information-past
-#
+# <a id="eq-full-information-past"></a>
+# $$
 # \phi'(R_i)R_i^*=\phi'(R_i)+\sum_{t\le T}\phi'(R_i)r_i(t)x^*_{j_t,i}\le\phi'(R_i)+\sum_{t\le T}g_i(t)x^*_{j_t,i}.
-# ```
+# $$ (eq-full-information-past)
 #
 # Sum over the arms.
-# The last sums add up to $R_T(x^*)+V$, and {prf:ref}`lem-full-information-telescoping` bounds $V+\sum_i\phi'(R_i)$ by $U-\frac{N\alpha}{1-\alpha}$.
+# The last sums add up to $R_T(x^*)+V$, and [Lemma (Telescoping)](#lem-full-information-telescoping) bounds $V+\sum_i\phi'(R_i)$ by $U-\frac{N\alpha}{1-\alpha}$.
 # On the left, $\phi(\beta u)=\beta^{1-\alpha}\phi(u)$.
 # Hence
 #
-# ```{math}
-# :label: eq-full-information-beta
-#
+# $$
 # U^*\le\frac{\alpha+\beta}{\beta^{1-\alpha}}\,U+\beta^\alpha\Big[R_T(x^*)-\frac{N\alpha}{1-\alpha}\Big]\qquad\text{for every }\beta>0 .
-# ```
+# $$ (eq-full-information-beta)
 #
 # The factor of $U$ has the derivative $\beta^{\alpha-2}\big(\beta-(1-\alpha)(\alpha+\beta)\big)=\alpha\beta^{\alpha-2}(\beta-(1-\alpha))$, negative before $\beta=1-\alpha$ and positive after.
 # There it equals $(1-\alpha)^{-(1-\alpha)}$, and $\beta^\alpha=(1-\alpha)^\alpha$.
-# With $y=1-\alpha$, $\ln c_\alpha=-y\ln y$ is largest at $y=1/e$, with the value $1/e$.
-# :::
+# With $y=1-\alpha$, $\ln c_\alpha=-y\ln y$ is largest at $y=1/e$, with the value $1/e$. ∎
 #
 # This is where $c_\alpha$ comes from: the tangent at $R$ is met with $\beta R^*$ in place of $R^*$.
 # Scaling the optimum costs the factor $\beta^{1-\alpha}$ in its utility, the tangent leaves $(\alpha+\beta)U$, and the quotient is least at $\beta=1-\alpha$.
@@ -308,9 +291,12 @@ def plot_factor(ax, alphas: Iterable[float]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "The factor in front of the policy's utility, as a function of the free scale; the dots mark its minimum, the constant of the theorem.", "name": "fig-full-information-factor"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_factor(ax, ALPHAS)
+
+# %% [markdown]
+# **Figure (fig-full-information-factor).** <a id="fig-full-information-factor"></a> The factor in front of the policy's utility, as a function of the free scale; the dots mark its minimum, the constant of the theorem.
 
 # %% [markdown]
 # To check the theorem at every round we evaluate both sides for a fixed map.
@@ -374,25 +360,24 @@ def reduction_slack(game: Game, fixed_map: np.ndarray) -> np.ndarray:
 #
 # One learner of [the previous chapter](online_gradient.ipynb) for every context; they share only the cumulative rewards, through the weights:
 #
-# ```{math}
-# :label: eq-full-information-policy
-#
+# $$
 # x^{(j_t)}\leftarrow\Pi_\Delta\Big(x^{(j_t)}+\frac{g(t)}{\sqrt{S_{j_t}}}\Big),\qquad S_{j_t}\leftarrow S_{j_t}+\lVert g(t)\rVert^2\ \text{first}.
-# ```
+# $$ (eq-full-information-policy)
 #
 # The surrogate rewards depend on past play through $R(t-1)$.
 # That is allowed: the learner's bound holds on every path.
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # *Papers*: the abstracts speak of a greedy estimate of the gradient; whether the weight is taken before or after the round is not said there.
 #
 # *Released code*: with full information the weight is $R(t)^{-\alpha}$, after the round, and the step is the one without squares of [the previous chapter](online_gradient.ipynb); with bandit feedback the weight is $R(t-1)^{-\alpha}$.
 #
 # *This book*: $R(t-1)^{-\alpha}$ everywhere and squared norms.
 # `AlphaFairGradient(n_arms, alpha, step="released", weights="after")` plays as the released code does.
-# :::
+#
+# </div>
 
 
 # %%
@@ -520,7 +505,7 @@ def worst_by_alpha(
 # print(f"{len(games)} games, {len({name for name, _ in games})} adversaries")
 
 # %% [markdown]
-# {prf:ref}`lem-full-information-telescoping` at every round and arm, then {prf:ref}`thm-full-information-reduction` at every round for both maps:
+# [Lemma (Telescoping)](#lem-full-information-telescoping) at every round and arm, then [Theorem (From linear regret to fair utility)](#thm-full-information-reduction) at every round for both maps:
 
 # %% tags=["active-ipynb"]
 # def largest_excess(game):
@@ -542,25 +527,20 @@ def worst_by_alpha(
 #
 # The learner of context $j$ has regret at most $\kappa\sqrt{S_j}$ on its own rounds, so $R_T(x^*)\le\kappa\sum_j\sqrt{S_j}$ for every map.
 #
-# :::{prf:theorem} Certificate
-# :label: thm-full-information-certificate
-#
+# **Theorem (Certificate).** <a id="thm-full-information-certificate"></a>
 # On every run of the coupled policy with squared norms, at every $T$ and for every fixed map,
 #
-# ```{math}
-# :label: eq-full-information-certificate
-#
+# <a id="eq-full-information-certificate"></a>
+# $$
 # U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[\kappa\sum_j\sqrt{S_j}-\frac{N\alpha}{1-\alpha}\Big],\qquad\kappa=2-\frac1N .
-# ```
+# $$ (eq-full-information-certificate)
 #
 # With centred norms it holds with $\kappa=2$ and the centred $S_j$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $R_T(x^*)=\sum_j\sum_{t:j_t=j}\langle g(t),x^*_j-x(t)\rangle$.
-# Each inner sum is the regret of one learner, bounded by {prf:ref}`thm-online-gradient-regret` with surrogate rewards that are not negative.
-# Insert into {eq}`eq-full-information-reduction`.
-# :::
+# Each inner sum is the regret of one learner, bounded by [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with surrogate rewards that are not negative.
+# Insert into [(eq-full-information-reduction)](#eq-full-information-reduction). ∎
 #
 # The right side is known to the policy itself: it needs no solution of the offline problem.
 
@@ -687,47 +667,36 @@ def context_regrets(game: Game) -> np.ndarray:
 # The crude $\lVert g\rVert^2\le N$ gives $\sum_j\sqrt{S_j}\le\sqrt{MNT}$, which for $\alpha\ge\frac12$ is no smaller than the utility itself.
 # The squared norms are in fact of the order of the utility earned, because a large surrogate reward that the policy misses is regret, and regret is small.
 #
-# :::{prf:lemma} Self-bounding norms
-# :label: lem-full-information-norms
-#
+# **Lemma (Self-bounding norms).** <a id="lem-full-information-norms"></a>
 # With $V_j=\sum_{t:j_t=j}\langle g(t),x(t)\rangle$, at every $T$
 #
-# ```{math}
-# :label: eq-full-information-norms
-#
+# <a id="eq-full-information-norms"></a>
+# $$
 # \sqrt{S_j}\ \le\ \tfrac32(N-1)+\sqrt{NV_j}.
-# ```
-# :::
+# $$ (eq-full-information-norms)
 #
-# :::{prf:proof}
+# **Proof.**
 # Since $0\le g_i\le1$, $\lVert g\rVert^2\le\sum_ig_i=N\langle g,\mathbf 1/N\rangle$.
 # So $S_j\le N(V_j+\rho_j)$, where $\rho_j$ is the regret of learner $j$ against the uniform point.
-# By {prf:ref}`thm-online-gradient-regret` with $\rho=1-\frac1N$ and $D_u^2=1-\frac1N$, $\rho_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
-# Thus $S_j\le b\sqrt{S_j}+NV_j$ with $b=\frac32(N-1)$, and the larger root of the quadratic is at most $b+\sqrt{NV_j}$.
-# :::
+# By [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with $\rho=1-\frac1N$ and $D_u^2=1-\frac1N$, $\rho_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
+# Thus $S_j\le b\sqrt{S_j}+NV_j$ with $b=\frac32(N-1)$, and the larger root of the quadratic is at most $b+\sqrt{NV_j}$. ∎
 #
-# :::{prf:theorem} No lower bound on rewards
-# :label: thm-full-information-explicit
-#
+# **Theorem (No lower bound on rewards).** <a id="thm-full-information-explicit"></a>
 # For the coupled policy, every sequence, every fixed map and every $T$,
 #
-# ```{math}
-# :label: eq-full-information-explicit
-#
+# $$
 # \begin{aligned}
 # U^*-c_\alpha U&\le(1-\alpha)^\alpha\Big[\kappa\Big(\tfrac32(N-1)M+\sqrt{NMU}\Big)-\frac{N\alpha}{1-\alpha}\Big],\\
 # U&\le\bar U_T:=\frac{N^\alpha(N+T)^{1-\alpha}}{1-\alpha}.
 # \end{aligned}
-# ```
+# $$ (eq-full-information-explicit)
 #
 # The right side is $O\big(NM+\sqrt M\,N^{(1+\alpha)/2}\,T^{(1-\alpha)/2}\big)$, while utilities may grow like $T^{1-\alpha}$.
-# :::
 #
-# :::{prf:proof}
-# By {eq}`eq-full-information-norms` and Cauchy–Schwarz, $\sum_j\sqrt{S_j}\le\frac32(N-1)M+\sqrt{NM\sum_jV_j}$, and $\sum_jV_j=V\le U$.
-# Insert into {eq}`eq-full-information-certificate`.
-# For the last part, a round hands out at most 1 in all, so $\sum_iR_i\le N+T$, and by Jensen's inequality $U\le N\phi\big(\frac{N+T}N\big)$.
-# :::
+# **Proof.**
+# By [(eq-full-information-norms)](#eq-full-information-norms) and Cauchy–Schwarz, $\sum_j\sqrt{S_j}\le\frac32(N-1)M+\sqrt{NM\sum_jV_j}$, and $\sum_jV_j=V\le U$.
+# Insert into [(eq-full-information-certificate)](#eq-full-information-certificate).
+# For the last part, a round hands out at most 1 in all, so $\sum_iR_i\le N+T$, and by Jensen's inequality $U\le N\phi\big(\frac{N+T}N\big)$. ∎
 
 
 # %%
@@ -777,52 +746,41 @@ def utility_ceiling(n_rounds, n_arms: int, alpha: float) -> np.ndarray:
 #
 # If every reward is at least $\delta>0$, every arm must grow, its weight must fall, and the squared norms stop growing like the utility.
 #
-# :::{prf:lemma} Growth
-# :label: lem-full-information-growth
-#
+# **Lemma (Growth).** <a id="lem-full-information-growth"></a>
 # If $r_i(t)\ge\delta>0$ always, then for every arm and every $t\ge1$
 #
-# ```{math}
-# :label: eq-full-information-growth
-#
+# <a id="eq-full-information-growth"></a>
+# $$
 # R_i(t)^{-\alpha}\ \le\ \min\Big\{1,\ \frac{2U_t+4NM}{\delta\,t}\Big\}.
-# ```
-# :::
+# $$ (eq-full-information-growth)
 #
-# :::{prf:proof}
+# **Proof.**
 # The weights never fall below $R_i(t)^{-\alpha}$, so $\delta\,t\,R_i(t)^{-\alpha}\le\sum_{s\le t}g_i(s)$.
 # The right side is what the map "always arm $i$" earns in surrogate rewards: at most $V_t$ plus the regret, hence at most
-# $U_t+\kappa\big(\tfrac32(N-1)M+\sqrt{NMU_t}\big)$ by {prf:ref}`lem-full-information-norms`.
-# Now $\kappa\sqrt{NMU_t}\le U_t+\frac{\kappa^2}4NM$, and $\kappa\le2$ gives $3(N-1)M+NM\le4NM$ for the rest.
-# :::
+# $U_t+\kappa\big(\tfrac32(N-1)M+\sqrt{NMU_t}\big)$ by [Lemma (Self-bounding norms)](#lem-full-information-norms).
+# Now $\kappa\sqrt{NMU_t}\le U_t+\frac{\kappa^2}4NM$, and $\kappa\le2$ gives $3(N-1)M+NM\le4NM$ for the rest. ∎
 #
-# :::{prf:theorem} Phase transition
-# :label: thm-full-information-phase
-#
+# **Theorem (Phase transition).** <a id="thm-full-information-phase"></a>
 # Let $r_i(t)\ge\delta>0$ always, $n_0=\max(N,\lceil4NM/\delta\rceil)$ and $\Lambda=\int_{n_0}^{\max(T,n_0)}u^{-2\alpha}du$.
 # Then $S=\sum_jS_j$ satisfies
 #
-# ```{math}
-# :label: eq-full-information-phase
-#
+# $$
 # \begin{aligned}
 # S&\le N\min\Big\{T,\ n_0+1+\frac{8NM}\delta+\frac{8\cdot4^{1-\alpha}N^{2\alpha}}{(1-\alpha)^2\delta^2}\,\Lambda\Big\},\\
 # U^*-c_\alpha U&\le(1-\alpha)^\alpha\Big[\kappa\sqrt{MS}-\frac{N\alpha}{1-\alpha}\Big].
 # \end{aligned}
-# ```
+# $$ (eq-full-information-phase)
 #
 # With all but $T$ fixed, the regret bound is $O(T^{1/2-\alpha})$ for $\alpha<\frac12$, $O(\sqrt{\ln T})$ for $\alpha=\frac12$, and $O(1)$ for $\alpha>\frac12$.
-# :::
 #
-# :::{prf:proof}
-# A weight of round $t+1$ is at most $R_i(t)^{-\alpha}$ in both conventions, so $S\le N\sum_{t=0}^{T-1}m_t^2$ with $m_t$ the right side of {eq}`eq-full-information-growth`, and $m_0=1$.
+# **Proof.**
+# A weight of round $t+1$ is at most $R_i(t)^{-\alpha}$ in both conventions, so $S\le N\sum_{t=0}^{T-1}m_t^2$ with $m_t$ the right side of [(eq-full-information-growth)](#eq-full-information-growth), and $m_0=1$.
 # The rounds $t\le n_0$ contribute at most $n_0+1$.
 # For $t>n_0$ we have $N+t\le2t$, hence $U_t\le\frac{N^\alpha(2t)^{1-\alpha}}{1-\alpha}$, and $(a+b)^2\le2a^2+2b^2$ gives
 # $m_t^2\le\frac{8\cdot4^{1-\alpha}N^{2\alpha}}{(1-\alpha)^2\delta^2}t^{-2\alpha}+\frac{32N^2M^2}{\delta^2t^2}$.
 # Sums of decreasing functions are below integrals: $\sum_{t>n_0}t^{-2}\le\frac1{n_0}\le\frac\delta{4NM}$ and $\sum_{n_0<t<T}t^{-2\alpha}\le\Lambda$.
-# Cauchy–Schwarz over the contexts and {prf:ref}`thm-full-information-certificate` give the second part.
-# $\Lambda$ is $\frac{T^{1-2\alpha}-n_0^{1-2\alpha}}{1-2\alpha}$, or $\ln\frac T{n_0}$ at $\alpha=\frac12$, and for $\alpha>\frac12$ it is at most $\frac{n_0^{1-2\alpha}}{2\alpha-1}$.
-# :::
+# Cauchy–Schwarz over the contexts and [Theorem (Certificate)](#thm-full-information-certificate) give the second part.
+# $\Lambda$ is $\frac{T^{1-2\alpha}-n_0^{1-2\alpha}}{1-2\alpha}$, or $\ln\frac T{n_0}$ at $\alpha=\frac12$, and for $\alpha>\frac12$ it is at most $\frac{n_0^{1-2\alpha}}{2\alpha-1}$. ∎
 #
 # One use of the regret bound suffices: the growth of every arm follows at once from the utility's ceiling, and is not improved in rounds.
 
@@ -911,7 +869,7 @@ def regret_bound(
 
 
 # %% [markdown]
-# Over the suite: the sum of roots against {prf:ref}`thm-full-information-explicit`, at every round and with the utility's ceiling; the growth of every arm and the bound on $S$ where $\delta=0.05$.
+# Over the suite: the sum of roots against [Theorem (No lower bound on rewards)](#thm-full-information-explicit), at every round and with the utility's ceiling; the growth of every arm and the bound on $S$ where $\delta=0.05$.
 
 # %% tags=["active-ipynb"]
 # def explicit_ratio(game):
@@ -1018,9 +976,12 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # curves["certificate"] = certificate_bound(context_norms(game)[rounds - 1], 0.5, 4)
 # curves["explicit bound"] = regret_bound(rounds, 3, 4, 0.5, delta=0.1)
 
-# %% mystnb={"figure": {"caption": "Bernoulli rewards raised to at least 0.1, three contexts, four arms, $\\alpha=0.5$: the measured $c_\\alpha$-regret, the certificate computed from the run's own squared norms, and the bound known before the run. The measured value is negative because the policy is far better than the factor allows.", "name": "fig-full-information-bounds"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_bounds(ax, rounds, curves)
+
+# %% [markdown]
+# **Figure (fig-full-information-bounds).** <a id="fig-full-information-bounds"></a> Bernoulli rewards raised to at least 0.1, three contexts, four arms, $\alpha=0.5$: the measured $c_\alpha$-regret, the certificate computed from the run's own squared norms, and the bound known before the run. The measured value is negative because the policy is far better than the factor allows.
 
 # %% [markdown]
 # ## Why the lower bound on rewards matters
@@ -1029,21 +990,16 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # The **probe** adversary, for one context and two arms: while arm 1 (the second) has positive probability, only arm 0 is rewarded; once the probability of arm 1 is zero (in the code: below a billionth, for the sake of rounding), arm 1 is rewarded, once.
 # This reward earns nothing, so $R_1$ stays at 1 and the probe moves the learner by a surrogate reward of full size, however long the game has lasted.
 #
-# :::{prf:theorem} Probing
-# :label: thm-full-information-probe
-#
+# **Theorem (Probing).** <a id="thm-full-information-probe"></a>
 # Against the probe adversary ($M=1$, $N=2$) the coupled policy has, for every $T\ge1$,
 #
-# ```{math}
-# :label: eq-full-information-probe
-#
+# $$
 # S_T\ \ge\ \frac{T-1}{2+\sqrt2\,(1+T)^\alpha},\qquad R_T(e_0)\ \ge\ \tfrac18\big(\sqrt{S_T}-4\big).
-# ```
+# $$ (eq-full-information-probe)
 #
-# So $S_T$ grows at least like $T^{1-\alpha}$ and the linear regret like $T^{(1-\alpha)/2}$, for every $\alpha<1$, as {prf:ref}`thm-full-information-explicit` allows: no phase transition.
-# :::
+# So $S_T$ grows at least like $T^{1-\alpha}$ and the linear regret like $T^{(1-\alpha)/2}$, for every $\alpha<1$, as [Theorem (No lower bound on rewards)](#thm-full-information-explicit) allows: no phase transition.
 #
-# :::{prf:proof}
+# **Proof.**
 # Round 1 rewards arm 0 and moves the learner to $e_0$ with $S=1$.
 # From then on the game consists of cycles: a probe, which raises $S$ by 1 to some $S_p\ge2$ and moves the learner to $x_1=\frac1{2\sqrt{S_p}}$; then rounds $s$ with the surrogate reward $(w_s,0)$, $w_s=R_0(s-1)^{-\alpha}$, each of which lowers $x_1$ by $\frac{w_s}{2\sqrt{S_s}}$, until it is zero.
 #
@@ -1059,8 +1015,7 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # During a cycle, and with the next probe, $S$ grows by at most $1+A\le4$.
 # So the cost of a cycle is at least $\frac1{16}$ of the growth of $S$ divided by $\sqrt{S_p}$, and thus at least $\frac1{16}\int dS/\sqrt S$ over that growth.
 # The integral runs from the first $S_p=2$ to the last probe, after which $S$ grows by at most 3.
-# Hence $R_T(e_0)\ge\frac18\big(\sqrt{S_T-3}-\sqrt2\big)\ge\frac18\big(\sqrt{S_T}-\sqrt3-\sqrt2\big)$ if $S_T\ge5$; for smaller $S_T$ the claim is empty, as $R_T(e_0)\ge0$.
-# :::
+# Hence $R_T(e_0)\ge\frac18\big(\sqrt{S_T-3}-\sqrt2\big)\ge\frac18\big(\sqrt{S_T}-\sqrt3-\sqrt2\big)$ if $S_T\ge5$; for smaller $S_T$ the claim is empty, as $R_T(e_0)\ge0$. ∎
 #
 # The theorem is about linear regret.
 # The $c_\alpha$-regret of these games is negative, so they do not show that the $c_\alpha$-regret itself has no phase transition without $\delta$; we leave that open.
@@ -1099,27 +1054,26 @@ def plot_growth(ax, growth: dict[float, np.ndarray]):
 #     print(f"{a:5.1f} {measured[0]:13.3f} {max(0, 1 - 2 * a):12.1f}", end="")
 #     print(f"{measured[1]:12.3f} {1 - a:9.1f}")
 
-# %% mystnb={"figure": {"caption": "Root of the squared norms, to which the regret bound is proportional, for one context and two arms. Left: Bernoulli rewards raised to at least 0.1; the curves flatten as $\\alpha$ passes one half. Right: the probe adversary; every curve keeps growing.", "name": "fig-full-information-growth"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2, sharey=True) as axes:
 #     for ax, growth in zip(axes, (floor, probed)):
 #         plot_growth(ax, growth)
 
 # %% [markdown]
+# **Figure (fig-full-information-growth).** <a id="fig-full-information-growth"></a> Root of the squared norms, to which the regret bound is proportional, for one context and two arms. Left: Bernoulli rewards raised to at least 0.1; the curves flatten as $\alpha$ passes one half. Right: the probe adversary; every curve keeps growing.
+#
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-full-information-1
-#
+# **Exercise.** <a id="ex-full-information-1"></a>
 # By hand: one arm, reward 1 in every round.
-# What does {prf:ref}`lem-full-information-telescoping` say, and what is its slack as $T\to\infty$?
-# :::
+# What does [Lemma (Telescoping)](#lem-full-information-telescoping) say, and what is its slack as $T\to\infty$?
 #
-# :::{solution} ex-full-information-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $R(t)=1+t$, so it says $\sum_{s=1}^Ts^{-\alpha}+(1+T)^{-\alpha}\le\frac{(1+T)^{1-\alpha}-\alpha}{1-\alpha}$.
 # The sum is $\frac{(1+T)^{1-\alpha}}{1-\alpha}+\zeta(\alpha)+o(1)$ with Riemann's zeta function, so the slack tends to $-\frac\alpha{1-\alpha}-\zeta(\alpha)$, which is positive on $(0,1)$ and near $\frac12$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for a in ALPHAS:
@@ -1131,23 +1085,20 @@ def plot_growth(ax, growth: dict[float, np.ndarray]):
 #     assert abs(slack - limit) < 5001**-a  # what is left is of this order
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-full-information-2
-#
+# **Exercise.** <a id="ex-full-information-2"></a>
 # A limit: let $\alpha\to1$.
-# $c_\alpha\to1$, but both utilities grow without bound, and {eq}`eq-full-information-reduction` becomes empty.
+# $c_\alpha\to1$, but both utilities grow without bound, and [(eq-full-information-reduction)](#eq-full-information-reduction) becomes empty.
 # Derive from the same tangent, for $\phi=\ln$, a bound on $\sum_i\ln R^*_i-\sum_i\ln R_i$.
-# :::
 #
-# :::{solution} ex-full-information-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The tangent at $R_i$ gives $\ln(\beta R_i^*)\le\ln R_i+\beta R_i^*/R_i-1$.
 # As before $\sum_iR_i^*/R_i\le R_T(x^*)+V+\sum_i1/R_i$, and the lemma at $\alpha=1$ reads $V+\sum_i1/R_i\le\sum_i\ln R_i+N$, the same proof with $A_0=1$.
 # Call the sum of both right sides $Q=R_T(x^*)+\sum_i\ln R_i+N$.
 # Then $\sum_i\ln R_i^*-\sum_i\ln R_i\le\beta Q-N-N\ln\beta$, and the best $\beta=N/Q$ leaves $N\ln(Q/N)$:
 # an additive regret of order $N\ln\ln T$ when the linear regret is small.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for name, game in play_suite((1.0,), SHAPES, 200, rng=rng):
@@ -1158,20 +1109,17 @@ def plot_growth(ax, growth: dict[float, np.ndarray]):
 #     assert (np.log(ahead).sum(1) - logs <= N * np.log(Q / N) + 1e-12).all()
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-full-information-3
-#
+# **Exercise.** <a id="ex-full-information-3"></a>
 # Break an assumption: start from $R_i(0)=c$ with a small $c$, rewards still up to 1.
-# Which step of {prf:ref}`lem-full-information-telescoping` fails, and how should rewards be scaled?
-# :::
+# Which step of [Lemma (Telescoping)](#lem-full-information-telescoping) fails, and how should rewards be scaled?
 #
-# :::{solution} ex-full-information-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The increment is at most $(h-1)(\phi'(a)-\phi'(b))$ as before, but $A_0$ is now $\phi'(c)-\phi(c)=c^{-\alpha}-\frac{c^{1-\alpha}}{1-\alpha}$, of the order $c^{-\alpha}$: a large constant in place of a negative one.
-# With $c\,\phi'(R)$ in place of $\phi'(R)$, which is what {eq}`eq-full-information-past` then asks for, the constant would again be $-\frac\alpha{1-\alpha}c^{1-\alpha}$, but the increment is $(h-c)(\phi'(a)-\phi'(b))$ at best, positive when $h>c$.
+# With $c\,\phi'(R)$ in place of $\phi'(R)$, which is what [(eq-full-information-past)](#eq-full-information-past) then asks for, the constant would again be $-\frac\alpha{1-\alpha}c^{1-\alpha}$, but the increment is $(h-c)(\phi'(a)-\phi'(b))$ at best, positive when $h>c$.
 # So no reward may exceed the initial one: scale rewards to $[0,c]$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # a, c = 0.5, 0.1
@@ -1183,19 +1131,16 @@ def plot_growth(ax, growth: dict[float, np.ndarray]):
 #     assert (left <= right + 1e-12).all() == holds
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-full-information-4
-#
+# **Exercise.** <a id="ex-full-information-4"></a>
 # Repeat the check of the lemma and of the reduction with weights taken after the round, as the released code does with full information, and with the released step.
 # Which statement is lost?
-# :::
 #
-# :::{solution} ex-full-information-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The lemma and the reduction hold for any policy, so neither is lost.
-# What is lost with the released step is {prf:ref}`thm-online-gradient-regret`, and with it every bound of this chapter after the reduction.
-# :::
+# What is lost with the released step is [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret), and with it every bound of this chapter after the reduction.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # options = {"step": "released", "weights": "after"}

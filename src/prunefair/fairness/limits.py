@@ -72,22 +72,17 @@ from prunefair.fairness.utility import alpha_fair_utility
 # So the sets of rewarded arms are nested, and each phase removes one arm.
 # Number of arms, lengths and contexts may all be known in advance; only $\pi$ is hidden.
 #
-# :::{prf:theorem} Ceiling of the hidden order
-# :label: thm-limits-ceiling
-#
+# **Theorem (Ceiling of the hidden order).** <a id="thm-limits-ceiling"></a>
 # Every policy, with bandit feedback or full information, randomised or not, and even if it is shown $r(t)$ before it plays round $t$, has
 #
-# ```{math}
-# :label: eq-limits-ceiling
-#
+# $$
 # \mathbb E\,U\ \le\ \sum_{k=1}^N\phi(1+\rho_k),\qquad \rho_k=\sum_{s\le k}\frac{n_s}{N-s+1},
-# ```
+# $$ (eq-limits-ceiling)
 #
 # while the best map earns $U^*\ge\sum_k\phi(1+n_k)$ in every order, with equality if $n_1\le\dots\le n_N$.
 # If rewards are shown first, the policy that plays uniformly on the living arms attains the ceiling in every order.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # *Policy.* Let $y_k(s)$ be the expected number of pulls (or the sum of $x_i(t)$) that arm $\pi_k$ gets in phase $s\le k$, given the policy's own random numbers and $\pi_1,\dots,\pi_{s-1}$.
 # Up to the end of phase $s$ all rewards, of all arms, are functions of $\pi_1,\dots,\pi_{s-1}$ alone: the arm that dies after phase $s$ is still paid in it.
 # So what the policy does in phase $s$ does not depend on the order of the $N-s+1$ living arms, and given all this $\pi_k$ is any of them with equal probability.
@@ -98,8 +93,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # *Map.* Context $k\mapsto$ arm $\pi_k$ gives $R^*_{\pi_k}=1+n_k$.
 # The arms $\pi_1,\dots,\pi_m$ are dead after phase $m$, so under any map they earn together at most $m+\sum_{s\le m}n_s$.
-# If the lengths do not decrease, that is the sum of the $m$ poorest of the arms above, for every $m$; an increasing concave function of the rewards is then largest there (weak majorisation).
-# :::
+# If the lengths do not decrease, that is the sum of the $m$ poorest of the arms above, for every $m$; an increasing concave function of the rewards is then largest there (weak majorisation). ∎
 #
 # A mean over $\pi$ is not above its ceiling unless some order is: for every policy there is one *fixed* sequence on which $U^*-c\,\mathbb E\,U$ is at least what the theorem gives for the mean.
 
@@ -243,35 +237,29 @@ def phase_stream(lengths, *, rng: np.random.Generator) -> RewardStream:
 #
 # Take relative lengths $\ell$ with sum $L$, and for a horizon $T$ the phases $n_k=\lfloor\ell_kT/L\rfloor$; rounds that are left over reward nobody.
 #
-# :::{prf:theorem} Floor under the regret
-# :label: thm-limits-floor
-#
+# **Theorem (Floor under the regret).** <a id="thm-limits-floor"></a>
 # For every $c\ge0$, every $\ell$ and every $T$, every policy meets a sequence of $T$ rounds with $N$ arms and $N$ contexts on which
 #
-# ```{math}
-# :label: eq-limits-floor
-#
+# <a id="eq-limits-floor"></a>
+# $$
 # U^*-c\,\mathbb E\,U\ \ge\ \frac{T^\beta}{\beta L^\beta}\Big[\sum_k\ell_k^\beta-c\sum_k\rho_k^\beta\Big]-\frac{cN}\beta,
-# ```
+# $$ (eq-limits-floor)
 #
 # where $\rho$ belongs to $\ell$.
 # With two arms, two contexts and $\ell=(1,1)$,
 #
-# ```{math}
-# :label: eq-limits-two
-#
+# <a id="eq-limits-two"></a>
+# $$
 # U^*-\mathbb E\,U\ \ge\ \frac{2-(\frac32)^\beta-(\frac12)^\beta}{2^\beta\beta}\,T^\beta-\frac2\beta,
-# ```
+# $$ (eq-limits-two)
 #
 # whose leading constant is positive: no policy has a standard regret that is sublinear in $T^{1-\alpha}$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $1+n_k\ge\ell_kT/L$, so $\phi(1+n_k)\ge\phi(\ell_k)\,(T/L)^\beta$.
 # The shares that belong to $n$ are at most $\rho_kT/L$, and $(1+u)^\beta\le1+u^\beta$ gives $\phi(1+u)\le\phi(u)+\frac1\beta$.
-# Insert both into {prf:ref}`thm-limits-ceiling`.
-# For $\ell=(1,1)$ we have $L=2$ and $\rho=(\frac12,\frac32)$, and strict concavity makes $\frac12(\frac12)^\beta+\frac12(\frac32)^\beta<1$.
-# :::
+# Insert both into [Theorem (Ceiling of the hidden order)](#thm-limits-ceiling).
+# For $\ell=(1,1)$ we have $L=2$ and $\rho=(\frac12,\frac32)$, and strict concavity makes $\frac12(\frac12)^\beta+\frac12(\frac32)^\beta<1$. ∎
 #
 # Utilities themselves grow like $T^{1-\alpha}$, so this regret is a fixed share of the optimum, at any horizon.
 # More arms or contexts do not help the policy: arms that never pay and contexts that never come change nothing but constants.
@@ -338,7 +326,7 @@ def scaled_lengths(lengths, n_rounds: int) -> np.ndarray:
 #         regret[a].append(nested_optimum(n, a) - runs[0])
 
 # %% [markdown]
-# No regret is below its floor, the exact one of {prf:ref}`thm-limits-ceiling` or the explicit {eq}`eq-limits-floor`, and all grow like $T^{1-\alpha}$.
+# No regret is below its floor, the exact one of [Theorem (Ceiling of the hidden order)](#thm-limits-ceiling) or the explicit [(eq-limits-floor)](#eq-limits-floor), and all grow like $T^{1-\alpha}$.
 
 # %% tags=["active-ipynb"]
 # floors = {}
@@ -379,14 +367,17 @@ def plot_floor(ax, rounds, regret: dict, floors: dict):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Two arms, two contexts, the second four times as long. Dots: standard regret of the coupled policy at nine horizons. Lines: the least standard regret that any policy can have in the mean over both orders of death. On these axes the lines become straight with slope $1-\\alpha$.", "name": "fig-limits-floor"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_floor(ax, horizons, regret, floors)
 
 # %% [markdown]
+# **Figure (fig-limits-floor).** <a id="fig-limits-floor"></a> Two arms, two contexts, the second four times as long. Dots: standard regret of the coupled policy at nine horizons. Lines: the least standard regret that any policy can have in the mean over both orders of death. On these axes the lines become straight with slope $1-\alpha$.
+
+# %% [markdown]
 # ## The best policy, computed
 #
-# {prf:ref}`thm-limits-ceiling` is an argument; a solver that knows nothing of it can check its value.
+# [Theorem (Ceiling of the hidden order)](#thm-limits-ceiling) is an argument; a solver that knows nothing of it can check its value.
 # A policy for the game is a tree: at each node, the deaths so far, it names one distribution over the arms (within a phase nothing is learnt, and by concavity the average of a phase's plays serves as well).
 # The mean utility over all $N!$ orders is concave in these distributions, so cvxpy finds the best policy, $R(0)=1$ included.
 
@@ -490,49 +481,40 @@ def tree_utility(plays: dict, lengths, alpha: float) -> float:
 #
 # For large $T$ the initial rewards do not matter, and optimum and ceiling are apart by the ratio
 #
-# ```{math}
-# :label: eq-limits-ratio
-#
+# $$
 # Q(\ell)=\frac{\sum_k\ell_k^\beta}{\sum_k\rho_k^\beta}.
-# ```
+# $$ (eq-limits-ratio)
 #
-# By {eq}`eq-limits-floor` every $c<Q(\ell)$ has a $c$-regret of the order $T^\beta$.
-# We know one bound on $Q$ already: {prf:ref}`thm-full-information-explicit` would be false if $Q(\ell)>c_\alpha$ for some $\ell$.
+# By [(eq-limits-floor)](#eq-limits-floor) every $c<Q(\ell)$ has a $c$-regret of the order $T^\beta$.
+# We know one bound on $Q$ already: [Theorem (No lower bound on rewards)](full_information.ipynb#thm-full-information-explicit) would be false if $Q(\ell)>c_\alpha$ for some $\ell$.
 # That is a proof by regret; there is a direct one, and it shows that no finite $N$ attains $c_\alpha$.
 #
 # Number the phases by the living arms: $a_m$ is the length of the phase with $m$ living arms, $r_m=\sum_{j=m}^N a_j/j$ its $\rho$.
 #
-# :::{prf:theorem} Below the factor
-# :label: thm-limits-below
-#
+# **Theorem (Below the factor).** <a id="thm-limits-below"></a>
 # For every $N$ and all lengths that are not all zero, $Q(\ell)<c_\alpha$; that is
 #
-# ```{math}
-# :label: eq-limits-below
-#
+# <a id="eq-limits-below"></a>
+# $$
 # \sum_{m=1}^N\Big(\sum_{j=m}^N\frac{a_j}j\Big)^\beta\ >\ \beta^\beta\sum_{m=1}^Na_m^\beta .
-# ```
-# :::
+# $$ (eq-limits-below)
 #
-# :::{prf:proof}
+# **Proof.**
 # Set $r_{N+1}=0$; then $a_m=m\,(r_m-r_{m+1})$.
 # Let $m$ be such that $r_m>0$; for larger $m$ all terms vanish.
 # The tangent of $u\mapsto u^\beta$ at $r_m$ bounds it at $\beta a_m$,
 #
-# ```{math}
-# :label: eq-limits-tangent
-#
+# $$
 # \beta^\beta a_m^\beta\le r_m^\beta+\beta r_m^{\beta-1}(\beta a_m-r_m)=(1-\beta)\,r_m^\beta+\beta\cdot\beta r_m^{\beta-1}a_m,
-# ```
+# $$ (eq-limits-tangent)
 #
 # and at $r_{m+1}$ it says $\beta r_m^{\beta-1}(r_m-r_{m+1})\le r_m^\beta-r_{m+1}^\beta$, so that $\beta r_m^{\beta-1}a_m\le m\,(r_m^\beta-r_{m+1}^\beta)$.
 # Summed over $m$, the last right side telescopes to $\sum_mr_m^\beta$.
 # Hence $\beta^\beta\sum_ma_m^\beta\le(1-\beta+\beta)\sum_mr_m^\beta$.
-# At the largest $m$ with $a_m>0$ we have $r_{m+1}=0<r_m$, where the second tangent is strictly above.
-# :::
+# At the largest $m$ with $a_m>0$ we have $r_{m+1}=0<r_m$, where the second tangent is strictly above. ∎
 #
-# This is the reduction of {prf:ref}`thm-full-information-reduction` once more, with the same $\beta$, in a game without noise.
-# In the theory of series {eq}`eq-limits-below` is known: it is the case $0<\beta<1$ of Copson's inequality {cite}`copson1928,hardy1952inequalities`, whose constant $\beta^\beta$ is the best that serves all $N$.
+# This is the reduction of [Theorem (From linear regret to fair utility)](full_information.ipynb#thm-full-information-reduction) once more, with the same $\beta$, in a game without noise.
+# In the theory of series [(eq-limits-below)](#eq-limits-below) is known: it is the case $0<\beta<1$ of Copson's inequality ([Copson 1928](../references.bib#copson1928); [Hardy et al. 1952](../references.bib#hardy1952inequalities)), whose constant $\beta^\beta$ is the best that serves all $N$.
 
 
 # %%
@@ -568,11 +550,10 @@ def nested_ratio(lengths, alpha: float) -> float:
 # Which lengths make $Q$ largest?
 # At a largest value $\lambda$ the derivatives of $\sum_ma_m^\beta-\lambda\sum_mr_m^\beta$ vanish, which says
 #
-# ```{math}
-# :label: eq-limits-stationary
-#
+# <a id="eq-limits-stationary"></a>
+# $$
 # a_m=\Big(\frac{\lambda S_m}m\Big)^{-1/\alpha},\qquad S_m=\sum_{j\le m}r_j^{-\alpha},\qquad r_{m+1}=r_m-\frac{a_m}m .
-# ```
+# $$ (eq-limits-stationary)
 #
 # Multiplied by $a_m$ and summed, the first equation gives $\sum a_m^\beta=\lambda\sum r_m^\beta$, so a solution with multiplier $\lambda$ has the ratio $\lambda$.
 # With $r_1=1$ the recursion runs from $\lambda$ alone, and the condition at its end is $r_{N+1}=0$: one equation in one unknown, for any $N$.
@@ -650,22 +631,18 @@ def best_lengths(n_arms: int, alpha: float) -> np.ndarray:
 #
 # A family with one parameter suffices for the limit: with $m$ arms alive the phase has the length $(N/m)^{\tau/\beta}$.
 #
-# :::{prf:theorem} Limit of the power lengths
-# :label: thm-limits-power
-#
+# **Theorem (Limit of the power lengths).** <a id="thm-limits-power"></a>
 # Let $0<\tau<1$ and $\ell_k=\big(\frac N{N-k+1}\big)^{\tau/\beta}$.
 # Then, as $N\to\infty$,
 #
-# ```{math}
-# :label: eq-limits-power
-#
+# <a id="eq-limits-power"></a>
+# $$
 # Q(\ell)\ \to\ Q_\tau:=\Big(\frac\tau\beta\Big)^\beta\,\frac{\Gamma(1+\beta/\tau)}{\Gamma(1+\beta)\,\Gamma(1-\beta+\beta/\tau)},
-# ```
+# $$ (eq-limits-power)
 #
 # and $Q_\tau\to c_\alpha$ as $\tau\to1$, $Q_\tau\to1/\Gamma(2-\alpha)$ as $\tau\to0$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Write $\kappa=\tau/\beta$ and $u=m/N$.
 # *Numerator.* $\frac1N\sum_m(m/N)^{-\tau}$ is a Riemann sum of the decreasing integrable function $u^{-\tau}$, taken at the right ends: it tends to $\int_0^1u^{-\tau}du=\frac1{1-\tau}$.
 #
@@ -675,24 +652,19 @@ def best_lengths(n_arms: int, alpha: float) -> np.ndarray:
 # Substituting $w=u^\kappa$ makes the integral $\frac1\kappa\int_0^1w^{1/\kappa-\beta-1}(1-w)^\beta dw=\frac1\kappa\,\frac{\Gamma(1/\kappa-\beta)\,\Gamma(1+\beta)}{\Gamma(1+1/\kappa)}$; its first exponent exceeds $-1$ because $\kappa\beta<1$.
 #
 # *Ratio.* Numerator over denominator is $\frac{\kappa^{1+\beta}\,\Gamma(1+1/\kappa)}{(1-\tau)\,\Gamma(1/\kappa-\beta)\,\Gamma(1+\beta)}$, and $(1-\tau)\,\Gamma(\frac1\kappa-\beta)=\kappa\,(\frac1\kappa-\beta)\,\Gamma(\frac1\kappa-\beta)=\kappa\,\Gamma(1+\frac1\kappa-\beta)$.
-# That is {eq}`eq-limits-power`.
+# That is [(eq-limits-power)](#eq-limits-power).
 #
 # *Ends.* It is continuous at $\tau=1$, where both $\Gamma(1+\beta)$ cancel, $\Gamma(1)=1$ and $\beta^{-\beta}=c_\alpha$ is left.
-# As $z=\beta/\tau\to\infty$, $\Gamma(1+z)/\Gamma(1-\beta+z)\sim z^\beta$, which cancels $(\tau/\beta)^\beta$.
-# :::
+# As $z=\beta/\tau\to\infty$, $\Gamma(1+z)/\Gamma(1-\beta+z)\sim z^\beta$, which cancels $(\tau/\beta)^\beta$. ∎
 #
-# :::{prf:theorem} The factor cannot be improved
-# :label: thm-limits-tight
-#
+# **Theorem (The factor cannot be improved).** <a id="thm-limits-tight"></a>
 # Let $0<\alpha<1$.
 # If $c\ge c_\alpha$, the coupled policy has $U^*-c\,U=O(T^{(1-\alpha)/2})$ on all sequences, for all $M$ and $N$.
 # If $c<c_\alpha$, there are $N=M$, $K>0$ and $T_0$ such that every policy meets, for each $T\ge T_0$, a sequence with $U^*-c\,\mathbb E\,U\ge K\,T^{1-\alpha}$.
-# :::
 #
-# :::{prf:proof}
-# The first part is {prf:ref}`thm-full-information-explicit`.
-# For the second take $\tau<1$ with $Q_\tau>c$, then $N$ with $Q(\ell)>c$ by {prf:ref}`thm-limits-power`, and insert these lengths into {eq}`eq-limits-floor`: its bracket is positive.
-# :::
+# **Proof.**
+# The first part is [Theorem (No lower bound on rewards)](full_information.ipynb#thm-full-information-explicit).
+# For the second take $\tau<1$ with $Q_\tau>c$, then $N$ with $Q(\ell)>c$ by [Theorem (Limit of the power lengths)](#thm-limits-power), and insert these lengths into [(eq-limits-floor)](#eq-limits-floor): its bracket is positive. ∎
 
 
 # %%
@@ -847,8 +819,8 @@ def best_power_ratio(n_arms: int, alpha: float) -> float:
 # %% [markdown]
 # ## Ratio against the number of arms
 #
-# The table gives $Q$ of the best lengths {eq}`eq-limits-stationary`, in the last column that of the best power lengths.
-# Every entry is a constant $c$ for which {prf:ref}`thm-limits-floor` has a positive leading term at any smaller $c$, whether or not the lengths are the best ones.
+# The table gives $Q$ of the best lengths [(eq-limits-stationary)](#eq-limits-stationary), in the last column that of the best power lengths.
+# Every entry is a constant $c$ for which [Theorem (Floor under the regret)](#thm-limits-floor) has a positive leading term at any smaller $c$, whether or not the lengths are the best ones.
 
 # %% tags=["active-ipynb"]
 # sizes, ratios = (2, 3, 5, 10, 20, 100, 1000, 10**4, 10**5), {}
@@ -919,13 +891,15 @@ def plot_limit(ax, alphas):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "What the hidden order costs every policy. Left: optimum over ceiling against the number of arms; dots for the best lengths, dashed for the best power lengths, dotted the factor that the coupled policy is guaranteed. Right: the limit of the ratio for power lengths; the dots are the factor.", "name": "fig-limits-ratio"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     few = {a: ratios[a] for a in (0.1, 0.5, 0.9)}
 #     plot_ratio(axes[0], sizes, few, np.geomspace(3, 1e7, 12).round())
 #     plot_limit(axes[1], few)
 
 # %% [markdown]
+# **Figure (fig-limits-ratio).** <a id="fig-limits-ratio"></a> What the hidden order costs every policy. Left: optimum over ceiling against the number of arms; dots for the best lengths, dashed for the best power lengths, dotted the factor that the coupled policy is guaranteed. Right: the limit of the ratio for power lengths; the dots are the factor.
+#
 # ## What policies do on these games
 #
 # Eight arms, the best lengths, at most 10 000 rounds.
@@ -968,10 +942,10 @@ def plot_limit(ax, alphas):
 #
 # *Proved above*: the ceiling for every policy; standard regret of the order $T^{1-\alpha}$ with two arms and two contexts; $Q<c_\alpha$ for every $N$; the limit of the power lengths; hence that $c_\alpha$ is the best factor that serves all numbers of arms and contexts.
 #
-# *Known*: {cite:t}`sinha2023noregret` say in their abstract that, for their problem of resource allocation, policies with sublinear standard regret were already known not to exist.
-# Nested sets in random order are a standard device for online matching since {cite:t}`karp1990optimal`.
-# For online matching with concave returns {cite:t}`devanur2012concave` characterise the best competitive ratio for every concave function; powers are among them, and there too the optimum may choose anew for every item.
-# For means of power $p$ of the agents' utilities, {cite:t}`huang2025nashian` give competitive ratios that they call optimal over the whole range of $p$.
+# *Known*: [Sinha et al. (2023)](../references.bib#sinha2023noregret) say in their abstract that, for their problem of resource allocation, policies with sublinear standard regret were already known not to exist.
+# Nested sets in random order are a standard device for online matching since [Karp et al. (1990)](../references.bib#karp1990optimal).
+# For online matching with concave returns [Devanur and Jain (2012)](../references.bib#devanur2012concave) characterise the best competitive ratio for every concave function; powers are among them, and there too the optimum may choose anew for every item.
+# For means of power $p$ of the agents' utilities, [Huang et al. (2025)](../references.bib#huang2025nashian) give competitive ratios that they call optimal over the whole range of $p$.
 # In that language, with $p=1-\alpha$, our factor is $c_\alpha^{1/p}=1/p$.
 # The inequality behind the ceiling of the family is Copson's.
 # Of these works we could read abstracts and openings only, so we do not say which of our statements follow from theirs.
@@ -981,7 +955,7 @@ def plot_limit(ax, alphas):
 #
 # *Open here*: the best factor for a fixed number of contexts, in particular for one.
 # Our games say nothing about $M=1$ (an exercise), and nothing about $M<N$.
-# Nor do we prove that the solution of {eq}`eq-limits-stationary` is the best choice of lengths, or how fast the best ratio approaches $c_\alpha$.
+# Nor do we prove that the solution of [(eq-limits-stationary)](#eq-limits-stationary) is the best choice of lengths, or how fast the best ratio approaches $c_\alpha$.
 
 # %% tags=["active-ipynb"]
 # for a in ALPHAS:
@@ -991,21 +965,18 @@ def plot_limit(ax, alphas):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-limits-1
-#
+# **Exercise.** <a id="ex-limits-1"></a>
 # By hand: two arms, $\alpha=\frac12$, $\ell=(1,x)$.
 # Find the $x$ that makes $Q$ largest.
-# :::
 #
-# :::{solution} ex-limits-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $\rho=(\frac12,\frac12+x)$ and $Q=\frac{1+\sqrt x}{\sqrt{1/2}+\sqrt{1/2+x}}$.
 # The derivative vanishes where $\sqrt{\frac12+x}\,\big(\sqrt{\frac12}+\sqrt{\frac12+x}\big)=\sqrt x\,(1+\sqrt x)$, that is $\sqrt{\frac12(\frac12+x)}=\sqrt x-\frac12$.
 # Squared, this is $\frac x2=x-\sqrt x$, so $\sqrt x=2$ and $x=4$.
 # There $Q=3/(2\sqrt2)$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # grid = np.linspace(0.1, 20, 2000)
@@ -1014,19 +985,16 @@ def plot_limit(ax, alphas):
 # np.testing.assert_allclose(nested_ratio([1, 4], 0.5), 3 / 8**0.5)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-limits-2
+# **Exercise.** <a id="ex-limits-2"></a>
+# Limits: what happens to $c_\alpha$, and to the constant of $T^{1-\alpha}$ in [(eq-limits-two)](#eq-limits-two), as $\alpha\to0$ and as $\alpha\to1$?
 #
-# Limits: what happens to $c_\alpha$, and to the constant of $T^{1-\alpha}$ in {eq}`eq-limits-two`, as $\alpha\to0$ and as $\alpha\to1$?
-# :::
-#
-# :::{solution} ex-limits-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $c_\alpha=\beta^{-\beta}\to1$ in both cases.
 # As $\alpha\to0$ the numerator $2-(\frac32)^\beta-(\frac12)^\beta$ tends to $2-2=0$: for sums of rewards standard regret can be sublinear, and is, for any learner.
 # As $\alpha\to1$ numerator and denominator both vanish like $\beta$, and the constant tends to $-\ln\frac32-\ln\frac12=\ln\frac43$, while $T^\beta\to1$: for logarithms the loss stays, but it no longer grows, in line with the bound of order $\ln\ln T$ in the exercises of [full information](full_information.ipynb).
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # def constant(alpha):  # of the term in T^(1 - alpha): what is left between two horizons
@@ -1039,15 +1007,11 @@ def plot_limit(ax, alphas):
 #     assert approximation_factor(a) < 1.001
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-limits-3
-#
+# **Exercise.** <a id="ex-limits-3"></a>
 # Break an assumption: merge all contexts into one.
 # Show that on these games, for all lengths, uniform play on the living arms is then at least as good as the best map, which is now a single distribution.
-# :::
 #
-# :::{solution} ex-limits-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Let $L_k=\sum_{s\le k}n_s$ be the rounds in which arm $\pi_k$ is paid.
 # A distribution $x$ (its entry for $\pi_k$ called $x_k$) gives $R_{\pi_k}=1+x_kL_k$.
@@ -1057,7 +1021,8 @@ def plot_limit(ax, alphas):
 # because the $m-s+1$ smallest of the entries $x_s,\dots,x_N$ have at most the mean's share of their sum, which is at most 1.
 # The $\rho_k$ increase, so the right side is the sum of the $m$ poorest under uniform play, and the left side is at least that under $x$: by weak majorisation the uniform policy's utility is the larger.
 # So the proof needs a map that tells phases apart; whether $M=1$ allows a sublinear standard regret, these games cannot say.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for a in ALPHAS:
@@ -1070,20 +1035,17 @@ def plot_limit(ax, alphas):
 #         assert solve_offline(each, a).utility > nested_ceiling(n, a)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-limits-4
-#
+# **Exercise.** <a id="ex-limits-4"></a>
 # Break the other one: the order of death is known.
-# What can a policy earn, and where does the proof of {prf:ref}`thm-limits-ceiling` fail?
-# :::
+# What can a policy earn, and where does the proof of [Theorem (Ceiling of the hidden order)](#thm-limits-ceiling) fail?
 #
-# :::{solution} ex-limits-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # It plays arm $\pi_k$ in phase $k$ and earns what the best map does.
 # Given the order, $\pi_k$ is no longer a uniform living arm, so the mean of its share of a phase may be all of it.
 # The tree policy below knows the order only by chance: it always bets on the identity, wins once in $N!$ games, and is under the ceiling in the mean.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # n, a, places = [10.0, 20.0, 60.0], 0.5, np.eye(3)

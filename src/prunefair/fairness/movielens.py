@@ -3,9 +3,9 @@ r"""
 # Fairness on real ratings
 
 A policy that ignores every user and every reward, and picks a genre by rolling a die, has a $c_\alpha$-regret below $-60$ on MovieLens: by that measure it beats the best fixed policy in hindsight.
-How fair is the $\alpha$-fair policy of {cite:t}`chaudhary2023alphafair` on real ratings, and which of the usual curves can tell it from a die?
+How fair is the $\alpha$-fair policy of [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair) on real ratings, and which of the usual curves can tell it from a die?
 
-We turn the ratings of MovieLens {cite}`harper2015movielens` into a stream of contexts and rewards, play the policies of [the previous chapter](baselines.ipynb) on it, and judge each against the certified offline optimum.
+We turn the ratings of MovieLens ([Harper and Konstan 2015](../references.bib#harper2015movielens)) into a stream of contexts and rewards, play the policies of [the previous chapter](baselines.ipynb) on it, and judge each against the certified offline optimum.
 Two bounds accompany the curves: the one proved in advance, and one that needs nothing but the rewards of the run.
 At the end we show three defects of the public code that change its published figures, each with a test of two lines.
 
@@ -192,15 +192,16 @@ def movielens_stream(
 # print(f"{stream.rewards.round().sum(1).mean():.2f} genres a movie")
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # *Paper*: experiments on MovieLens-25M.
 #
 # *Public code*: keeps the users with exactly a thousand ratings, which gives the same numbers of contexts and arms as ours; it sorts the timestamps with an unstable sort and takes the genres from a Python set, so both the order of tied rounds and the order of arms change from run to run.
 #
 # *This book*: MovieLens latest-small, the set that may be redistributed, its most active users, a stable sort and sorted names, so that two runs give the same bytes.
-# :::
+#
+# </div>
 #
 # How much the tie rule matters is a matter of counting:
 
@@ -289,11 +290,10 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 #
 # For the final rewards $R=R(T)$ of a run with utility $U$ we report the **standard regret** and the **$c_\alpha$-regret**,
 #
-# ```{math}
-# :label: eq-movielens-regret
-#
+# <a id="eq-movielens-regret"></a>
+# $$
 # U^*-U\qquad\text{and}\qquad U^*-c_\alpha U ,
-# ```
+# $$ (eq-movielens-regret)
 #
 # beside the ratio $U^*/U$, Jain's index of $R$ and the sum $\sum_iR_i$.
 # With full information play is fractional, so $R$ is what a policy earns in expectation over its draws, not what one sequence of draws earns.
@@ -490,12 +490,16 @@ def plot_arms(ax, names: Sequence[str], rewards: dict[str, np.ndarray]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "What each genre has earned after the last round, genres in the order of the optimum's rewards. Hedge feeds two genres; uniform play gives each genre its share of the ratings divided by the number of arms; the coupled policy stays close to the optimum.", "name": "fig-movielens-arms"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # shown = {"optimum": optimum.rewards}
 # for name in ("alpha_fair", "hedge", "uniform"):
 #     shown[name] = results[name].trajectory.rewards[-1]
 # with figure() as ax:
 #     plot_arms(ax, stream.arm_names, shown)
+
+
+# %% [markdown]
+# **Figure (fig-movielens-arms).** <a id="fig-movielens-arms"></a> What each genre has earned after the last round, genres in the order of the optimum's rewards. Hedge feeds two genres; uniform play gives each genre its share of the ratings divided by the number of arms; the coupled policy stays close to the optimum.
 
 
 # %%
@@ -519,7 +523,7 @@ def plot_over_time(ax, rounds: np.ndarray, curves: dict[str, np.ndarray], label:
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Jain's index of the cumulative rewards over time; 1 means that all genres have the same, 1/19 that one genre has everything. The optimum of the first t rounds is not the most even allocation, because alpha is below infinity and rewards differ.", "name": "fig-movielens-jain"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # rounds = results["uniform"].trajectory.rounds
 # over_time = optimum_over_time(stream, ALPHA, rounds)
 # jain = {name: jain_index(r.trajectory.rewards) for name, r in results.items()}
@@ -529,43 +533,40 @@ def plot_over_time(ax, rounds: np.ndarray, curves: dict[str, np.ndarray], label:
 #     ax.legend(ncols=2, loc="upper right")
 
 # %% [markdown]
+# **Figure (fig-movielens-jain).** <a id="fig-movielens-jain"></a> Jain's index of the cumulative rewards over time; 1 means that all genres have the same, 1/19 that one genre has everything. The optimum of the first t rounds is not the most even allocation, because alpha is below infinity and rewards differ.
+
+# %% [markdown]
 # ## A bound that needs only the run
 #
 # The bound proved in advance for the coupled policy is on the $c_\alpha$-regret: with $S_j$ the sum of squared gradient norms in context $j$, [the chapter on full information](full_information.ipynb) shows
 #
-# ```{math}
-# :label: eq-movielens-certificate
-#
+# <a id="eq-movielens-certificate"></a>
+# $$
 # U^*-c_\alpha U\le B=(1-\alpha)^\alpha\Big[2\sum_j\sqrt{S_j}-\frac{N\alpha}{1-\alpha}\Big].
-# ```
+# $$ (eq-movielens-certificate)
 #
 # Adding $(c_\alpha-1)U$ on both sides bounds the standard regret, by a number that grows as fast as $U$.
 # The run itself says more.
 #
-# :::{prf:theorem} Price bound
-# :label: thm-movielens-price
-#
+# **Theorem (Price bound).** <a id="thm-movielens-price"></a>
 # Let $R>0$ be the final rewards of any policy on a stream with reward sums $G$, let $R(0)=\mathbf 1$, and put $p_i=R_i^{-\alpha}$ for some $\alpha\ge0$.
 # Then
 #
-# ```{math}
-# :label: eq-movielens-price
-#
+# <a id="eq-movielens-price"></a>
+# $$
 # U^*-U\le\sum_j\max_ip_iG_{ji}-\sum_ip_i(R_i-1).
-# ```
+# $$ (eq-movielens-price)
 #
 # The right side is $D(p)-U$ with the dual $D$ of the offline problem; it is zero if $R$ belongs to an optimal map, and the bound is an equality for every run if $\alpha=0$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Let $R^*_i=1+\sum_jG_{ji}x^*_{ji}$.
 # The function $\phi$ is concave with derivative $p_i$ at $R_i$, so $\phi(R^*_i)-\phi(R_i)\le p_i(R^*_i-R_i)=p_i\sum_jG_{ji}x^*_{ji}-p_i(R_i-1)$.
 # Sum over $i$; since each row of $x^*$ is a distribution, $\sum_ip_iG_{ji}x^*_{ji}\le\max_ip_iG_{ji}$.
 # If $x$ is optimal and $R$ its reward, each row of $x$ sits on arms that attain the maximum, and $\sum_ip_i(R_i-1)=\sum_{j,i}p_iG_{ji}x_{ji}$ equals the first sum.
-# If $\alpha=0$ then $p=\mathbf 1$, both inequalities are equalities, the second because $x^*$ puts every context on its largest sum.
-# :::
+# If $\alpha=0$ then $p=\mathbf 1$, both inequalities are equalities, the second because $x^*$ puts every context on its largest sum. ∎
 #
-# Unlike {eq}`eq-movielens-certificate` it holds for every policy, and unlike the regret it needs no optimisation: one pass over the ratings after the run.
+# Unlike [(eq-movielens-certificate)](#eq-movielens-certificate) it holds for every policy, and unlike the regret it needs no optimisation: one pass over the ratings after the run.
 
 
 # %%
@@ -663,7 +664,7 @@ def squared_norms_over_time(
 # assert (missed < 0).mean() > 0.5 and optimum.utility < 1.01 * utility[-1]
 # print(f"regret {missed[-1]:.2f}, price {by_price[-1]:.2f}, proved {in_advance[-1]:.2f}")
 
-# %% mystnb={"figure": {"caption": "Standard regret against the certified optimum of the first t rounds, with the bound proved in advance for the coupled policy (black, upper) and its price bound (black, lower). A negative regret means that the policy, which may change with time, is ahead of every fixed map.", "name": "fig-movielens-regret"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # gap = {n: over_time.utility - alpha_fair_utility(r.trajectory.rewards, ALPHA)
 #        for n, r in results.items() if n != "hedge"}
 # gap["proved bound"], gap["price bound"] = in_advance, by_price
@@ -671,7 +672,10 @@ def squared_norms_over_time(
 #     plot_over_time(ax, rounds, gap, "standard regret (utility units)")
 #     ax.legend(ncols=2)
 
-# %% mystnb={"figure": {"caption": "Certified optimum of the first t rounds over the utility of each policy; the dashed line is the factor that the theory allows. Every policy but Hedge stays below it, uniform play included.", "name": "fig-movielens-ratio"}} tags=["active-ipynb"]
+# %% [markdown]
+# **Figure (fig-movielens-regret).** <a id="fig-movielens-regret"></a> Standard regret against the certified optimum of the first t rounds, with the bound proved in advance for the coupled policy (black, upper) and its price bound (black, lower). A negative regret means that the policy, which may change with time, is ahead of every fixed map.
+
+# %% tags=["active-ipynb"]
 # ratio = {n: over_time.utility / alpha_fair_utility(r.trajectory.rewards, ALPHA)
 #          for n, r in results.items()}
 # factor = approximation_factor(ALPHA)
@@ -682,6 +686,8 @@ def squared_norms_over_time(
 #     ax.axhline(factor, color="grey", linewidth=1, linestyle="--")
 
 # %% [markdown]
+# **Figure (fig-movielens-ratio).** <a id="fig-movielens-ratio"></a> Certified optimum of the first t rounds over the utility of each policy; the dashed line is the factor that the theory allows. Every policy but Hedge stays below it, uniform play included.
+#
 # ## What the $c_\alpha$-regret says here
 #
 # The paper plots the $c_\alpha$-regret.
@@ -697,19 +703,15 @@ def squared_norms_over_time(
 # The bound is negative: without solving for the optimum, this run proves that $U^*<c_\alpha U$.
 # It is a true statement that says nothing, for the die satisfies it as well, and on many streams it must.
 #
-# :::{prf:theorem} Uniform play is hard to fail
-# :label: thm-movielens-uniform
-#
+# **Theorem (Uniform play is hard to fail).** <a id="thm-movielens-uniform"></a>
 # For $0\le\alpha<1$ and every stream, uniform play has $U^*\le N^{1-\alpha}U$.
 # Hence its $c_\alpha$-regret is never positive if $N\le1/(1-\alpha)$.
 # The factor $N^{1-\alpha}$ cannot be improved.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # With uniform play $R_i=1+\frac1N\sum_jG_{ji}\ge\frac1N\big(1+\sum_jG_{ji}\big)\ge\frac1NR^*_i$, and $\phi$ is increasing with $\phi(u/N)=N^{-(1-\alpha)}\phi(u)$; sum over $i$.
 # Since $c_\alpha=\big(\frac1{1-\alpha}\big)^{1-\alpha}$, $N\le\frac1{1-\alpha}$ gives $N^{1-\alpha}\le c_\alpha$.
-# For $M=N$ and $G=L\cdot I$ the optimum gives every arm $1+L$ and uniform play $1+L/N$, a ratio of utilities that tends to $N^{1-\alpha}$ as $L$ grows.
-# :::
+# For $M=N$ and $G=L\cdot I$ the optimum gives every arm $1+L$ and uniform play $1+L/N$, a ratio of utilities that tends to $N^{1-\alpha}$ as $L$ grows. ∎
 #
 # At $\alpha=0.9$ a die with ten faces can never have a positive $c_\alpha$-regret, on any stream, against any adversary.
 # With the arms we have it could, but these data are far from its worst case.
@@ -731,20 +733,22 @@ def squared_norms_over_time(
 #
 # ## Three defects of the public code
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 #
 # | | *paper* | *public code* | *this book* |
 # | --- | --- | --- | --- |
-# | 1, benchmark | utility of the best fixed map | the products $r_i(t)x_{j_ti}$ are summed over arms before they are added, so that every arm receives the reward of all | {eq}`eq-movielens-regret` with the elementwise product |
+# | 1, benchmark | utility of the best fixed map | the products $r_i(t)x_{j_ti}$ are summed over arms before they are added, so that every arm receives the reward of all | [(eq-movielens-regret)](#eq-movielens-regret) with the elementwise product |
 # | 2, sign | the bandit learner minimises losses | it is fed rewards without a minus sign, so it minimises reward | losses $-r\,R^{-\alpha}$ |
 # | 3, step | regret in $\sqrt{\sum\lVert g\rVert^2}$ | step $1/\sqrt{\sum\lVert g\rVert}$ | step $1/\sqrt{\sum\lVert g\rVert^2}$ |
 #
 # Each changes a published figure; each is settled by a test of two lines below.
-# :::
+#
+# </div>
 #
 # **The benchmark.**
-# If one scalar is added to all arms, the map that maximises it puts each context on its largest sum, and the value has a closed form that is no utility of any map, {eq}`eq-offline-inner-product` of [the chapter on the optimum](offline_optimum.ipynb).
+# If one scalar is added to all arms, the map that maximises it puts each context on its largest sum, and the value has a closed form that is no utility of any map, [(eq-offline-inner-product)](offline_optimum.ipynb#eq-offline-inner-product) of [the chapter on the optimum](offline_optimum.ipynb).
 
 # %% tags=["active-ipynb"]
 # one_round = np.array([[1.0, 0.0]])  # one context, two arms, one round
@@ -758,7 +762,7 @@ def squared_norms_over_time(
 # Every regret curve that is drawn with it is shifted by that difference, which exceeds the regret of all policies.
 #
 # **The sign.**
-# The learner of {cite:t}`putta2022scalefree` is written for losses.
+# The learner of [Putta and Agrawal (2022)](../references.bib#putta2022scalefree) is written for losses.
 
 
 # %%
@@ -820,19 +824,12 @@ class RewardFedBandit(ScaleFreeBandit):
 #
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-movielens-1
-#
+# **Exercise.** <a id="ex-movielens-1"></a>
 # One context, two arms, one round with rewards $(1,0)$, $\alpha=\frac12$.
-# Compute by hand the optimum, the broadcast benchmark {eq}`eq-offline-inner-product`, and the regret of uniform play against both.
-# :::
+# Compute by hand the optimum, the broadcast benchmark [(eq-offline-inner-product)](offline_optimum.ipynb#eq-offline-inner-product), and the regret of uniform play against both.
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-1
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # Here $\phi(u)=2\sqrt u$.
 # The optimum puts the round on the first arm: $2\sqrt2+2$.
 # The broadcast value is $2\cdot2\sqrt2=4\sqrt2$, as if both arms had been paid.
@@ -845,25 +842,17 @@ class RewardFedBandit(ScaleFreeBandit):
 # print(f"regret {true:.3f}, against the broadcast benchmark {shifted:.3f}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-movielens-2
-#
+# **Exercise.** <a id="ex-movielens-2"></a>
 # Let $\alpha\to0$.
 # What becomes of $c_\alpha$, of the optimum, of Hedge's place in the table, and of the price bound?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-2
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # $c_\alpha\to1$ and the utility becomes the sum, so the optimum gives each context its largest sum: $N+\sum_j\max_iG_{ji}$.
-# By {prf:ref}`thm-movielens-price` the price bound is the regret itself.
+# By [Theorem (Price bound)](#thm-movielens-price) the price bound is the regret itself.
 # Hedge maximises the sum without contexts, and turns from the last policy into a good one.
 
 # %% tags=["active-ipynb"]
@@ -877,26 +866,18 @@ class RewardFedBandit(ScaleFreeBandit):
 # assert approximation_factor(0.0) == 1
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-movielens-3
-#
+# **Exercise.** <a id="ex-movielens-3"></a>
 # Regret cannot be negative if the benchmark is the best policy of the same kind.
 # Which assumption fails here?
 # Find a set of users on which the final standard regret of the coupled policy is negative.
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-3
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # The benchmark is one fixed map for all rounds; the policy may play one distribution for a user's early ratings and another for the late ones.
-# In {numref}`fig-movielens-regret` the policy is ahead for most of the time.
+# In [Figure (fig-movielens-regret)](#fig-movielens-regret) the policy is ahead for most of the time.
 # With the twelve most active users it is ahead at the end.
 
 # %% tags=["active-ipynb"]
@@ -908,23 +889,15 @@ class RewardFedBandit(ScaleFreeBandit):
 # print(f"regret {ahead.regret:.2f}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-movielens-4
-#
-# Show that uniform play cannot have a positive $c_\alpha$-regret at $\alpha=0.9$ on streams with ten arms, by trying to break it: random sparse streams, and the worst case of {prf:ref}`thm-movielens-uniform`.
+# **Exercise.** <a id="ex-movielens-4"></a>
+# Show that uniform play cannot have a positive $c_\alpha$-regret at $\alpha=0.9$ on streams with ten arms, by trying to break it: random sparse streams, and the worst case of [Theorem (Uniform play is hard to fail)](#thm-movielens-uniform).
 # How close does the worst case come?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-4
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # At $N=1/(1-\alpha)$ the factor $N^{1-\alpha}$ equals $c_\alpha$, so the worst case comes as close as one likes and never across.
 
 # %% tags=["active-ipynb"]
@@ -940,8 +913,7 @@ class RewardFedBandit(ScaleFreeBandit):
 # print("largest c-regret over utility: 0 to six digits, from below")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
 # ## Summary

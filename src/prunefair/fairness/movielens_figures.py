@@ -2,7 +2,7 @@
 r"""
 # The published figures, with intervals
 
-Thirteen figures carry the experiments of {cite:t}`chaudhary2023alphafair`; each is one run, and in one of them the rival's curve is the best of ten.
+Thirteen figures carry the experiments of [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair); each is one run, and in one of them the rival's curve is the best of ten.
 Which of their messages remain when every random curve is a mean with an interval, and every curve has the certified optimum beside it?
 
 [The previous chapter](movielens.ipynb) makes the stream, defines what is measured and shows three defects of the public code.
@@ -166,23 +166,17 @@ def quantities(rewards: np.ndarray, optimum, alpha: float) -> dict[str, Band]:
 # %% [markdown]
 # One figure of the public code shows, for each value of its parameter, the *largest* of ten runs of the rival.
 #
-# :::{prf:theorem} What the largest of n runs shows
-# :label: thm-movielens-figures-largest
-#
+# **Theorem (What the largest of n runs shows).** <a id="thm-movielens-figures-largest"></a>
 # Let $X_1,\dots,X_n$ be results of runs, each with mean $\mu$ and with $E\,e^{\lambda(X_k-\mu)}\le e^{\lambda^2\sigma^2/2}$ for every $\lambda$, as bounded results have.
 # Then
 #
-# ```{math}
-# :label: eq-movielens-figures-largest
-#
+# $$
 # \mu\le E\max_kX_k\le\mu+\sigma\sqrt{2\ln n}.
-# ```
-# :::
+# $$ (eq-movielens-figures-largest)
 #
-# :::{prf:proof}
+# **Proof.**
 # The maximum is at least $X_1$.
-# For $\lambda>0$, convexity of the exponential and a sum in place of the maximum give $e^{\lambda E\max(X_k-\mu)}\le E\max e^{\lambda(X_k-\mu)}\le n\,e^{\lambda^2\sigma^2/2}$, hence $E\max(X_k-\mu)\le\frac{\ln n}\lambda+\frac{\lambda\sigma^2}2$; take $\lambda=\sqrt{2\ln n}/\sigma$.
-# :::
+# For $\lambda>0$, convexity of the exponential and a sum in place of the maximum give $e^{\lambda E\max(X_k-\mu)}\le E\max e^{\lambda(X_k-\mu)}\le n\,e^{\lambda^2\sigma^2/2}$, hence $E\max(X_k-\mu)\le\frac{\ln n}\lambda+\frac{\lambda\sigma^2}2$; take $\lambda=\sqrt{2\ln n}/\sigma$. ∎
 #
 # A largest value is no estimate of what a policy does: it grows with the number of runs, and it cannot be compared with one run of another policy.
 
@@ -719,12 +713,15 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 #
 # The panels of each figure belong together: what the public code plots, and beside it $U^*/U$ and the standard regret against the certified optimum of the first $t$ rounds.
 # A curve much worse than uniform play leaves the last two panels.
-# The $c_\alpha$-regret stands in the fourth panel, for the coupled policy, for uniform play and for the bound that certifies the run, {eq}`eq-movielens-certificate`, and for nobody else: on these ratings uniform play has a $c_\alpha$-regret far below zero ({prf:ref}`thm-movielens-uniform`), so a curve below zero cannot tell a policy from a die, and the one thing to be read off it is that the proved bound holds.
+# The $c_\alpha$-regret stands in the fourth panel, for the coupled policy, for uniform play and for the bound that certifies the run, [(eq-movielens-certificate)](movielens.ipynb#eq-movielens-certificate), and for nobody else: on these ratings uniform play has a $c_\alpha$-regret far below zero ([Theorem (Uniform play is hard to fail)](movielens.ipynb#thm-movielens-uniform)), so a curve below zero cannot tell a policy from a die, and the one thing to be read off it is that the proved bound holds.
 
-# %% mystnb={"figure": {"caption": "Full information: Jain's index, ratio and standard regret to the certified optimum, and the c-regret with the bound of the run. FairCB draws its arms and has a 95 % interval; the other curves are not random.", "name": "fig-movielens-figures-full"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # panels = ["jain", "ratio", "regret", "c_regret"]
 # with figure(2, n_rows=2) as axes:
 #     plot_view(axes, full, panels)
+
+# %% [markdown]
+# **Figure (fig-movielens-figures-full).** <a id="fig-movielens-figures-full"></a> Full information: Jain's index, ratio and standard regret to the certified optimum, and the c-regret with the bound of the run. FairCB draws its arms and has a 95 % interval; the other curves are not random.
 
 # %% tags=["active-ipynb"]
 # def show(view):
@@ -754,9 +751,12 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 #
 # ## Bandit feedback
 
-# %% mystnb={"figure": {"caption": "Bandit feedback on the most active users, mean and 95 % interval of independent runs. The bound of the scale-free run is its price bound less (c - 1) U.", "name": "fig-movielens-figures-bandit"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2, n_rows=2) as axes:
 #     plot_view(axes, bandit, panels)
+
+# %% [markdown]
+# **Figure (fig-movielens-figures-bandit).** <a id="fig-movielens-figures-bandit"></a> Bandit feedback on the most active users, mean and 95 % interval of independent runs. The bound of the scale-free run is its price bound less (c - 1) U.
 
 # %% tags=["active-ipynb"]
 # show(bandit)
@@ -772,8 +772,8 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # With the sign right the scale-free policy has less regret than a die, and the intervals do not touch; with the released sign it has more, and those do not touch either.
 # Jain's index alone would not have told: the policy that minimises reward is even, because it is poor everywhere.
 #
-# Here the bound that certifies a run is the price bound {eq}`eq-movielens-price`, which holds for every policy and every run: $U^*-c_\alpha U\le\big(\text{price bound}\big)-(c_\alpha-1)U$.
-# The bound {eq}`eq-bandit-feedback-bound`, proved in the mean for the log-barrier learner, is above the utility itself at this horizon, even without its first term.
+# Here the bound that certifies a run is the price bound [(eq-movielens-price)](movielens.ipynb#eq-movielens-price), which holds for every policy and every run: $U^*-c_\alpha U\le\big(\text{price bound}\big)-(c_\alpha-1)U$.
+# The bound [(eq-bandit-feedback-bound)](bandit_feedback.ipynb#eq-bandit-feedback-bound), proved in the mean for the log-barrier learner, is above the utility itself at this horizon, even without its first term.
 
 # %% tags=["active-ipynb"]
 # U = bandit.curves["log-barrier"]["utility"].mean[-1]
@@ -786,9 +786,12 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # **Without a choice of users.**
 # The public code also takes the first fifty thousand rows of the file with all their users.
 
-# %% mystnb={"figure": {"caption": "Bandit feedback on the first 50 000 rows of the file with all their users, mean and 95 % interval.", "name": "fig-movielens-figures-first-rows"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2, n_rows=2) as axes:
 #     plot_view(axes, first, panels)
+
+# %% [markdown]
+# **Figure (fig-movielens-figures-first-rows).** <a id="fig-movielens-figures-first-rows"></a> Bandit feedback on the first 50 000 rows of the file with all their users, mean and 95 % interval.
 
 # %% tags=["active-ipynb"]
 # show(first)
@@ -805,10 +808,13 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 #
 # At each of fifty values of $\alpha$ in $[0,1)$ the policy plays for that utility, and is judged by it; the public code takes a hundred values with bandit feedback, and one run.
 
-# %% mystnb={"figure": {"caption": "The coupled policy with full information against alpha: mean cumulative reward and Jain's index at the end, ratio and standard regret to the certified optimum of each alpha. A negative regret means that the policy, which may change with time, is ahead of every fixed map.", "name": "fig-movielens-figures-alpha"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # alphas = views["jains_index_varying_alphas"][0]
 # with figure(2, n_rows=2) as axes:
 #     plot_view(axes, alphas, ["mean_reward", "jain", "ratio", "regret"])
+
+# %% [markdown]
+# **Figure (fig-movielens-figures-alpha).** <a id="fig-movielens-figures-alpha"></a> The coupled policy with full information against alpha: mean cumulative reward and Jain's index at the end, ratio and standard regret to the certified optimum of each alpha. A negative regret means that the policy, which may change with time, is ahead of every fixed map.
 
 # %% tags=["active-ipynb"]
 # own, best = alphas.curves["coupled"], alphas.curves["optimum"]
@@ -820,10 +826,13 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 #     assert (np.diff(curve["jain"].mean) > 0).mean() > 0.9
 # assert own["ratio"].mean.max() < 1.02
 
-# %% mystnb={"figure": {"caption": "The bandit policies against alpha, mean and 95 % interval of ten runs a point. Objective and standard regret on logarithmic axes, for both fall by orders of magnitude.", "name": "fig-movielens-figures-alpha-bandit"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # drawn = views["fairness_variation_bandit"][0]
 # with figure(3, n_rows=2) as axes:
 #     plot_view(axes, drawn, ["mean_reward", "utility", "jain", "ratio", "regret"])
+
+# %% [markdown]
+# **Figure (fig-movielens-figures-alpha-bandit).** <a id="fig-movielens-figures-alpha-bandit"></a> The bandit policies against alpha, mean and 95 % interval of ten runs a point. Objective and standard regret on logarithmic axes, for both fall by orders of magnitude.
 
 # %% tags=["active-ipynb"]
 # gap = drawn.curves["uniform"]["regret"].mean - drawn.curves["scale-free"]["regret"].mean
@@ -837,10 +846,13 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 #
 # ## What the floor of FairCB buys
 
-# %% mystnb={"figure": {"caption": "FairCB against its fairness parameter, mean and 95 % interval of ten runs with bandit feedback, the largest of the ten runs as in the public code, FairCB with full information, and the level of the coupled policy at alpha = 0.9.", "name": "fig-movielens-figures-nu"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # floors = views["jains_index_varying_nus"][0]
 # with figure(3, figsize=(11, 3.8)) as axes:
 #     plot_view(axes, floors, ["jain", "ratio", "regret"])
+
+# %% [markdown]
+# **Figure (fig-movielens-figures-nu).** <a id="fig-movielens-figures-nu"></a> FairCB against its fairness parameter, mean and 95 % interval of ten runs with bandit feedback, the largest of the ten runs as in the public code, FairCB with full information, and the level of the coupled policy at alpha = 0.9.
 
 # %% tags=["active-ipynb"]
 # level = floors.curves["coupled"]
@@ -855,19 +867,12 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 #
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-movielens-figures-1
-#
-# By how many standard deviations of a run does the largest of ten runs of FairCB exceed their mean in {numref}`fig-movielens-figures-nu`?
-# Compare with {prf:ref}`thm-movielens-figures-largest`.
-# :::
+# **Exercise.** <a id="ex-movielens-figures-1"></a>
+# By how many standard deviations of a run does the largest of ten runs of FairCB exceed their mean in [Figure (fig-movielens-figures-nu)](#fig-movielens-figures-nu)?
+# Compare with [Theorem (What the largest of n runs shows)](#thm-movielens-figures-largest).
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-figures-1
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # The half width of the interval is $1.96\,s/\sqrt{10}$, so the standard deviation $s$ can be read off the figure.
 # For normal results the excess would be $1.54$ of them on average; the largest possible excess over the sample's own mean, in units of its own deviation, is $\frac{n-1}{\sqrt n}$.
 
@@ -881,22 +886,14 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # assert abs(excess.mean() - 1.54) < 0.2
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-movielens-figures-2
-#
+# **Exercise.** <a id="ex-movielens-figures-2"></a>
 # How many runs of the scale-free policy does it take to know its final standard regret to within $0.01$, and how many would one have needed to tell it from uniform play?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-figures-2
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # The half width falls as $n^{-1/2}$.
 # A difference is seen when it exceeds both half widths.
 
@@ -910,23 +907,15 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # assert h * (runs / wanted) ** 0.5 <= 0.01 and enough <= runs
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-movielens-figures-3
-#
+# **Exercise.** <a id="ex-movielens-figures-3"></a>
 # At $N\nu$ close to 1 FairCB must pull every arm equally often, as uniform play does.
 # Why does its Jain's index differ from that of uniform play?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-movielens-figures-3
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # The quota holds for the average over contexts: within it, FairCB moves the pulls of an arm to the users who like that genre.
 # So each arm earns at least about as much as with uniform play and the popular ones earn much more, which raises the utility and makes the rewards less even.
 
@@ -938,8 +927,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # assert ours["jain"] < die["jain"] and ours["mean_reward"] > die["mean_reward"]
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
 # ## Summary

@@ -85,27 +85,23 @@ if TYPE_CHECKING:
 #
 # A fixed map $x$ earns arm $i$ the reward $r_i(t)\, x_{j_t i}$ in round $t$, so in the end
 #
-# ```{math}
-# :label: eq-offline-rewards
+# <a id="eq-offline-rewards"></a>
+# $$
 # R_i(x) = c_i + \sum_{t} r_i(t)\, x_{j_t i} = c_i + \sum_j G_{ji}\, x_{ji},
-# ```
+# $$ (eq-offline-rewards)
 #
-# ```{math}
-# :label: eq-offline-sums
+# $$
 # G_{ji} = \sum_{t :\, j_t = j} r_i(t) .
-# ```
+# $$ (eq-offline-sums)
 #
-# :::{prf:theorem} The sums are sufficient, and no less would do
-# :label: thm-offline-sums
+# **Theorem (The sums are sufficient, and no less would do).** <a id="thm-offline-sums"></a>
 # For every $\alpha$ the utilities of all maps depend on the stream only through the $M \times N$ matrix $G$.
 # If $N \ge 2$, two streams with different sums are told apart by the rewards of some map.
-# :::
 #
-# :::{prf:proof}
-# The first statement is {eq}`eq-offline-rewards`.
+# **Proof.**
+# The first statement is [(eq-offline-rewards)](#eq-offline-rewards).
 # For the second let $G_{ji} \ne G'_{ji}$, and take two maps that agree in all contexts but $j$, where one plays arm $i$ and the other another arm.
-# Their rewards $R_i$ differ by $G_{ji}$ on one stream and by $G'_{ji}$ on the other, so at least one of the two maps earns different rewards on the two streams.
-# :::
+# Their rewards $R_i$ differ by $G_{ji}$ on one stream and by $G'_{ji}$ on the other, so at least one of the two maps earns different rewards on the two streams. ∎
 #
 # The problem therefore has $MN$ variables, whatever $T$ is, and the order of the rounds plays no role.
 
@@ -165,11 +161,11 @@ def reward_sums(contexts, rewards, n_contexts: int) -> np.ndarray:
 # %% [markdown]
 # So the **offline optimum** is the concave problem
 #
-# ```{math}
-# :label: eq-offline-primal
+# <a id="eq-offline-primal"></a>
+# $$
 # \max_{x}\; U(x) = \sum_i \phi\Big( c_i + \sum_j G_{ji}\, x_{ji} \Big)
 # \quad \text{subject to} \quad x_j \in \Delta_N \text{ for each context } j .
-# ```
+# $$ (eq-offline-primal)
 #
 # We ask for $c_i > 0$, so that the utility and its gradient are finite at every map.
 
@@ -206,61 +202,52 @@ def check_map(x, shape: tuple[int, int]) -> np.ndarray:
 # Let a price $p_i > 0$ be paid for a reward unit of arm $i$.
 # Each context then sells its rounds to the arm that pays most for them, the initial rewards are sold as well, and the arms keep $-\phi_*(p_i)$:
 #
-# ```{math}
-# :label: eq-offline-dual
+# $$
 # D(p) = \sum_j \max_i p_i G_{ji} + \sum_i c_i p_i - \sum_i \phi_*(p_i) .
-# ```
+# $$ (eq-offline-dual)
 #
-# :::{prf:theorem} What is between a price and a map
-# :label: thm-offline-weak
+# **Theorem (What is between a price and a map).** <a id="thm-offline-weak"></a>
 # For every map $x$ and every $p$ in the domain of $\phi_*$
 #
-# ```{math}
-# :label: eq-offline-gap
-# D(p) - U(x) = \underbrace{\sum_{j, i} x_{ji} \big( \max_k p_k G_{jk} - p_i G_{ji} \big)}_{\text{sold to the wrong arm}}
-# + \underbrace{\sum_i \big( p_i R_i(x) - \phi(R_i(x)) - \phi_*(p_i) \big)}_{\text{priced wrongly}} \;\ge\; 0 .
-# ```
+# <a id="eq-offline-gap"></a>
+# $$
+# D(p) - U(x) = \underbrace{\sum_{j, i} x_{ji} \big( \max_k p_k G_{jk} - p_i G_{ji} \big)}_{\text{sold to the wrong arm}} + \underbrace{\sum_i \big( p_i R_i(x) - \phi(R_i(x)) - \phi_*(p_i) \big)}_{\text{priced wrongly}} \;\ge\; 0 .
+# $$ (eq-offline-gap)
 #
 # In particular $U(x) \le D(p)$ for all maps and all prices.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Add and subtract $\sum_i p_i R_i(x) = \sum_i c_i p_i + \sum_{j,i} p_i G_{ji} x_{ji}$ and use $\sum_i x_{ji} = 1$.
-# The terms of the first sum are not negative because no $p_i G_{ji}$ exceeds the maximum, those of the second by the Fenchel–Young inequality {eq}`eq-utility-fenchel-young`.
-# :::
+# The terms of the first sum are not negative because no $p_i G_{ji}$ exceeds the maximum, those of the second by the Fenchel–Young inequality [(eq-utility-fenchel-young)](utility.ipynb#eq-utility-fenchel-young). ∎
 #
-# :::{prf:theorem} Strong duality and the certificate
-# :label: thm-offline-strong
-# Problem {eq}`eq-offline-primal` has a solution $x^*$, and with $p^* = \phi'(R(x^*))$
+# **Theorem (Strong duality and the certificate).** <a id="thm-offline-strong"></a>
+# Problem [(eq-offline-primal)](#eq-offline-primal) has a solution $x^*$, and with $p^* = \phi'(R(x^*))$
 #
-# ```{math}
-# :label: eq-offline-strong
+# $$
 # \max_x U(x) = U(x^*) = D(p^*) = \min_p D(p) .
-# ```
+# $$ (eq-offline-strong)
 #
 # For every map $x$ the price $p = \phi'(R(x))$ gives
 #
-# ```{math}
-# :label: eq-offline-certificate
+# <a id="eq-offline-certificate"></a>
+# $$
 # \max_{x'} U(x') - U(x) \;\le\; D(p) - U(x) = \sum_j \Big( \max_i p_i G_{ji} - \sum_i p_i G_{ji}\, x_{ji} \Big),
-# ```
+# $$ (eq-offline-certificate)
 #
 # and the right side is zero if and only if $x$ is optimal.
 # If $\alpha > 0$, all optimal maps have the same rewards $R^*$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $U$ is continuous on a compact set, so it has a maximiser.
-# At $p = \phi'(R(x))$ the second sum of {eq}`eq-offline-gap` is zero, the equality case of Fenchel–Young; the first is the right side of {eq}`eq-offline-certificate`, and {prf:ref}`thm-offline-weak` gives the inequality.
+# At $p = \phi'(R(x))$ the second sum of [(eq-offline-gap)](#eq-offline-gap) is zero, the equality case of Fenchel–Young; the first is the right side of [(eq-offline-certificate)](#eq-offline-certificate), and [Theorem (What is between a price and a map)](#thm-offline-weak) gives the inequality.
 # The derivative of $U$ at $x$ towards another map $x'$ is $\sum_{j,i} p_i G_{ji} (x'_{ji} - x_{ji})$, and the right side is its largest value over $x'$, reached where each $x'_j$ plays an arm with the largest $p_i G_{ji}$.
 # If $x$ is optimal, no derivative is positive, so the right side is zero; if it is zero, the inequality says that $x$ is optimal.
-# For $x = x^*$ this is $D(p^*) = U(x^*)$, and no $D(p)$ is below $U(x^*)$ by {prf:ref}`thm-offline-weak`.
-# Two optimal maps with different $R$ would both be beaten by their midpoint, as $\phi$ is strictly concave for $\alpha > 0$.
-# :::
+# For $x = x^*$ this is $D(p^*) = U(x^*)$, and no $D(p)$ is below $U(x^*)$ by [Theorem (What is between a price and a map)](#thm-offline-weak).
+# Two optimal maps with different $R$ would both be beaten by their midpoint, as $\phi$ is strictly concave for $\alpha > 0$. ∎
 #
 # We did not need a minimax theorem: concavity and one directional derivative are enough.
-# The certificate is the gap of the Frank–Wolfe method {cite}`jaggi2013frankwolfe`, and it can be computed for *any* map, wherever the map comes from.
-# It is linear in the error of $p$, while {eq}`eq-offline-gap` at another price may be smaller; a solver that has prices of its own should use them.
+# The certificate is the gap of the Frank–Wolfe method ([Jaggi 2013](../references.bib#jaggi2013frankwolfe)), and it can be computed for *any* map, wherever the map comes from.
+# It is linear in the error of $p$, while [(eq-offline-gap)](#eq-offline-gap) at another price may be smaller; a solver that has prices of its own should use them.
 
 
 # %%
@@ -402,13 +389,13 @@ def certified(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
 # %% [markdown]
 # ## The problem in cvxpy
 #
-# cvxpy {cite}`diamond2016cvxpy` takes {eq}`eq-offline-primal` as it stands.
+# cvxpy ([Diamond and Boyd 2016](../references.bib#diamond2016cvxpy)) takes [(eq-offline-primal)](#eq-offline-primal) as it stands.
 # The sums and the initial rewards are *parameters*, and the problem follows the rules of disciplined parametrised programming (DPP), so it is compiled once and solved again for new sums without a new compilation.
 # Compiling with parameters takes an array of $(MN)^2$ numbers, so beyond a few thousand sums they enter as constants instead and each solve compiles.
 # Three details matter.
-# The rewards $R$ are variables of their own, tied to $x$ by $N$ equations: written out in the objective, their sums over all contexts can make Clarabel {cite}`goulart2024clarabel` give up at a thousand contexts.
-# `cp.power` replaces its exponent by a rational number with a small denominator unless `approx=False` asks for power cones, and a solver's own tolerance is no certificate: we certify its answer with {eq}`eq-offline-certificate`.
-# A change of the unit of reward changes no optimal map ({prf:ref}`thm-utility-elasticity`), so we choose one in which the rewards are of order one.
+# The rewards $R$ are variables of their own, tied to $x$ by $N$ equations: written out in the objective, their sums over all contexts can make Clarabel ([Goulart and Chen 2024](../references.bib#goulart2024clarabel)) give up at a thousand contexts.
+# `cp.power` replaces its exponent by a rational number with a small denominator unless `approx=False` asks for power cones, and a solver's own tolerance is no certificate: we certify its answer with [(eq-offline-certificate)](#eq-offline-certificate).
+# A change of the unit of reward changes no optimal map ([Theorem (Elasticity)](utility.ipynb#thm-utility-elasticity)), so we choose one in which the rewards are of order one.
 
 
 # %%
@@ -518,20 +505,19 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
 # Write $y_j$ for the price that context $j$ gets for its rounds and $z_{ji} = y_j - p_i G_{ji}$ for what arm $i$ falls short of it.
 # For $\mu > 0$ we look for $x, p, y, z > 0$ with
 #
-# ```{math}
-# :label: eq-offline-path
+# $$
 # x_{ji} z_{ji} = \mu, \qquad \ln p_i + \alpha \ln R_i(x) = 0, \qquad z_{ji} = y_j - p_i G_{ji}, \qquad \sum_i x_{ji} = 1 .
-# ```
+# $$ (eq-offline-path)
 #
-# With $y_j \ge \max_i p_i G_{ji}$ in place of the maximum, {eq}`eq-offline-gap` becomes
+# With $y_j \ge \max_i p_i G_{ji}$ in place of the maximum, [(eq-offline-gap)](#eq-offline-gap) becomes
 #
-# ```{math}
-# :label: eq-offline-path-gap
+# <a id="eq-offline-path-gap"></a>
+# $$
 # D(p) - U(x) \le \sum_{j,i} x_{ji} z_{ji} + \sum_i \big( p_i R_i - \phi(R_i) - \phi_*(p_i) \big),
-# ```
+# $$ (eq-offline-path-gap)
 #
 # which is $MN\mu$ on the path, because the second sum vanishes there.
-# An interior-point method follows the path to $\mu = 0$ {cite}`boyd2004convex`.
+# An interior-point method follows the path to $\mu = 0$ ([Boyd and Vandenberghe 2004](../references.bib#boyd2004convex)).
 # The last two conditions are linear, and we write the second in logarithms, which keeps it nearly linear over many orders of magnitude of $R$.
 #
 # **The Newton step.**
@@ -539,12 +525,11 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
 # For the target $x_{ji} z_{ji} \to \tau_{ji}$ the linearised conditions give $\mathrm{d}x = \theta \circ (b - G \circ q - \mathrm{d}y)$ with $b = (\tau - xz) / x$.
 # Inserting this into $\sum_i \mathrm{d}x_{ji} = 0$ and $\mathrm{d}R_i = \sum_j G_{ji}\, \mathrm{d}x_{ji} = \kappa_i \big( q_i - p_i \ln (p_i R_i^\alpha) \big)$ leaves
 #
-# ```{math}
-# :label: eq-offline-arrow
+# $$
 # \begin{pmatrix} \operatorname{diag}(e) & B^\top \\ B & \operatorname{diag}(s) \end{pmatrix}
 # \begin{pmatrix} q \\ \mathrm{d}y \end{pmatrix} = \begin{pmatrix} u \\ v \end{pmatrix},
 # \qquad e_i = \kappa_i + \sum_j B_{ji} G_{ji}, \quad s_j = \sum_i \theta_{ji} ,
-# ```
+# $$ (eq-offline-arrow)
 #
 # with $u_i = \sum_j B_{ji} b_{ji} + \kappa_i p_i \ln(p_i R_i^\alpha)$ and $v_j = \sum_i \theta_{ji} b_{ji}$.
 # The matrix is positive definite: its quadratic form is $\sum_i \kappa_i q_i^2 + \sum_{j,i} \theta_{ji} (G_{ji} q_i + \mathrm{d}y_j)^2$.
@@ -663,8 +648,8 @@ def centring_direction(point: PrimalDualPoint, R, G, alpha: float) -> Callable:
 # %% [markdown]
 # Primal and dual variables move by different lengths, each just short of the boundary; $R$ and $p$ may lose at most four fifths in one step, because the logarithm is far from linear beyond that.
 #
-# The target is chosen as in Mehrotra's predictor-corrector method {cite}`mehrotra1992`: a first direction aims at zero, its success decides how far the second one goes, and the product of the first changes corrects the linearisation.
-# The prices must not be left behind: the target stays above a part of the Fenchel–Young gap, so that both sums of {eq}`eq-offline-path-gap` shrink together.
+# The target is chosen as in Mehrotra's predictor-corrector method ([Mehrotra 1992](../references.bib#mehrotra1992)): a first direction aims at zero, its success decides how far the second one goes, and the product of the first changes corrects the linearisation.
+# The prices must not be left behind: the target stays above a part of the Fenchel–Young gap, so that both sums of [(eq-offline-path-gap)](#eq-offline-path-gap) shrink together.
 
 
 # %%
@@ -863,11 +848,13 @@ def plot_map(ax, x, arm_names):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "The best map for the ratings at alpha = 0.9: most people get one genre, a few get a mixture of two or three.", "name": "fig-offline-map"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(figsize=(6.4, 5.2)) as ax:
 #     plot_map(ax, best.x, stream.arm_names)
 
 # %% [markdown]
+# **Figure (fig-offline-map).** <a id="fig-offline-map"></a> The best map for the ratings at alpha = 0.9: most people get one genre, a few get a mixture of two or three.
+#
 # ## The optimum over time
 #
 # Regret at round $t$ needs the optimum of the first $t$ rounds.
@@ -942,26 +929,28 @@ def optimum_over_time(
 # %% [markdown]
 # ## The benchmark of the authors' code
 #
-# :::{admonition} Deviation
-# :class: warning
-# *Paper*: the benchmark is the utility of the best fixed map, {eq}`eq-offline-primal` {cite}`chaudhary2023alphafair`.
+# <div class="alert alert-warning">
+#
+# **Deviation.**
+# *Paper*: the benchmark is the utility of the best fixed map, [(eq-offline-primal)](#eq-offline-primal) ([Chaudhary and Sinha 2023](../references.bib#chaudhary2023alphafair)).
 #
 # *Authors' code*: line 24 of `ml25m/offline_optimal_optimized.py` adds `rewards_t.T @ variables[context_t]` to the rewards of all arms.
 # This is the inner product $\sum_i r_i(t)\, x_{j_t i}$, one number that is broadcast to every arm, in place of the vector $r_i(t)\, x_{j_t i}$.
 # Each arm is credited with what all arms earn together, and the optimum of that problem is
 #
-# ```{math}
-# :label: eq-offline-inner-product
+# <a id="eq-offline-inner-product"></a>
+# $$
 # N\, \phi\Big( 1 + \sum_j \max_i G_{ji} \Big) ,
-# ```
+# $$ (eq-offline-inner-product)
 #
 # which no allocation attains if there are two arms.
 # An older script of the same repository has the elementwise product.
 #
 # *This book*: the elementwise product, in the form of the sums.
-# :::
 #
-# To see {eq}`eq-offline-inner-product`: with the inner product every arm has the reward $1 + \sum_{j,i} G_{ji} x_{ji}$, which is largest if each context plays the arm with its largest sum.
+# </div>
+#
+# To see [(eq-offline-inner-product)](#eq-offline-inner-product): with the inner product every arm has the reward $1 + \sum_{j,i} G_{ji} x_{ji}$, which is largest if each context plays the arm with its largest sum.
 # One round and one line are enough to tell the two apart, because in one round no more than the largest single reward can be earned.
 
 
@@ -1029,25 +1018,21 @@ def plot_optimum(ax, curve, wrong, uniform):
 # assert (np.diff(curve.utility) > -curve.gap[1:]).all()
 # assert len(rounds) == 200 and curve.gap.max() < 1e-6
 
-# %% mystnb={"figure": {"caption": "The offline optimum after each number of rounds (alpha = 0.9). The inner product lies far above what any map attains; a regret measured against it mostly measures the error.", "name": "fig-offline-curve"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_optimum(ax, curve, wrong, uniform)
 
 # %% [markdown]
+# **Figure (fig-offline-curve).** <a id="fig-offline-curve"></a> The offline optimum after each number of rounds (alpha = 0.9). The inner product lies far above what any map attains; a regret measured against it mostly measures the error.
+#
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-offline-1
+# **Exercise.** <a id="ex-offline-1"></a>
 # By hand: two contexts, two arms, $G = \begin{pmatrix} 3 & 3 \\ 3 & 0 \end{pmatrix}$, $c = (1, 1)$ and any $\alpha > 0$.
 # Find an optimal map, its rewards and its prices, and check the certificate.
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-offline-1
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # Context 1 can only serve arm 0, so that arm has $1 + 3 = 4$ from it.
 # If context 0 serves arm 1 alone, $R = (4, 4)$, and the prices are equal: $p_i = 4^{-\alpha}$.
 # Context 0 then sells at $3 p_1 = \max_i p_i G_{0i}$ and context 1 at $3 p_0$, so the certificate is zero.
@@ -1060,25 +1045,18 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     np.testing.assert_allclose(found.rewards, [4, 4], rtol=1e-4)
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-offline-2
+# **Exercise.** <a id="ex-offline-2"></a>
 # A limit: as $\alpha$ grows, the optimum should approach the max-min fair map.
 # Write the max-min problem as a linear program, solve it for the ratings, and compare the smallest reward with that of the optimum at $\alpha = 2, 5, 10$.
-# What does {eq}`eq-utility-maxmin` promise?
-# :::
+# What does [(eq-utility-maxmin)](utility.ipynb#eq-utility-maxmin) promise?
 
 # %% [markdown]
-# ```{solution-start} ex-offline-2
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # Maximise $m$ subject to $m \le 1 + \sum_j G_{ji} x_{ji}$ for every arm and $x_j \in \Delta_N$; let its value be $m^*$, at a map $x^\infty$.
-# The optimum $R^\alpha$ has $E_\alpha(R^\alpha) \ge E_\alpha(R(x^\infty)) \ge m^*$, so $\min_i R_i^\alpha \ge N^{-1/(\alpha-1)} m^*$ by {eq}`eq-utility-maxmin`.
+# The optimum $R^\alpha$ has $E_\alpha(R^\alpha) \ge E_\alpha(R(x^\infty)) \ge m^*$, so $\min_i R_i^\alpha \ge N^{-1/(\alpha-1)} m^*$ by [(eq-utility-maxmin)](utility.ipynb#eq-utility-maxmin).
 
 # %% tags=["active-ipynb"]
 # M, N = G.shape
@@ -1093,23 +1071,16 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     print(f"alpha {alpha:2d}: smallest reward {least:.1f}, max-min {-found.fun:.1f}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-offline-3
+# **Exercise.** <a id="ex-offline-3"></a>
 # How many contexts have to randomise?
 # Show that for $\alpha > 0$ some optimal map has at most $M + N - 1$ positive entries, so that at most $N - 1$ contexts play more than one arm.
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-offline-3
-# :class: dropdown
-# ```
-
-# %% [markdown]
-# By {prf:ref}`thm-offline-strong` the optimal maps are the $x \ge 0$ with $\sum_i x_{ji} = 1$ for each $j$ and $\sum_j G_{ji} x_{ji} = R_i^* - c_i$ for each $i$: a polytope given by $M + N$ equations.
+# **Solution.**
+# By [Theorem (Strong duality and the certificate)](#thm-offline-strong) the optimal maps are the $x \ge 0$ with $\sum_i x_{ji} = 1$ for each $j$ and $\sum_j G_{ji} x_{ji} = R_i^* - c_i$ for each $i$: a polytope given by $M + N$ equations.
 # At a vertex the columns of the positive entries are linearly independent, so there are no more of them than the rank of the equations restricted to these entries.
 # On the entries that any optimal map uses, $p_i G_{ji} = y_j$: the equations of the arms with weights $p_i$ sum to the equations of the contexts with weights $y_j$.
 # So the restricted rank is at most $M + N - 1$.
@@ -1135,21 +1106,14 @@ def plot_optimum(ax, curve, wrong, uniform):
 # print(f"most arms that one context mixes in the solver's map: {mixing}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-offline-4
+# **Exercise.** <a id="ex-offline-4"></a>
 # Breaking an assumption: what is lost if $c_i = 0$ is allowed?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-offline-4
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # An arm that never earns anything then has $R_i = 0$ at every map, its price is infinite, and $p_i G_{ji}$ is infinity times zero.
 # For $\alpha \ge 1$ every map has the utility $-\infty$, so there is nothing to optimise.
 # For $\alpha < 1$ an optimum exists, and a small positive $c_i$ changes its value by at most $\sum_i \phi(c_i)$, because $\phi(u + c) \le \phi(u) + \phi(c)$.
@@ -1166,8 +1130,7 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     assert arm_utility(8.0, 0.5) <= value <= arm_utility(8.0, 0.5) + 2 * arm_utility(c, 0.5)
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
 # ## Summary

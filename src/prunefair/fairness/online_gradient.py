@@ -8,14 +8,12 @@ A step rule that guesses wrong by a factor of ten thousand exceeds its promised 
 A learner picks a point $x_t$ of the simplex $\Delta=\{x\in\mathbb R^N: x\ge0,\ \sum_ix_i=1\}$, then sees a vector $g_t\in\mathbb R^N$ and earns $\langle g_t,x_t\rangle$.
 Its **regret** against a fixed point $u\in\Delta$ after $T$ rounds is
 
-```{math}
-:label: eq-online-gradient-regret
-
+$$
 R_T(u)=\sum_{t=1}^T\langle g_t,\,u-x_t\rangle .
-```
+$$ (eq-online-gradient-regret)
 
-Projected gradient ascent {cite}`zinkevich2003` moves along $g_t$ and projects back.
-With a step length divided by the root of the *squared* gradient norms seen so far {cite}`duchi2011adagrad` it satisfies $R_T(u)\le2\sqrt{\sum_{t\le T}\lVert g_t\rVert^2}$ for every sequence, every $u$ and every $T$, and it never needs the scale of the $g_t$.
+Projected gradient ascent ([Zinkevich 2003](../references.bib#zinkevich2003)) moves along $g_t$ and projects back.
+With a step length divided by the root of the *squared* gradient norms seen so far ([Duchi et al. 2011](../references.bib#duchi2011adagrad)) it satisfies $R_T(u)\le2\sqrt{\sum_{t\le T}\lVert g_t\rVert^2}$ for every sequence, every $u$ and every $T$, and it never needs the scale of the $g_t$.
 This chapter derives the projection, proves the bound link by link, shows what the released code does instead, and settles how much of the constant 2 is real.
 
 ## Notation
@@ -67,27 +65,21 @@ from prunefair.fairness.policy import check_n_arms
 # $\Pi_\Delta(v)$ minimises $\frac12\lVert p-v\rVert^2$ over $p\in\Delta$.
 # One number describes it: how much is taken off every coordinate before the negative ones are cut.
 #
-# :::{prf:theorem} Projection onto the simplex
-# :label: thm-online-gradient-projection
-#
+# **Theorem (Projection onto the simplex).** <a id="thm-online-gradient-projection"></a>
 # Let $u_1\ge\dots\ge u_N$ be the entries of $v$ in descending order, $\tau_k=\frac1k\big(\sum_{i\le k}u_i-1\big)$, and $k^*$ the largest $k$ with $u_k>\tau_k$.
 # Then
 #
-# ```{math}
-# :label: eq-online-gradient-projection
-#
+# $$
 # \Pi_\Delta(v)=\max(v-\tau_{k^*}\mathbf 1,\,0).
-# ```
-# :::
+# $$ (eq-online-gradient-projection)
 #
-# :::{prf:proof}
-# The objective is strictly convex and the constraints are affine, so the optimality conditions are necessary and sufficient {cite}`boyd2004convex`: there are $\tau\in\mathbb R$ and $\mu\ge0$ with
+# **Proof.**
+# The objective is strictly convex and the constraints are affine, so the optimality conditions are necessary and sufficient ([Boyd and Vandenberghe 2004](../references.bib#boyd2004convex)): there are $\tau\in\mathbb R$ and $\mu\ge0$ with
 #
-# ```{math}
-# :label: eq-online-gradient-kkt
-#
+# <a id="eq-online-gradient-kkt"></a>
+# $$
 # p-v+\tau\mathbf 1-\mu=0,\qquad \mu_ip_i=0,\qquad p\ge0,\qquad \textstyle\sum_ip_i=1 .
-# ```
+# $$ (eq-online-gradient-kkt)
 #
 # The first three say $p_i=\max(v_i-\tau,0)$.
 # The function $h(\tau)=\sum_i\max(v_i-\tau,0)$ is continuous, falls strictly until it reaches zero at $\tau=u_1$, and grows without limit as $\tau\to-\infty$; so $h(\tau)=1$ has one root, and this root is $\tau$.
@@ -96,26 +88,21 @@ from prunefair.fairness.policy import check_n_arms
 # Then $1=\sum_{i\le k}(u_i-\tau)$, that is $\tau=\tau_k$, and $u_k>\tau_k$.
 # For $m>k$ all of $u_{k+1},\dots,u_m$ lie between $u_m$ and $\tau$, hence
 # $m(\tau_m-u_m)=k\tau+\sum_{k<i\le m}u_i-mu_m\ge k\tau+(m-k)u_m-mu_m=k(\tau-u_m)\ge0$,
-# so no $m>k$ passes the test $u_m>\tau_m$, and $k^*=k$.
-# :::
+# so no $m>k$ passes the test $u_m>\tau_m$, and $k^*=k$. ∎
 #
 # Three properties are used later.
 #
-# :::{prf:lemma} What the projection gives
-# :label: lem-online-gradient-projection
-#
+# **Lemma (What the projection gives).** <a id="lem-online-gradient-projection"></a>
 # For $v\in\mathbb R^N$, $p=\Pi_\Delta(v)$, $u\in\Delta$ and $c\in\mathbb R$:
 # (a) $\langle v-p,u-p\rangle\le0$, and $p$ is the only point of $\Delta$ with this property for all $u$;
 # (b) $\lVert p-u\rVert^2\le\lVert v-u\rVert^2$;
 # (c) $\Pi_\Delta(v+c\mathbf 1)=\Pi_\Delta(v)$.
-# :::
 #
-# :::{prf:proof}
-# By {eq}`eq-online-gradient-kkt`, $v-p=\tau\mathbf 1-\mu$, and $\langle\mathbf 1,u-p\rangle=0$, so $\langle v-p,u-p\rangle=-\langle\mu,u\rangle+\langle\mu,p\rangle=-\langle\mu,u\rangle\le0$.
+# **Proof.**
+# By [(eq-online-gradient-kkt)](#eq-online-gradient-kkt), $v-p=\tau\mathbf 1-\mu$, and $\langle\mathbf 1,u-p\rangle=0$, so $\langle v-p,u-p\rangle=-\langle\mu,u\rangle+\langle\mu,p\rangle=-\langle\mu,u\rangle\le0$.
 # If $p$ and $q$ both have the property, adding $\langle v-p,q-p\rangle\le0$ and $\langle v-q,p-q\rangle\le0$ gives $\lVert p-q\rVert^2\le0$.
 # For (b), $\lVert v-u\rVert^2=\lVert v-p\rVert^2+2\langle v-p,p-u\rangle+\lVert p-u\rVert^2\ge\lVert p-u\rVert^2$ by (a).
-# For (c), $\lVert p-v-c\mathbf 1\rVert^2$ and $\lVert p-v\rVert^2$ differ on $\Delta$ by a constant.
-# :::
+# For (c), $\lVert p-v-c\mathbf 1\rVert^2$ and $\lVert p-v\rVert^2$ differ on $\Delta$ by a constant. ∎
 #
 # Two lines of the code below are there for rounding.
 # By (c) we may subtract $\max_iv_i$; then $\tau\in[-1,0)$, so an entry below $-1$ gets probability zero whatever it is, and may be raised to $-1$.
@@ -156,7 +143,7 @@ def simplex_projection(v: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# The closed form against cvxpy {cite}`diamond2016cvxpy`:
+# The closed form against cvxpy ([Diamond and Boyd 2016](../references.bib#diamond2016cvxpy)):
 
 # %% tags=["active-ipynb"]
 # p, v = cp.Variable(6), cp.Parameter(6)
@@ -186,9 +173,9 @@ def simplex_projection(v: np.ndarray) -> np.ndarray:
 #     assert (w - p).max() - (w - p) @ p < 1e-13  # w: v, shifted and raised
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # *Papers*: the projection is taken for granted.
 #
 # *Released code*: the same sorted formula, on $v$ as it comes, behind a shortcut that returns $v$ if its entries sum to one.
@@ -196,7 +183,8 @@ def simplex_projection(v: np.ndarray) -> np.ndarray:
 # At entries of size $10^{17}$ the 1 in $\sum_{i\le k}u_i-1$ is lost to rounding, no $k$ passes the test, and an `IndexError` ends the run; the same happens after a first reward vector of zeros, when the step is $0/0$.
 #
 # *This book*: no shortcut, $v$ shifted and raised first, and no step while $S_t=0$.
-# :::
+#
+# </div>
 
 # %% tags=["active-ipynb"]
 # def unshifted(v):
@@ -215,11 +203,10 @@ def simplex_projection(v: np.ndarray) -> np.ndarray:
 #
 # The learner starts at $x_1=\mathbf 1/N$ and plays
 #
-# ```{math}
-# :label: eq-online-gradient-step
-#
+# <a id="eq-online-gradient-step"></a>
+# $$
 # x_{t+1}=\Pi_\Delta\big(x_t+\eta_tg_t\big),\qquad \eta_t=\frac1{\sqrt{S_t}},\qquad S_t=\sum_{s\le t}\lVert g_s\rVert^2 .
-# ```
+# $$ (eq-online-gradient-step)
 #
 # The sum includes the current round, so $\eta_t\lVert g_t\rVert\le1$: no step is longer than 1.
 # While $S_t=0$ nothing has been learnt and $x_{t+1}=x_t$.
@@ -346,59 +333,51 @@ def adaptive_step(
 # %% [markdown]
 # ## The regret bound, link by link
 #
-# :::{prf:theorem} Regret of the adaptive step
-# :label: thm-online-gradient-regret
-#
+# **Theorem (Regret of the adaptive step).** <a id="thm-online-gradient-regret"></a>
 # Let $g_1,g_2,\dots$ be any vectors; $g_t$ may depend on $x_1,\dots,x_t$.
 # Let $\rho\le1$ be such that $\lVert Pg_t\rVert^2\le\rho\lVert g_t\rVert^2$ for all $t$, and $D_u^2=\max_{x\in\Delta}\lVert x-u\rVert^2$.
 # Then for every $u\in\Delta$ and every $T$
 #
-# ```{math}
-# :label: eq-online-gradient-bound
-#
+# <a id="eq-online-gradient-bound"></a>
+# $$
 # R_T(u)\ \le\ \Big(\rho+\tfrac12D_u^2-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\ \le\ 2\sqrt{S_T}.
-# ```
+# $$ (eq-online-gradient-bound)
 #
 # The number $\rho=1$ always serves; $\rho=1-\frac1N$ serves if no $g_t$ has a negative entry.
 # $D_u^2=2$ for a vertex, $D_u^2=1-\frac1N$ for $u=\mathbf 1/N$, and never more than 2.
 # The centred step satisfies the same with $\rho=1$ and $\sum_{t\le T}\lVert Pg_t\rVert^2$ in place of $S_T$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Rounds before the first $g_t\ne0$ contribute nothing to either side.
 #
 # *One step.* By property (c) $x_{t+1}=\Pi_\Delta(x_t+\eta_tPg_t)$, and property (b) gives
 # $d_{t+1}\le\lVert x_t+\eta_tPg_t-u\rVert^2=d_t-2\eta_t\langle Pg_t,u-x_t\rangle+\eta_t^2\lVert Pg_t\rVert^2$.
 # Since $\langle Pg_t,u-x_t\rangle=\langle g_t,u-x_t\rangle$,
 #
-# ```{math}
-# :label: eq-online-gradient-one-step
-#
+# <a id="eq-online-gradient-one-step"></a>
+# $$
 # \langle g_t,u-x_t\rangle\ \le\ \tfrac12(d_t-d_{t+1})\sqrt{S_t}+\tfrac12\frac{\lVert Pg_t\rVert^2}{\sqrt{S_t}} .
-# ```
+# $$ (eq-online-gradient-one-step)
 #
 # *Distances.* Summation by parts, with $\sqrt{S_0}=0$, $d_t\le D_u^2$ and $\sqrt{S_t}$ non-decreasing:
 #
-# ```{math}
-# :label: eq-online-gradient-distances
-#
+# <a id="eq-online-gradient-distances"></a>
+# $$
 # \sum_{t\le T}(d_t-d_{t+1})\sqrt{S_t}=\sum_{t\le T}d_t\big(\sqrt{S_t}-\sqrt{S_{t-1}}\big)-d_{T+1}\sqrt{S_T}\le\big(D_u^2-d_{T+1}\big)\sqrt{S_T}.
-# ```
+# $$ (eq-online-gradient-distances)
 #
 # *Norms.* For $0\le a\le b$, $b-a\le2\sqrt b(\sqrt b-\sqrt a)$; with $b=S_t$ and $a=S_{t-1}$ this is $\lVert g_t\rVert^2/\sqrt{S_t}\le2(\sqrt{S_t}-\sqrt{S_{t-1}})$, so
 #
-# ```{math}
-# :label: eq-online-gradient-norms
-#
+# <a id="eq-online-gradient-norms"></a>
+# $$
 # \tfrac12\sum_{t\le T}\frac{\lVert Pg_t\rVert^2}{\sqrt{S_t}}\ \le\ \frac\rho2\sum_{t\le T}\frac{\lVert g_t\rVert^2}{\sqrt{S_t}}\ \le\ \rho\sqrt{S_T}.
-# ```
+# $$ (eq-online-gradient-norms)
 #
-# Adding {eq}`eq-online-gradient-one-step` over $t$ and inserting the other two gives the first inequality of {eq}`eq-online-gradient-bound`; $\rho\le1$ and $D_u^2\le2$ give the second.
+# Adding [(eq-online-gradient-one-step)](#eq-online-gradient-one-step) over $t$ and inserting the other two gives the first inequality of [(eq-online-gradient-bound)](#eq-online-gradient-bound); $\rho\le1$ and $D_u^2\le2$ give the second.
 # The centred step is the plain step fed with $Pg_t$, whose regret is the same.
 #
 # *The constants.* $\lVert Pg\rVert^2=\lVert g\rVert^2-\frac1N(\sum_ig_i)^2$, and $(\sum_ig_i)^2\ge\sum_ig_i^2$ if no entry is negative.
-# $\lVert x-u\rVert^2$ is convex in $x$, so $D_u^2$ is attained at a vertex: $\lVert e_i-u\rVert^2=1-2u_i+\lVert u\rVert^2$, which is $2$ for $u=e_k$, $i\ne k$, and $1-\frac1N$ for $u=\mathbf 1/N$; it is at most $1+1$.
-# :::
+# $\lVert x-u\rVert^2$ is convex in $x$, so $D_u^2$ is attained at a vertex: $\lVert e_i-u\rVert^2=1-2u_i+\lVert u\rVert^2$, which is $2$ for $u=e_k$, $i\ne k$, and $1-\frac1N$ for $u=\mathbf 1/N$; it is at most $1+1$. ∎
 #
 # The factor in front of $\sqrt{S_T}$ is what later chapters use: 2 in general, $2-\frac1N$ for rewards.
 
@@ -516,7 +495,7 @@ def regret(path: GradientPath, comparator: np.ndarray | None = None) -> np.ndarr
 # np.testing.assert_allclose(regret(path)[-1], worst.value, atol=1e-6)
 
 # %% [markdown]
-# The links of the proof, as five rows that must be non-decreasing from the first to the last: the regret, the sum of {eq}`eq-online-gradient-one-step`, then the distances replaced by {eq}`eq-online-gradient-distances`, then the norms by {eq}`eq-online-gradient-norms`, then the final bound.
+# The links of the proof, as five rows that must be non-decreasing from the first to the last: the regret, the sum of [(eq-online-gradient-one-step)](#eq-online-gradient-one-step), then the distances replaced by [(eq-online-gradient-distances)](#eq-online-gradient-distances), then the norms by [(eq-online-gradient-norms)](#eq-online-gradient-norms), then the final bound.
 
 
 # %%
@@ -729,16 +708,17 @@ def assert_chain(path: GradientPath, *, rtol: float = 1e-11) -> float:
 # %% [markdown]
 # ## The step that was released
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
-# *Papers*: the abstract of {cite:t}`sinha2023noregret` announces a regret that passes from a power of $T$ to a constant at $\alpha=\frac12$; the derivation of that in [the next chapter](full_information.ipynb) needs a regret bound in $\sqrt{\sum\lVert g_t\rVert^2}$.
+# **Deviation.**
+# *Papers*: the abstract of [Sinha et al. (2023)](../references.bib#sinha2023noregret) announces a regret that passes from a power of $T$ to a constant at $\alpha=\frac12$; the derivation of that in [the next chapter](full_information.ipynb) needs a regret bound in $\sqrt{\sum\lVert g_t\rVert^2}$.
 #
-# *Released code* of {cite:t}`chaudhary2023alphafair`: the step is $1/\sqrt{W_t}$ with $W_t=\sum_{s\le t}\lVert g_s\rVert$, norms that are not squared.
+# *Released code* of [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair): the step is $1/\sqrt{W_t}$ with $W_t=\sum_{s\le t}\lVert g_s\rVert$, norms that are not squared.
 #
-# *This book*: squared norms, {eq}`eq-online-gradient-step`.
+# *This book*: squared norms, [(eq-online-gradient-step)](#eq-online-gradient-step).
 # The step without squares has units: multiply all rewards by 100 and it plays other points.
-# :::
+#
+# </div>
 
 
 # %%
@@ -782,29 +762,22 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 
 
 # %% [markdown]
-# :::{prf:theorem} What the released step guarantees, and what not
-# :label: thm-online-gradient-released
-#
+# **Theorem (What the released step guarantees, and what not).** <a id="thm-online-gradient-released"></a>
 # With $\eta_t=1/\sqrt{W_t}$, $W_t=\sum_{s\le t}\lVert g_s\rVert$:
 #
-# ```{math}
-# :label: eq-online-gradient-released
-#
+# $$
 # R_T(u)\le\big(1+\max_{t\le T}\lVert g_t\rVert\big)\sqrt{W_T}.
-# ```
+# $$ (eq-online-gradient-released)
 #
 # No bound of the form $c\sqrt{S_T}$ holds: for $N=2$ and $g_t=\varepsilon e_1$ in all rounds,
 #
-# ```{math}
-# :label: eq-online-gradient-floor
-#
+# $$
 # \frac{R_T(e_1)}{2\sqrt{S_T}}\ \ge\ \frac{\sqrt T}4-\frac{\sqrt\varepsilon\,T}3\qquad\text{for every }T,
-# ```
+# $$ (eq-online-gradient-floor)
 #
 # which at $T=9/(64\varepsilon)$ is $3/(64\sqrt\varepsilon)$ and exceeds any $c$ when $\varepsilon$ is small.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # The one-step inequality holds with $\sqrt{W_t}$ for $\sqrt{S_t}$.
 # The distances give at most $\sqrt{W_T}$ as before.
 # For the norms, $\lVert g_t\rVert^2/\sqrt{W_t}\le\max_s\lVert g_s\rVert\cdot\lVert g_t\rVert/\sqrt{W_t}\le2\max_s\lVert g_s\rVert(\sqrt{W_t}-\sqrt{W_{t-1}})$; half the sum is at most $\max_s\lVert g_s\rVert\sqrt{W_T}$.
@@ -812,8 +785,7 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 # For the second part, $W_t=t\varepsilon$ and a step adds $\varepsilon/\sqrt{t\varepsilon}=\sqrt{\varepsilon/t}$ to the first entry, of which the projection keeps half, or less at the vertex.
 # Hence $x_{t,1}-\frac12\le\frac12\sqrt\varepsilon\sum_{s<t}s^{-1/2}\le\sqrt{\varepsilon(t-1)}$, and
 # $R_T(e_1)=\varepsilon\sum_{t\le T}(1-x_{t,1})\ge\varepsilon\big(\frac T2-\sqrt\varepsilon\sum_{n<T}\sqrt n\big)\ge\varepsilon\big(\frac T2-\frac23\sqrt\varepsilon\,T^{3/2}\big)$.
-# Divide by $2\sqrt{S_T}=2\varepsilon\sqrt T$.
-# :::
+# Divide by $2\sqrt{S_T}=2\varepsilon\sqrt T$. ∎
 #
 # The first part on the suite, the second on the constant sequence, at every round:
 
@@ -847,12 +819,14 @@ def plot_regret_ratios(ax, ratios: dict[str, np.ndarray]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Regret divided by the bound of the squared step, for two arms and the constant gradient (0.0001, 0). The released step crosses the bound early; the squared step stays near zero. The lower bound is that of the theorem, where it is positive.", "name": "fig-online-gradient-released"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     lines = {"released step": released, "squared step": squared}
 #     plot_regret_ratios(ax, lines | {"lower bound": np.where(floor > 0, floor, np.nan)})
 
 # %% [markdown]
+# **Figure (fig-online-gradient-released).** <a id="fig-online-gradient-released"></a> Regret divided by the bound of the squared step, for two arms and the constant gradient (0.0001, 0). The released step crosses the bound early; the squared step stays near zero. The lower bound is that of the theorem, where it is positive.
+#
 # Scale-freeness, exactly: gradients multiplied by a power of two leave every point of the squared step unchanged to the last bit, and move the released one.
 
 # %% tags=["active-ipynb"]
@@ -871,11 +845,10 @@ def plot_regret_ratios(ax, ratios: dict[str, np.ndarray]):
 # Let $g=z\,(1,-1)/\sqrt2$ with a number $z$ of either sign; the simplex is a segment of length $D=\sqrt2$, and $y\in[0,D]$ is the distance of $x$ from the end $e_2$.
 # With $z=\sqrt{S}\tan\theta$ the new total is $S/\cos^2\theta$, and the pair $y$, $\ell=R/\sqrt S$ moves by
 #
-# ```{math}
-# :label: eq-online-gradient-rotation
-#
+# <a id="eq-online-gradient-rotation"></a>
+# $$
 # y\leftarrow y+\sin\theta\ \text{(cut to }[0,D]),\qquad \ell\leftarrow\ell\cos\theta+(D-y)\sin\theta,
-# ```
+# $$ (eq-online-gradient-rotation)
 #
 # where $u=e_1$ is the far end.
 # A larger $\ell$ never hurts later, so for every $y$ only the largest reachable $\ell$ matters: dynamic programming over $y$ finds the worst sequence of each length.
@@ -935,25 +908,21 @@ def worst_ratios(
 # %% [markdown]
 # What the search finds can be written down, which turns the observation into a statement.
 #
-# :::{prf:theorem} The constants are best
-# :label: thm-online-gradient-tight
-#
+# **Theorem (The constants are best).** <a id="thm-online-gradient-tight"></a>
 # For $N=2$ and any $\varepsilon>0$ there is a sequence with $R_T\ge(2-\varepsilon)\sqrt{S_T}$, and one without negative entries with $R_T\ge(\frac32-\varepsilon)\sqrt{S_T}$.
-# So 2 cannot be lowered in {eq}`eq-online-gradient-bound`, nor $2-\frac1N$ for $N=2$.
-# :::
+# So 2 cannot be lowered in [(eq-online-gradient-bound)](#eq-online-gradient-bound), nor $2-\frac1N$ for $N=2$.
 #
-# :::{prf:proof}
+# **Proof.**
 # Signed case.
 # *Swings.* One first gradient brings $y$ to $0$.
 # Then repeat: a step with angle $\theta$, a step with angle $-\theta$, so that $y$ goes to $\sin\theta$ and back to $0$.
-# By {eq}`eq-online-gradient-rotation` a pair maps $\ell$ to $\ell\cos^2\theta+D\sin\theta\cos\theta-(D-\sin\theta)\sin\theta$, a contraction whose fixed point is
+# By [(eq-online-gradient-rotation)](#eq-online-gradient-rotation) a pair maps $\ell$ to $\ell\cos^2\theta+D\sin\theta\cos\theta-(D-\sin\theta)\sin\theta$, a contraction whose fixed point is
 # $\ell=1-D\frac{1-\cos\theta}{\sin\theta}=1-D\tan\frac\theta2$.
 # *Climb.* Then $n$ steps with $\sin\theta'=D/n$ bring $y$ from $0$ to $D$.
 # Each multiplies $\ell$ by $\cos\theta'=1-O(n^{-2})$ and adds $(D-y)D/n$, so $\ell$ ends at $1-D\tan\frac\theta2+\frac{D^2}2-O(\frac1n)$, where $\frac{D^2}2=1$.
 # Let $\theta\to0$ and $n\to\infty$.
 #
-# Non-negative case: with the factor $s=1/\sqrt2$ on both increments, a pair of swings has the fixed point $s^2-sD\tan\frac\theta2$, which tends to $\frac12$, and the climb still adds $\frac{D^2}2=1$.
-# :::
+# Non-negative case: with the factor $s=1/\sqrt2$ on both increments, a pair of swings has the fixed point $s^2-sD\tan\frac\theta2$, which tends to $\frac12$, and the climb still adds $\frac{D^2}2=1$. ∎
 
 
 # %%
@@ -1010,27 +979,26 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Largest regret that two-arm sequences of a given length reach, by dynamic programming; dotted, the proved constants 2 and 3/2.", "name": "fig-online-gradient-worst"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     lines = {"signed": (signed, 2), "non-negative": (rewards, kappa)}
 #     plot_worst_ratios(ax, lines)
 
 # %% [markdown]
+# **Figure (fig-online-gradient-worst).** <a id="fig-online-gradient-worst"></a> Largest regret that two-arm sequences of a given length reach, by dynamic programming; dotted, the proved constants 2 and 3/2.
+#
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-online-gradient-1
+# **Exercise.** <a id="ex-online-gradient-1"></a>
+# By hand: show that for $N=2$ the projection is $p_1=\frac12(1+v_1-v_2)$, cut to $[0,1]$, and derive $x_{t+1}$ of [(eq-online-gradient-step)](#eq-online-gradient-step) for the gradient $(a,b)$.
 #
-# By hand: show that for $N=2$ the projection is $p_1=\frac12(1+v_1-v_2)$, cut to $[0,1]$, and derive $x_{t+1}$ of {eq}`eq-online-gradient-step` for the gradient $(a,b)$.
-# :::
-#
-# :::{solution} ex-online-gradient-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Inside the simplex both entries are positive and $\tau=\frac12(v_1+v_2-1)$, so $p_1=v_1-\tau=\frac12(1+v_1-v_2)$.
 # If this exceeds 1, $k^*=1$ and $p=(1,0)$; below 0, $p=(0,1)$.
 # Since $x_1-x_2=2x_1-1$, the step is $x_1\leftarrow x_1+\frac{a-b}{2\sqrt S}$, cut to $[0,1]$: only the difference of the two rewards matters.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for v in rng.normal(size=(100, 2)):
@@ -1038,21 +1006,18 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 #     np.testing.assert_allclose(simplex_projection(v), [first, 1 - first], atol=1e-15)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-online-gradient-2
-#
+# **Exercise.** <a id="ex-online-gradient-2"></a>
 # A limit: let the step be $\beta/\sqrt{S_t}$ with $\beta>0$.
 # Which bound does the proof give, what happens as $\beta\to0$ and $\beta\to\infty$, and which $\beta$ is best?
 # Check the answer with cvxpy as a geometric program.
-# :::
 #
-# :::{solution} ex-online-gradient-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The distances are divided by $\beta$, the norms multiplied by it: $R_T\le(\frac1\beta+\beta)\sqrt{S_T}$.
 # Both limits give nothing, and $\beta=1$ is best, with the value 2.
 # For non-negative gradients the bound is $\big(\frac1\beta+(1-\frac1N)\beta\big)\sqrt{S_T}$, with the best $\beta=(1-\frac1N)^{-1/2}$ and the value $2\sqrt{1-\frac1N}$, slightly below $2-\frac1N$; we keep $\beta=1$ because it needs no assumption on signs.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # beta = cp.Variable(pos=True)
@@ -1063,20 +1028,17 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 #     np.testing.assert_allclose(beta.value, best, rtol=1e-3)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-online-gradient-3
-#
+# **Exercise.** <a id="ex-online-gradient-3"></a>
 # Break an assumption: replace the projection by cutting negative entries and dividing by the sum.
 # With the constant gradient $(2,1)$, show by an experiment that the regret becomes linear in $T$.
-# Which property of {prf:ref}`lem-online-gradient-projection` is lost?
-# :::
+# Which property of [Lemma (What the projection gives)](#lem-online-gradient-projection) is lost?
 #
-# :::{solution} ex-online-gradient-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Property (c): the common part $\bar g\mathbf 1$ is no longer ignored but pulls towards the uniform point.
 # Pull and drift balance at a point inside the simplex that does not depend on $t$: $x=(\frac23,\frac13)$, proportional to $g$, from which the regret grows by $\frac13$ a round.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # path = gradient_path(np.full((4000, 2), [2.0, 1.0]), step=careless)
@@ -1086,19 +1048,16 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 # print(f"regret {regret(path)[-1]:.0f}, bound {2 * path.totals[-1] ** 0.5:.0f}")
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-online-gradient-4
-#
+# **Exercise.** <a id="ex-online-gradient-4"></a>
 # Let $g_t$ depend on $x_t$: $g_t=(1+x_t)^{-1}$, entry by entry.
-# Does {prf:ref}`thm-online-gradient-regret` still hold, and against which comparator?
-# :::
+# Does [Theorem (Regret of the adaptive step)](#thm-online-gradient-regret) still hold, and against which comparator?
 #
-# :::{solution} ex-online-gradient-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Yes: the proof treats the $g_t$ as given vectors, so the bound holds on every path, against any $u$ that is fixed while the $g_t$ are those that occurred.
 # It does not say what would have been earned had $u$ been played, since other gradients would have come.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # path = reactive_path(lambda x: 1 / (1 + x), 500, 4)

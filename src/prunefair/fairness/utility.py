@@ -8,7 +8,7 @@ The total is largest if the first arm gets the whole hour, and then two arms hav
 One number, printed by the first cell below: the part of the total that *proportional* fairness costs here.
 
 This chapter defines the objective of everything in Part II.
-It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry {cite}`mo2000fair`.
+It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry ([Mo and Walrand 2000](../references.bib#mo2000fair)).
 It also derives the concave conjugate of these utilities, from which [the offline optimum](offline_optimum.ipynb) gets its certificate.
 
 ## Notation
@@ -20,7 +20,7 @@ It also derives the concave conjugate of these utilities, from which [the offlin
 | $\alpha \in [0, \infty]$ | `alpha` | fairness parameter, no unit |
 | $\phi_\alpha(u)$ | `arm_utility` | utility of one arm |
 | $U_\alpha(R)$ | `alpha_fair_utility` | utility of an allocation |
-| $p \in \R^N$ | `p` | prices: utility units that a reward unit is worth |
+| $p \in \mathbb R^N$ | `p` | prices: utility units that a reward unit is worth |
 | $\phi_{\alpha*}(p)$ | `concave_conjugate` | concave conjugate of $\phi_\alpha$ |
 
 Arms count from 0 in the code, as everywhere in this book.
@@ -58,23 +58,21 @@ from prunefair.fairness.policy import check_alpha
 #
 # For a finite $\alpha \ge 0$ and $u > 0$ we set
 #
-# ```{math}
-# :label: eq-utility-phi
+# <a id="eq-utility-phi"></a>
+# $$
 # \phi_\alpha(u) = \frac{u^{1-\alpha}}{1-\alpha} \quad (\alpha \ne 1), \qquad \phi_1(u) = \ln u,
-# ```
+# $$ (eq-utility-phi)
 #
-# ```{math}
-# :label: eq-utility-sum
+# $$
 # U_\alpha(R) = \sum_{i} \phi_\alpha(R_i), \qquad U_\infty(R) = \min_i R_i .
-# ```
+# $$ (eq-utility-sum)
 #
 # At $u = 0$ we take the limit, so $\phi_\alpha(0) = 0$ for $\alpha < 1$ and $-\infty$ for $\alpha \ge 1$.
 # The derivative has the same form on both sides of $\alpha = 1$:
 #
-# ```{math}
-# :label: eq-utility-gradient
+# $$
 # \phi_\alpha'(u) = u^{-\alpha}, \qquad \phi_\alpha''(u) = -\alpha u^{-\alpha - 1} .
-# ```
+# $$ (eq-utility-gradient)
 #
 # So $\phi_\alpha$ is increasing and concave, strictly concave for $\alpha > 0$.
 # A reward unit is worth $R_i^{-\alpha}$ to an arm that already has $R_i$: the poorer the arm, the more it is worth, and $\alpha$ says how much more.
@@ -203,26 +201,23 @@ def utility_gradient(R, alpha: float) -> np.ndarray:
 # %% [markdown]
 # ### The elasticity identity, and why this family
 #
-# :::{prf:theorem} Elasticity
-# :label: thm-utility-elasticity
+# **Theorem (Elasticity).** <a id="thm-utility-elasticity"></a>
 # Let $\alpha \ge 0$, $\alpha \ne 1$.
 # For all $u > 0$
 #
-# ```{math}
-# :label: eq-utility-elasticity
+# <a id="eq-utility-elasticity"></a>
+# $$
 # u\, \phi_\alpha'(u) = (1 - \alpha)\, \phi_\alpha(u),
-# ```
+# $$ (eq-utility-elasticity)
 #
 # and a differentiable $f$ on $(0, \infty)$ has $u f'(u) = (1 - \alpha) f(u)$ for all $u$ only if it is a multiple of $\phi_\alpha$.
 # At $\alpha = 1$ the identity becomes $u\, \phi_1'(u) = 1$.
 # Changing the unit of reward changes no preference: for $\lambda > 0$, $U_\alpha(\lambda R) = \lambda^{1-\alpha} U_\alpha(R)$, and $U_1(\lambda R) = U_1(R) + N \ln \lambda$.
-# :::
 #
-# :::{prf:proof}
-# Both sides of {eq}`eq-utility-elasticity` are $u^{1-\alpha}$.
+# **Proof.**
+# Both sides of [(eq-utility-elasticity)](#eq-utility-elasticity) are $u^{1-\alpha}$.
 # If $f$ satisfies it, then $(f(u) u^{\alpha - 1})' = u^{\alpha-2} (u f'(u) - (1 - \alpha) f(u)) = 0$, so $f(u) u^{\alpha-1}$ is a constant.
-# The last statement is read off {eq}`eq-utility-phi`.
-# :::
+# The last statement is read off [(eq-utility-phi)](#eq-utility-phi). ∎
 #
 # In words: one percent more reward gives $1 - \alpha$ percent more utility, whatever the arm has.
 # The identity does much of the work in the proofs of Part II, because it turns the linear term of a tangent into a multiple of the utility itself.
@@ -238,28 +233,25 @@ def utility_gradient(R, alpha: float) -> np.ndarray:
 # %% [markdown]
 # ### What "fair" means
 #
-# :::{prf:theorem} Fairness as a vote of relative changes
-# :label: thm-utility-variational
+# **Theorem (Fairness as a vote of relative changes).** <a id="thm-utility-variational"></a>
 # Let $\mathcal R \subset [0, \infty)^N$ be convex and $R^* \in \mathcal R$ with all entries positive.
 # For a finite $\alpha$, $R^*$ maximises $U_\alpha$ over $\mathcal R$ if and only if
 #
-# ```{math}
-# :label: eq-utility-variational
+# <a id="eq-utility-variational"></a>
+# $$
 # \sum_i \frac{R_i - R_i^*}{(R_i^*)^\alpha} \le 0 \qquad \text{for all } R \in \mathcal R .
-# ```
+# $$ (eq-utility-variational)
 #
 # If $\alpha > 0$, there is at most one such $R^*$.
-# :::
 #
-# :::{prf:proof}
-# If {eq}`eq-utility-variational` holds, concavity gives $U_\alpha(R) \le U_\alpha(R^*) + \sum_i \phi_\alpha'(R_i^*) (R_i - R_i^*) \le U_\alpha(R^*)$.
+# **Proof.**
+# If [(eq-utility-variational)](#eq-utility-variational) holds, concavity gives $U_\alpha(R) \le U_\alpha(R^*) + \sum_i \phi_\alpha'(R_i^*) (R_i - R_i^*) \le U_\alpha(R^*)$.
 # If it fails for some $R$, the derivative of $U_\alpha$ at $R^*$ towards $R$ is positive, so a small step from $R^*$ towards $R$, which stays in $\mathcal R$, has a larger utility.
-# For $\alpha > 0$ the utility is strictly concave, and two maximisers would both be beaten by their midpoint.
-# :::
+# For $\alpha > 0$ the utility is strictly concave, and two maximisers would both be beaten by their midpoint. ∎
 #
 # At $\alpha = 1$ the condition says that no other allocation has a positive sum of *relative* changes; this is proportional fairness.
 # With $\alpha > 1$ a loss of the poor weighs more than its percentage, with $\alpha < 1$ less.
-# We check it on random polytopes, whose maximisers cvxpy finds {cite}`diamond2016cvxpy`.
+# We check it on random polytopes, whose maximisers cvxpy finds ([Diamond and Boyd 2016](../references.bib#diamond2016cvxpy)).
 
 # %% tags=["active-ipynb"]
 # points = rng.uniform(0.5, 5, (6, 4))  # the polytope is the hull of six allocations
@@ -279,32 +271,28 @@ def utility_gradient(R, alpha: float) -> np.ndarray:
 # Utilities at two values of $\alpha$ are not comparable, not even in sign.
 # What is comparable is the reward that, given to every arm, is as good as $R$:
 #
-# ```{math}
-# :label: eq-utility-equivalent
+# $$
 # E_\alpha(R) = \Big( \frac1N \sum_i R_i^{1-\alpha} \Big)^{1/(1-\alpha)}, \qquad
 # E_1(R) = \Big( \prod_i R_i \Big)^{1/N}, \qquad E_\infty(R) = \min_i R_i .
-# ```
+# $$ (eq-utility-equivalent)
 #
 # It is the power mean of exponent $1 - \alpha$, and an increasing function of $U_\alpha$, so it orders allocations as $U_\alpha$ does.
 #
-# :::{prf:theorem} From the mean to the minimum
-# :label: thm-utility-limits
+# **Theorem (From the mean to the minimum).** <a id="thm-utility-limits"></a>
 # For every $R$ with positive entries, $E_\alpha(R)$ does not increase in $\alpha$ and is continuous at $\alpha = 1$; $E_0$ is the mean, and for $\alpha > 1$
 #
-# ```{math}
-# :label: eq-utility-maxmin
+# <a id="eq-utility-maxmin"></a>
+# $$
 # \min_i R_i \le E_\alpha(R) \le N^{1/(\alpha - 1)} \min_i R_i ,
-# ```
+# $$ (eq-utility-maxmin)
 #
 # so $E_\alpha(R) \to \min_i R_i$ as $\alpha \to \infty$.
-# :::
 #
-# :::{prf:proof}
-# Let $s = 1 - \alpha$, $X = \ln R_i$ with $i$ uniform, and $K(s) = \ln \E e^{sX}$, so that $\ln E_\alpha = K(s) / s$.
-# $K$ is convex (its second derivative is a variance) and $K(0) = 0$, so the slope $K(s) / s$ of its chord from 0 does not decrease in $s$; as $s \to 0$ it tends to $K'(0) = \E X$, the logarithm of the geometric mean.
-# For {eq}`eq-utility-maxmin` put $\beta = \alpha - 1 > 0$ and $m = \min_i R_i$.
-# The mean of the $R_i^{-\beta}$ lies between $m^{-\beta} / N$, one term alone, and $m^{-\beta}$, which no term exceeds; take the power $-1/\beta$.
-# :::
+# **Proof.**
+# Let $s = 1 - \alpha$, $X = \ln R_i$ with $i$ uniform, and $K(s) = \ln \mathbb E\, e^{sX}$, so that $\ln E_\alpha = K(s) / s$.
+# $K$ is convex (its second derivative is a variance) and $K(0) = 0$, so the slope $K(s) / s$ of its chord from 0 does not decrease in $s$; as $s \to 0$ it tends to $K'(0) = \mathbb E X$, the logarithm of the geometric mean.
+# For [(eq-utility-maxmin)](#eq-utility-maxmin) put $\beta = \alpha - 1 > 0$ and $m = \min_i R_i$.
+# The mean of the $R_i^{-\beta}$ lies between $m^{-\beta} / N$, one term alone, and $m^{-\beta}$, which no term exceeds; take the power $-1/\beta$. ∎
 
 
 # %%
@@ -408,11 +396,13 @@ def plot_indifference(ax, alphas):
 #     pairs = np.stack([first, indifferent_reward(first, alpha)], axis=1)
 #     np.testing.assert_allclose(equivalent_reward(pairs, alpha), 1, rtol=1e-12)
 
-# %% mystnb={"figure": {"caption": "Indifference curves through (1, 1): from the straight line of the sum to the corner of the minimum.", "name": "fig-utility-indifference"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(figsize=(4.6, 4.4)) as ax:
 #     plot_indifference(ax, (0, 0.5, 1, 2, 5))
 
 # %% [markdown]
+# **Figure (fig-utility-indifference).** <a id="fig-utility-indifference"></a> Indifference curves through (1, 1): from the straight line of the sum to the corner of the minimum.
+#
 # In the next figure the reader can drag the allocation and move $\alpha$.
 # It is plain HTML with a short script, so it works in the built page without a server; the slider runs from $\alpha = 0$ at the left to $\alpha = \infty$ at the right end.
 
@@ -490,23 +480,21 @@ def draggable_indifference() -> str:
 # %% [markdown]
 # ## Two ways to report an allocation
 #
-# **Jain's index** {cite}`jain1984` says how even an allocation is:
+# **Jain's index** ([Jain et al. 1984](../references.bib#jain1984)) says how even an allocation is:
 #
-# ```{math}
-# :label: eq-utility-jain
+# $$
 # J(R) = \frac{(\sum_i R_i)^2}{N \sum_i R_i^2} \in \big[\tfrac1N, 1\big] .
-# ```
+# $$ (eq-utility-jain)
 #
 # With the mean $m$ and the variance $v$ of the entries, $J = m^2 / (m^2 + v)$, so it is one over one plus the squared coefficient of variation.
 # It ignores the unit of reward, is 1 if and only if all entries are equal, and $k/N$ if $k$ arms share everything evenly.
 # It also ignores how large the rewards are, so it is never reported alone.
 #
-# **The price of fairness** {cite}`bertsimas2011price` is the part of the largest total that an allocation gives up:
+# **The price of fairness** ([Bertsimas et al. 2011](../references.bib#bertsimas2011price)) is the part of the largest total that an allocation gives up:
 #
-# ```{math}
-# :label: eq-utility-price
+# $$
 # P(R) = 1 - \frac{\sum_i R_i}{\max_{R' \in \mathcal R} \sum_i R_i'} \in [0, 1] .
-# ```
+# $$ (eq-utility-price)
 
 
 # %%
@@ -591,24 +579,21 @@ def price_of_fairness(R, largest_sum: float) -> float | np.ndarray:
 # Arm $i$ earns $w_i > 0$ an hour and gets the part $x_i$ of it, so $R_i = w_i x_i$ with $x$ in the simplex.
 # Setting the derivative of $\sum_i \phi_\alpha(w_i x_i)$ equal for all arms, $w_i^{1-\alpha} x_i^{-\alpha} = \text{const}$, gives for $\alpha > 0$
 #
-# ```{math}
-# :label: eq-utility-shares
+# <a id="eq-utility-shares"></a>
+# $$
 # x_i = \frac{w_i^{s}}{\sum_k w_k^{s}}, \qquad R_i = \frac{w_i^{1/\alpha}}{\sum_k w_k^{s}}, \qquad s = \frac{1 - \alpha}{\alpha} \in (-1, \infty) .
-# ```
+# $$ (eq-utility-shares)
 #
-# :::{prf:theorem} More fairness costs more and is more even
-# :label: thm-utility-price
-# Along {eq}`eq-utility-shares` the price of fairness does not decrease in $\alpha$, and neither does Jain's index.
+# **Theorem (More fairness costs more and is more even).** <a id="thm-utility-price"></a>
+# Along [(eq-utility-shares)](#eq-utility-shares) the price of fairness does not decrease in $\alpha$, and neither does Jain's index.
 # The price goes from 0 as $\alpha \to 0$ to $1 - N / (\max_i w_i \sum_i 1/w_i)$ as $\alpha \to \infty$, and Jain's index to 1.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Let $q_s$ be the distribution with weights proportional to $w_i^s$.
 # For any $f$, $\frac{d}{ds} \sum_i q_s(i) f(w_i)$ is the covariance of $f(w)$ and $\ln w$ under $q_s$, and it is not negative if $f$ is increasing: two increasing functions of one variable are not negatively correlated.
 # The total is $\sum_i w_i x_i = \sum_i q_s(i) w_i$, so it does not decrease in $s$, which decreases in $\alpha$.
 # As $s \to \infty$ all weight moves to the largest $w_i$; at $s = -1$ the total is $N / \sum_i w_i^{-1}$.
-# For Jain's index write $a = 1/\alpha$: $\ln J = 2 \ln \sum_i w_i^a - \ln \sum_i w_i^{2a} - \ln N$ has the derivative $2 \sum_i q_a(i) \ln w_i - 2 \sum_i q_{2a}(i) \ln w_i \le 0$ in $a$, by the same argument; at $a = 0$ all entries are equal.
-# :::
+# For Jain's index write $a = 1/\alpha$: $\ln J = 2 \ln \sum_i w_i^a - \ln \sum_i w_i^{2a} - \ln N$ has the derivative $2 \sum_i q_a(i) \ln w_i - 2 \sum_i q_{2a}(i) \ln w_i \le 0$ in $a$, by the same argument; at $a = 0$ all entries are equal. ∎
 
 
 # %%
@@ -678,9 +663,12 @@ def plot_price(ax, w):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "The shared hour: what evenness costs as the fairness parameter grows.", "name": "fig-utility-price"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_price(ax, hourly)
+
+# %% [markdown]
+# **Figure (fig-utility-price).** <a id="fig-utility-price"></a> The shared hour: what evenness costs as the fairness parameter grows.
 
 # %% [markdown]
 # ## The concave conjugate
@@ -688,19 +676,16 @@ def plot_price(ax, w):
 # A concave function is the lower envelope of its tangents.
 # The **concave conjugate** stores the intercepts of these tangents as a function of their slope, which we read as a price:
 #
-# ```{math}
-# :label: eq-utility-conjugate-definition
+# $$
 # \phi_{\alpha*}(p) = \inf_{u > 0} \big( p u - \phi_\alpha(u) \big) \in [-\infty, \infty) .
-# ```
+# $$ (eq-utility-conjugate-definition)
 #
 # It is concave, as an infimum of affine functions.
 # An arm that sells all its reward at the price $p$ gains at least $\phi_{\alpha*}(p)$ on balance, revenue minus utility given up, whatever it has.
 #
-# :::{prf:theorem} The conjugate in closed form
-# :label: thm-utility-conjugate
+# **Theorem (The conjugate in closed form).** <a id="thm-utility-conjugate"></a>
 #
-# ```{math}
-# :label: eq-utility-conjugate
+# $$
 # \phi_{\alpha*}(p) =
 # \begin{cases}
 # 0 & \alpha = 0,\ p \ge 1, \\
@@ -708,18 +693,16 @@ def plot_price(ax, w):
 # 1 + \ln p & \alpha = 1,\ p > 0, \\
 # \frac{\alpha}{\alpha-1}\, p^{(\alpha-1)/\alpha} & \alpha > 1,\ p \ge 0,
 # \end{cases}
-# ```
+# $$ (eq-utility-conjugate)
 #
 # and $-\infty$ for every other $p$.
 # For $\alpha > 0$ and $p > 0$ the infimum is attained at $u = p^{-1/\alpha}$ only.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # For $\alpha > 0$ and $p > 0$ the function $pu - \phi_\alpha(u)$ is strictly convex, and its derivative $p - u^{-\alpha}$ vanishes at $u = p^{-1/\alpha}$ only, where $pu = p^{(\alpha-1)/\alpha} = u^{1-\alpha}$; so for $\alpha \ne 1$ its value is $p^{(\alpha-1)/\alpha} \big(1 - \frac{1}{1-\alpha}\big)$, the second and fourth line, and $1 + \ln p$ for $\alpha = 1$.
 # If $p < 0$, the first term alone tends to $-\infty$ as $u$ grows, and $\phi_\alpha(u)$ does not decrease.
 # If $p = 0$, the infimum is $-\sup \phi_\alpha$: $-\infty$ for $\alpha \le 1$, and 0 for $\alpha > 1$, approached as $u \to \infty$ and not attained.
-# For $\alpha = 0$ the function is $(p - 1) u$: its infimum is 0, approached as $u \to 0$, if $p \ge 1$, and $-\infty$ if $p < 1$.
-# :::
+# For $\alpha = 0$ the function is $(p - 1) u$: its infimum is 0, approached as $u \to 0$, if $p \ge 1$, and $-\infty$ if $p < 1$. ∎
 #
 # The domain matters in the next chapter: a price outside it makes the dual objective infinite, so it is no bound at all.
 
@@ -796,35 +779,31 @@ def concave_conjugate(p, alpha: float) -> np.ndarray:
 # %% [markdown]
 # ### Fenchel–Young
 #
-# :::{prf:theorem} Fenchel–Young inequality and its equality case
-# :label: thm-utility-fenchel-young
+# **Theorem (Fenchel–Young inequality and its equality case).** <a id="thm-utility-fenchel-young"></a>
 # For every finite $\alpha$, $u > 0$ and real $p$
 #
-# ```{math}
-# :label: eq-utility-fenchel-young
+# <a id="eq-utility-fenchel-young"></a>
+# $$
 # \phi_\alpha(u) + \phi_{\alpha*}(p) \le p u .
-# ```
+# $$ (eq-utility-fenchel-young)
 #
 # For $\alpha > 0$ equality holds if and only if $p = \phi_\alpha'(u) = u^{-\alpha}$.
 # Therefore $\phi_\alpha(u) = \inf_p \big( p u - \phi_{\alpha*}(p) \big)$: the conjugate of the conjugate is $\phi_\alpha$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # The inequality is the definition of the infimum.
 # Equality means that $u$ attains it.
-# For $p > 0$ that is $u = p^{-1/\alpha}$ by {prf:ref}`thm-utility-conjugate`; for $p < 0$ and for $p = 0$, $\alpha \le 1$ the left side is $-\infty$; for $p = 0$, $\alpha > 1$ nothing attains it.
-# For the last statement, {eq}`eq-utility-fenchel-young` gives $\le$, and $p = u^{-\alpha}$ gives equality; at $\alpha = 0$ the infimum over $p \ge 1$ is at $p = 1$.
-# :::
+# For $p > 0$ that is $u = p^{-1/\alpha}$ by [Theorem (The conjugate in closed form)](#thm-utility-conjugate); for $p < 0$ and for $p = 0$, $\alpha \le 1$ the left side is $-\infty$; for $p = 0$, $\alpha > 1$ nothing attains it.
+# For the last statement, [(eq-utility-fenchel-young)](#eq-utility-fenchel-young) gives $\le$, and $p = u^{-\alpha}$ gives equality; at $\alpha = 0$ the infimum over $p \ge 1$ is at $p = 1$. ∎
 #
 # The **Fenchel–Young gap** $\sum_i p_i R_i - \phi_\alpha(R_i) - \phi_{\alpha*}(p_i)$ measures how far prices are from the gradient.
 # The three terms nearly cancel when the gap is small, and are themselves of size $1 / |1 - \alpha|$ near $\alpha = 1$.
 # With $t_i = p_i R_i^\alpha$, the ratio of price and gradient, nothing cancels but $t - 1$ and a logarithm:
 #
-# ```{math}
-# :label: eq-utility-gap
+# $$
 # \sum_i R_i^{1-\alpha} \Big( t_i - 1 - \ell_\alpha(t_i) \Big), \qquad
 # \ell_\alpha(t) = \frac{\alpha}{\alpha - 1} \Big( t^{(\alpha-1)/\alpha} - 1 \Big), \quad \ell_1(t) = \ln t .
-# ```
+# $$ (eq-utility-gap)
 
 
 # %%
@@ -876,18 +855,12 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-utility-1
+# **Exercise.** <a id="ex-utility-1"></a>
 # By hand: two arms earn 1 and 4 for a whole hour.
 # Find the shares, the rewards and the price of fairness at $\alpha = 1/2$ and $\alpha = 2$.
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-utility-1
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # At $\alpha = 1/2$, $s = 1$: shares $1/5$ and $4/5$, rewards $1/5$ and $16/5$, total $17/5$ of at most 4.
 # At $\alpha = 2$, $s = -1/2$: shares $2/3$ and $1/3$, rewards $2/3$ and $4/3$, total 2, half of what is possible.
 
@@ -899,22 +872,15 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
 # np.testing.assert_allclose(prices, [0.15, 0.5])
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-utility-2
+# **Exercise.** <a id="ex-utility-2"></a>
 # A limit: $\phi_\alpha$ itself has no limit as $\alpha \to 1$.
 # Show that $(u^{1-\alpha} - 1) / (1 - \alpha)$ tends to $\ln u$, that it gives the same preferences as $\phi_\alpha$, and that the error is at most $\frac12 |1 - \alpha| (\ln u)^2 \max(1, u^{1-\alpha})$.
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-utility-2
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # With $h = (1 - \alpha) \ln u$ the expression is $\ln u \cdot (e^h - 1) / h$, and $e^h - 1 - h = \frac12 h^2 e^{\xi}$ for some $\xi$ between 0 and $h$.
 # So the error is $\frac{1}{2} h^2 e^\xi / |1 - \alpha|$, which is the bound.
 # A constant for each arm changes no preference.
@@ -927,24 +893,17 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
 #     assert (error <= bound + 1e-12).all()
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-utility-3
-# Breaking an assumption: {prf:ref}`thm-utility-variational` asks for positive entries.
+# **Exercise.** <a id="ex-utility-3"></a>
+# Breaking an assumption: [Theorem (Fairness as a vote of relative changes)](#thm-utility-variational) asks for positive entries.
 # Let two arms share an hour with $w = (1, 0)$, so the second can earn nothing.
 # Which allocations maximise $U_{1/2}$, and which maximise $U_1$?
 # Why do the policies of this book start from $R_i(0) = 1$?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-utility-3
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # $U_{1/2}$ is largest at $R = (1, 0)$, where the second entry of the gradient is infinite.
 # $U_1$ is $-\infty$ at every allocation, so all are maximisers and none is fair in any useful sense.
 # With $R_i(0) = 1$ the gradient is at most 1, every utility is finite, and an arm that never earns anything cannot spoil the comparison of the others.
@@ -958,21 +917,14 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
 # assert alpha_fair_utility(1 + R, 1).argmax() == 10
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-utility-4
+# **Exercise.** <a id="ex-utility-4"></a>
 # The conjugate of the minimum: compute $\inf_{R \ge 0} \big( \sum_i p_i R_i - \min_i R_i \big)$ for every $p$, and say what the prices of a max-min fair allocation look like.
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-utility-4
-# :class: dropdown
-# ```
-
-# %% [markdown]
+# **Solution.**
 # If some $p_i < 0$, let that $R_i$ grow: $-\infty$.
 # Else the best $R$ for a given minimum $m$ has all entries $m$, which gives $(\sum_i p_i - 1) m$: 0 if $\sum_i p_i \ge 1$ and $-\infty$ otherwise.
 # So the useful prices are those with sum 1: a distribution over the arms, concentrated on the poorest, because $\sum_i p_i R_i = \min_i R_i$ forces $p_i = 0$ wherever $R_i$ is above the minimum.
@@ -986,8 +938,7 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
 #     assert abs(problem.value) < 1e-6 or not finite
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 
 # %% [markdown]
 # ## Summary

@@ -2,12 +2,12 @@
 r"""
 # Where the parameters are
 
-PruneNet {cite}`sengupta2025prunenet` removes rows from one kind of weight matrix and touches nothing else.
+PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) removes rows from one kind of weight matrix and touches nothing else.
 How much of a language model is that, and how much faster can the model become?
-For LLaMA-2-7B {cite}`touvron2023llama2` at 30 % the paper measures a speed-up of 1.73.
+For LLaMA-2-7B ([Touvron et al. 2023](../references.bib#touvron2023llama2)) at 30 % the paper measures a speed-up of 1.73.
 This chapter counts, and proves that the smaller weights alone cannot give more than the number its last check prints.
 
-The chapter also loads the model on which every measurement of Part I runs: SmolLM2-135M {cite}`allal2025smollm2`, a small model of the same architecture.
+The chapter also loads the model on which every measurement of Part I runs: SmolLM2-135M ([Ben Allal et al. 2025](../references.bib#allal2025smollm2)), a small model of the same architecture.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -60,21 +60,20 @@ import torch
 #
 # A LLaMA block changes a vector $x \in \mathbb{R}^d$ twice, each time by a normalisation, a map and an addition:
 #
-# ```{math}
-# :label: eq-anatomy-block
+# $$
 # x \leftarrow x + W_o\, \mathrm{attention}(W_q \bar x, W_k \bar x, W_v \bar x), \qquad
 # x \leftarrow x + D\,\bigl(\mathrm{silu}(G \bar x) \odot U \bar x\bigr),
-# ```
+# $$ (eq-anatomy-block)
 #
 # where $\bar x$ is $x$ divided by its root mean square and multiplied, entry by entry, by a learned gain.
 # The second map is the feed-forward network, FFN.
 # Its three matrices are the gate $G$ and the up-projection $U$, both $m \times d$, and the down-projection $D$, $d \times m$.
 # Written as a sum over neurons it is
 #
-# ```{math}
-# :label: eq-anatomy-neurons
+# <a id="eq-anatomy-neurons"></a>
+# $$
 # \mathrm{FFN}(x) = \sum_{j=0}^{m-1} D_{:,j}\; \mathrm{silu}(g_j^\top x)\,(u_j^\top x),
-# ```
+# $$ (eq-anatomy-neurons)
 #
 # with $g_j^\top$ and $u_j^\top$ the rows of $G$ and $U$.
 # Nothing connects two neurons, so a set of terms can be left out without touching the others: to remove neuron $j$ is to remove row $j$ of $G$, row $j$ of $U$ and column $j$ of $D$.
@@ -124,7 +123,7 @@ def gate_matrices(model) -> list[torch.Tensor]:
 
 
 # %% [markdown]
-# We load the small model and check {eq}`eq-anatomy-neurons` on its first layer, for a random half of the neurons: the sum over the half equals the whole layer with the other half set to zero.
+# We load the small model and check [(eq-anatomy-neurons)](#eq-anatomy-neurons) on its first layer, for a random half of the neurons: the sum over the half equals the whole layer with the other half set to zero.
 
 # %% tags=["active-ipynb"]
 # model = load_model("smollm2", dtype=torch.float32)
@@ -145,13 +144,13 @@ def gate_matrices(model) -> list[torch.Tensor]:
 #
 # The paper keeps
 #
-# ```{math}
-# :label: eq-anatomy-rows
+# <a id="eq-anatomy-rows"></a>
+# $$
 # k = \lfloor (1 - \rho)\, m \rfloor
-# ```
+# $$ (eq-anatomy-rows)
 #
 # rows.
-# Ratios are given in decimal, and binary arithmetic does not hold them: `int((1 - 0.9) * 10)` is 0, where {eq}`eq-anatomy-rows` gives 1.
+# Ratios are given in decimal, and binary arithmetic does not hold them: `int((1 - 0.9) * 10)` is 0, where [(eq-anatomy-rows)](#eq-anatomy-rows) gives 1.
 # So we read the ratio as the decimal it prints as, and compute with fractions.
 
 
@@ -202,12 +201,10 @@ def rows_to_keep(rows: int, ratio: float) -> int:
 #
 # With $a$ the width of all query heads together and $b$ that of all key heads (in LLaMA-2-7B $a = b = d$; grouped queries make $b$ smaller),
 #
-# ```{math}
-# :label: eq-anatomy-parameters
-# \underbrace{V d}_{\text{embedding}} + L\,\bigl(\underbrace{2 d a + 2 d b}_{\text{attention}}
-# + \underbrace{3 d m}_{\text{FFN}} + \underbrace{2 d}_{\text{norms}}\bigr)
-# + \underbrace{d}_{\text{last norm}} + \underbrace{V d}_{\text{head, unless tied}} .
-# ```
+# <a id="eq-anatomy-parameters"></a>
+# $$
+# \underbrace{V d}_{\text{embedding}} + L\,\bigl(\underbrace{2 d a + 2 d b}_{\text{attention}} + \underbrace{3 d m}_{\text{FFN}} + \underbrace{2 d}_{\text{norms}}\bigr) + \underbrace{d}_{\text{last norm}} + \underbrace{V d}_{\text{head, unless tied}} .
+# $$ (eq-anatomy-parameters)
 #
 # A tied head *is* the embedding and is counted once.
 # Of all this, one group is read differently: a step of decoding reads every matrix once, but only one row of an embedding that is not tied.
@@ -429,7 +426,7 @@ def plot_parameter_groups(ax, counts: dict[str, ParameterCounts]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Parameters by group, dense and with 30 % of the feed-forward rows removed. The shares are of the dense model's total. In the small model the embedding, which is also its head, has a larger share. Norms are too thin to see.", "name": "fig-anatomy-groups"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # groups = {}
 # for name, config in (("SmolLM2-135M", model.config), ("LLaMA-2-7B", llama2_7b)):
 #     kept = rows_to_keep(config.intermediate_size, 0.3)
@@ -437,6 +434,9 @@ def plot_parameter_groups(ax, counts: dict[str, ParameterCounts]):
 #     groups[f"{name}, pruned"] = parameter_counts(config, kept)
 # with figure() as ax:
 #     plot_parameter_groups(ax, groups)
+
+# %% [markdown]
+# **Figure (fig-anatomy-groups).** <a id="fig-anatomy-groups"></a> Parameters by group, dense and with 30 % of the feed-forward rows removed. The shares are of the dense model's total. In the small model the embedding, which is also its head, has a larger share. Norms are too thin to see.
 
 # %% [markdown]
 # ## Counting bytes
@@ -465,10 +465,10 @@ def weight_bytes(counts: ParameterCounts, dtype: torch.dtype) -> int:
 # A matrix with $p$ entries times a vector costs $p$ multiplications and as many additions: $2p$ floating-point operations, FLOPs.
 # Attention over $c$ tokens adds two products of width $a$ in each layer, one for the scores and one for the weighted sum:
 #
-# ```{math}
-# :label: eq-anatomy-flops
+# <a id="eq-anatomy-flops"></a>
+# $$
 # \text{FLOPs a token} = 2\,(p_\text{attention} + p_\text{FFN} + V d) + 4 L a c .
-# ```
+# $$ (eq-anatomy-flops)
 #
 # Looking an embedding up costs no product; the head costs $2Vd$, tied or not.
 # Elementwise operations (norms, $\mathrm{silu}$, softmax, rotary angles) are left out, as everywhere.
@@ -571,22 +571,18 @@ def counted_flops(model, tokens: int) -> int:
 # Pruning by rows changes nothing but the size of three matrices a layer.
 # The time of a step can therefore be bounded before any measurement, whatever the machine.
 #
-# :::{prf:theorem} Speed-up from less work
-# :label: thm-anatomy-bound
+# **Theorem (Speed-up from less work).** <a id="thm-anatomy-bound"></a>
 # Let a step take the time $t(x)$, where $x = (x_1, \dots, x_J) \ge 0$ are amounts of work such as bytes to read and operations to do.
 # Let $t$ not decrease in any of them, and let $t(\lambda x) \ge \lambda\, t(x)$ for $0 \le \lambda \le 1$: a share of the work takes at least that share of the time.
 # If pruning removes at most the share $s_j < 1$ of $x_j$, and leaves $x'$, then
 #
-# ```{math}
-# :label: eq-anatomy-bound
+# $$
 # \frac{t(x)}{t(x')} \le \frac{1}{1 - \max_j s_j} .
-# ```
-# :::
+# $$ (eq-anatomy-bound)
 #
-# :::{prf:proof}
+# **Proof.**
 # With $s = \max_j s_j$ we have $x' \ge (1 - s)\, x$ entry by entry.
-# So $t(x') \ge t\bigl((1 - s)\, x\bigr) \ge (1 - s)\, t(x)$, the first because $t$ does not decrease, the second with $\lambda = 1 - s$.
-# :::
+# So $t(x') \ge t\bigl((1 - s)\, x\bigr) \ge (1 - s)\, t(x)$, the first because $t$ does not decrease, the second with $\lambda = 1 - s$. ∎
 #
 # Both assumptions hold for a constant plus a sum of works divided by speeds, for the largest of such times (the roofline: bytes over bandwidth or operations over peak, whichever is longer) and for sums of such rooflines over layers.
 # They fail where less work makes the machine itself faster, for instance when the pruned model fits into a memory that the dense one overflows.
@@ -596,10 +592,10 @@ def counted_flops(model, tokens: int) -> int:
 # Prefill multiplies with every matrix, and attention scores stay.
 # So neither share exceeds that of the multiplied matrices,
 #
-# ```{math}
-# :label: eq-anatomy-share
+# <a id="eq-anatomy-share"></a>
+# $$
 # s = \frac{\rho\; p_\text{FFN}}{p_\text{attention} + p_\text{FFN} + V d} ,
-# ```
+# $$ (eq-anatomy-share)
 #
 # with $\rho$ the share of rows actually removed.
 # The input embedding is in the denominator only if it is the head too.
@@ -654,16 +650,18 @@ def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
 #       f" median {np.median(gains):.3f}")
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
-# *Paper*: LLaMA-2-7B decodes 11.96 tokens a second dense and 20.74 at 30 %, a factor of 1.73 {cite}`sengupta2025prunenet`.
+# <div class="alert alert-warning">
+#
+# **Deviation.**
+# *Paper*: LLaMA-2-7B decodes 11.96 tokens a second dense and 20.74 at 30 %, a factor of 1.73 ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 #
 # *Public code*: saves the pruned network by `AutoModel`, without its language-model head; a throughput measured on that would leave out the head's work as well.
 #
-# *This book*: by {prf:ref}`thm-anatomy-bound` smaller feed-forward matrices give at most the bound printed above, and at most the second number below if the head were left out too.
+# *This book*: by [Theorem (Speed-up from less work)](#thm-anatomy-bound) smaller feed-forward matrices give at most the bound printed above, and at most the second number below if the head were left out too.
 # Neither reaches the claim, so 1.73 must contain something other than the pruned weights.
 # To get there from the weights alone, the share of feed-forward rows printed last would have to go.
-# :::
+#
+# </div>
 
 # %% tags=["active-ipynb"]
 # claimed = 20.74 / 11.96
@@ -730,25 +728,23 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "The bound of the theorem for three models, and the speed-ups of PruneNet that the paper reports at 30 %.", "name": "fig-anatomy-bound"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # models = {"LLaMA-2-7B": large, "Phi-2": phi2, "SmolLM2-135M": small}
 # claims = {"LLaMA-2-7B, reported": claimed, "Phi-2, reported": phi2_claimed}
 # with figure() as ax:
 #     plot_throughput_bounds(ax, models, {k: (0.3, gain) for k, gain in claims.items()})
 
 # %% [markdown]
+# **Figure (fig-anatomy-bound).** <a id="fig-anatomy-bound"></a> The bound of the theorem for three models, and the speed-ups of PruneNet that the paper reports at 30 %.
+#
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-anatomy-1
+# **Exercise.** <a id="ex-anatomy-1"></a>
 # By hand: a model has $V = 10$, $d = 4$, one block, two heads of width 2 with one group of keys, $m = 6$ and a tied head.
-# Count its parameters by {eq}`eq-anatomy-parameters`, and its FLOPs a token over a context of 3 tokens by {eq}`eq-anatomy-flops`.
-# :::
+# Count its parameters by [(eq-anatomy-parameters)](#eq-anatomy-parameters), and its FLOPs a token over a context of 3 tokens by [(eq-anatomy-flops)](#eq-anatomy-flops).
 
 # %% [markdown]
-# ```{solution-start} ex-anatomy-1
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # Embedding $10 \cdot 4 = 40$; attention $2 \cdot 4 \cdot 4 + 2 \cdot 4 \cdot 2 = 48$; FFN $3 \cdot 4 \cdot 6 = 72$; norms $2 \cdot 4 + 4 = 12$; no head of its own: 172.
 # FLOPs: $2\,(48 + 72 + 40) + 4 \cdot 4 \cdot 3 = 368$.
@@ -763,18 +759,13 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # assert flops_per_token(tiny, context=3).total == 368
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
-# :::{exercise}
-# :label: ex-anatomy-2
+# **Exercise.** <a id="ex-anatomy-2"></a>
 # A limit: what is the bound for $\rho \to 1$, when no feed-forward layer is left, and for $\rho \to 0$?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-anatomy-2
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # At $\rho = 0$ the bound is 1.
 # At $\rho = 1$ it is the ratio of all matrices to those that are not feed-forward, finite because attention and the head remain.
@@ -786,19 +777,14 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # print(f"without any feed-forward layer: {limit:.2f}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
-# :::{exercise}
-# :label: ex-anatomy-3
-# {eq}`eq-anatomy-share` takes the context as short.
+# **Exercise.** <a id="ex-anatomy-3"></a>
+# [(eq-anatomy-share)](#eq-anatomy-share) takes the context as short.
 # From which context on do the attention scores of LLaMA-2-7B cost as much as all its matrices, and what gain in FLOPs is left there at 30 %?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-anatomy-3
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # The scores cost $4 L a c$, the matrices a constant, so the two are equal at a context $c$ that is their ratio.
 # There the removed share of the work is half of what it is for short contexts.
@@ -813,18 +799,13 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # print(f"context {context}: gain at most {gain:.3f}, short {bound:.3f}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
-# :::{exercise}
-# :label: ex-anatomy-4
-# For how many of the ratios 0.01, 0.02, ..., 0.99 does `int((1 - ratio) * rows)` miss {eq}`eq-anatomy-rows`, for 10, 100 and 11008 rows?
-# :::
+# **Exercise.** <a id="ex-anatomy-4"></a>
+# For how many of the ratios 0.01, 0.02, ..., 0.99 does `int((1 - ratio) * rows)` miss [(eq-anatomy-rows)](#eq-anatomy-rows), for 10, 100 and 11008 rows?
 
 # %% [markdown]
-# ```{solution-start} ex-anatomy-4
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # It can only be one row short, and only where $(1 - \rho)\, m$ is a whole number: with 11008 rows seldom, with round numbers of rows often.
 
@@ -836,8 +817,7 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 #     print(f"{rows} rows: {sum(short)} of {len(ratios)} ratios one row short")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
 # ## Summary
 #

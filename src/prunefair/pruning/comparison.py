@@ -2,7 +2,7 @@
 r"""
 # Every method on one table
 
-PruneNet {cite}`sengupta2025prunenet` is compared in its paper with other methods on LLaMA-2-7B.
+PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) is compared in its paper with other methods on LLaMA-2-7B.
 Which of a random choice, the longest rows, calibrated scores, the released recipe and the exact policy leaves the best model, on the same text and the same questions?
 At 30 % the largest perplexity is more than a thousand times the smallest, and the models of smallest spectral distance are not the ones of smallest perplexity.
 
@@ -73,29 +73,29 @@ from prunefair.pruning.surgery import adapter_for
 # | `SliceGPT` | the principal directions of the residual stream | weights and WikiText-2 |
 #
 # Where a name goes on with *re-fitted*, `down_proj` is the [least-squares one](refit.ipynb) on the text that the method reads.
-# SliceGPT {cite}`ashkboos2024slicegpt` cuts the residual stream and not the neurons; it stands at the number of directions that leaves as many parameters as the other methods do.
+# SliceGPT ([Ashkboos et al. 2024](../references.bib#ashkboos2024slicegpt)) cuts the residual stream and not the neurons; it stands at the number of directions that leaves as many parameters as the other methods do.
 # The embedding of the small model is also its head, which SliceGPT's code would store twice, one copy of it sliced; we leave it whole, and with as many parameters the stream then keeps more directions (`benchmarks/slicegpt.py`).
 #
-# Wanda {cite}`sun2024wanda` scores a single weight by its magnitude times the norm of its input.
+# Wanda ([Sun et al. 2024](../references.bib#sun2024wanda)) scores a single weight by its magnitude times the norm of its input.
 # A neuron $i$ is the input of one column of $D$, so its structured score is the sum over that column,
 #
-# ```{math}
-# :label: eq-comparison-wanda
-#
+# $$
 # s_i = \sqrt{\mathbb E\, h_i^2}\; \sum_{k} |D_{ki}| ,
-# ```
+# $$ (eq-comparison-wanda)
 #
 # with the expectation over calibration text.
 # The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part: they have seen text of that kind, the others have not, and the tables mark them by a star.
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *SliceGPT's paper*: the principal directions are those of the normalised stream.
 # *Its code*: those of the stream before the normalisation, and the stream behind the last block is left whole.
 # *This book*: as the code has it.
 # Three things still differ: the embedding stays tied; the number of directions is the largest that the parameters allow, and not a multiple of eight; and the text is 16 windows of 1024 tokens in a row, where the code draws up to 128 sequences of 2048 tokens from the training part.
 # More and more varied text would help it further.
-# :::
+#
+# </div>
 
 
 # %%
@@ -256,14 +256,12 @@ def unpacked(text: str) -> str:
 #
 # The perplexity of the windows read is the exponential of a ratio of sums,
 #
-# ```{math}
-# :label: eq-comparison-perplexity
-#
+# $$
 # \log \widehat{\mathrm{PPL}} = \hat\ell = \frac{\sum_w b_w}{\sum_w n_w},
 # \qquad
 # \mathrm{se}(\hat\ell)^2 = \frac{W}{W - 1}\,
 # \frac{\sum_w (b_w - \hat\ell\, n_w)^2}{\bigl(\sum_w n_w\bigr)^2} ,
-# ```
+# $$ (eq-comparison-perplexity)
 #
 # where the error is that of a ratio estimator to first order, with windows as the sampling unit because tokens within a window depend on each other.
 # When all windows have been read, $\hat\ell$ is the perplexity of the whole text, and the error says what another text of the kind would change.
@@ -562,7 +560,7 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 #         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
 #         divergence_of[method][ratio] = spread(texts)
 
-# %% mystnb={"figure": {"caption": "Perplexity on WikiText-2 (left) and divergence from the dense model on its own text (right) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.", "name": "fig-comparison-methods"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_methods(axes[0], perplexity_of).set(ylabel="perplexity")
 #     plot_methods(axes[1], divergence_of).set(ylabel="divergence (nats a token)")
@@ -570,6 +568,8 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 #     axes[1].get_legend().remove()
 
 # %% [markdown]
+# **Figure (fig-comparison-methods).** <a id="fig-comparison-methods"></a> Perplexity on WikiText-2 (left) and divergence from the dense model on its own text (right) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.
+#
 # The same in numbers; `windows` is how many of them every model of the line has read.
 # For the methods of the paper and what they are compared with that is the whole text, at every ratio.
 
@@ -681,11 +681,13 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 #     rho = rank_correlation([r.ks for r in models], values, rng=rng)
 #     print(f"KS and {name}: {rho.value:.2f}, 95 % interval [{rho.low:.2f}, {rho.high:.2f}]")
 
-# %% mystnb={"figure": {"caption": "Perplexity against the spectral distance that the paper's objective minimises, with 30 % of the rows removed; one point a model. The models with the smallest distance, on the left, are not the best ones.", "name": "fig-comparison-objective"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_objective(ax, at_30, counts)
 
 # %% [markdown]
+# **Figure (fig-comparison-objective).** <a id="fig-comparison-objective"></a> Perplexity against the spectral distance that the paper's objective minimises, with 30 % of the rows removed; one point a model. The models with the smallest distance, on the left, are not the best ones.
+#
 # Both correlations are negative, and both intervals hold zero: on eleven models of five methods, three seeds of one method being no independent choices, the distance cannot be said to rank the models the right way.
 #
 # The exact policy reaches the smallest distances, so the paper's objective is met, and its models are worse than those of random rows.
@@ -708,11 +710,9 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # What a block hands on to the rest of the model is $D h$, and without the neurons outside of $S$ a token loses the part of it that they wrote.
 # As a share, in the mean over the tokens $t$ of a text,
 #
-# ```{math}
-# :label: eq-comparison-lost
-#
+# $$
 # \lambda(S) = \frac1N \sum_{t} \frac{\lVert \sum_{i \notin S} h_{t,i} D_{:,i} \rVert^2}{\lVert D h_t \rVert^2} .
-# ```
+# $$ (eq-comparison-lost)
 #
 # The [lost energy](functional_policy.ipynb) of a later chapter is the ratio of the sums, in which a few tokens of large output decide; here every token counts the same.
 
@@ -934,7 +934,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
     return ax
 
 
-# %% mystnb={"figure": {"caption": "With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (left), and zero-shot accuracy above chance over that of the dense model, by likelihood and by likelihood a length; with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.", "name": "fig-comparison-beyond"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # best_first = sorted(factors, key=lambda m: factors[m].value)
 # nothing = Spread(value=math.nan, low=math.nan, high=math.nan)
 # with figure(3, figsize=(10.5, 4.8), sharey=True) as axes:
@@ -948,6 +948,8 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 #         ax.axvline(1, color="0.4", ls="--", lw=1)
 
 # %% [markdown]
+# **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (left), and zero-shot accuracy above chance over that of the dense model, by likelihood and by likelihood a length; with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
+#
 # With the [re-fit](refit.ipynb) the functional policy stays below the factor that we had set ourselves, a perplexity of 38 where the dense model has 23.7, without having read any text from outside, and below Wanda.
 # Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.
 # The questions are of neither kind.
@@ -1034,36 +1036,30 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-comparison-1
-#
+# **Exercise.** <a id="ex-comparison-1"></a>
 # By hand: two windows of 10 tokens hold 20 and 40 nats.
 # What is the perplexity, and what is the standard error of its logarithm?
-# :::
 #
-# :::{solution} ex-comparison-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $\hat\ell = 60/20 = 3$, so the perplexity is $e^3$.
 # The residuals are $\mp 10$ nats, and $\sqrt{2 \cdot 200}/20 = 1$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert log_perplexity([20, 40], [10, 10]) == Estimate(3.0, 1.0)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-comparison-2
-#
+# **Exercise.** <a id="ex-comparison-2"></a>
 # Two models are read on the same windows.
 # How much smaller is the error of the difference of their log-perplexities than if the windows of each had been drawn apart?
-# :::
 #
-# :::{solution} ex-comparison-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The variance of a difference is the sum of the variances less twice the covariance, and a window that is hard for one model is hard for the other.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # pair = at_30["wanda"][0].nats[:read], dense.nats[:read]
@@ -1073,19 +1069,16 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 # assert paired < apart
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-comparison-3
-#
+# **Exercise.** <a id="ex-comparison-3"></a>
 # Break an assumption: read the windows in the order of the text and stop early.
 # Why is the estimate of the whole then biased, and how would you show it?
-# :::
 #
-# :::{solution} ex-comparison-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # WikiText-2 is a row of articles; the first windows all come from the first ones.
 # On a text whose second half is harder, the first windows miss it, while a random order samples both halves.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # hard = np.r_[rng.normal(30, 1, 100), rng.normal(50, 1, 100)]  # nats of 200 windows

@@ -69,33 +69,26 @@ from prunefair.pruning.surgery import (
 #
 # Training minimises the mean distance over layers ([policy gradient](policy_gradient.ipynb)); pruning keeps in every layer the $k_l$ rows of largest score,
 #
-# ```{math}
-# :label: eq-compression-keep
-#
+# $$
 # S_l = \operatorname{top}_{k_l}\, s(W_l), \qquad k_l = \lfloor (1 - r_l)\, m \rfloor ,
-# ```
+# $$ (eq-compression-keep)
 #
 # and what the policy was trained for is
 #
-# ```{math}
-# :label: eq-compression-mean
-#
+# <a id="eq-compression-mean"></a>
+# $$
 # \overline{\mathrm{KS}} = \frac{1}{L} \sum_{l=1}^L \mathrm{KS}\bigl(\sigma(W_l), \sigma(W_{l, S_l})\bigr) .
-# ```
+# $$ (eq-compression-mean)
 #
 # Nothing in the second step depends on the ratio of the first: the policy is a rule for scoring rows, so that one training serves all ratios, and all layers may have different ones.
 #
-# :::{prf:theorem} Selections are nested
-# :label: thm-compression-nested
-#
+# **Theorem (Selections are nested).** <a id="thm-compression-nested"></a>
 # For fixed scores without ties, $k \le k'$ implies $\operatorname{top}_k s \subseteq \operatorname{top}_{k'} s$.
 # Hence pruning to $k'$ rows and then to $k$, by the scores of the whole matrix, is pruning to $k$ at once.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # A row is in $\operatorname{top}_k s$ if and only if fewer than $k$ rows have a larger score, and fewer than $k$ is fewer than $k'$.
-# For the second part, among the rows of $\operatorname{top}_{k'} s$ a row of $\operatorname{top}_k s$ has the same rows above it as among all rows, because these are all in $\operatorname{top}_{k'} s$ too.
-# :::
+# For the second part, among the rows of $\operatorname{top}_{k'} s$ a row of $\operatorname{top}_k s$ has the same rows above it as among all rows, because these are all in $\operatorname{top}_{k'} s$ too. ∎
 #
 # The same holds for a draw, which is the top $k$ of noisy scores, as long as the noise is kept.
 
@@ -385,14 +378,15 @@ def prune(
 
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # In the paper the policy is stochastic: its action, the set of rows to keep, is a draw.
 # Its public code draws anew whenever it prunes, so one policy gives another model each time; it stores the weights of the best episode but prunes with those of the last one unless it is started a second time.
 # We keep the rows of largest score, which is one model for one policy, and draw only with `sample=True` and a generator.
 # Training is ours, too: the [exact gradient](policy_gradient.ipynb) in place of the released estimate.
-# :::
+#
+# </div>
 #
 # Now the small real model at 30 %.
 # We train for a few episodes only, enough to see the objective fall; the precision of the spectra during training is float32, and the reported distances are float64.
@@ -519,15 +513,17 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Train once, prune at every ratio, on the whole small model: policies trained at 10 %, 30 % and 40 %, used at four ratios, beside random rows; mean and range of three seeds.  Left: the mean spectral distance, which is trained.  Right: divergence from the dense model on text that it samples itself.", "name": "fig-compression-reuse"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_reuse(axes[0], ratios, reuse["ks"], "mean KS distance")
 #     plot_reuse(axes[1], ratios, reuse["kl"], "KL to dense (nats a token)")
 
 # %% [markdown]
+# **Figure (fig-compression-reuse).** <a id="fig-compression-reuse"></a> Train once, prune at every ratio, on the whole small model: policies trained at 10 %, 30 % and 40 %, used at four ratios, beside random rows; mean and range of three seeds.  Left: the mean spectral distance, which is trained.  Right: divergence from the dense model on text that it samples itself.
+#
 # All policies stay below chance at every ratio, also where they were not trained, and their means differ from each other by less than a tenth of that: for the objective the claim of reuse holds on the whole model.
 # The right half is another matter, and the next section returns to it: at every ratio each of the nine policies diverges further from the dense model than each random choice, and has the larger perplexity, too.
-# A policy is a ranking, and {prf:ref}`thm-compression-nested` says what another ratio does to it: it cuts the same ranking elsewhere.
+# A policy is a ranking, and [Theorem (Selections are nested)](#thm-compression-nested) says what another ratio does to it: it cuts the same ranking elsewhere.
 #
 # What does it cost to use a policy at a ratio that it was not trained at?
 # At each of the three ratios of training we subtract the measure of the policy trained there from the mean of the other two, and average over the three; each seed gives one number.
@@ -690,26 +686,20 @@ def damage(
 # Both factors depend on matrices and inputs that the spectrum of `gate_proj` does not see.
 # Call
 #
-# ```{math}
-# :label: eq-compression-energy
-#
+# $$
 # e_j = \mathbb E[h_j^2]\, \lVert d_j \rVert^2
-# ```
+# $$ (eq-compression-energy)
 #
 # the *energy* of neuron $j$.
 #
-# :::{prf:theorem} What a removed set costs
-# :label: thm-compression-energy
-#
+# **Theorem (What a removed set costs).** <a id="thm-compression-energy"></a>
 # $\mathbb E \bigl\lVert \sum_{j \in R} h_j d_j \bigr\rVert^2 \le |R| \sum_{j \in R} e_j$.
 # If $\mathbb E[h_i h_j] = 0$ for $i \ne j$, it equals $\sum_{j \in R} e_j$, and among all sets of its size the one of smallest energies is best.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # By the Cauchy–Schwarz inequality the squared norm of a sum of $|R|$ vectors is at most $|R|$ times the sum of their squared norms; take expectations.
 # Expanded, the left side is $\sum_{i, j \in R} \mathbb E[h_i h_j]\, d_i^\top d_j$, of which only $i = j$ remains in the second case.
-# A sum of $|R|$ of the numbers $e_j$ is smallest for the $|R|$ smallest.
-# :::
+# A sum of $|R|$ of the numbers $e_j$ is smallest for the $|R|$ smallest. ∎
 #
 # The expectation is over inputs.
 # The model can supply them: we record $h$ while the model reads its own samples, so no external data are used.
@@ -870,10 +860,13 @@ def plot_damage(ax, costs: dict[str, Damage], dense: float):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "The proxy fails on this model.  Left: perplexity against the mean spectral distance of `gate_proj` with 30 % of the rows removed; the policy has the smallest distance and the largest perplexity.  Right: share of the output energy, on text that the model samples itself, that each selection keeps.", "name": "fig-compression-proxy"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_damage(axes[0], costs, dense_perplexity)
 #     plot_shares(axes[1], shares)
+
+# %% [markdown]
+# **Figure (fig-compression-proxy).** <a id="fig-compression-proxy"></a> The proxy fails on this model.  Left: perplexity against the mean spectral distance of `gate_proj` with 30 % of the rows removed; the policy has the smallest distance and the largest perplexity.  Right: share of the output energy, on text that the model samples itself, that each selection keeps.
 
 # %% [markdown]
 # A larger distance and a far better model: the spectrum of `gate_proj` and the output of the block are different things.
@@ -972,36 +965,30 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 #
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-compression-1
-#
+# **Exercise.** <a id="ex-compression-1"></a>
 # By hand: a layer has 10 rows.
 # How many are kept at 0 %, 25 %, 30 % and 90 %?
-# :::
 #
-# :::{solution} ex-compression-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $\lfloor (1 - r) \cdot 10 \rfloor$ is 10, 7, 7 and 1.
 # The last is where floating point would say zero: $(1 - 0.9) \cdot 10$ rounds to less than 1.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert [rows_to_keep(10, r) for r in (0, 0.25, 0.3, 0.9)] == [10, 7, 7, 1]
 # assert int((1 - 0.9) * 10) == 0
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-compression-2
-#
+# **Exercise.** <a id="ex-compression-2"></a>
 # A limit: what does the pipeline return at ratio 0, and what is the distance?
-# :::
 #
-# :::{solution} ex-compression-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Every row is kept, so the model is the dense one and every distance is zero, whatever the policy.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # whole = select_rows(matrices[:2], pruned.policy, 0)
@@ -1009,18 +996,15 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # assert selection_distances(matrices[:2], whole).max() == 0
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-compression-3
-#
-# Break an assumption of {prf:ref}`thm-compression-nested`: score again after the first cut, with features of the sliced matrix.
+# **Exercise.** <a id="ex-compression-3"></a>
+# Break an assumption of [Theorem (Selections are nested)](#thm-compression-nested): score again after the first cut, with features of the sliced matrix.
 # Are the selections still nested in those of a single cut?
-# :::
 #
-# :::{solution} ex-compression-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # No: leverage and coherence of a row depend on the other rows, so that the ranking changes once some are gone.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # W = matrices[0]
@@ -1032,19 +1016,16 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # assert once != twice
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-compression-4
-#
-# The distance of {eq}`eq-compression-mean` does not change if `up_proj` and `down_proj` are replaced by anything else.
+# **Exercise.** <a id="ex-compression-4"></a>
+# The distance of [(eq-compression-mean)](#eq-compression-mean) does not change if `up_proj` and `down_proj` are replaced by anything else.
 # Use this to build two models with equal distance at 30 % and unequal loss.
-# :::
 #
-# :::{solution} ex-compression-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Scale the columns of `down_proj` that belong to removed rows to zero: for that model pruning these rows costs nothing, and `gate_proj` is the same.
 # In the other model leave them.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # free, same_gate = sharing_copy(model), pruned.kept

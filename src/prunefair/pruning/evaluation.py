@@ -2,7 +2,7 @@
 r"""
 # What pruning costs: perplexity, divergence, accuracy
 
-The paper reports that LLaMA-2-7B pruned by 30 % keeps 80 % of the dense model's mean accuracy on five multiple-choice tasks {cite}`sengupta2025prunenet`.
+The paper reports that LLaMA-2-7B pruned by 30 % keeps 80 % of the dense model's mean accuracy on five multiple-choice tasks ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 How much would a coin keep?
 On these tasks a guess is right in 35 % of the cases on average, the dense model in 69.0 %: the coin "retains" half of the model.
 The cells below compute both numbers, and what is left of the 80 % once chance is taken out.
@@ -74,24 +74,22 @@ from prunefair.publishers import MMLU_SUBJECTS
 #
 # The information of a token given those before it is
 #
-# ```{math}
-# :label: eq-evaluation-nats
-#
+# <a id="eq-evaluation-nats"></a>
+# $$
 # \ell_i = -\log p(x_i \mid x_{<i}) .
-# ```
+# $$ (eq-evaluation-nats)
 #
 # A model sees at most a window of $w$ tokens.
 # Windows start every $s \le w$ tokens, and every window scores the tokens that no earlier one scored; with $s = w$ the windows do not overlap and the first token of each has nothing to condition on, so it is not scored.
 # With $\mathcal S$ the set of scored tokens,
 #
-# ```{math}
-# :label: eq-evaluation-perplexity
-#
+# <a id="eq-evaluation-perplexity"></a>
+# $$
 # \mathrm{PPL} = \exp\Bigl(\frac{1}{|\mathcal S|} \sum_{i \in \mathcal S} \ell_i\Bigr) .
-# ```
+# $$ (eq-evaluation-perplexity)
 #
 # Every token has the same weight.
-# The mean of the windows' perplexities is another number: the exponential is convex, so that mean is never below {eq}`eq-evaluation-perplexity` when the windows are equally long, and one hard window dominates it.
+# The mean of the windows' perplexities is another number: the exponential is convex, so that mean is never below [(eq-evaluation-perplexity)](#eq-evaluation-perplexity) when the windows are equally long, and one hard window dominates it.
 
 
 # %%
@@ -294,7 +292,7 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
 
 
 # %% [markdown]
-# The real model on WikiText-2 {cite}`merity2017wikitext`; its tokenizer adds no special token, and the text is one long string.
+# The real model on WikiText-2 ([Merity et al. 2017](../references.bib#merity2017wikitext)); its tokenizer adds no special token, and the text is one long string.
 # The check compares with the loss that the library computes by itself when it is given labels.
 
 # %% tags=["active-ipynb"]
@@ -317,27 +315,21 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
 # Perplexity needs a text that somebody chose.
 # The dense model can supply the text itself: sample $x_1, x_2, \dots$ from $p$ after a fixed start token $x_0$, and compare the two models' next-token distributions along it,
 #
-# ```{math}
-# :label: eq-evaluation-kl
-#
+# $$
 # \widehat D = \frac{1}{L} \sum_{i=0}^{L-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q(\cdot \mid x_{\le i})\bigr),
 # \qquad x \sim p .
-# ```
+# $$ (eq-evaluation-kl)
 #
 # It is zero if and only if the two models agree at every position visited, and it has a meaning beyond that.
 #
-# :::{prf:theorem} Chain rule of the divergence
-# :label: thm-evaluation-chain
-#
+# **Theorem (Chain rule of the divergence).** <a id="thm-evaluation-chain"></a>
 # Let $P$ and $Q$ be the distributions of the $L$ tokens $x_1, \dots, x_L$ after the start token $x_0$ under $p$ and $q$.
 # Then $\mathbb E_{x \sim P}\, \widehat D = \frac{1}{L} \mathrm{KL}(P \,\|\, Q)$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # The probability of a text factorises, so $\log \frac{P(x)}{Q(x)} = \sum_{i=0}^{L-1} \log \frac{p(x_{i+1} \mid x_{\le i})}{q(x_{i+1} \mid x_{\le i})}$.
 # Take the expectation over $x \sim P$ and condition the $i$-th term on $x_{\le i}$: what remains of it is $\mathrm{KL}(p(\cdot \mid x_{\le i}) \| q(\cdot \mid x_{\le i}))$.
-# The sum of these expectations is $L\, \mathbb E \widehat D$, and the left side has become $\mathrm{KL}(P \| Q)$.
-# :::
+# The sum of these expectations is $L\, \mathbb E \widehat D$, and the left side has become $\mathrm{KL}(P \| Q)$. ∎
 #
 # So $L \widehat D$ estimates without bias how many nats tell the two models apart from one text of $L$ tokens.
 # Text from any other source gives a number without this meaning.
@@ -618,32 +610,29 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # The model is never asked for a letter; it is asked how probable each continuation is.
 # With the tokens $t_1, \dots, t_a$ of the context and $t_{a+1}, \dots, t_b$ of the choice $j$, the score is
 #
-# ```{math}
-# :label: eq-evaluation-choice
-#
+# <a id="eq-evaluation-choice"></a>
+# $$
 # s_j = \sum_{i=a+1}^{b} \log p(t_i \mid t_{<i}) ,
-# ```
+# $$ (eq-evaluation-choice)
 #
 # and two rules pick a choice,
 #
-# ```{math}
-# :label: eq-evaluation-acc
-#
+# $$
 # \texttt{acc}: \; \arg\max_j s_j, \qquad \texttt{acc\_norm}: \; \arg\max_j s_j / |j| ,
-# ```
+# $$ (eq-evaluation-acc)
 #
 # where $|j|$ is the length of the choice's text without the space before it.
-# The tasks are PIQA {cite}`bisk2020piqa`, WinoGrande {cite}`sakaguchi2020winogrande`, HellaSwag {cite}`zellers2019hellaswag` and both parts of ARC {cite}`clark2018arc`.
+# The tasks are PIQA ([Bisk et al. 2020](../references.bib#bisk2020piqa)), WinoGrande ([Sakaguchi et al. 2020](../references.bib#sakaguchi2020winogrande)), HellaSwag ([Zellers et al. 2019](../references.bib#zellers2019hellaswag)) and both parts of ARC ([Clark et al. 2018](../references.bib#clark2018arc)).
 # In WinoGrande the choices differ in the context and share the continuation; only `acc` makes sense there.
 #
 # Which tokens are the context's?
 # Tokenising the two strings apart is wrong where a token would straddle the seam.
-# lm-evaluation-harness {cite}`gao2024lmeval` encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
+# lm-evaluation-harness ([Gao et al. 2024](../references.bib#gao2024lmeval)) encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
 # We follow it to the letter, so that the numbers can be compared; the [proof](#the-harness-itself) is below.
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # In words, the harness's `acc_norm` is "normalised by byte length"; its code divides by Python's `len` of the string, which counts characters, and a later metric of its own, `acc_bytes`, divides by bytes.
 # The paper reports the harness's numbers.
 # We divide by bytes by default, and by characters with `length="characters"`, which is the setting for a comparison with `acc_norm`.
@@ -656,7 +645,8 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # A third difference is the text of HellaSwag.
 # The harness capitalises the beginning of the sentence that a choice is to end, and deletes all text in brackets; our file does neither, and a second cell below counts the questions that this changes.
 # In our comparison the step is left out of the harness and both programs are given our text: our numbers for HellaSwag equal the harness's on this text, and not on its own.
-# :::
+#
+# </div>
 
 # %%
 TASK_CHANCE = {
@@ -744,7 +734,7 @@ def _parts(name: str) -> list[str]:
 
 
 # %% [markdown]
-# MMLU {cite}`hendrycks2021mmlu` is asked in another way.
+# MMLU ([Hendrycks et al. 2021](../references.bib#hendrycks2021mmlu)) is asked in another way.
 # A line names the subject, five solved questions of it follow, each with its four answers behind the letters A to D and the right letter, and then the question itself; what is scored are the four letters.
 # So the four choices share the whole prompt, and all questions of a subject share the line and the five shots.
 # The task `mmlu` is the mean over the questions of the ten subjects which the paper reports, so that a subject weighs as much as it has questions, as in the harness; `mmlu_philosophy` is one of them.
@@ -1124,7 +1114,7 @@ def log_likelihoods(
 
 
 # %% [markdown]
-# The check feeds every choice alone and whole, and reads off {eq}`eq-evaluation-choice` from {eq}`eq-evaluation-nats`.
+# The check feeds every choice alone and whole, and reads off [(eq-evaluation-choice)](#eq-evaluation-choice) from [(eq-evaluation-nats)](#eq-evaluation-nats).
 
 # %% tags=["active-ipynb"]
 # questions = [q for name in ("winogrande", "arc_easy") for q in task_questions(name)[:2]]
@@ -1378,12 +1368,10 @@ def zero_shot(
 # Let $\bar a, \bar d$ be the means over tasks of the pruned and of the dense model's accuracy and $\bar c$ that of chance.
 # The paper's retention is *raw*; we put one *above chance* beside it,
 #
-# ```{math}
-# :label: eq-evaluation-retention
-#
+# $$
 # \rho_{\text{raw}} = \frac{\bar a}{\bar d}, \qquad
 # \rho_{\text{above}} = \frac{\bar a - \bar c}{\bar d - \bar c} .
-# ```
+# $$ (eq-evaluation-retention)
 #
 # The ratio is taken of the means, not task by task: a task at chance would divide by zero and carry the weight of all others.
 # A coin has $\rho_{\text{above}} = 0$; a model that answers worse than a coin is negative.
@@ -1391,20 +1379,16 @@ def zero_shot(
 #
 # Both models answer the *same* questions, so all that is needed of a task is how many questions both, only one, or neither solves,
 #
-# ```{math}
-# :label: eq-evaluation-outcomes
-#
+# $$
 # n_k = n_k^{++} + n_k^{+-} + n_k^{-+} + n_k^{--} .
-# ```
+# $$ (eq-evaluation-outcomes)
 #
 # To first order a ratio $\hat\rho = (\bar a - c)/(\bar d - c)$ errs by $(\bar a - \hat\rho\, \bar d)/(\bar d - c)$ around its mean (the delta method), which is a mean over questions of $a_i - \hat\rho\, d_i$, so that
 #
-# ```{math}
-# :label: eq-evaluation-delta
-#
+# $$
 # \mathrm{se}(\hat\rho)^2 = \frac{1}{(\bar d - c)^2 K^2} \sum_{k=1}^K \frac{1}{n_k}
 # \mathrm{var}_k\bigl(a_i - \hat\rho\, d_i\bigr) .
-# ```
+# $$ (eq-evaluation-delta)
 #
 # With $\hat\rho$ replaced by 1 and the denominator by $K^2$ alone, the same formula is the error of the difference $\bar a - \bar d$.
 
@@ -1608,17 +1592,13 @@ def accuracy_difference(
 # The bootstrap does not: draw $n_k$ of the $n_k$ questions of every task with replacement, compute the statistic, repeat.
 # Nothing has to be drawn question by question.
 #
-# :::{prf:theorem} A paired bootstrap is multinomial
-# :label: thm-evaluation-multinomial
-#
+# **Theorem (A paired bootstrap is multinomial).** <a id="thm-evaluation-multinomial"></a>
 # Draw $n$ questions with replacement from $n$.
 # The numbers $(N^{++}, N^{+-}, N^{-+}, N^{--})$ among the draws are multinomial with $n$ trials and probabilities $n^{++}/n, \dots, n^{--}/n$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # Every draw falls into exactly one of the four classes, into class $c$ with probability $n^c / n$ because $n^c$ of the $n$ equally likely questions lie in it, and the draws are independent.
-# Counting independent trials by class is what the multinomial distribution describes.
-# :::
+# Counting independent trials by class is what the multinomial distribution describes. ∎
 
 
 # %%
@@ -1969,44 +1949,40 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance.  The dotted line is the raw retention of a guess.", "name": "fig-evaluation-retention"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_retention(ax, PAPER, guess)
 
 # %% [markdown]
+# **Figure (fig-evaluation-retention).** <a id="fig-evaluation-retention"></a> Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance.  The dotted line is the raw retention of a guess.
+#
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-evaluation-1
-#
+# **Exercise.** <a id="ex-evaluation-1"></a>
 # By hand: a text of five tokens is read in windows of two.
 # Which tokens are scored with stride 2, and which with stride 1?
-# :::
 #
-# :::{solution} ex-evaluation-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Stride 2: windows $(0,1)$, $(2,3)$ and the single token $(4)$; the first of each has no context, so tokens 1 and 3 are scored.
 # Stride 1: windows $(0,1), (1,2), (2,3), (3,4)$, and tokens 1, 2, 3, 4 are scored, each given the one token before it.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert [(a, b) for _, a, b in text_windows(5, 2, 2)] == [(1, 2), (3, 4)]
 # assert [(a, b) for _, a, b in text_windows(5, 2, 1)] == [(1, 2), (2, 3), (3, 4), (4, 5)]
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-evaluation-2
-#
+# **Exercise.** <a id="ex-evaluation-2"></a>
 # A limit: what is the above-chance retention if the dense model's accuracy tends to chance, and what does `raw_retention` report for a pruned model at chance?
-# :::
 #
-# :::{solution} ex-evaluation-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The denominator of $\rho_{\text{above}}$ tends to zero and the ratio to $\pm\infty$; at and below chance we return NaN.
 # The raw retention of a model at chance is $\bar c / \bar d$, which tends to 1: the weaker the dense model, the better a coin looks.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for dense_accuracy in (0.9, 0.6, 0.51):
@@ -2015,19 +1991,16 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # assert np.isnan(_ratio_estimate(count, 0.5).value)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-evaluation-3
-#
+# **Exercise.** <a id="ex-evaluation-3"></a>
 # The sample mean of $\log p(x_{i+1} \mid x_{\le i}) - \log q(x_{i+1} \mid x_{\le i})$ along $x \sim p$ estimates the same divergence and needs no sum over the vocabulary.
 # Compare the two standard deviations exactly on the enumerated models.
-# :::
 #
-# :::{solution} ex-evaluation-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
-# Both have the mean of {prf:ref}`thm-evaluation-chain`.
+# Both have the mean of [Theorem (Chain rule of the divergence)](#thm-evaluation-chain).
 # The log ratio adds to each term the noise of the token that happened to be drawn, and it can be negative, which a divergence cannot.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # estimators = {"sum over vocabulary": conditional.mean(1), "log ratio": (log_p - log_q) / 3}
@@ -2037,18 +2010,15 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 #     print(f"{name:20} mean {mean:.4f}, deviation {spread:.4f}, minimum {values.min():.3f}")
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-evaluation-4
-#
+# **Exercise.** <a id="ex-evaluation-4"></a>
 # Break an assumption: treat the two models' answers as independent, although they answer the same questions.
 # How much larger is the standard error of the difference, for the two imagined models?
-# :::
 #
-# :::{solution} ex-evaluation-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Independence adds the two variances and forgets the covariance, which is positive because the models solve the same questions.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # paired = accuracy_difference(first, second).stderr

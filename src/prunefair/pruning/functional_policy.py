@@ -75,54 +75,45 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 #
 # Let $P_\varepsilon$ be the distribution of texts when neuron $j$ of one block is multiplied by $1 - \varepsilon$ at position $t$ only.
 #
-# :::{prf:theorem} The cost of a neuron is a mean square on the model's own text
-# :label: thm-functional-policy-fisher
-#
+# **Theorem (The cost of a neuron is a mean square on the model's own text).** <a id="thm-functional-policy-fisher"></a>
 # Let $c_{tj} = h_{tj}\, D_{:j}^\top g_t$ with $g_t = \partial \log p(x) / \partial y_t$, the gradient of the log-likelihood of the whole text.
 #
 # 1. If the model is smooth in $\varepsilon$,
 #
-#    ```{math}
-#    :label: eq-functional-policy-fisher
-#
+#    $$
 #    \mathrm{KL}(P_0 \,\|\, P_\varepsilon) = \tfrac{\varepsilon^2}{2}\, \mathbb E_{x \sim p}\, c_{tj}^2 + O(\varepsilon^3) .
-#    ```
+#    $$ (eq-functional-policy-fisher)
 #
 # 2. If the neuron is multiplied by $1 - \varepsilon$ at all positions, the same holds with the square of the sum,
 #
-#    ```{math}
-#    :label: eq-functional-policy-together
-#
+#    <a id="eq-functional-policy-together"></a>
+#    $$
 #    \mathbb E \Bigl(\sum_t c_{tj}\Bigr)^2 = \sum_t \mathbb E\, c_{tj}^2 + 2 \sum_{s < t} \mathbb E\, c_{sj}\, c_{tj} .
-#    ```
+#    $$ (eq-functional-policy-together)
 #
 # 3. In the last block the terms with $s < t$ are zero.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # (1) The texts of length $L$ are a finite set, and $P_\varepsilon$ is positive on all of those that begin with $x_0$.
 # $\frac{d}{d\varepsilon} \log P_\varepsilon(x)$ at $\varepsilon = 0$ is $g_t^\top (-h_{tj} D_{:j}) = -c_{tj}$: the score of a family of distributions with one parameter.
 # $g_t$ reaches through attention what is said at all later positions, as the change does.
-# A Kullback--Leibler divergence and its derivative vanish at $\varepsilon = 0$, and its second derivative there is the Fisher information, the mean square of the score {cite}`cover2006elements`.
+# A Kullback--Leibler divergence and its derivative vanish at $\varepsilon = 0$, and its second derivative there is the Fisher information, the mean square of the score ([Cover and Thomas 2006](../references.bib#cover2006elements)).
 # The mean is over texts from $P_0 = p$ itself, which is what self-sampled text is.
 #
 # (2) The score is now $-\sum_t c_{tj}$.
 #
 # (3) After the last block no position reads another, so $\log p(x)$ depends on $y_t$ only through the distribution of $x_{t+1}$ given $x_{\le t}$.
-# $c_{tj}$ is then the score of this conditional distribution, with $\mathbb E[c_{tj} \mid x_{\le t}] = 0$, and $c_{sj}$ with $s < t$ is a function of $x_{\le t}$.
-# :::
+# $c_{tj}$ is then the score of this conditional distribution, with $\mathbb E[c_{tj} \mid x_{\le t}] = 0$, and $c_{sj}$ with $s < t$ is a function of $x_{\le t}$. ∎
 #
 # On any other text the mean square of a gradient is a number without this meaning.
 # We take $\varepsilon = 1$, far beyond where the expansion is exact, and the mean over positions,
 #
-# ```{math}
-# :label: eq-functional-policy-cost
-#
+# $$
 # f_j = \frac1L \sum_{t=0}^{L-1} \mathbb E\, c_{tj}^2 ,
-# ```
+# $$ (eq-functional-policy-cost)
 #
-# and call it the *Fisher cost* of the neuron, in nats squared; as a score for pruning it is known {cite}`theis2018faster,molchanov2019importance`, with data in the place of the model's own text.
-# It leaves the cross terms of {eq}`eq-functional-policy-together` out, although pruning removes a neuron at all positions.
+# and call it the *Fisher cost* of the neuron, in nats squared; as a score for pruning it is known ([Theis et al. 2018](../references.bib#theis2018faster); [Molchanov et al. 2019](../references.bib#molchanov2019importance)), with data in the place of the model's own text.
+# It leaves the cross terms of [(eq-functional-policy-together)](#eq-functional-policy-together) out, although pruning removes a neuron at all positions.
 # In exchange every position of a text is a sample of its own; `together=True` gives the other cost, $\frac1L \mathbb E (\sum_t c_{tj})^2$, with one sample a text.
 # Unlike an energy, both are in the same unit in every layer.
 
@@ -279,37 +270,29 @@ class _FisherSum:
 # ## What the policy sees
 #
 # The policy of Part I sees three features of a row and their squares.
-# This one sees three logarithms that say how much a neuron matters: its energy, its energy as *optimal brain surgery* counts it {cite}`hassibi1993second`, and its Fisher cost,
+# This one sees three logarithms that say how much a neuron matters: its energy, its energy as *optimal brain surgery* counts it ([Hassibi and Stork 1993](../references.bib#hassibi1993second)), and its Fisher cost,
 #
-# ```{math}
-# :label: eq-functional-policy-features
-#
+# $$
 # \ln\bigl(H_{jj}\, \lVert D_{:j} \rVert^2\bigr), \qquad
 # \ln \frac{\lVert D_{:j} \rVert^2}{[(H + \lambda I)^{-1}]_{jj}}, \qquad
 # \ln f_j ,
-# ```
+# $$ (eq-functional-policy-features)
 #
 # each standardised over the neurons of its layer, and the squares of the three, standardised again.
 #
-# :::{prf:theorem} The surgeon's energy is what the other neurons cannot make up for
-# :label: thm-functional-policy-surgeon
-#
+# **Theorem (The surgeon's energy is what the other neurons cannot make up for).** <a id="thm-functional-policy-surgeon"></a>
 # With $H_\lambda = H + \lambda I$ and $\lambda > 0$,
 #
-# ```{math}
-# :label: eq-functional-policy-surgeon
-#
+# $$
 # \min_{E\,:\,E_{:j} = -D_{:j}} \mathbb E\, \lVert E h \rVert^2 + \lambda \lVert E \rVert_F^2
 # = \frac{\lVert D_{:j} \rVert^2}{[H_\lambda^{-1}]_{jj}}
 # = \lVert D_{:j} \rVert^2 \min_{a} \Bigl( \mathbb E \bigl(h_j - \textstyle\sum_{i \ne j} a_i h_i\bigr)^2 + \lambda\,(1 + \lVert a \rVert^2) \Bigr) .
-# ```
-# :::
+# $$ (eq-functional-policy-surgeon)
 #
-# :::{prf:proof}
+# **Proof.**
 # The left objective is $\operatorname{tr} E H_\lambda E^\top$, a sum over the rows of $E$.
 # In the row with the entry $-D_{ij}$ at $j$ it is $D_{ij}^2\, v^\top H_\lambda v$ for a vector with $v_j = 1$; with $v = (1, -a)$ this is the bracket on the right.
-# Its minimum over $a$ is the Schur complement of $H_\lambda$ without $j$ in $H_\lambda$, which is $1/[H_\lambda^{-1}]_{jj}$.
-# :::
+# Its minimum over $a$ is the Schur complement of $H_\lambda$ without $j$ in $H_\lambda$, which is $1/[H_\lambda^{-1}]_{jj}$. ∎
 
 # %%
 FUNCTIONAL_FEATURES = ("log_energy", "log_surgeon_energy", "log_fisher")
@@ -452,13 +435,14 @@ class FunctionalPolicy(RowPolicy):
 
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # *Paper*: the policy sees the rows of a weight matrix (in LLaMA `gate_proj`) and is rewarded for its spectrum.
 # *Released code*: the same, with the deviations named [before](policy_gradient.ipynb).
 # *This book*: here the policy sees three numbers a neuron that come from the model's own texts, and is charged with the functional spectrum.
-# :::
+#
+# </div>
 #
 # ## What the policy is charged with
 #
@@ -468,19 +452,15 @@ class FunctionalPolicy(RowPolicy):
 # The lost energy bounds the squared change of the functional spectrum, and it is what the layer errs by, so it looks like the better choice.
 # They differ in what one neuron can do.
 #
-# :::{prf:theorem} One neuron moves the KS penalty by at most $1/d$
-# :label: thm-functional-policy-bounded
-#
+# **Theorem (One neuron moves the KS penalty by at most $1/d$).** <a id="thm-functional-policy-bounded"></a>
 # Let $k \ge d$ and $S' = S \cup \{j\}$.
 # Then the KS penalties of $S$ and $S'$ differ by at most $1/d$.
 # Their lost energies can differ by the whole energy of the layer.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $A_S$ and $A_{S'}$ differ by a matrix of rank one, so each of their spectra of $d$ values [interlaces by one place](self_moments.ipynb) with the other, and the KS distance between the two is at most $1/d$.
 # KS is a metric, so distances from a third spectrum differ by no more than that.
-# For the second claim let $j$ be the only neuron that is ever active.
-# :::
+# For the second claim let $j$ be the only neuron that is ever active. ∎
 
 
 # %%
@@ -757,7 +737,7 @@ def train_functional(
 # print(f"{table['device']}; float32 errs by at most {np.abs(error).max():.4f}")
 # assert np.abs(error).max() < 0.01
 
-# %% mystnb={"figure": {"caption": "Learning curves of the two penalties on every third layer of the small real model at 30 %: mean over three seeds and its 95 % interval. Dotted: selections that are not learnt.", "name": "fig-functional-policy-curves"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     for ax, name in zip(axes, curves, strict=True):
 #         constant = {at: levels[at][name] for at in ("random", "Fisher cost", "energy")}
@@ -765,6 +745,8 @@ def train_functional(
 #         ax.set_ylabel({"lost energy": "mean share lost"}.get(name, "mean KS distance"))
 
 # %% [markdown]
+# **Figure (fig-functional-policy-curves).** <a id="fig-functional-policy-curves"></a> Learning curves of the two penalties on every third layer of the small real model at 30 %: mean over three seeds and its 95 % interval. Dotted: selections that are not learnt.
+#
 # What did each policy learn, and how does its best selection do by *both* penalties?
 
 # %% tags=["active-ipynb"]
@@ -875,10 +857,13 @@ def plot_ranking(
 # print({at: len(some) for at, some in rows.items()}, names)
 # assert sum(map(len, rows.values())) == 66
 
-# %% mystnb={"figure": {"caption": "Divergence of 66 pruned models from the dense one against the two spectral distances of their selections. Left: the objective of the paper, from the spectrum of gate_proj. Right: from the functional spectrum.", "name": "fig-functional-policy-scatter"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     for ax, name in zip(axes, ("raw KS", "functional KS"), strict=True):
 #         plot_ranking(ax, charged[name], damage, xlabel=f"mean {name}")
+
+# %% [markdown]
+# **Figure (fig-functional-policy-scatter).** <a id="fig-functional-policy-scatter"></a> Divergence of 66 pruned models from the dense one against the two spectral distances of their selections. Left: the objective of the paper, from the spectrum of gate_proj. Right: from the functional spectrum.
 
 # %% tags=["active-ipynb"]
 # def ranks(measure, at=None):
@@ -924,11 +909,14 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Spearman's rank correlation of seven penalties with the divergence from the dense model (over all 66 selections and within each ratio) and with the perplexity on WikiText-2 validation; bars: 95 % bootstrap intervals over selections.", "name": "fig-functional-policy-ranks"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # order = sorted(names, key=lambda n: -groups["all ratios"][n].value)
 # shown = {g: {n: found[n] for n in order} for g, found in groups.items()}
 # with figure() as ax:
 #     plot_rank_correlations(ax, shown)
+
+# %% [markdown]
+# **Figure (fig-functional-policy-ranks).** <a id="fig-functional-policy-ranks"></a> Spearman's rank correlation of seven penalties with the divergence from the dense model (over all 66 selections and within each ratio) and with the perplexity on WikiText-2 validation; bars: 95 % bootstrap intervals over selections.
 
 # %% tags=["active-ipynb"]
 # for name in order:
@@ -963,7 +951,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # %% [markdown]
 # They are lowest at 10 %, where most selections have nearly the same perplexity over these two windows and there is little to rank.
 #
-# The two kinds of Fisher costs rank alike, so the cross terms of {eq}`eq-functional-policy-together` may be left out for this purpose, though they are not small:
+# The two kinds of Fisher costs rank alike, so the cross terms of [(eq-functional-policy-together)](#eq-functional-policy-together) may be left out for this purpose, though they are not small:
 
 # %% tags=["active-ipynb"]
 # rank, share = (np.array(table["agreement"][key]) for key in ("rank", "sum_ratio"))
@@ -978,24 +966,19 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # A cost is that of one neuron alone, and where most of a layer goes the sum says little; so no layer loses more than half.
 # With $f_{lj}$ the cost of neuron $j$ of layer $l$ and $a_l$ the least number that layer $l$ keeps,
 #
-# ```{math}
-# :label: eq-functional-policy-widths
-#
+# <a id="eq-functional-policy-widths"></a>
+# $$
 # (k_l) = \arg\min \sum_l \sum_{j \in R_l} f_{lj} \quad \text{over} \quad \lvert S_l \rvert = k_l \ge a_l, \quad \sum_l k_l = n .
-# ```
+# $$ (eq-functional-policy-widths)
 #
-# :::{prf:theorem} The cheapest go first
-# :label: thm-functional-policy-widths
-#
+# **Theorem (The cheapest go first).** <a id="thm-functional-policy-widths"></a>
 # Keep the $a_l$ dearest neurons of every layer, and of all others the $n - \sum_l a_l$ dearest.
-# This solves {eq}`eq-functional-policy-widths`, and in every layer above its bound, $k_l > a_l$, each neuron kept costs at least as much as each neuron removed anywhere.
-# :::
+# This solves [(eq-functional-policy-widths)](#eq-functional-policy-widths), and in every layer above its bound, $k_l > a_l$, each neuron kept costs at least as much as each neuron removed anywhere.
 #
-# :::{prf:proof}
+# **Proof.**
 # Exchanging a kept neuron for a dearer one of the same layer that is removed keeps all $k_l$ and does not raise the sum, so some solution keeps the $a_l$ dearest of every layer.
 # Given these, any $n - \sum_l a_l$ of the others are allowed, and the dearest leave the smallest sum.
-# If $k_l > a_l$, the cheapest neuron kept in layer $l$ is one of these, and so costs at least as much as all of the others that are removed.
-# :::
+# If $k_l > a_l$, the cheapest neuron kept in layer $l$ is one of these, and so costs at least as much as all of the others that are removed. ∎
 #
 # The widths are all that we take from the solution; which neurons of a layer go is the policy's choice.
 
@@ -1063,7 +1046,7 @@ def uneven_ratios(
 #         lost[w] = float(torch.cat(gone).sum())
 # assert found == min(lost, key=lost.get) and len(lost) > 5
 
-# %% mystnb={"figure": {"caption": "Share of the neurons that each layer of the small real model loses when the cheapest 10, 20, 30 and 40 % of all neurons go; no layer loses more than half.", "name": "fig-functional-policy-widths"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # reused = table["widths"]["functional KS"]
 # with figure() as ax:
 #     shares = {f"{float(r):.0%} of all": row["ratios"] for r, row in reused.items()}
@@ -1071,6 +1054,8 @@ def uneven_ratios(
 # assert max(max(row["ratios"]) for row in reused.values()) <= 0.5
 
 # %% [markdown]
+# **Figure (fig-functional-policy-widths).** <a id="fig-functional-policy-widths"></a> Share of the neurons that each layer of the small real model loses when the cheapest 10, 20, 30 and 40 % of all neurons go; no layer loses more than half.
+#
 # What equal and uneven widths do to the model, for one policy at four ratios and for other scores at 30 %; the gap is over the held-out texts, with its standard error.
 
 # %% tags=["active-ipynb"]
@@ -1102,20 +1087,17 @@ def uneven_ratios(
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-functional-policy-1
-#
+# **Exercise.** <a id="ex-functional-policy-1"></a>
 # By hand: a model says one token, 0 or 1, with the log odds $y = D h$, and has the neurons $h = (1, 1)$ with $D = (1, -1)$.
 # What are the Fisher costs of the two neurons, and what happens when both go?
-# :::
 #
-# :::{solution} ex-functional-policy-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $y = 0$, so both tokens have probability $\frac12$, and $g = \partial \log p(x) / \partial y = x - \frac12 = \pm\frac12$.
 # $c_1 = g$ and $c_2 = -g$, so both costs are $\frac14$, and the score of removing both is $c_1 + c_2 = 0$: nothing happens.
 # A sum of costs knows as little of cancellation as a sum of energies.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # y = torch.zeros(1, requires_grad=True)
@@ -1125,39 +1107,33 @@ def uneven_ratios(
 # assert c.square().mean(0).tolist() == [0.25, 0.25] and not c.sum(1).any()
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-functional-policy-2
-#
+# **Exercise.** <a id="ex-functional-policy-2"></a>
 # A limit: $\lambda \to \infty$.
 # What becomes of the order of the surgeon's energies, and of the functional spectrum's own dependence on $H$?
-# :::
 #
-# :::{solution} ex-functional-policy-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $[H_\lambda^{-1}]_{jj} \to 1/\lambda$, so the order is that of the column norms of $D$: the ridge makes every neuron equally hard to replace, and equally active.
 # The functional spectrum of $H + \lambda I$ tends, up to a factor, to the raw spectrum of `down_proj`.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # _, surgeon = surgeon_energies(D, h.T @ h / 40, ridge=1e6)
 # assert surgeon.argsort().tolist() == D.norm(dim=0).argsort().tolist()
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-functional-policy-3
-#
+# **Exercise.** <a id="ex-functional-policy-3"></a>
 # Break an assumption: give `fisher_costs` texts of random tokens in place of the model's own.
 # What becomes of the 30 % dearest neurons of each layer, of the sum of all costs and of the uneven widths?
-# :::
 #
-# :::{solution} ex-functional-policy-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # We compare with the costs on twelve other texts of the model, beside four texts of its own.
 # On so few tokens the order within a layer survives nearly as well as from own texts.
 # The costs themselves do not: a text that the model finds improbable has large gradients, more so in some layers than in others, and the widths follow.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # noise = torch.randint(model.config.vocab_size, (4, 64), generator=generator)
@@ -1174,19 +1150,16 @@ def uneven_ratios(
 # assert all(a > b for a, b in zip(found["random tokens"], found["own text"], strict=True))
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-functional-policy-4
-#
+# **Exercise.** <a id="ex-functional-policy-4"></a>
 # Show that the ratios of `uneven_ratios` do not depend on a common factor of all costs, but may on a factor of the costs of one layer.
 # Why, then, may energies not take the place of Fisher costs here?
-# :::
 #
-# :::{solution} ex-functional-policy-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Only the order of all costs together enters.
 # Energies of different layers are in the unit of their own residual stream, which the next normalisation divides out, so their order between layers says nothing.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert uneven_ratios([3 * c for c in costs], 0.3) == ratios

@@ -6,7 +6,7 @@ The policy asks how far the spectrum of a matrix moves when rows go, 768 times f
 Can the answer be had from products with a few vectors?
 With 32 vectors and 8 products each, differences between the distances of two selections of the small real model come out within 0.004, less than a tenth of what separates random rows from good ones.
 
-This chapter derives the estimate, stochastic Lanczos quadrature {cite}`lin2016spectral,ubaru2017fast`, proves what it is exact for and what its variance is, and measures its error against the exact [spectrum](spectrum.ipynb).
+This chapter derives the estimate, stochastic Lanczos quadrature ([Lin et al. 2016](../references.bib#lin2016spectral); [Ubaru et al. 2017](../references.bib#ubaru2017fast)), proves what it is exact for and what its variance is, and measures its error against the exact [spectrum](spectrum.ipynb).
 
 ## Notation
 
@@ -65,41 +65,36 @@ PROBES, STEPS = 32, 8
 # Write $A = \sum_i \lambda_i u_i u_i^\top$.
 # A probe $v$ sees the eigenvalues with the weights $(u_i^\top v)^2$, which sum to one:
 #
-# ```{math}
-# :label: eq-lanczos-measure
+# $$
 # v^\top f(A)\, v = \sum_{i=1}^{n} (u_i^\top v)^2\, f(\lambda_i) = \int f \,\mathrm d\mu_v .
-# ```
+# $$ (eq-lanczos-measure)
 #
 # The recurrence of Lanczos builds an orthonormal basis $q_1 = v, q_2, \dots$ of the spaces spanned by $v, A v, A^2 v, \dots$
 # With $Q = (q_1, \dots, q_s)$ it reads
 #
-# ```{math}
-# :label: eq-lanczos-recurrence
+# $$
 # A Q = Q T + \beta_s\, q_{s+1} e_s^\top, \qquad Q^\top Q = I, \qquad
 # T = \begin{pmatrix} \alpha_1 & \beta_1 & \\ \beta_1 & \alpha_2 & \ddots \\ & \ddots & \ddots \end{pmatrix} .
-# ```
+# $$ (eq-lanczos-recurrence)
 #
 # The eigenvalues $\theta_j$ of $T$ and the squared first components $\omega_j$ of its eigenvectors are a quadrature rule for $\mu_v$.
 #
-# :::{prf:theorem} Gauss quadrature
-# :label: thm-lanczos-gauss
+# **Theorem (Gauss quadrature).** <a id="thm-lanczos-gauss"></a>
 # For every polynomial $p$ of degree at most $2s - 1$
 #
-# ```{math}
-# :label: eq-lanczos-gauss
+# <a id="eq-lanczos-gauss"></a>
+# $$
 # \sum_{j=1}^{s} \omega_j\, p(\theta_j) = e_1^\top p(T)\, e_1 = v^\top p(A)\, v .
-# ```
+# $$ (eq-lanczos-gauss)
 #
 # If $v$ has a component in exactly $d$ eigenspaces, the recurrence ends with $\beta_d = 0$, and for $s = d$ the rule is $\mu_v$ itself: right for every function.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $T e_j$ reaches down to the entry $j + 1$ only, so $A Q T^i e_1 = Q T^{i+1} e_1$ as long as the last entry of $T^i e_1$ is 0, that is for $i < s - 1$; hence $A^i v = Q T^i e_1$ for $i \le s - 1$.
 # For $i, j \le s - 1$ then $v^\top A^{i} A\, A^{j} v = e_1^\top T^i\, (Q^\top A Q)\, T^j e_1 = e_1^\top T^{i + j + 1} e_1$, and $i + j + 1$ takes every value from 1 to $2s - 1$; 0 is $v^\top v = 1$.
 # The spaces stop to grow after $d$ vectors, because the $A^i v$ are combinations of the $d$ components of $v$ and a Vandermonde determinant shows that $d$ of them are independent.
 # At $s = d$ therefore $A Q = Q T$: the $\theta_j$ are the $d$ eigenvalues that $v$ sees.
-# A polynomial of degree $d - 1$ takes any values there, so {eq}`eq-lanczos-gauss` fixes the weights.
-# :::
+# A polynomial of degree $d - 1$ takes any values there, so [(eq-lanczos-gauss)](#eq-lanczos-gauss) fixes the weights. ∎
 #
 # Rounding destroys the orthogonality of the $q_j$ as soon as an eigenvalue converges, and copies of it appear.
 # We project every new vector against all earlier ones, which costs less than the product with $A$ as long as $2 s < n$.
@@ -226,32 +221,28 @@ def gauss_rule(recurrence: Tridiagonal) -> GaussRule:
 # $\mu_v$ is not the spectrum, in which all eigenvalues weigh $1/n$.
 # It is right in the mean over $v$.
 #
-# :::{prf:theorem} Mean and variance over probes
-# :label: thm-lanczos-variance
+# **Theorem (Mean and variance over probes).** <a id="thm-lanczos-variance"></a>
 # Let $v$ be uniform on the unit sphere and $\bar f = \frac1n \operatorname{tr} f(A)$.
 # Then $\mathbb E\, v^\top f(A) v = \bar f$ and
 #
-# ```{math}
-# :label: eq-lanczos-variance
+# $$
 # \operatorname{Var}\, v^\top f(A)\, v = \frac{2}{n + 2}\, \mathbb V(f), \qquad
 # \mathbb V(f) = \frac1n \sum_i f(\lambda_i)^2 - \bar f^2 .
-# ```
+# $$ (eq-lanczos-variance)
 #
 # The mean over $b$ probes that are the first columns of a uniform orthogonal matrix has this variance times
 #
-# ```{math}
-# :label: eq-lanczos-orthogonal
+# <a id="eq-lanczos-orthogonal"></a>
+# $$
 # \frac1b \cdot \frac{n - b}{n - 1} .
-# ```
-# :::
+# $$ (eq-lanczos-orthogonal)
 #
-# :::{prf:proof}
+# **Proof.**
 # The components $x_i = u_i^\top v$ are uniform on the sphere, too, so $\mathbb E x_i^2 = \frac1n$, which is the first claim.
 # With $x = g / \lVert g \rVert$ for a Gaussian $g$, whose direction and length are independent, $\mathbb E x_i^4 = 3 / (n(n+2))$ and $\mathbb E x_i^2 x_j^2 = 1 / (n(n+2))$.
 # So $\mathbb E (\sum_i x_i^2 f_i)^2 = (2 \sum_i f_i^2 + (\sum_i f_i)^2) / (n(n+2))$; subtract $\bar f^2$.
 # For the last claim the $b$ terms $Y_1, \dots, Y_b$ are exchangeable, and over all $n$ columns $\sum Y_i = \operatorname{tr} f(A)$ has no variance, so $\operatorname{Cov}(Y_1, Y_2) = -\operatorname{Var} Y_1 / (n - 1)$.
-# Then $\operatorname{Var} \frac1b \sum Y_i = \frac{1}{b} \operatorname{Var} Y_1\, (1 - \frac{b - 1}{n - 1})$.
-# :::
+# Then $\operatorname{Var} \frac1b \sum Y_i = \frac{1}{b} \operatorname{Var} Y_1\, (1 - \frac{b - 1}{n - 1})$. ∎
 #
 # For $f = \mathbf 1[\lambda \le t]$ this is the error of a distribution function, $\mathbb V(f) = F(t)(1 - F(t)) \le \frac14$: with $b$ probes at most $1/\sqrt{2 b (n+2)}$, so larger matrices need fewer probes.
 #
@@ -296,7 +287,7 @@ def orthonormal_probes(
 
 
 # %% [markdown]
-# The factor {eq}`eq-lanczos-orthogonal` is what 4000 sets of probes show, and for $b = n$ nothing is left to chance.
+# The factor [(eq-lanczos-orthogonal)](#eq-lanczos-orthogonal) is what 4000 sets of probes show, and for $b = n$ nothing is left to chance.
 
 # %% tags=["active-ipynb"]
 # f = torch.linspace(-1, 2, 6)  # eigenvalues of f(A), in its own basis
@@ -317,10 +308,9 @@ def orthonormal_probes(
 # Two sums over the spectrum cost next to nothing: $\operatorname{tr} A$ and $\operatorname{tr} A^2 = \lVert A \rVert_F^2$.
 # We give the pooled nodes the weights
 #
-# ```{math}
-# :label: eq-lanczos-calibration
+# $$
 # \omega'_j = \omega_j\,(1 + \gamma_0 + \gamma_1 \theta_j + \gamma_2 \theta_j^2)
-# ```
+# $$ (eq-lanczos-calibration)
 #
 # with the three numbers $\gamma$ that make the sum of weights and both moments exact.
 # Statisticians call this calibration: what an estimate of $\bar f$ errs is then only due to the part of $f$ that no quadratic polynomial explains.
@@ -367,7 +357,7 @@ def calibrated(rule: GaussRule, first: torch.Tensor, second: torch.Tensor) -> Ga
 # ## From nodes to a distribution function
 #
 # $s$ nodes are a staircase of $s$ steps, and the spectrum has $n$.
-# By the inequalities of Chebyshev, Markov and Stieltjes {cite}`golub2010matrices` the true $\mu_v$ passes between the two ends of every step, $\sum_{i < j} \omega_i \le \mu_v(-\infty, \theta_j) \le \mu_v(-\infty, \theta_j] \le \sum_{i \le j} \omega_i$.
+# By the inequalities of Chebyshev, Markov and Stieltjes ([Golub and Meurant 2010](../references.bib#golub2010matrices)) the true $\mu_v$ passes between the two ends of every step, $\sum_{i < j} \omega_i \le \mu_v(-\infty, \theta_j) \le \mu_v(-\infty, \theta_j] \le \sum_{i \le j} \omega_i$.
 # So we put the function through the middle of each step, in singular values $\sqrt{\theta}$, and join the middles by straight lines.
 
 
@@ -434,7 +424,7 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Distribution of the singular values of one gate matrix of the small real model: exact, the Gauss rule of a single probe with 24 steps, and the mean of 32 probes after calibration.", "name": "fig-lanczos-distribution"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
 # W, v = matrices[12], orthonormal_probes(576, PROBES, generator=generator)
 # slices = RowSlices(W, dtype=torch.float32)
@@ -444,6 +434,9 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # estimate = spectral_distribution(calibrated(rule, *known), exact)
 # with figure() as ax:
 #     plot_distributions(ax, exact, rule, estimate)
+
+# %% [markdown]
+# **Figure (fig-lanczos-distribution).** <a id="fig-lanczos-distribution"></a> Distribution of the singular values of one gate matrix of the small real model: exact, the Gauss rule of a single probe with 24 steps, and the mean of 32 probes after calibration.
 
 # %% tags=["active-ipynb"]
 # middle, spread = (torch.arange(576) + 0.5) / 576, {"before": [], "after": []}
@@ -464,29 +457,28 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # The [spectrum](spectrum.ipynb) of a slice is to more than half the spectrum of the whole on another scale, $c = \lVert W_S \rVert_F / \lVert W \rVert_F$.
 # So we let the probes see only what is left after that:
 #
-# ```{math}
-# :label: eq-lanczos-difference
+# <a id="eq-lanczos-difference"></a>
+# $$
 # \hat F_S(t) = F(t / c) + \bigl[\hat F_{G_S}(t) - \hat F_{G}(t / c)\bigr], \qquad
 # \hat D = \max_{t \in \sigma(W)} \bigl(\hat F_S(t) - F(t)\bigr) .
-# ```
+# $$ (eq-lanczos-difference)
 #
 # The bracket compares two estimates by common probes, and errors of the interpolation cancel in it as well.
 #
 # **Cost.** A product of $G_S = G - R^\top R$ with a vector takes $2 n^2 + 4 r n$ operations if $R^\top R$ is never formed, $2 n^2$ after it has been, for $2 r n^2$, and $4 k n$ with the rows kept.
 # The last is the most as soon as $k > n/2 + r$, as for LLaMA-2-7B at 30 %, so the kept Gram matrix is never needed; forming the other pays for
 #
-# ```{math}
-# :label: eq-lanczos-form
+# $$
 # 2\, b\, s > n .
-# ```
+# $$ (eq-lanczos-form)
 #
 # Below that the second moment decides: $\lVert G_S \rVert_F$ needs $R^\top R$, or $R R^\top$ for about the same $2 r^2 n$.
 # So we form it, and with the projections, $4 n$ operations a vector, earlier vector and pass, a selection costs
 #
-# ```{math}
-# :label: eq-lanczos-cost
+# <a id="eq-lanczos-cost"></a>
+# $$
 # \underbrace{2 r n^2}_{\text{downdate}} + \underbrace{2 n^2 b s}_{\text{products}} + \underbrace{4 n b s^2}_{\text{projections}}
-# ```
+# $$ (eq-lanczos-cost)
 #
 # operations, against $2 r n^2 + \frac43 n^3$ for the exact one.
 # The operations of the last term are half products of a matrix with one vector, which run at the speed of memory: each of $n$ of them reads the rest of the matrix, $\frac43 n^3$ bytes in float32.
@@ -746,12 +738,14 @@ def plot_errors(ax, study: dict, key: str):
 #         numbers = [f"{key} {row[key]:.4f}" for key in ("rms", "gap", "among_random")]
 #         print(f"  {row['probes']:2} probes, {row['steps']:2} steps:", *numbers)
 
-# %% mystnb={"figure": {"caption": "Root mean square error of the estimated distance on six gate matrices of the small model (576 columns), by probes and steps. Left: of the distance. Middle: of the difference between random rows and the best single feature. Right: of a random selection against the others of its layer. Dotted: a tenth of the gap between random rows and the best feature. Dashed: standard deviation among random selections.", "name": "fig-lanczos-errors"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(3, sharey=True) as axes:
 #     for ax, key in zip(axes, ("rms", "gap", "among_random")):
 #         plot_errors(ax, table["n_576"], key)
 
 # %% [markdown]
+# **Figure (fig-lanczos-errors).** <a id="fig-lanczos-errors"></a> Root mean square error of the estimated distance on six gate matrices of the small model (576 columns), by probes and steps. Left: of the distance. Middle: of the difference between random rows and the best single feature. Right: of a random selection against the others of its layer. Dotted: a tenth of the gap between random rows and the best feature. Dashed: standard deviation among random selections.
+#
 # In the table `rms` is the error of a distance, `gap` that of the difference between random rows and the better feature, and `among_random` the error of a random selection against the mean of its layer.
 #
 # Few steps smooth the distribution: they leave a bias that all selections of a layer share, and *less* noise than many steps.
@@ -814,15 +808,11 @@ def plot_errors(ax, study: dict, key: str):
 #
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-lanczos-1
+# **Exercise.** <a id="ex-lanczos-1"></a>
 # By hand: $A = \operatorname{diag}(0, 2)$ and $v = (1, 1)/\sqrt2$.
 # What are $T$ and the rule for one step and for two?
-# :::
 #
-# :::{solution-start} ex-lanczos-1
-# :class: dropdown
-# :::
+# **Solution.**
 # $\alpha_1 = v^\top A v = 1$: one node at 1 with weight 1.
 # $A v - v = (-1, 1)/\sqrt 2$, so $\beta_1 = 1$, $\alpha_2 = 1$, and $T$ has the eigenvalues 0 and 2, each with weight $1/2$: the measure itself.
 
@@ -835,19 +825,14 @@ def plot_errors(ax, study: dict, key: str):
 # np.testing.assert_allclose(two.weights, [[0.5, 0.5]])
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-lanczos-2
+# **Exercise.** <a id="ex-lanczos-2"></a>
 # A limit: let the number of probes go to $n$.
 # What is left of the error of a distribution function, and what takes it away?
-# :::
 #
-# :::{solution-start} ex-lanczos-2
-# :class: dropdown
-# :::
-# The variance is zero by {eq}`eq-lanczos-orthogonal`; the interpolation between nodes remains, and goes with the steps.
+# **Solution.**
+# The variance is zero by [(eq-lanczos-orthogonal)](#eq-lanczos-orthogonal); the interpolation between nodes remains, and goes with the steps.
 
 # %% tags=["active-ipynb"]
 # W = matrices[0][:, :64]
@@ -862,19 +847,14 @@ def plot_errors(ax, study: dict, key: str):
 # assert left[0] > left[1] > left[2] and left[2] < 0.02
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-lanczos-3
+# **Exercise.** <a id="ex-lanczos-3"></a>
 # Break an assumption: give every slice probes of its own.
 # By how much do the errors of two selections of a layer differ then?
-# :::
 #
-# :::{solution-start} ex-lanczos-3
-# :class: dropdown
-# :::
-# The errors no longer have a common part, and the bracket of {eq}`eq-lanczos-difference` is as wrong as two distribution functions.
+# **Solution.**
+# The errors no longer have a common part, and the bracket of [(eq-lanczos-difference)](#eq-lanczos-difference) is as wrong as two distribution functions.
 
 # %% tags=["active-ipynb"]
 # W, kept = matrices[12], uniform_selections(1536, k, 12, generator=generator)
@@ -889,8 +869,7 @@ def plot_errors(ax, study: dict, key: str):
 # assert errors["own"].std() > 1.5 * errors["common"].std()
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
 # ## Summary
 #

@@ -2,7 +2,7 @@
 r"""
 # Seven billion parameters in a minute
 
-The paper compresses LLaMA-2-7B {cite}`touvron2023llama2` in 916 s on a GPU, policy training included {cite}`sengupta2025prunenet`.
+The paper compresses LLaMA-2-7B ([Touvron et al. 2023](../references.bib#touvron2023llama2)) in 916 s on a GPU, policy training included ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 How long must it take?
 By the data sheet of an H100 the operations that the pipeline of this book needs take less than three seconds, reading the checkpoint aside.
 
@@ -77,14 +77,13 @@ from prunefair.pruning.surgery import cut_reader, ffn_slices, write_cut
 # Nothing in the pipeline needs two layers at once, and of a layer the policy sees one matrix.
 # While it is on the device, with 2 bytes a stored weight, three moments compete for the peak:
 #
-# ```{math}
-# :label: eq-llama-memory
+# $$
 # \begin{aligned}
 # \text{features:} \quad & 2 m n + 32\, m n + 16\, n^2 && \text{(float64: copies of } W\text{, a triangular solve)} \\
 # \text{spectrum:} \quad & 2 m n + 8\, m n + 16\, n^2 && \text{(float32: copies of } W\text{, } G\text{, its eigenvalues)} \\
 # \text{selections:} \quad & 2 m n + 4 n^2 + B\,(10\, r n + 8\, n^2 + 4\, b s n + 44\, b n) && \text{(deleted rows, } G_S\text{, basis, curves)}
 # \end{aligned}
-# ```
+# $$ (eq-llama-memory)
 #
 # bytes; the factors count the copies that the code makes.
 # The rest of the model, and the other layers' gate and Gram matrices, wait in the memory of the host or on the disk.
@@ -224,14 +223,13 @@ def geometry_config(name: str):
 # | features: Gram matrix, triangular solve | float64 | $3 m n^2$ | once |
 # | features: coherence | float32 | $4 m n^2$ | once |
 # | Gram matrix and eigenvalues | float32 | $2 m n^2 + \frac43 n^3$ | once |
-# | a selection | float32 | {eq}`eq-lanczos-cost` | $E B$ |
+# | a selection | float32 | [(eq-lanczos-cost)](lanczos.ipynb#eq-lanczos-cost) | $E B$ |
 #
 # A device with $\Phi$ operations and $\beta$ bytes a second cannot be faster than
 #
-# ```{math}
-# :label: eq-llama-floor
+# $$
 # t \ge \max\bigl(\text{operations} / \Phi,\; \text{bytes} / \beta\bigr)
-# ```
+# $$ (eq-llama-floor)
 #
 # at each of them.
 # Tensor cores with TF32 would be faster, but their 11 bits move a Gram matrix by $10^{-3}$ of its largest entries, far more than what separates two selections, so TF32 stays off here.
@@ -365,10 +363,9 @@ ROW_SPREAD = 0.15  # standard deviation of the logarithm of a row's factor
 # %% [markdown]
 # A Gaussian matrix $Z$, its rows scaled by log-normal factors, becomes orthonormal columns by one Cholesky factor, $Z^\top Z = L L^\top$, and gets the wanted singular values:
 #
-# ```{math}
-# :label: eq-llama-shaped
+# $$
 # W = Z L^{-\top} \operatorname{diag}(\sigma), \qquad W^\top W = \operatorname{diag}(\sigma)^2 .
-# ```
+# $$ (eq-llama-shaped)
 #
 # There is no rotation on the right, as it would change no spectrum of any slice.
 # The Cholesky factor evens the rows out a little, so that less than the whole spread of the factors is left in the norms of $W$; the next cell prints it.
@@ -511,9 +508,12 @@ def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Singular values over the largest one: the 30 gate matrices of the small real model, and a random matrix drawn with the mean of their quantiles.", "name": "fig-llama-profile"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_profiles(ax, spectra, values)
+
+# %% [markdown]
+# **Figure (fig-llama-profile).** <a id="fig-llama-profile"></a> Singular values over the largest one: the 30 gate matrices of the small real model, and a random matrix drawn with the mean of their quantiles.
 
 # %% [markdown]
 # ## A layer at a time
@@ -982,12 +982,14 @@ def run_lines(table: dict) -> list[str]:
 #     assert max(table["gain"].values()) < bound * 1.05
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: 916 s for LLaMA-2-7B at 30 %, on a GPU.
 # *Released code*: the singular value decomposition with vectors of every slice in float32, the two-layer scorer multiplied out, and a deep copy of the model in each episode.
 # *This book*: values only, by quadrature for wide matrices; a policy of six weights; no copy of the model.
-# :::
+#
+# </div>
 #
 # ## With a real checkpoint
 #
@@ -1009,14 +1011,10 @@ def run_lines(table: dict) -> list[str]:
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-llama-1
+# **Exercise.** <a id="ex-llama-1"></a>
 # By hand: how many bytes are the FFN matrices of one layer of LLaMA-2-7B in float16, and how many layers would fit into 16 GB?
-# :::
 #
-# :::{solution-start} ex-llama-1
-# :class: dropdown
-# :::
+# **Solution.**
 # $3 \cdot 11008 \cdot 4096 \cdot 2$ bytes are 271 MB, so 59 layers, more than there are; with attention, embeddings and the work on top the 32 layers do not.
 
 # %% tags=["active-ipynb"]
@@ -1024,17 +1022,12 @@ def run_lines(table: dict) -> list[str]:
 # assert plan.weights + plan.peak > 0.93 * 16e9
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-llama-2
-# A limit: from which number of probes on do the products of {eq}`eq-lanczos-cost` cost more than the downdate, for LLaMA-2-7B at 30 %?
-# :::
+# **Exercise.** <a id="ex-llama-2"></a>
+# A limit: from which number of probes on do the products of [(eq-lanczos-cost)](lanczos.ipynb#eq-lanczos-cost) cost more than the downdate, for LLaMA-2-7B at 30 %?
 #
-# :::{solution-start} ex-llama-2
-# :class: dropdown
-# :::
+# **Solution.**
 # $2 n^2 b s > 2 r n^2$ for $b > r / s = 3303 / 8$, from 413 on: with fewer probes most of the work is not quadrature.
 
 # %% tags=["active-ipynb"]
@@ -1042,18 +1035,13 @@ def run_lines(table: dict) -> list[str]:
 # assert r == 3303 and r // STEPS + 1 == 413
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-llama-3
+# **Exercise.** <a id="ex-llama-3"></a>
 # Break an assumption: draw the gate matrix without the profile, as a plain Gaussian matrix.
 # How far is its spectrum from those of the real model, and how far is the shaped one?
-# :::
 #
-# :::{solution-start} ex-llama-3
-# :class: dropdown
-# :::
+# **Solution.**
 # A Gaussian matrix has no value beyond the edge of its bulk and none near zero; the profile is as close to a real layer as the layers are to each other.
 
 # %% tags=["active-ipynb"]
@@ -1068,8 +1056,7 @@ def run_lines(table: dict) -> list[str]:
 # assert min(gaps) > 0.3
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
 # ## Summary
 #

@@ -4,13 +4,13 @@ r"""
 
 When 30 % of the rows of every layer go at random, the spectra of the small real model move by a mean KS distance of 0.167.
 A policy that sees its six weights and, for every selection it draws, that one distance: how far down does it come in twelve episodes?
-Below 0.140, while the recipe of the released PruneNet code {cite}`sengupta2025prunenet` stays near random rows.
+Below 0.140, while the recipe of the released PruneNet code ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) stays near random rows.
 This chapter derives the gradient that the policy follows, checks it against full enumeration, and shows why the released recipe does not come down.
 
 ## Notation
 
 There are $L$ layers with matrices $W_i$, counted from 0.
-The policy with parameters $\theta$ sees $W_i$ (the state) and draws $k_i$ of its rows without replacement (the action): $\tau_i$ in the order of the draw, $S_i$ as a set, with the Plackett--Luce probability {eq}`eq-row-policy-plackett-luce` of the [row policy](../pruning/row_policy.ipynb).
+The policy with parameters $\theta$ sees $W_i$ (the state) and draws $k_i$ of its rows without replacement (the action): $\tau_i$ in the order of the draw, $S_i$ as a set, with the Plackett--Luce probability [(eq-row-policy-plackett-luce)](row_policy.ipynb#eq-row-policy-plackett-luce) of the [row policy](../pruning/row_policy.ipynb).
 The penalty $d_i = d(S_i) \in [0, 1]$ is the KS distance between the [spectra](../pruning/spectrum.ipynb) of $W_i$ and of its kept rows.
 $\gamma$ is the discount, $B$ the number of draws a layer and episode.
 
@@ -18,18 +18,16 @@ $\gamma$ is the discount, $B$ the number of draws a layer and episode.
 
 We minimise the expected discounted penalty of an episode, a pass over all layers:
 
-```{math}
-:label: eq-policy-gradient-objective
+$$
 J(\theta) = \mathbb E_\theta \sum_{i=0}^{L-1} \gamma^i\, d(S_i) .
-```
+$$ (eq-policy-gradient-objective)
 
 The penalty is bounded, it is 0 for a selection that keeps the spectrum, and nothing has to be patched there.
 On a small matrix we can go through all sets, and $J$ and its gradient are a finite sum:
 
-```{math}
-:label: eq-policy-gradient-enumerated
+$$
 \nabla J = \sum_{S : |S| = k} d(S)\, \nabla P_\theta(S) .
-```
+$$ (eq-policy-gradient-enumerated)
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -165,25 +163,22 @@ def all_selections(m: int, k: int) -> torch.Tensor:
 #
 # A real layer has more sets than we can count, so we estimate.
 #
-# :::{prf:theorem} REINFORCE, by order or by set
-# :label: thm-policy-gradient-reinforce
+# **Theorem (REINFORCE, by order or by set).** <a id="thm-policy-gradient-reinforce"></a>
 # For one layer both of
 #
-# ```{math}
-# :label: eq-policy-gradient-reinforce
+# <a id="eq-policy-gradient-reinforce"></a>
+# $$
 # d(S)\, \nabla \ln p_\theta(\tau) \qquad \text{and} \qquad d(S)\, \nabla \ln P_\theta(S)
-# ```
+# $$ (eq-policy-gradient-reinforce)
 #
 # have the mean $\nabla \mathbb E\, d(S)$.
 # The second is the conditional mean of the first given $S$, so no component of it has a larger variance.
-# :::
 #
-# :::{prf:proof}
-# The number of draws is finite and $p_\theta > 0$, so $\nabla \sum_\tau p_\theta(\tau)\, d(S) = \sum_\tau p_\theta(\tau)\, d(S)\, \nabla \ln p_\theta(\tau)$: this is the first claim {cite}`williams1992reinforce`.
+# **Proof.**
+# The number of draws is finite and $p_\theta > 0$, so $\nabla \sum_\tau p_\theta(\tau)\, d(S) = \sum_\tau p_\theta(\tau)\, d(S)\, \nabla \ln p_\theta(\tau)$: this is the first claim ([Williams 1992](../references.bib#williams1992reinforce)).
 # Since $P_\theta(S)$ is the sum of $p_\theta(\tau)$ over the orders of $S$,
 # $\nabla \ln P_\theta(S) = \sum_{\tau \in S} \nabla p_\theta(\tau) / P_\theta(S) = \mathbb E[\nabla \ln p_\theta(\tau) \mid S]$.
-# The penalty is a function of $S$, so the means agree, and a conditional mean never has more variance.
-# :::
+# The penalty is a function of $S$, so the means agree, and a conditional mean never has more variance. ∎
 #
 # Order is therefore a free choice.
 # We score the *ordered* draw: it costs $O(m)$, where the set needs $2^k$ terms, and it is what Gumbel top-k returns.
@@ -286,23 +281,20 @@ def sampled_scores(
 # ## A baseline
 #
 # No penalty is negative, so in a plain estimate the term of every draw makes that draw less likely, and the term of a good one only by less.
-# The cure is to compare each of $B \ge 2$ draws with the others {cite}`kool2019stochastic`:
+# The cure is to compare each of $B \ge 2$ draws with the others ([Kool et al. 2019](../references.bib#kool2019stochastic)):
 #
-# ```{math}
-# :label: eq-policy-gradient-loo
+# <a id="eq-policy-gradient-loo"></a>
+# $$
 # \hat g = \frac1B \sum_{b=1}^{B} \Bigl( d_b - \frac{1}{B-1} \sum_{c \ne b} d_c \Bigr) \nabla \ln p_\theta(\tau_b) .
-# ```
+# $$ (eq-policy-gradient-loo)
 #
-# :::{prf:theorem} The leave-one-out baseline adds no bias
-# :label: thm-policy-gradient-loo
+# **Theorem (The leave-one-out baseline adds no bias).** <a id="thm-policy-gradient-loo"></a>
 # $\mathbb E\, \hat g = \nabla \mathbb E\, d(S)$ for every $B \ge 2$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $\mathbb E\, \nabla \ln p_\theta(\tau) = \nabla \sum_\tau p_\theta(\tau) = \nabla 1 = 0$.
 # The mean of the other draws is independent of $\tau_b$, so its product with $\nabla \ln p_\theta(\tau_b)$ has mean zero.
-# What is left is {eq}`eq-policy-gradient-reinforce`.
-# :::
+# What is left is [(eq-policy-gradient-reinforce)](#eq-policy-gradient-reinforce). ∎
 
 
 # %%
@@ -350,21 +342,18 @@ def leave_one_out(penalties: torch.Tensor) -> torch.Tensor:
 #
 # A reinforcement learner charges an action with what comes after it:
 #
-# ```{math}
-# :label: eq-policy-gradient-future
+# $$
 # G_i = \sum_{j=i}^{L-1} \gamma^j d_j .
-# ```
+# $$ (eq-policy-gradient-future)
 #
 # The paper discounts future penalties in this way, with $\gamma = 0.99$.
 # Here the state of layer $j$ is the matrix $W_j$ of the dense model, whatever was cut from the layers before it.
 #
-# :::{prf:theorem} Later layers add variance only
-# :label: thm-policy-gradient-future
+# **Theorem (Later layers add variance only).** <a id="thm-policy-gradient-future"></a>
 # $\mathbb E\, G_i \nabla \ln p_\theta(\tau_i) = \mathbb E\, \gamma^i d_i \nabla \ln p_\theta(\tau_i)$, and both sum over $i$ to $\nabla J$.
-# With or without the baseline {eq}`eq-policy-gradient-loo`, no component of the estimate that charges $G_i$ has less variance than the same component of the one that charges $\gamma^i d_i$.
-# :::
+# With or without the baseline [(eq-policy-gradient-loo)](#eq-policy-gradient-loo), no component of the estimate that charges $G_i$ has less variance than the same component of the one that charges $\gamma^i d_i$.
 #
-# :::{prf:proof}
+# **Proof.**
 # Given $\theta$, the draws of the layers are independent, because no state depends on an action.
 # So $\mathbb E\, d_j \nabla \ln p_\theta(\tau_i) = \mathbb E\, d_j \cdot \mathbb E\, \nabla \ln p_\theta(\tau_i) = 0$ for $j \ne i$.
 #
@@ -375,15 +364,16 @@ def leave_one_out(penalties: torch.Tensor) -> torch.Tensor:
 # For $l \ne i$: given all draws outside layer $i$, $Y_l$ and the $r_{ib}$ are fixed, and the $z_{ib}$ have mean zero, so the covariance is zero.
 # For $l = i$: the $r_{ic}$ are independent of layer $i$, so the covariance is $\frac1{B^2} \sum_{b,c} \mathbb E\, r_{ic} \cdot \mathbb E\, a_{ib} z_{ib} z_{ic}$.
 # With the baseline $\mathbb E\, r_{ic} = 0$.
-# Without it $\mathbb E\, r_{ic} \ge 0$, the terms with $b \ne c$ vanish because $z_{ic}$ has mean zero, and the others hold $\gamma^i\, \mathbb E\, d_{ib} z_{ib}^2 \ge 0$.
-# :::
+# Without it $\mathbb E\, r_{ic} \ge 0$, the terms with $b \ne c$ vanish because $z_{ic}$ has mean zero, and the others hold $\gamma^i\, \mathbb E\, d_{ib} z_{ib}^2 \ge 0$. ∎
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: an action is charged with the discounted sum of the penalties that follow, $G_i$.
 # *Released code*: `gamma**i * r_i`, the layer's own reward, under the name of discounted rewards.
-# *This book*: the layer's own penalty $\gamma^i d_i$ by default, since {prf:ref}`thm-policy-gradient-future` makes it the same gradient with no more noise; `future=True` gives $G_i$.
-# :::
+# *This book*: the layer's own penalty $\gamma^i d_i$ by default, since [Theorem (Later layers add variance only)](#thm-policy-gradient-future) makes it the same gradient with no more noise; `future=True` gives $G_i$.
+#
+# </div>
 
 
 # %%
@@ -533,24 +523,26 @@ def plot_gradient_spread(ax, spreads: dict, names: Sequence[str]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Standard deviation of one episode's gradient estimate on five real layers, two draws each, at the start of training. The baseline divides the noise by more than ten; charging later layers brings some of it back.", "name": "fig-policy-gradient-spread"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     names = [f.replace("_squared", "²").replace("_", " ") for f in FEATURES]
 #     plot_gradient_spread(ax, spread, names)
+
+# %% [markdown]
+# **Figure (fig-policy-gradient-spread).** <a id="fig-policy-gradient-spread"></a> Standard deviation of one episode's gradient estimate on five real layers, two draws each, at the start of training. The baseline divides the noise by more than ten; charging later layers brings some of it back.
 
 # %% [markdown]
 # ## Training
 #
 # Each episode draws $B$ selections a layer from the policy as it is, and takes one step of Adam along
 #
-# ```{math}
-# :label: eq-policy-gradient-step
+# $$
 # \sum_{i=0}^{L-1} \gamma^i\, \frac1B \sum_{b=1}^{B} \Bigl( d_{ib} - \frac{1}{B-1} \sum_{c \ne b} d_{ic} \Bigr) \nabla_\theta \ln p_\theta(\tau_{ib}) .
-# ```
+# $$ (eq-policy-gradient-step)
 #
 # What does not change is computed once: the features, the Gram matrix and the spectrum of every dense matrix.
-# A draw then costs the product of its *deleted* rows, {eq}`eq-spectrum-downdate`, and the eigenvalues of an $n \times n$ matrix.
-# The gradient in the scores is {eq}`eq-row-policy-score` in closed form, which the policy maps to its parameters.
+# A draw then costs the product of its *deleted* rows, [(eq-spectrum-downdate)](spectrum.ipynb#eq-spectrum-downdate), and the eigenvalues of an $n \times n$ matrix.
+# The gradient in the scores is [(eq-row-policy-score)](row_policy.ipynb#eq-row-policy-score) in closed form, which the policy maps to its parameters.
 
 
 # %%
@@ -776,30 +768,26 @@ def train_policy(
 #
 # The released code maximises a reward that has no bound,
 #
-# ```{math}
-# :label: eq-policy-gradient-released-reward
+# $$
 # r_i = \gamma^i / d_i ,
-# ```
+# $$ (eq-policy-gradient-released-reward)
 #
 # and after an episode steps once a layer along the gradient of
 #
-# ```{math}
-# :label: eq-policy-gradient-released-loss
+# <a id="eq-policy-gradient-released-loss"></a>
+# $$
 # \ell_i = - r_i \sum_{j \in S_i} \ln \text{keep}'_j ,
-# ```
+# $$ (eq-policy-gradient-released-loss)
 #
-# where $\text{keep}'$ is {eq}`eq-row-policy-concrete` with noise that is *not* the noise under which $S_i$ was drawn.
+# where $\text{keep}'$ is [(eq-row-policy-concrete)](row_policy.ipynb#eq-row-policy-concrete) with noise that is *not* the noise under which $S_i$ was drawn.
 #
-# :::{prf:theorem} A reward that says nothing still moves the released scorer
-# :label: thm-policy-gradient-constant
+# **Theorem (A reward that says nothing still moves the released scorer).** <a id="thm-policy-gradient-constant"></a>
 # Let all rewards be the same constant $r > 0$.
 # Then the exact estimate has mean zero, while each released step has $-\partial \ell_i / \partial s_j = r\,(1 - \text{keep}'_j) > 0$ for every kept row $j$ and 0 for every other.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # For the exact estimate, $r\, \mathbb E\, \nabla \ln p_\theta(\tau) = 0$.
-# For the released one, $\operatorname{logit} \text{keep}'_j = \operatorname{logit} \varepsilon'_j + s_j$ and $\mathrm d \ln \sigma(x) / \mathrm d x = 1 - \sigma(x)$.
-# :::
+# For the released one, $\operatorname{logit} \text{keep}'_j = \operatorname{logit} \varepsilon'_j + s_j$ and $\mathrm d \ln \sigma(x) / \mathrm d x = 1 - \sigma(x)$. ∎
 #
 # Every row is drawn now and then, so the scores of all rows are pushed up whatever their reward.
 # The more $\alpha$ are close to one, the more keep weights are, and the closer `multinomial` is to a uniform draw: the recipe stays near random rows.
@@ -1025,12 +1013,14 @@ def _released_step_(scorer: ReleasedScorer, optimiser, loss: torch.Tensor) -> No
 #     print(f"{name:6s} {share:3.0f} % of alpha above 0.99")
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: REINFORCE with the KS distance as penalty.
-# *Released code*: reward $1 / d$, 99999 where $d = 0$ (an integer, on which the caller's `.item()` fails); no baseline; the loss {eq}`eq-policy-gradient-released-loss`, which is the log-probability of no draw; one step a layer, so that from the second layer on the draw comes from an older policy than the one it corrects; `clip_grad_norm_` after `zero_grad`, which clips zeros.
+# *Released code*: reward $1 / d$, 99999 where $d = 0$ (an integer, on which the caller's `.item()` fails); no baseline; the loss [(eq-policy-gradient-released-loss)](#eq-policy-gradient-released-loss), which is the log-probability of no draw; one step a layer, so that from the second layer on the draw comes from an older policy than the one it corrects; `clip_grad_norm_` after `zero_grad`, which clips zeros.
 # *This book*: penalty $d$ itself, a baseline, the exact log-probability, one step an episode; `released_rewards` raises where $d = 0$.
-# :::
+#
+# </div>
 #
 # ## Learning curves
 #
@@ -1085,9 +1075,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 #     assert count >= least
 #     print(f"runs on {part}: {count}")
 
-# %% mystnb={"figure": {"caption": "Mean KS distance on every third layer of SmolLM2-135M at 30 %, mean over seeds with its 95 % interval. Dotted: random rows, and the best of the six selections that keep the largest or smallest rows by one feature.", "name": "fig-policy-gradient-curves"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_learning_curves(ax, curves, constant)
+
+# %% [markdown]
+# **Figure (fig-policy-gradient-curves).** <a id="fig-policy-gradient-curves"></a> Mean KS distance on every third layer of SmolLM2-135M at 30 %, mean over seeds with its 95 % interval. Dotted: random rows, and the best of the six selections that keep the largest or smallest rows by one feature.
 
 # %% tags=["active-ipynb"]
 # for name, ks in curves.items():
@@ -1143,12 +1136,11 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # Ours reduces one symmetric $n \times n$ matrix to tridiagonal form for each of $B$ draws, which is where eigenvalues cost, after it has subtracted the product of the $m - k$ deleted rows.
 # To leading order, without the decomposition of the released recipe,
 #
-# ```{math}
-# :label: eq-policy-gradient-cost
+# $$
 # \underbrace{6\, n m^2}_{\text{scorer, as released}}
 # \qquad \text{against} \qquad
 # \underbrace{B \left( (m - k)\, n^2 + \tfrac43 n^3 \right)}_{\text{everything, ours}} .
-# ```
+# $$ (eq-policy-gradient-cost)
 
 # %% tags=["active-ipynb"]
 # for name, m, n in (("SmolLM2-135M", 1536, 576), ("LLaMA-2-7B", 11008, 4096)):
@@ -1214,15 +1206,11 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-policy-gradient-1
+# **Exercise.** <a id="ex-policy-gradient-1"></a>
 # By hand: two draws of a layer have penalties 0.2 and 0.1.
-# With which numbers does {eq}`eq-policy-gradient-loo` multiply their score vectors, and what if both penalties are equal?
-# :::
+# With which numbers does [(eq-policy-gradient-loo)](#eq-policy-gradient-loo) multiply their score vectors, and what if both penalties are equal?
 #
-# :::{solution-start} ex-policy-gradient-1
-# :class: dropdown
-# :::
+# **Solution.**
 # With $\pm 0.1$, times the $1/B$ in front; equal penalties teach nothing and the step is zero.
 
 # %% tags=["active-ipynb"]
@@ -1231,18 +1219,13 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert not leave_one_out(torch.tensor([0.3, 0.3])).any()
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-policy-gradient-2
+# **Exercise.** <a id="ex-policy-gradient-2"></a>
 # Break the independence: subtract the mean of *all* draws, the draw itself included.
 # By which factor is the gradient too small for $B = 2$?
-# :::
 #
-# :::{solution-start} ex-policy-gradient-2
-# :class: dropdown
-# :::
+# **Solution.**
 # $d_b - \bar d = \frac{B-1}{B} (d_b - \text{mean of the others})$, so by $(B-1)/B = 1/2$.
 
 # %% tags=["active-ipynb"]
@@ -1253,17 +1236,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert ((biased.mean(0) - exact).abs() / error).max() > allowed
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-policy-gradient-3
+# **Exercise.** <a id="ex-policy-gradient-3"></a>
 # The limit of no pruning: what are penalty, gradient and reward when the ratio goes to 0?
-# :::
 #
-# :::{solution-start} ex-policy-gradient-3
-# :class: dropdown
-# :::
+# **Solution.**
 # All rows stay and every penalty is 0, so every advantage and every step is 0: nothing is learnt and nothing explodes.
 # The score of the *set* is 0 as well, since one set has probability one; that of the order is not.
 # The released reward has no value there.
@@ -1281,17 +1259,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 #     print(str(error).split(":")[0])
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-policy-gradient-4
-# How does the variance of {eq}`eq-policy-gradient-loo` fall with $B$, at the same total number of draws?
-# :::
+# **Exercise.** <a id="ex-policy-gradient-4"></a>
+# How does the variance of [(eq-policy-gradient-loo)](#eq-policy-gradient-loo) fall with $B$, at the same total number of draws?
 #
-# :::{solution-start} ex-policy-gradient-4
-# :class: dropdown
-# :::
+# **Solution.**
 # A larger group has a steadier baseline, so at equal cost $B = 8$ is better than two; its gain over $B = 4$ is smaller than that of four over two.
 
 # %% tags=["active-ipynb"]
@@ -1305,8 +1278,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert 0 < 1 - share[8] / share[4] < 1 - share[4] / share[2]
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
 # ## Summary
 #

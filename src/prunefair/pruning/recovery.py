@@ -2,7 +2,7 @@
 r"""
 # Recovery by fine-tuning
 
-After pruning, the paper trains a little: low-rank adapters on WikiText-2, which add about 1.5 % of accuracy on LLaMA-2-7B and can cost some on Phi-2 {cite}`sengupta2025prunenet`.
+After pruning, the paper trains a little: low-rank adapters on WikiText-2, which add about 1.5 % of accuracy on LLaMA-2-7B and can cost some on Phi-2 ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 What does such a recovery repair, and what does it merely teach about the text it trains on?
 On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has, and a dense model that never lost a neuron gets the same plan as a control, on windows of its own.
 
@@ -77,38 +77,31 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # ## What is trained
 #
 # Full fine-tuning would move all entries of $W$.
-# LoRA {cite}`hu2021lora` freezes $W$ and trains a change of low rank beside it,
+# LoRA ([Hu et al. 2022](../references.bib#hu2021lora)) freezes $W$ and trains a change of low rank beside it,
 #
-# ```{math}
-# :label: eq-recovery-lora
-#
+# $$
 # x \;\mapsto\; W x + \frac{\alpha}{r}\, B A x, \qquad B = 0 \text{ and } A_{ij} \sim \mathcal U\bigl(-n^{-1/2}, n^{-1/2}\bigr) \text{ at the start} .
-# ```
+# $$ (eq-recovery-lora)
 #
 # The start of $A$ is that of the library peft; the paper on LoRA draws it from a normal distribution.
 # Every linear map of the attention and of the feed-forward block gets an adapter; embeddings, norms and biases stay.
 # With $\mathcal T$ the set of adapted matrices the number of trained parameters is
 #
-# ```{math}
-# :label: eq-recovery-count
-#
+# <a id="eq-recovery-count"></a>
+# $$
 # \sum_{W \in \mathcal T} r\,(m_W + n_W) .
-# ```
+# $$ (eq-recovery-count)
 #
-# :::{prf:theorem} Where training starts
-# :label: thm-recovery-start
-#
+# **Theorem (Where training starts).** <a id="thm-recovery-start"></a>
 # With $B = 0$ the adapted model computes the same output as the pruned model, whatever $A$ is.
 # Let $G = \partial \mathcal L / \partial W$ be the gradient of a loss of the pruned model.
 # Then at the start $\partial \mathcal L / \partial B = \frac{\alpha}{r}\, G A^\top$ and $\partial \mathcal L / \partial A = 0$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $B A x = 0$, and adding zero changes no number.
 # The loss depends on the factors through $W' = W + \frac{\alpha}{r} B A$ only, and $\partial \mathcal L / \partial W' = G$ at the start.
 # A change $dB$ moves $W'$ by $\frac{\alpha}{r}\, dB\, A$ and the loss by $\frac{\alpha}{r} \langle G, dB\, A \rangle = \frac{\alpha}{r} \langle G A^\top, dB \rangle$.
-# A change $dA$ moves the loss by $\frac{\alpha}{r} \langle B^\top G, dA \rangle$, which is zero.
-# :::
+# A change $dA$ moves the loss by $\frac{\alpha}{r} \langle B^\top G, dA \rangle$, which is zero. ∎
 #
 # So before the first step there is nothing to repair or to spoil, and the first step moves $B$ only, along the full gradient projected on the rows of $A$.
 # Which matrices are adapted follows from the family's description in [surgery](surgery.ipynb) and from the names of attention's maps.
@@ -279,7 +272,7 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# The loss is defined in {eq}`eq-recovery-loss` below.
+# The loss is defined in [(eq-recovery-loss)](#eq-recovery-loss) below.
 # The check of the theorem, on a random model of two layers: logits bit for bit, and both gradients against the gradient of the full matrix, which autograd finds on the model without adapters.
 
 # %% tags=["active-ipynb"]
@@ -301,26 +294,23 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 #
 # The loss of a batch of $b$ windows of $w$ tokens is the mean information of the tokens that have a context,
 #
-# ```{math}
-# :label: eq-recovery-loss
-#
+# <a id="eq-recovery-loss"></a>
+# $$
 # \mathcal L = \frac{1}{b\,(w - 1)} \sum_{j=1}^{b} \sum_{i=1}^{w-1} \ell_i^{(j)} ,
-# ```
+# $$ (eq-recovery-loss)
 #
 # the logarithm of the perplexity of these windows.
 # It is the quantity that [evaluation](evaluation.ipynb) measures, and the code is the same function, this time with a gradient.
 #
 # Steps are AdamW without weight decay, with a rate that rises over the first $\lceil u T \rceil$ steps and then falls like a cosine,
 #
-# ```{math}
-# :label: eq-recovery-schedule
-#
+# $$
 # \eta_t = \eta \cdot
 # \begin{cases}
 # (t + 1) / \lceil u T \rceil & t < \lceil u T \rceil, \\
 # \tfrac12 \bigl(1 + \cos \pi \frac{t - \lceil u T \rceil}{T - \lceil u T \rceil}\bigr) & \text{otherwise.}
 # \end{cases}
-# ```
+# $$ (eq-recovery-schedule)
 
 
 # %%
@@ -362,13 +352,14 @@ def learning_rates(plan: RecoveryPlan) -> np.ndarray:
 # The norm of all gradients together is clipped: a vector longer than $c$ is scaled to length $c$.
 # This has to happen after `backward` and before the step that uses the gradient.
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
 #
+# **Deviation.**
 # *Paper*: clipping is not mentioned.
 # *Authors' code*: where it trains the policy it clips after `zero_grad`, when the gradient is gone, so that nothing is clipped.
 # *This book*: `backward`, clip, step, `zero_grad`; a test reads the norm at the moment of the step.
-# :::
+#
+# </div>
 #
 # Windows begin at uniformly drawn places of the text, and the draws come from the same generator as $A$, after it.
 # So one seed gives other windows to a model whose matrices have other shapes.
@@ -468,24 +459,18 @@ def _finite(loss: float, step: int) -> float:
 #
 # After training, the adapters disappear.
 #
-# :::{prf:theorem} Merging
-# :label: thm-recovery-merge
-#
+# **Theorem (Merging).** <a id="thm-recovery-merge"></a>
 # The matrix
 #
-# ```{math}
-# :label: eq-recovery-merge
-#
+# $$
 # W' = W + \frac{\alpha}{r}\, B A
-# ```
+# $$ (eq-recovery-merge)
 #
 # has the shape of $W$, differs from it by a matrix of rank at most $r$, and $W' x = W x + \frac{\alpha}{r} B (A x)$ for all $x$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $B A$ is $m \times n$, and its columns lie in the span of the $r$ columns of $B$.
-# The last equation is distributivity and associativity of the matrix product.
-# :::
+# The last equation is distributivity and associativity of the matrix product. ∎
 #
 # In floating point the two sides are rounded at different places, and agree to rounding.
 # The merged model has the class, the configuration and the number of parameters of the pruned one: [surgery](surgery.ipynb) can save it, and plain `from_pretrained` reloads it without peft.
@@ -748,7 +733,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # ## Before and after, measured
 #
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
-# The dense model's matrices are larger, so by {eq}`eq-recovery-count` more numbers are trained, and its windows are draws of their own; the cell below prints both numbers.
+# The dense model's matrices are larger, so by [(eq-recovery-count)](#eq-recovery-count) more numbers are trained, and its windows are draws of their own; the cell below prints both numbers.
 # Nothing was tuned on the text that judges: rank, scale and rate were fixed before any recovered model was judged, and what was raised once after that were sizes, for smaller errors (more steps and longer windows, two draws of them, more text and questions).
 # Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, and the two share no long line.
 
@@ -923,7 +908,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Before and after recovery on WikiText-2 validation, 30 % of the rows removed, with 95 % intervals over windows and texts.  Left: perplexity on WikiText-2 test, where the dense model gains as well.  Right: divergence from the dense model on text that it samples itself, where the dense model can only lose.", "name": "fig-recovery-change"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # def intervals(key, state):
 #     values = {name: states(run, key)[state] for name, run in runs.items()}
 #     return {name: paired_change(0 * v, v) for name, v in values.items()}
@@ -938,6 +923,8 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 #     axes[0].legend()
 
 # %% [markdown]
+# **Figure (fig-recovery-change).** <a id="fig-recovery-change"></a> Before and after recovery on WikiText-2 validation, 30 % of the rows removed, with 95 % intervals over windows and texts.  Left: perplexity on WikiText-2 test, where the dense model gains as well.  Right: divergence from the dense model on text that it samples itself, where the dense model can only lose.
+#
 # Four limits of this table.
 # The control has the plan of the others, and not their training: its windows are draws of its own, and it trains more numbers, as printed above.
 # The intervals are over windows, texts and questions, for two draws of the training windows; other draws would move them.
@@ -947,18 +934,15 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-recovery-1
-#
+# **Exercise.** <a id="ex-recovery-1"></a>
 # By hand: $W = (1, 1)$, $A = (1, 2)$, $B = 3$, $\alpha = 2$, $r = 1$.
 # What is $W'$, and how many numbers does the adapter train where the matrix has two?
-# :::
 #
-# :::{solution} ex-recovery-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $W' = (1, 1) + 2 \cdot 3 \cdot (1, 2) = (7, 13)$; $r (m + n) = 3$ numbers are trained, one more than the matrix has.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # W, A, B = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])
@@ -966,18 +950,15 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert A.numel() + B.numel() == W.numel() + 1
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-recovery-2
-#
+# **Exercise.** <a id="ex-recovery-2"></a>
 # A limit: at which rank does an adapter of the pruned model's `gate_proj` train as many numbers as the matrix holds, and which changes can it represent then?
-# :::
 #
-# :::{solution} ex-recovery-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $r (m + n) = m n$ at $r = m n / (m + n)$, which is below $\min(m, n)$: at that rank the adapter already costs as much as the matrix and still cannot represent every change.
 # From $r = \min(m, n)$ on it can, at more than the price of the matrix.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # m, n = pruned.model.layers[0].mlp.gate_proj.weight.shape
@@ -986,19 +967,16 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert short.rank < equal < min(m, n)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-recovery-3
-#
-# Break an assumption of {prf:ref}`thm-recovery-start`: let $A = 0$ as well.
+# **Exercise.** <a id="ex-recovery-3"></a>
+# Break an assumption of [Theorem (Where training starts)](#thm-recovery-start): let $A = 0$ as well.
 # What does training do?
-# :::
 #
-# :::{solution} ex-recovery-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $\partial \mathcal L / \partial B = \frac{\alpha}{r} G A^\top$ is zero too: both gradients vanish at every step and the model never moves.
 # One factor has to be zero for the start to be the pruned model, and not both.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # stuck = with_lora(tiny, plan, generator=generator)
@@ -1009,19 +987,16 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert not any(w.any() for n, w in stuck.named_parameters() if "lora_" in n)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-recovery-4
-#
-# Break an assumption of {prf:ref}`thm-recovery-merge`: store $W'$ in bfloat16, which has 8 significant bits.
+# **Exercise.** <a id="ex-recovery-4"></a>
+# Break an assumption of [Theorem (Merging)](#thm-recovery-merge): store $W'$ in bfloat16, which has 8 significant bits.
 # How many of the entries that the adapters of the short run changed in float32 are then the same as if nothing had been trained?
-# :::
 #
-# :::{solution} ex-recovery-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Entries whose change is below half a unit in the last place are rounded back.
 # The cell counts them over all adapted matrices: a short recovery can be lost almost whole when it is merged into bfloat16, and has to be judged after merging, as our benchmark does, and not with the adapters beside the weights.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # same = changed = 0

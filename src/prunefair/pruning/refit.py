@@ -76,55 +76,47 @@ from prunefair.pruning.self_moments import (
 #
 # We look for $\hat D \in \mathbb R^{d \times k}$ that gives the old output from the kept neurons, and stays near the plain slice $D_S$:
 #
-# ```{math}
-# :label: eq-refit-objective
-#
+# <a id="eq-refit-objective"></a>
+# $$
 # \min_{\hat D}\; \mathbb E\, \lVert \hat D h_S - D h \rVert^2 + \rho \sum_{j \in S} H_{jj}\, \lVert \hat D_{:j} - D_{:j} \rVert^2 .
-# ```
+# $$ (eq-refit-objective)
 #
 # The ridge $\rho$ has no unit: the change of a column is charged as the output feels it, at the same rate for a neuron that is always small and for the few that are a thousand times larger.
 #
-# :::{prf:theorem} Ridge least squares in closed form
-# :label: thm-refit-solution
-#
+# **Theorem (Ridge least squares in closed form).** <a id="thm-refit-solution"></a>
 # Let no kept neuron be dead, $H_{jj} > 0$ for $j \in S$.
 #
 # 1. The one solution is
 #
-#    ```{math}
-#    :label: eq-refit-solution
-#
+#    <a id="eq-refit-solution"></a>
+#    $$
 #    \hat D = D_S + D_R\, H_{RS}\, (H_{SS} + \rho \operatorname{diag} H_{SS})^{-1} .
-#    ```
+#    $$ (eq-refit-solution)
 #
 # 2. Its error $\mathbb E\, \lVert \hat D h_S - D h \rVert^2$ is at most the lost energy $\operatorname{tr}(D_R H_{RR} D_R^\top)$ of the plain slice, at every $\rho$.
 #    At $\rho \to 0$, with $H_{SS}$ positive definite, it is
 #
-#    ```{math}
-#    :label: eq-refit-schur
-#
+#    $$
 #    \operatorname{tr}\bigl(D_R\, (H_{RR} - H_{RS} H_{SS}^{-1} H_{SR})\, D_R^\top\bigr) ,
-#    ```
+#    $$ (eq-refit-schur)
 #
 #    the lost energy with the Schur complement in the place of $H_{RR}$.
 # 3. If $H_{RS} = 0$, then $\hat D = D_S$: nothing can be made up for.
 # 4. Scale the neurons, $h_j \to a_j h_j$ and $D_{:j} \to D_{:j} / a_j$ with $a_j \ne 0$, which leaves the block as it is.
 #    The re-fitted block is the same for every $a$.
-# :::
 #
-# :::{prf:proof}
-# (1) Write $\hat D = D_S + E$: the objective is $\mathbb E\, \lVert E h_S - D_R h_R \rVert^2 + \rho \operatorname{tr}(E \operatorname{diag}(H_{SS}) E^\top)$, strictly convex, with the gradient $2 (E H_{SS} - D_R H_{RS} + \rho E \operatorname{diag} H_{SS})$, which is zero at {eq}`eq-refit-solution`.
+# **Proof.**
+# (1) Write $\hat D = D_S + E$: the objective is $\mathbb E\, \lVert E h_S - D_R h_R \rVert^2 + \rho \operatorname{tr}(E \operatorname{diag}(H_{SS}) E^\top)$, strictly convex, with the gradient $2 (E H_{SS} - D_R H_{RS} + \rho E \operatorname{diag} H_{SS})$, which is zero at [(eq-refit-solution)](#eq-refit-solution).
 #
 # (2) The error is at most the objective, which at its minimum is at most the objective at $E = 0$, the lost energy.
 # At $\rho = 0$ the residual $D_R (h_R - H_{RS} H_{SS}^{-1} h_S)$ has the second moment that is claimed.
 #
-# (3) is {eq}`eq-refit-solution`.
+# (3) is [(eq-refit-solution)](#eq-refit-solution).
 #
-# (4) $\hat D_{:j} \to \hat D_{:j} / a_j$ maps the objective of the one problem to that of the other, term by term.
-# :::
+# (4) $\hat D_{:j} \to \hat D_{:j} / a_j$ maps the objective of the one problem to that of the other, term by term. ∎
 #
-# Least squares has long been used to repair a pruned network on calibration data {cite}`he2017channel`, and one neuron at a time it is optimal brain surgery {cite}`hassibi1993second`.
-# Here the data are the model's own, and $\operatorname{diag} H_{SS}$ stands where ridge regression has the identity {cite}`hoerl1970ridge`.
+# Least squares has long been used to repair a pruned network on calibration data ([He et al. 2017](../references.bib#he2017channel)), and one neuron at a time it is optimal brain surgery ([Hassibi and Stork 1993](../references.bib#hassibi1993second)).
+# Here the data are the model's own, and $\operatorname{diag} H_{SS}$ stands where ridge regression has the identity ([Hoerl and Kennard 1970](../references.bib#hoerl1970ridge)).
 # The gate of a LLaMA allows exactly the scaling of (4), in the rows of `up_proj`: two models that compute the same function are given the same repair, which a multiple of the identity would not do.
 
 
@@ -283,25 +275,19 @@ def _energy(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 #
 # OPT, Phi and others add a bias to the output of `down_proj`, and it may change, too.
 #
-# :::{prf:theorem} The constant part is free
-# :label: thm-refit-bias
-#
-# Add a constant $c$ to the output in {eq}`eq-refit-objective`.
+# **Theorem (The constant part is free).** <a id="thm-refit-bias"></a>
+# Add a constant $c$ to the output in [(eq-refit-objective)](#eq-refit-objective).
 # The minimum over $\hat D$ and $c$ is at $\hat D = D_S + D_R\, C_{RS}\, (C_{SS} + \rho \operatorname{diag} H_{SS})^{-1}$ and
 #
-# ```{math}
-# :label: eq-refit-bias
-#
+# $$
 # c = D \mu - \hat D \mu_S, \qquad C = \mathbb E\, (h - \mu)(h - \mu)^\top = H - \mu \mu^\top .
-# ```
+# $$ (eq-refit-bias)
 #
 # It is never larger than the minimum without a constant.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # For a given $\hat D$ the error is $\mathbb E\, \lVert v + c \rVert^2$ with $v = \hat D h_S - D h$, which is smallest at $c = -\mathbb E\, v$; what is left is the variance of $v$, the first term with $C$ in the place of $H$.
-# Without a constant, $c = 0$ is one of those that were allowed.
-# :::
+# Without a constant, $c = 0$ is one of those that were allowed. ∎
 #
 # For the penalty we take the variances $C_{jj}$ in the place of $H_{jj}$, so that adding a constant to $h$ and taking it out of the bias changes nothing, in the spirit of (4).
 #
@@ -387,24 +373,18 @@ def moment_about(
 # Activations of a few neurons are enormous, so the eigenvalues of $H_{SS}$ spread over many orders of magnitude, and one could fear for the digits of the solution.
 # But $\hat D$ does not depend on the sizes of the neurons, and neither do the digits.
 #
-# :::{prf:theorem} The ridge bounds the condition number
-# :label: thm-refit-condition
-#
+# **Theorem (The ridge bounds the condition number).** <a id="thm-refit-condition"></a>
 # Let $C$ be $H_{SS}$ with its rows and columns scaled to a unit diagonal.
 # The scaled system has the condition number
 #
-# ```{math}
-# :label: eq-refit-condition
-#
+# $$
 # \kappa(C + \rho I) \le 1 + k / \rho .
-# ```
-# :::
+# $$ (eq-refit-condition)
 #
-# :::{prf:proof}
-# $C$ is positive semidefinite with the trace $k$, so its eigenvalues lie in $[0, k]$, those of $C + \rho I$ in $[\rho, k + \rho]$.
-# :::
+# **Proof.**
+# $C$ is positive semidefinite with the trace $k$, so its eigenvalues lie in $[0, k]$, those of $C + \rho I$ in $[\rho, k + \rho]$. ∎
 #
-# It is the scaled number that counts: rounding in a Cholesky factorisation perturbs entry $(i, j)$ by a multiple of $\sqrt{A_{ii} A_{jj}}$, whatever the sizes {cite}`higham2002accuracy`, and the same is true of a moment that is summed in float32.
+# It is the scaled number that counts: rounding in a Cholesky factorisation perturbs entry $(i, j)$ by a multiple of $\sqrt{A_{ii} A_{jj}}$, whatever the sizes ([Higham 2002](../references.bib#higham2002accuracy)), and the same is true of a moment that is summed in float32.
 # At $\rho = 0.01$ and 1536 neurons the bound is $1.5 \cdot 10^5$, six digits fewer than float64 has, and float32 would leave one or two.
 #
 # The small real model, on 24 of its own texts in two halves; 6 further texts judge.
@@ -514,7 +494,7 @@ def plot_by_ridge(
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Left: condition number of $H_{SS}$ as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Right: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.", "name": "fig-refit-condition"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_by_layer(axes[0], numbers, ylabel="condition number")
 #     axes[0].axhline(1 + len(rows) / 0.01, color="k", ls=":", lw=1)
@@ -527,6 +507,8 @@ def plot_by_ridge(
 #       f"with a ridge of 0.01 {numbers['ridge 0.01'][worst]:.0f}")  # fmt: skip
 
 # %% [markdown]
+# **Figure (fig-refit-condition).** <a id="fig-refit-condition"></a> Left: condition number of $H_{SS}$ as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Right: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.
+#
 # With the ridge of each neuron the moments may be summed in float32, as [`hidden_moments`](self_moments.ipynb) does; the solution is computed in float64 all the same, since it costs little.
 
 # %% [markdown]
@@ -542,11 +524,9 @@ def plot_by_ridge(
 # Let $A$ be the moment that is fitted and $B$ the one that judges, and let $Q$ hold generalised eigenvectors, $Q^\top A_{SS}\, Q = \operatorname{diag}(\lambda)$ and $Q^\top \operatorname{diag}(A_{SS})\, Q = I$.
 # With $M = D_R A_{RS}\, Q$, $N = D_R B_{RS}\, Q$ and $w_i = 1 / (\lambda_i + \rho)$ the change is $M \operatorname{diag}(w)\, Q^\top$, and its error under $B$ is
 #
-# ```{math}
-# :label: eq-refit-spectral
-#
+# $$
 # \operatorname{tr}(D_R B_{RR} D_R^\top) - 2 \sum_i w_i\, (M^\top N)_{ii} + \sum_{i,j} w_i\, w_j\, (M^\top M)_{ij}\, (Q^\top B_{SS}\, Q)_{ij} .
-# ```
+# $$ (eq-refit-spectral)
 
 # %%
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)  # candidates, of the mean square of each neuron
@@ -681,7 +661,7 @@ def choose_ridge(
 #     curves[f"{name}, judged"] = torch.stack(each).mean(0).tolist()
 #     curves[f"{name}, rule"] = choose_ridge(matrices, pair, chosen, grid)[1]
 
-# %% mystnb={"figure": {"caption": "Error of the output on texts that judge, and what the rule by halves says, against the ridge: mean over three layers of the small real model; dots: minima; dotted: the plain slice.", "name": "fig-refit-ridge"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # sliced = np.mean([
 #     float(output_error(D, judge[l], S, D[:, S])) for D, l, S in zip(matrices, some, chosen)
 # ])  # fmt: skip
@@ -689,6 +669,9 @@ def choose_ridge(
 #     plot_by_ridge(ax, grid, curves, ylabel="error over output energy")
 #     ax.axhline(sliced, color="k", ls=":", lw=1)
 # assert curves["24 texts, judged"][0] > sliced > min(curves["24 texts, judged"])
+
+# %% [markdown]
+# **Figure (fig-refit-ridge).** <a id="fig-refit-ridge"></a> Error of the output on texts that judge, and what the rule by halves says, against the ridge: mean over three layers of the small real model; dots: minima; dotted: the plain slice.
 
 # %% tags=["active-ipynb"]
 # best = {name: int(np.argmin(curve)) for name, curve in curves.items()}
@@ -701,7 +684,7 @@ def choose_ridge(
 #     assert known == sorted(known, reverse=True) and grid[place] > max(RIDGES)
 
 # %% [markdown]
-# At small ridges the re-fit of this figure is worse than none, though on the texts of the fit it is better by {prf:ref}`thm-refit-solution`.
+# At small ridges the re-fit of this figure is worse than none, though on the texts of the fit it is better by [Theorem (Ridge least squares in closed form)](#thm-refit-solution).
 # The rule puts its minimum on the ridge of the judge or on the next larger one of the grid.
 # With so few texts all minima lie beyond the candidates of `RIDGES`, which are meant for more; their largest is what the rule then takes.
 
@@ -750,7 +733,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 #     for name, row in selections.items()
 # }
 
-# %% mystnb={"figure": {"caption": "With 30 % of the neurons removed. Left: error of each block's output on held-out self-sampled text, widths by Fisher cost, sliced and re-fitted to more and more tokens. Right: divergence of the whole model after the re-fit against its tokens; dotted: before it.", "name": "fig-refit-gain"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_by_layer(axes[0], by_layer, ylabel="error over output energy")
 #     plot_refit_gain(axes[1], [fit["tokens"] for fit in fits], selections)
@@ -762,6 +745,8 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 
 # %% [markdown]
+# **Figure (fig-refit-gain).** <a id="fig-refit-gain"></a> With 30 % of the neurons removed. Left: error of each block's output on held-out self-sampled text, widths by Fisher cost, sliced and re-fitted to more and more tokens. Right: divergence of the whole model after the re-fit against its tokens; dotted: before it.
+#
 # What the re-fit takes off each divergence, and which differences exceed two standard errors over the texts:
 
 # %% tags=["active-ipynb"]
@@ -825,7 +810,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # The re-fit gives every block the inputs that it has in the dense model.
 # In the pruned model it gets others, because the blocks before it err.
 # So one can go from the first block to the last, measure $h_S'$ in the model as it is pruned so far, and fit $\hat D h_S'$ to $D h + \gamma\, (x - x')$: the dense output, and a share $\gamma$ of what the residual stream $x'$ lacks by then.
-# It solves {eq}`eq-refit-solution` with $\mathbb E\, h_S' h_S'^\top$ and a cross moment, and costs two passes for every block.
+# It solves [(eq-refit-solution)](#eq-refit-solution) with $\mathbb E\, h_S' h_S'^\top$ and a cross moment, and costs two passes for every block.
 # On 32 texts:
 
 # %% tags=["active-ipynb"]
@@ -1059,19 +1044,16 @@ def prune_functional(
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-refit-1
-#
+# **Exercise.** <a id="ex-refit-1"></a>
 # By hand: $d = 1$, $D = (1, 1)$, $H = \begin{pmatrix} 1 & c \\ c & 1 \end{pmatrix}$, and the first neuron is kept.
 # What are $\hat D$ and the error at $\rho \to 0$, and when is the re-fit of no use?
-# :::
 #
-# :::{solution} ex-refit-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $\hat D = 1 + c$, and the Schur complement is $1 - c^2$: of no use at $c = 0$, perfect at $c = \pm 1$.
 # At $c = -1$ the two cancel and $\hat D = 0$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for c in (-1.0, -0.5, 0.0, 0.9):
@@ -1082,19 +1064,16 @@ def prune_functional(
 #     assert abs(error @ H.double() @ error.T - (1 - c**2)) < 1e-6
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-refit-2
-#
+# **Exercise.** <a id="ex-refit-2"></a>
 # A limit: what do $\rho \to \infty$ and $\rho = 0$ give for the condition number, and for $\hat D$ if the neurons kept are two copies of one?
-# :::
 #
-# :::{solution} ex-refit-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # At $\rho \to \infty$ the condition number is 1 and $\hat D = D_S$.
 # At $\rho = 0$ two copies make $H_{SS}$ singular: any split of the correction between them is a solution.
 # For every $\rho > 0$ they get equal shares, as the objective is symmetric and has one minimum.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # H = torch.tensor([[1.0, 1, 0.5], [1, 1, 0.5], [0.5, 0.5, 1]])
@@ -1103,19 +1082,16 @@ def prune_functional(
 #     torch.testing.assert_close(found, torch.full((1, 2), 0.5 / (2 + ridge)).double())
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-refit-3
-#
+# **Exercise.** <a id="ex-refit-3"></a>
 # Break an assumption: take as many tokens as neurons kept, and no ridge to speak of.
 # What is the error on these tokens, and on others?
-# :::
 #
-# :::{solution} ex-refit-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $k$ tokens in general position are $k$ equations for the $k$ coefficients of each output: the error on them is 0, and what was learnt is mostly noise.
 # With independent neurons, where the slice cannot be improved, the error on other tokens exceeds that of the slice.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # h, D = torch.randn(8, 12, generator=generator).double(), D[:8, :12].double()
@@ -1128,19 +1104,16 @@ def prune_functional(
 # assert seen < 1e-5 < slice_ < new
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-refit-4
-#
-# Break (4) of {prf:ref}`thm-refit-solution`: with $\lambda I$ in the place of $\rho \operatorname{diag} H_{SS}$, scale one kept neuron by $a$ and its column by $1/a$.
+# **Exercise.** <a id="ex-refit-4"></a>
+# Break (4) of [Theorem (Ridge least squares in closed form)](#thm-refit-solution): with $\lambda I$ in the place of $\rho \operatorname{diag} H_{SS}$, scale one kept neuron by $a$ and its column by $1/a$.
 # What does the re-fit do with this neuron at $a \to \infty$ and at $a \to 0$?
-# :::
 #
-# :::{solution} ex-refit-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # In the units of the unscaled neuron its penalty is $\lambda / a^2$: at $a \to \infty$ it is free, at $a \to 0$ it is held at its old column.
 # So the repair would depend on how the same function happens to be written.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # H, D, lam = torch.tensor([[1.0, 0.6], [0.6, 1]]).double(), torch.ones(1, 2).double(), 0.5

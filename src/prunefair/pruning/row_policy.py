@@ -2,7 +2,7 @@
 r"""
 # Which rows to keep
 
-PruneNet {cite}`sengupta2025prunenet` scores the rows of a feed-forward matrix by a network with 45 million parameters for LLaMA-2-7B, 0.67 % of the model.
+PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) scores the rows of a feed-forward matrix by a network with 45 million parameters for LLaMA-2-7B, 0.67 % of the model.
 How many numbers do its scores depend on?
 4097: everything else cancels, as we prove and check below.
 
@@ -19,10 +19,9 @@ $k$ rows are kept; $\tau = (\tau_1, \dots, \tau_k)$ are those rows in the order 
 
 The paper's scorer has two linear layers: $P \in \mathbb R^{n \times m}$ with bias $b \in \mathbb R^m$, and a vector $v \in \mathbb R^m$.
 
-```{math}
-:label: eq-row-policy-released
+$$
 s(W) = (W P + \mathbf 1 b^\top)\, v
-```
+$$ (eq-row-policy-released)
 
 Nothing lies between the two layers.
 """
@@ -134,23 +133,19 @@ class ReleasedScorer(torch.nn.Module):
 
 
 # %% [markdown]
-# :::{prf:theorem} The released scorer is one direction
-# :label: thm-row-policy-collapse
+# **Theorem (The released scorer is one direction).** <a id="thm-row-policy-collapse"></a>
 # For every $W$, $s(W) = W u + c\, \mathbf 1$ with
 #
-# ```{math}
-# :label: eq-row-policy-collapse
+# $$
 # u = P v \in \mathbb R^n, \qquad c = b \cdot v \in \mathbb R .
-# ```
+# $$ (eq-row-policy-collapse)
 #
-# Hence the $nm + 2m$ parameters act through $n + 1$ numbers, the score is odd in the row up to the offset, $s(-w) - c = -(s(w) - c)$, and the probabilities of {eq}`eq-row-policy-plackett-luce` below depend on $u$ alone.
-# :::
+# Hence the $nm + 2m$ parameters act through $n + 1$ numbers, the score is odd in the row up to the offset, $s(-w) - c = -(s(w) - c)$, and the probabilities of [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce) below depend on $u$ alone.
 #
-# :::{prf:proof}
+# **Proof.**
 # Matrix products are associative: $(W P + \mathbf 1 b^\top) v = W (P v) + \mathbf 1 (b^\top v)$.
 # Oddness is the linearity of $w \mapsto w \cdot u$.
-# A Plackett--Luce probability is unchanged when all scores are shifted by $c$, since $e^c$ cancels in each of its fractions.
-# :::
+# A Plackett--Luce probability is unchanged when all scores are shifted by $c$, since $e^c$ cancels in each of its fractions. ∎
 
 
 # %%
@@ -202,12 +197,12 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
 # %% [markdown]
 # ## Binary-concrete noise
 #
-# The released code turns scores into weights for a draw by a relaxed coin {cite}`maddison2017concrete` at temperature 1, with $\varepsilon_i$ uniform in $(0, 1)$:
+# The released code turns scores into weights for a draw by a relaxed coin ([Maddison et al. 2017](../references.bib#maddison2017concrete)) at temperature 1, with $\varepsilon_i$ uniform in $(0, 1)$:
 #
-# ```{math}
-# :label: eq-row-policy-concrete
+# <a id="eq-row-policy-concrete"></a>
+# $$
 # \text{keep}_i = \sigma\bigl(\operatorname{logit} \varepsilon_i + \operatorname{logit} \alpha_i\bigr), \qquad \alpha_i = \sigma(s_i) .
-# ```
+# $$ (eq-row-policy-concrete)
 #
 # The two steps $s \mapsto \alpha \mapsto \operatorname{logit} \alpha$ cancel in the reals and lose digits in floating point: where $\alpha$ rounds to 1 its logit is infinite, the noise changes nothing and no gradient is left.
 # In half precision, which the released code asks for, this happens from a score of about 8 on.
@@ -258,12 +253,14 @@ def released_keep_probabilities(
 #     print(f"{str(dtype):14s} alpha is exactly 1 from a score of {first:.1f} on")
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: the policy gives each row a keep probability, and the rows are sampled from it.
 # *Released code*: weights $\text{keep}_i$ with fresh noise go to `multinomial` without replacement, also when the final model is pruned in evaluation mode; the loss draws the noise once more and scores the first draw with it.
-# *This book*: one source of randomness, the draw itself, whose probability {eq}`eq-row-policy-plackett-luce` we know exactly; without a generator the `k` largest scores are kept.
-# :::
+# *This book*: one source of randomness, the draw itself, whose probability [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce) we know exactly; without a generator the `k` largest scores are kept.
+#
+# </div>
 #
 # ## Saturation on real weights
 #
@@ -309,11 +306,13 @@ def plot_keep_probabilities(ax, alphas: dict):
 #     assert ends > 0.2
 #     print(f"{name}: median {alpha.median():.2f}, {100 * ends:.0f} % beyond 0.05 or 0.95")
 
-# %% mystnb={"figure": {"caption": "Keep probabilities of all rows of all layers of SmolLM2-135M under the released scorer before training, for four random starts. Both ends fill at every start; which rows lie at which end is decided by the random direction.", "name": "fig-row-policy-saturation"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure() as ax:
 #     plot_keep_probabilities(ax, alphas)
 
 # %% [markdown]
+# **Figure (fig-row-policy-saturation).** <a id="fig-row-policy-saturation"></a> Keep probabilities of all rows of all layers of SmolLM2-135M under the released scorer before training, for four random starts. Both ends fill at every start; which rows lie at which end is decided by the random direction.
+#
 # Two starts rank the same rows in unrelated ways, since two random directions in $\mathbb R^n$ are close to orthogonal:
 
 # %% tags=["active-ipynb"]
@@ -325,17 +324,19 @@ def plot_keep_probabilities(ax, alphas: dict):
 # The released option `--use_kld` adds the divergence of each coin from the fair one.
 # In nats it is
 #
-# ```{math}
-# :label: eq-row-policy-kl
+# <a id="eq-row-policy-kl"></a>
+# $$
 # \mathrm{KL}(\alpha \,\|\, \tfrac12) = \alpha \ln \alpha + (1 - \alpha) \ln (1 - \alpha) + \ln 2 .
-# ```
+# $$ (eq-row-policy-kl)
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: a divergence that keeps $\alpha$ away from its ends.
 # *Released code*: $-(1 - \alpha) \ln \alpha - \alpha \ln (1 - \alpha) - \ln 2$, whose logarithms are swapped; it is a cross entropy, zero at 1/2 and infinite at the ends.
-# *This book*: {eq}`eq-row-policy-kl`, bounded by $\ln 2$; our policies need no such term.
-# :::
+# *This book*: [(eq-row-policy-kl)](#eq-row-policy-kl), bounded by $\ln 2$; our policies need no such term.
+#
+# </div>
 
 
 # %%
@@ -376,12 +377,11 @@ def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
 # No odd function of a row can therefore be its importance for the spectrum, whatever $u$ is.
 # We use three even functions of a row and its matrix, with $\hat w_i = w_i / \lVert w_i \rVert$:
 #
-# ```{math}
-# :label: eq-row-policy-features
+# $$
 # \ln \lVert w_i \rVert, \qquad
 # \ell_i = w_i^\top (W^\top W)^{+} w_i, \qquad
 # \mu_i = \frac{1}{m - 1} \sum_{j \ne i} (\hat w_i \cdot \hat w_j)^2 .
-# ```
+# $$ (eq-row-policy-features)
 #
 # The *leverage* $\ell_i$ says how far the row reaches into directions that few other rows span, and sums to the rank.
 # The *coherence* $\mu_i$ says how much of its direction the others repeat.
@@ -446,10 +446,9 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
 #
 # The leverage comes from the Cholesky factor $L$ of a computed Gram matrix $\hat G = G + E$, and to first order its error is
 #
-# ```{math}
-# :label: eq-row-policy-leverage-error
+# $$
 # w_i^\top \hat G^{-1} w_i - \ell_i \approx - w_i^\top G^{-1} E\, G^{-1} w_i, \qquad \sum_i w_i^\top \hat G^{-1} w_i - n = - \operatorname{tr}(\hat G^{-1} E) .
-# ```
+# $$ (eq-row-policy-leverage-error)
 #
 # The first is at most $\ell_i\, \lVert E \rVert_2 / \lambda_n(G)$, so float32 serves a well-conditioned matrix and no other; the second is an error that we can see, since exact leverages of a matrix of full column rank sum to $n$.
 # Terms of both signs can cancel in a trace; the tests look for that over seeds and condition numbers and find no case in which it matters.
@@ -457,10 +456,9 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
 # There the diagonal of $\hat G$ gets $10^{-11}$ of its trace, so that a matrix without full column rank has a factor, too.
 # With this ridge the result is
 #
-# ```{math}
-# :label: eq-row-policy-ridge
+# $$
 # w_i^\top \bigl(W^\top W + \rho I\bigr)^{-1} w_i, \qquad \rho = 10^{-11}\, \lVert W \rVert_F^2 ,
-# ```
+# $$ (eq-row-policy-ridge)
 #
 # in which a direction of singular value $\sigma$ counts by $\sigma^2 / (\sigma^2 + \rho)$: as present where $\sigma$ is far above $\sqrt\rho \approx 3 \cdot 10^{-6}\, \lVert W \rVert_F$, and as missing far below.
 
@@ -560,38 +558,34 @@ def standardised(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Ten
 # ## Drawing without replacement
 #
 # Let each item have the weight $e^{s_i}$.
-# We draw one item in proportion to the weights, take it out, and repeat: the model of Plackett {cite}`plackett1975` on Luce's axiom {cite}`luce1959`.
+# We draw one item in proportion to the weights, take it out, and repeat: the model of Plackett ([Plackett 1975](../references.bib#plackett1975)) on Luce's axiom ([Luce 1959](../references.bib#luce1959)).
 # The probability of an ordered draw is a product of $k$ fractions,
 #
-# ```{math}
-# :label: eq-row-policy-plackett-luce
+# <a id="eq-row-policy-plackett-luce"></a>
+# $$
 # p(\tau) = \prod_{j=1}^{k} \frac{e^{s_{\tau_j}}}{Z_j}, \qquad
 # Z_j = \sum_{i \notin \{\tau_1, \dots, \tau_{j-1}\}} e^{s_i} ,
-# ```
+# $$ (eq-row-policy-plackett-luce)
 #
 # and that of the unordered set is the sum over its $k!$ orders.
 # We go through the $2^k$ subsets instead, with $P(\emptyset) = 1$: the last item drawn was one of $A$,
 #
-# ```{math}
-# :label: eq-row-policy-set
+# $$
 # P(A) = \sum_{i \in A} P(A \setminus \{i\}) \frac{e^{s_i}}{\sum_{j \notin A \setminus \{i\}} e^{s_j}} .
-# ```
+# $$ (eq-row-policy-set)
 #
-# :::{prf:theorem} Gumbel top-k
-# :label: thm-row-policy-gumbel
+# **Theorem (Gumbel top-k).** <a id="thm-row-policy-gumbel"></a>
 # Let $T_i$ be independent exponential times with rates $e^{s_i}$.
-# The indices of the $k$ smallest times, in ascending order, have the distribution {eq}`eq-row-policy-plackett-luce`.
+# The indices of the $k$ smallest times, in ascending order, have the distribution [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce).
 # With $E_i = e^{s_i} T_i$ standard exponential and $G_i = -\ln E_i$ standard Gumbel, they are the indices of the $k$ largest $s_i + G_i$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # The minimum of independent exponential times is the time of item $i$ with probability $e^{s_i} / Z_1$, independently of its value.
 # Given that value, the remaining times minus it are again independent exponentials with their rates, for they have no memory.
-# So the second smallest is item $i$ with probability $e^{s_i} / Z_2$, and so on: the product is {eq}`eq-row-policy-plackett-luce`.
-# At last $-\ln T_i = s_i - \ln E_i = s_i + G_i$ is decreasing in $T_i$.
-# :::
+# So the second smallest is item $i$ with probability $e^{s_i} / Z_2$, and so on: the product is [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce).
+# At last $-\ln T_i = s_i - \ln E_i = s_i + G_i$ is decreasing in $T_i$. ∎
 #
-# One sort of $m$ noisy scores thus replaces $k$ renormalisations {cite}`kool2019stochastic`.
+# One sort of $m$ noisy scores thus replaces $k$ renormalisations ([Kool et al. 2019](../references.bib#kool2019stochastic)).
 
 
 # %%
@@ -713,7 +707,7 @@ def _left_out(ordered: torch.Tensor, m: int) -> torch.Tensor:
 # assert len(p) == 120 and abs(p.sum() - 1) < 1e-12
 
 # %% [markdown]
-# {prf:ref}`thm-row-policy-gumbel` says that Gumbel top-k has these frequencies.
+# [Theorem (Gumbel top-k)](#thm-row-policy-gumbel) says that Gumbel top-k has these frequencies.
 # We draw, count, and compare by a chi-square test; the negative control, the reversed order of the same draws, is rejected.
 
 # %% tags=["active-ipynb"]
@@ -789,10 +783,10 @@ def plackett_luce_set_log_prob(
 # An item that was drawn at place $j$ was at risk in the denominators $Z_1, \dots, Z_j$, one that was left out in all of them.
 # With $r_i$ the place of item $i$, or $k$ if it was left out,
 #
-# ```{math}
-# :label: eq-row-policy-score
+# <a id="eq-row-policy-score"></a>
+# $$
 # \frac{\partial \ln p(\tau)}{\partial s_i} = \mathbf 1[i \in S] - e^{s_i} \sum_{j \le r_i} \frac{1}{Z_j} .
-# ```
+# $$ (eq-row-policy-score)
 #
 # The components sum to zero, since a common shift of the scores changes nothing: an offset such as $c$ cannot be learnt and does no harm.
 
@@ -846,12 +840,11 @@ def plackett_luce_gradient(logits: torch.Tensor, ordered: torch.Tensor) -> torch
 #
 # The policy of this book scores by six weights $\theta$ on the features $F(W) \in \mathbb R^{m \times 6}$,
 #
-# ```{math}
-# :label: eq-row-policy-scores
+# $$
 # s(W) = F(W)\, \theta , \qquad \theta \in \mathbb R^6 ,
-# ```
+# $$ (eq-row-policy-scores)
 #
-# and draws rows by {eq}`eq-row-policy-plackett-luce`.
+# and draws rows by [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce).
 # At $\theta = 0$ all sets of $k$ rows are equally likely; as $\theta$ grows in a fixed direction the draw becomes the top $k$.
 
 
@@ -1086,15 +1079,11 @@ def _policy_header(path: str | os.PathLike) -> dict:
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-row-policy-1
+# **Exercise.** <a id="ex-row-policy-1"></a>
 # By hand: three items have weights 1, 1 and 2, and two are kept.
 # What is the probability of the set $\{0, 1\}$?
-# :::
 #
-# :::{solution-start} ex-row-policy-1
-# :class: dropdown
-# :::
+# **Solution.**
 # The two orders have $\frac14 \cdot \frac13$ each, together $\frac16$, less than the $\frac13$ of equal weights.
 
 # %% tags=["active-ipynb"]
@@ -1103,17 +1092,12 @@ def _policy_header(path: str | os.PathLike) -> dict:
 # torch.testing.assert_close(P, torch.tensor(1 / 6, dtype=torch.float64))
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-row-policy-2
-# The set probability without enumeration: with the times $T_i$ of {prf:ref}`thm-row-policy-gumbel`, show that $P(S) = \int_0^\infty Z e^{-Z t} \prod_{i \in S} (1 - e^{-e^{s_i} t})\, dt$ with $Z = \sum_{i \notin S} e^{s_i}$, and check it.
-# :::
+# **Exercise.** <a id="ex-row-policy-2"></a>
+# The set probability without enumeration: with the times $T_i$ of [Theorem (Gumbel top-k)](#thm-row-policy-gumbel), show that $P(S) = \int_0^\infty Z e^{-Z t} \prod_{i \in S} (1 - e^{-e^{s_i} t})\, dt$ with $Z = \sum_{i \notin S} e^{s_i}$, and check it.
 #
-# :::{solution-start} ex-row-policy-2
-# :class: dropdown
-# :::
+# **Solution.**
 # $S$ is drawn if and only if all its times lie before the first time $t$ of the others, which is exponential with rate $Z$; given $t$, the times of $S$ are independent.
 
 # %% tags=["active-ipynb"]
@@ -1130,18 +1114,13 @@ def _policy_header(path: str | os.PathLike) -> dict:
 # assert abs(quadrature - enumerated) < 1e-8
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-row-policy-3
+# **Exercise.** <a id="ex-row-policy-3"></a>
 # The limit of a sharp policy: multiply the scores of a layer by $\lambda$ and let $\lambda$ grow.
 # How large a share of the top $k$ does a draw contain?
-# :::
 #
-# :::{solution-start} ex-row-policy-3
-# :class: dropdown
-# :::
+# **Solution.**
 # At $\lambda = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
 
 # %% tags=["active-ipynb"]
@@ -1152,17 +1131,12 @@ def _policy_header(path: str | os.PathLike) -> dict:
 #     print(f"lambda {lam:4d}: {len(top & set(draw)) / k:.3f} of the top k")
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
-# :::{exercise}
-# :label: ex-row-policy-4
+# **Exercise.** <a id="ex-row-policy-4"></a>
 # Break the assumption that rows differ: what are the features of a matrix whose rows are all equal in norm, leverage and coherence, such as the identity, and what does every policy then do?
-# :::
 #
-# :::{solution-start} ex-row-policy-4
-# :class: dropdown
-# :::
+# **Solution.**
 # Every feature is constant, hence zero, and so are all scores: each draw is uniform, whatever $\theta$ is.
 
 # %% tags=["active-ipynb"]
@@ -1170,8 +1144,7 @@ def _policy_header(path: str | os.PathLike) -> dict:
 # assert not RowPolicy(torch.ones(6)).scores(torch.eye(8)).any()
 
 # %% [markdown]
-# :::{solution-end}
-# :::
+# ∎
 #
 # ## Summary
 #

@@ -4,7 +4,7 @@ r"""
 
 A pruner that knows how large the neurons get on text keeps better ones than a pruner that knows the weights alone.
 Random tokens cost nothing, so let it measure on 2560 of them; and let a second one read a single text of 160 tokens that the model has written itself.
-{numref}`fig-self-moments-need` shows what becomes of the small real model: with the random tokens it ends up more than twice as far from the dense one.
+[Figure (fig-self-moments-need)](#fig-self-moments-need) shows what becomes of the small real model: with the random tokens it ends up more than twice as far from the dense one.
 
 This chapter measures the second moment of the hidden vector of every block on the model's own text.
 From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
@@ -67,32 +67,24 @@ MOMENTS_FORMAT = "prunefair moments 1"
 #
 # Let $h$ be random, with the mean $\mu = \mathbb E\, h$ and the second moment
 #
-# ```{math}
-# :label: eq-self-moments-H
-#
+# $$
 # H = \mathbb E\, h h^\top \in \mathbb R^{m \times m} .
-# ```
+# $$ (eq-self-moments-H)
 #
-# :::{prf:theorem} What a removed set costs
-# :label: thm-self-moments-error
-#
+# **Theorem (What a removed set costs).** <a id="thm-self-moments-error"></a>
 # The block without the neurons $R$ errs by $D_R h_R$, and
 #
-# ```{math}
-# :label: eq-self-moments-error
-#
+# $$
 # \mathbb E\, \lVert D_R h_R \rVert^2 = \operatorname{tr}\bigl(D_R\, H_{RR}\, D_R^\top\bigr) .
-# ```
+# $$ (eq-self-moments-error)
 #
 # If a constant may be added to the output, the best one is $D_R\, \mu_R$, and it lowers this error by $\lVert D_R\, \mu_R \rVert^2$.
 # If $H = \eta^2 I$ the error is $\eta^2 \lVert D_R \rVert_F^2$, a matter of weights alone; in general it lies between $\lambda_{\min}(H)\,\lVert D_R\rVert_F^2$ and $\lambda_{\max}(H)\,\lVert D_R\rVert_F^2$.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # $\lVert D_R h_R \rVert^2 = \operatorname{tr}(D_R h_R h_R^\top D_R^\top)$; take the expectation inside the trace.
 # For a constant $c$, $\mathbb E \lVert D_R h_R - c \rVert^2 = \mathbb E \lVert D_R h_R \rVert^2 - 2 c^\top D_R\, \mu_R + \lVert c \rVert^2$, which is smallest at $c = D_R\, \mu_R$.
-# The eigenvalues of the principal submatrix $H_{RR}$ lie between those of $H$, and $\lambda_{\min} I \preceq H_{RR} \preceq \lambda_{\max} I$ stays true between $D_R$ and $D_R^\top$.
-# :::
+# The eigenvalues of the principal submatrix $H_{RR}$ lie between those of $H$, and $\lambda_{\min} I \preceq H_{RR} \preceq \lambda_{\max} I$ stays true between $D_R$ and $D_R^\top$. ∎
 #
 # The expectation is over whatever the block is fed; for now, any distribution.
 
@@ -160,42 +152,35 @@ def _chosen(D, H, neurons) -> tuple[torch.Tensor, torch.Tensor]:
 #
 # The output itself has the second moment
 #
-# ```{math}
-# :label: eq-self-moments-spectrum
-#
+# $$
 # \mathbb E\, (D h)(D h)^\top = D H D^\top = A A^\top, \qquad A = D H^{1/2} .
-# ```
+# $$ (eq-self-moments-spectrum)
 #
 # The singular values of $A$ are the *functional spectrum* of the block: along how many directions it moves the residual stream, and how far.
 # The block that keeps $S$ has the functional spectrum of $D_S H_{SS}^{1/2}$.
 #
-# :::{prf:theorem} Dropping neurons moves the functional spectrum
-# :label: thm-self-moments-interlacing
-#
+# **Theorem (Dropping neurons moves the functional spectrum).** <a id="thm-self-moments-interlacing"></a>
 # Let $A_S = D P_S H^{1/2}$ and let $r$ neurons be removed.
 #
 # 1. $A_S$ has the singular values of $D_S H_{SS}^{1/2}$.
 # 2. For every $i$, with $\sigma_j = \infty$ for $j \le 0$ and $\sigma_j = 0$ for $j > d$,
 #
-#    ```{math}
-#    :label: eq-self-moments-interlacing
-#
+#    <a id="eq-self-moments-interlacing"></a>
+#    $$
 #    \sigma_{i+r}(A) \le \sigma_i(A_S) \le \sigma_{i-r}(A) ,
-#    ```
+#    $$ (eq-self-moments-interlacing)
 #
 #    so the KS distance between the two spectra is at most $r/d$.
 # 3. The lost energy bounds the change as a whole:
 #
-#    ```{math}
-#    :label: eq-self-moments-mirsky
-#
+#    <a id="eq-self-moments-mirsky"></a>
+#    $$
 #    \sum_i \bigl(\sigma_i(A) - \sigma_i(A_S)\bigr)^2 \le \lVert A - A_S \rVert_F^2 = \operatorname{tr}\bigl(D_R\, H_{RR}\, D_R^\top\bigr) .
-#    ```
+#    $$ (eq-self-moments-mirsky)
 #
 # 4. If $H_{SR} = 0$, then $\sigma_i(A_S) \le \sigma_i(A)$ as well.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # (1) $A_S A_S^\top = D P_S H P_S D^\top = D_S H_{SS} D_S^\top$.
 #
 # (2) $B = A - A_S = D P_R H^{1/2}$ has rank at most $r$.
@@ -205,10 +190,9 @@ def _chosen(D, H, neurons) -> tuple[torch.Tensor, torch.Tensor]:
 # The rank of $A_S - A$ is the same, so $A$ and $A_S$ may change places: $\sigma_{i+r}(A_S) \le \sigma_i(A)$.
 # Hence the numbers of values above any threshold differ by at most $r$.
 #
-# (3) $\lVert B \rVert_F^2 = \operatorname{tr}(D P_R H P_R D^\top)$, and $\lVert B \rVert_F^2 = \lVert A \rVert_F^2 + \lVert A_S \rVert_F^2 - 2 \operatorname{tr}(A^\top A_S)$ with $\operatorname{tr}(A^\top A_S) \le \sum_i \sigma_i(A)\, \sigma_i(A_S)$, the trace inequality of von Neumann {cite}`hornjohnson2013matrix`.
+# (3) $\lVert B \rVert_F^2 = \operatorname{tr}(D P_R H P_R D^\top)$, and $\lVert B \rVert_F^2 = \lVert A \rVert_F^2 + \lVert A_S \rVert_F^2 - 2 \operatorname{tr}(A^\top A_S)$ with $\operatorname{tr}(A^\top A_S) \le \sum_i \sigma_i(A)\, \sigma_i(A_S)$, the trace inequality of von Neumann ([Horn and Johnson 2013](../references.bib#hornjohnson2013matrix)).
 #
-# (4) Then $D H D^\top = D_S H_{SS} D_S^\top + D_R H_{RR} D_R^\top$; the last term is positive semidefinite, and eigenvalues are monotone.
-# :::
+# (4) Then $D H D^\top = D_S H_{SS} D_S^\top + D_R H_{RR} D_R^\top$; the last term is positive semidefinite, and eigenvalues are monotone. ∎
 #
 # The raw spectrum of `down_proj` is the special case $H = \eta^2 I$, where $A$ has the singular values $\eta\, \sigma_i(D)$ and (2) and (4) are the [interlacing of deleted rows](spectrum.ipynb), here of $D^\top$; a factor common to both spectra leaves the KS distance alone.
 # For that case one inequality was one-sided.
@@ -276,7 +260,7 @@ def removed_neurons(kept, m: int) -> torch.Tensor:
 
 
 # %% [markdown]
-# The checks: a square root of $H$ that is computed and multiplied; {eq}`eq-self-moments-interlacing` and {eq}`eq-self-moments-mirsky` for random sets of every size; and the counterexample, which breaks the one-sided inequality and no other.
+# The checks: a square root of $H$ that is computed and multiplied; [(eq-self-moments-interlacing)](#eq-self-moments-interlacing) and [(eq-self-moments-mirsky)](#eq-self-moments-mirsky) for random sets of every size; and the counterexample, which breaks the one-sided inequality and no other.
 
 # %% tags=["active-ipynb"]
 # values, Q = torch.linalg.eigh(H)
@@ -308,12 +292,10 @@ def removed_neurons(kept, m: int) -> torch.Tensor:
 # So it supplies them: after the start token, each token is drawn from the model's own distribution at temperature 1, as [`self_sample`](evaluation.ipynb) does.
 # From $n$ texts of $L$ tokens,
 #
-# ```{math}
-# :label: eq-self-moments-estimate
-#
+# $$
 # \widehat H = \frac{1}{n L} \sum_{i=1}^{n} \sum_{t=0}^{L-1} h_{it}\, h_{it}^\top , \qquad
 # \mathbb E\, \widehat H = \frac1L \sum_{t=0}^{L-1} \mathbb E\, h_t h_t^\top = H .
-# ```
+# $$ (eq-self-moments-estimate)
 #
 # The tokens of a text depend on each other, which does not matter for a mean.
 # So $H$ is a property of the model and of $L$: no text from outside takes part, and the seed only decides how far $\widehat H$ is from it.
@@ -559,11 +541,9 @@ def load_moments(path: str | os.PathLike) -> tuple[Moments, dict]:
 # %% [markdown]
 # The *participation ratio* of a positive semidefinite matrix with eigenvalues $\lambda_j$,
 #
-# ```{math}
-# :label: eq-self-moments-participation
-#
+# $$
 # \frac{(\sum_j \lambda_j)^2}{\sum_j \lambda_j^2} = \frac{(\operatorname{tr} H)^2}{\lVert H \rVert_F^2} ,
-# ```
+# $$ (eq-self-moments-participation)
 #
 # counts the directions that share its trace: $m$ if $H = \eta^2 I$, 1 if one direction has it all.
 
@@ -593,7 +573,7 @@ def participation_ratio(H: torch.Tensor) -> torch.Tensor:
 # %% [markdown]
 # One input is the same in every text: the start token, which sees nothing before it.
 # Its hidden vectors $h_0$ are known after one forward pass of one token, and enter $H$ as $\frac1L h_0 h_0^\top$, without any sampling error.
-# Attention uses such a token as a place to look at when there is nothing to look for, and models make it recognisable by activations of enormous size {cite}`sun2024massive`.
+# Attention uses such a token as a place to look at when there is nothing to look for, and models make it recognisable by activations of enormous size ([Sun et al. 2024](../references.bib#sun2024massive)).
 # The next cells take it out again, $(L H - h_0 h_0^\top) / (L - 1)$, to see what is left.
 
 # %% tags=["active-ipynb"]
@@ -643,7 +623,7 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 #     "one neuron": [float(e.max() / e.sum()) for e in energies],
 # }
 
-# %% mystnb={"figure": {"caption": "Left: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would have the one of the dotted line. Right: what one of the tokens of each text, and one of the 1536 neurons, contribute to the energy of the layer's output.", "name": "fig-self-moments-layers"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_by_layer(axes[0], ratios, ylabel="participation ratio (directions)")
 #     axes[0].axhline(1536, color="k", ls=":")
@@ -657,6 +637,8 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # print(f"largest share of one neuron: {max(shares['one neuron']):.3f}")
 
 # %% [markdown]
+# **Figure (fig-self-moments-layers).** <a id="fig-self-moments-layers"></a> Left: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would have the one of the dotted line. Right: what one of the tokens of each text, and one of the 1536 neurons, contribute to the energy of the layer's output.
+#
 # No layer comes near the isotropic case, of which the raw spectrum of the weights would be the special case.
 # Taking the start token out does not always help: where it ruled, a single other token may rule what is left.
 # The next cell looks for it in the layer of the largest share.
@@ -704,25 +686,19 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 #
 # ## How much text is needed
 #
-# :::{prf:theorem} Independent groups tell the error
-# :label: thm-self-moments-groups
-#
+# **Theorem (Independent groups tell the error).** <a id="thm-self-moments-groups"></a>
 # Let $\widehat H_1, \dots, \widehat H_g$ come from $g \ge 2$ independent groups of equally many texts, and let $\widehat H$ be their mean.
 # Then for every linear map $F$ into a Euclidean space
 #
-# ```{math}
-# :label: eq-self-moments-groups
-#
+# $$
 # \mathbb E\,\bigl\lVert F\widehat H - F H \bigr\rVert^2 = \frac{1}{g (g - 1)}\; \mathbb E \sum_{i=1}^{g} \bigl\lVert F\widehat H_i - F\widehat H \bigr\rVert^2 ,
-# ```
+# $$ (eq-self-moments-groups)
 #
 # which is $\frac14 \mathbb E \lVert F\widehat H_1 - F\widehat H_2 \rVert^2$ for two halves, and it is inversely proportional to the number of texts.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # The $F\widehat H_i$ are independent, with the mean $F H$ and one variance $v = \mathbb E \lVert F\widehat H_i - FH\rVert^2$, which is inversely proportional to the number of texts in a group.
-# Their mean has the variance $v / g$, and the sum on the right has the expectation $(g - 1)\, v$, as for the sample variance of numbers.
-# :::
+# Their mean has the variance $v / g$, and the sum on the right has the expectation $(g - 1)\, v$, as for the sample variance of numbers. ∎
 #
 # So the error of what is used can be read off without knowing the truth.
 # $F$ may be the identity, or $H \mapsto D H D^\top$.
@@ -847,7 +823,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # curve = np.array([level["kl"] for level in judged]).mean(-1)  # (level, seed)
 # others = {n: float(np.mean(row["kl"])) for n, row in table["substitutes"].items()}
 
-# %% mystnb={"figure": {"caption": "Left: relative error of the mean of three seeds, told by their differences (lines: median over layers, bands: the middle 80 % of the layers), against the tokens of all three; dotted: slope $-1/2$. Right: divergence on held-out text of the model without 30 % of its rows, against the tokens of one seed (line: mean, band: range of three seeds). Horizontal lines: rows chosen by the cheaper inputs.", "name": "fig-self-moments-need"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_moment_errors(axes[0], 3 * counts, table["errors"])
 #     read = [setup["length"] * level["texts"] for level in judged]
@@ -856,6 +832,9 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # slope = slopes.mean() / np.log(2)
 # assert -0.65 < slope < -0.35
 # print(f"mean slope of the error of D H D^T: {slope:.2f}")
+
+# %% [markdown]
+# **Figure (fig-self-moments-need).** <a id="fig-self-moments-need"></a> Left: relative error of the mean of three seeds, told by their differences (lines: median over layers, bands: the middle 80 % of the layers), against the tokens of all three; dotted: slope $-1/2$. Right: divergence on held-out text of the model without 30 % of its rows, against the tokens of one seed (line: mean, band: range of three seeds). Horizontal lines: rows chosen by the cheaper inputs.
 
 # %% tags=["active-ipynb"]
 # for level in levels:
@@ -926,21 +905,18 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-self-moments-1
-#
+# **Exercise.** <a id="ex-self-moments-1"></a>
 # By hand: $d = 1$, $D = (1, 1)$ and $h = (x, -2x)$ with $\mathbb E\, x^2 = 1$.
 # The second neuron is removed.
 # What are the functional spectra before and after, and the lost energy?
 # What does this say of an objective that compares spectra?
-# :::
 #
-# :::{solution} ex-self-moments-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The block puts out $-x$ before and $x$ after, so both spectra are $(1)$ and their distance is 0; the error is $2x$, with the lost energy 4, four times the energy of the output.
-# By {eq}`eq-self-moments-mirsky` a small lost energy keeps the spectrum; the converse is false.
-# :::
+# By [(eq-self-moments-mirsky)](#eq-self-moments-mirsky) a small lost energy keeps the spectrum; the converse is false.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # H = torch.tensor([[1.0, -2], [-2, 4]])
@@ -948,20 +924,17 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # assert lost_energy(pair, H, [1]) == 4
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-self-moments-2
-#
+# **Exercise.** <a id="ex-self-moments-2"></a>
 # A limit: the text grows, $L \to \infty$.
 # At which $L$ does the start token hold half of the output energy of the layer where its share is largest?
 # Take the energy of the other tokens as it is at the $L$ of our sample.
-# :::
 #
-# :::{solution} ex-self-moments-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # With $e_0 = \lVert D h_0 \rVert^2$ and $e$ the mean energy of the other tokens, $e_0 / L = (1 - 1/L)\, e$ gives $L = 1 + e_0 / e$.
 # The start token rules this layer at every length that the model can read.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # D, e0 = matrices[layer], first[layer] * total[layer] * L
@@ -970,19 +943,16 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # assert 1 + e0 / e > model.config.max_position_embeddings
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-self-moments-3
-#
+# **Exercise.** <a id="ex-self-moments-3"></a>
 # Break an assumption: the energy $\sum_{j \in R} H_{jj} \lVert D_{:j} \rVert^2$ is the lost energy if no two neurons of $R$ are correlated.
 # How wrong can it be, in either direction, for a pair?
-# :::
 #
-# :::{solution} ex-self-moments-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # The difference is $2 H_{12}\, D_{:1}^\top D_{:2}$, and $|H_{12}| \le \sqrt{H_{11} H_{22}}$.
 # Two neurons with the same output lose twice the sum of their energies, two that cancel lose nothing.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for sign, lost in ((1, 4), (-1, 0)):
@@ -991,20 +961,17 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 #     assert lost_energy(pair, H, [0, 1]) == lost
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-self-moments-4
-#
-# Break an assumption of {prf:ref}`thm-self-moments-groups`: the groups share half of their texts.
+# **Exercise.** <a id="ex-self-moments-4"></a>
+# Break an assumption of [Theorem (Independent groups tell the error)](#thm-self-moments-groups): the groups share half of their texts.
 # What do two such groups tell of the error?
-# :::
 #
-# :::{solution} ex-self-moments-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # Let $a$ be the shared half and $b_1$, $b_2$ the others, each with variance $2v$.
 # The mean $\frac12 a + \frac14 (b_1 + b_2)$ has the variance $\frac34 v$; the formula gives $\frac14 \mathbb E \lVert \frac12 (b_1 - b_2) \rVert^2 = \frac14 v$.
 # It claims an error that is too small by $\sqrt 3$.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # told, real = [], []

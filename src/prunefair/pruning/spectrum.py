@@ -2,7 +2,7 @@
 r"""
 # What slicing does to a spectrum
 
-PruneNet {cite}`sengupta2025prunenet` calls a selection of rows good if the singular values of what is left are distributed like those of the whole matrix.
+PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) calls a selection of rows good if the singular values of what is left are distributed like those of the whole matrix.
 Its measure is the Kolmogorov–Smirnov distance, and its policy never sees anything else.
 How far can a spectrum move when rows are deleted, in which direction does it move, and how little can it move?
 At 30 % of the small model the theory of this chapter allows a distance of 0.80; rows deleted at random give 0.17.
@@ -62,34 +62,31 @@ import torch
 # Only values are needed, so no vectors are computed.
 # The eigenvalues of the Gram matrix are the squares:
 #
-# ```{math}
-# :label: eq-spectrum-gram
+# <a id="eq-spectrum-gram"></a>
+# $$
 # \sigma_i(W)^2 = \lambda_i(W^\top W) = \lambda_i(W W^\top), \qquad i \le \min(m, n),
-# ```
+# $$ (eq-spectrum-gram)
 #
 # and the smaller of the two products is the cheaper.
 # The price is precision: squares of small singular values are small against rounding errors of large ones.
 #
-# :::{prf:theorem} Error of the Gram route
-# :label: thm-spectrum-gram
+# **Theorem (Error of the Gram route).** <a id="thm-spectrum-gram"></a>
 # Let $\varepsilon$ be the unit roundoff, let the entries of $\hat G$ be the products of columns of $W$ summed in any order with $m \varepsilon \le 1/2$, and let $\hat\lambda$ be the exact eigenvalues of a matrix within $n\varepsilon\,\|\hat G\|_F$ of $\hat G$.
 # Then for every $i$
 #
-# ```{math}
-# :label: eq-spectrum-error
+# <a id="eq-spectrum-error"></a>
+# $$
 # |\hat\lambda_i - \sigma_i^2| \le 2\,(m + n)\,\varepsilon\, \|W\|_F^2 ,
-# ```
+# $$ (eq-spectrum-error)
 #
 # so the relative error of $\hat\sigma_i = \sqrt{\hat\lambda_i}$ grows no faster than $\varepsilon\,(\sigma_1 / \sigma_i)^2$ times a factor of the size of the matrix.
-# :::
 #
-# :::{prf:proof}
+# **Proof.**
 # A sum of $m$ products is computed with an error of at most $\frac{m\varepsilon}{1 - m\varepsilon} \le 2m\varepsilon$ times the sum of absolute products.
 # So $|\hat G - G| \le 2m\varepsilon\, |W|^\top |W|$ entry by entry, and $\|\hat G - G\|_2 \le 2m\varepsilon\, \||W|\|_F^2 = 2m\varepsilon\, \|W\|_F^2$.
 # In particular $\|\hat G\|_F \le (1 + 2m\varepsilon)\,\|W\|_F^2 \le 2\,\|W\|_F^2$, so the eigenvalues belong to a matrix within $2(m + n)\varepsilon\,\|W\|_F^2$ of $G$.
-# By Weyl's inequality {cite}`hornjohnson2013matrix` no eigenvalue moves by more.
-# For the last claim use $\hat\sigma_i - \sigma_i = (\hat\lambda_i - \sigma_i^2) / (\hat\sigma_i + \sigma_i)$ and $\|W\|_F^2 \le n \sigma_1^2$.
-# :::
+# By Weyl's inequality ([Horn and Johnson 2013](../references.bib#hornjohnson2013matrix)) no eigenvalue moves by more.
+# For the last claim use $\hat\sigma_i - \sigma_i = (\hat\lambda_i - \sigma_i^2) / (\hat\sigma_i + \sigma_i)$ and $\|W\|_F^2 \le n \sigma_1^2$. ∎
 #
 # The code scales $W$ by a power of two first, so that no square overflows or vanishes.
 
@@ -243,7 +240,7 @@ def plot_gram_errors(ax, values, errors: dict):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Relative error of each singular value of a matrix whose spectrum falls by nine decades. Thin lines: the roundoff times $(\\sigma_1/\\sigma_i)^2$. An error of 1 is a squared value rounded below 0 and set to 0. The gate matrices of the small model live at the right end, where all routes agree.", "name": "fig-spectrum-gram"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
 # graded = torch.logspace(0, -9, 60, dtype=torch.float64)
 # W = graded_matrix(160, graded, generator=generator)
@@ -257,15 +254,19 @@ def plot_gram_errors(ax, values, errors: dict):
 # print(f"smallest of the model: {min(v[-1] / v[0] for v in exact):.2f} of the largest")
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# **Figure (fig-spectrum-gram).** <a id="fig-spectrum-gram"></a> Relative error of each singular value of a matrix whose spectrum falls by nine decades. Thin lines: the roundoff times $(\sigma_1/\sigma_i)^2$. An error of 1 is a squared value rounded below 0 and set to 0. The gate matrices of the small model live at the right end, where all routes agree.
+#
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: the state of the policy is compared by its singular values.
 #
 # *Public code*: calls `torch.svd` in float32, which computes both sets of singular vectors and drops them.
 #
-# *This book*: computes the values alone, by {eq}`eq-spectrum-gram`.
+# *This book*: computes the values alone, by [(eq-spectrum-gram)](#eq-spectrum-gram).
 # The next cell shows that on a gate matrix both give the same values to float32 precision.
-# :::
+#
+# </div>
 
 # %% tags=["active-ipynb"]
 # _, released, _ = torch.svd(matrices[0])
@@ -277,18 +278,16 @@ def plot_gram_errors(ax, values, errors: dict):
 # Which spectra can a sliced matrix have?
 # The answer is the interlacing theorem of Cauchy and Poincaré, to which the paper appeals.
 #
-# :::{prf:theorem} Interlacing for deleted rows
-# :label: thm-spectrum-interlacing
+# **Theorem (Interlacing for deleted rows).** <a id="thm-spectrum-interlacing"></a>
 # Let $S$ be $W$ without $r$ of its rows.
 # Then for every $i \ge 1$
 #
-# ```{math}
-# :label: eq-spectrum-interlacing
+# <a id="eq-spectrum-interlacing"></a>
+# $$
 # \sigma_{i+r}(W) \le \sigma_i(S) \le \sigma_i(W) .
-# ```
-# :::
+# $$ (eq-spectrum-interlacing)
 #
-# :::{prf:proof}
+# **Proof.**
 # By Courant and Fischer, $\sigma_i(A) = \max_{\dim V = i}\, \min_{x \in V, \|x\| = 1} \|A x\|$ for $i \le n$, with $V$ a subspace of $\mathbb{R}^n$; beyond $n$ all values are 0.
 # Write $R$ for the deleted rows, so that $\|W x\|^2 = \|S x\|^2 + \|R x\|^2$.
 #
@@ -297,8 +296,7 @@ def plot_gram_errors(ax, values, errors: dict):
 # *Lower bound.* If $i + r > n$ the left side is 0.
 # Otherwise take the $V$ of dimension $i + r$ that attains $\sigma_{i+r}(W)$.
 # The kernel of $R$ has dimension at least $n - r$, so $V' = V \cap \ker R$ has dimension at least $i$.
-# On $V'$ we have $\|S x\| = \|W x\| \ge \sigma_{i+r}(W)\,\|x\|$, and a subspace of dimension $i$ inside $V'$ shows $\sigma_i(S) \ge \sigma_{i+r}(W)$.
-# :::
+# On $V'$ we have $\|S x\| = \|W x\| \ge \sigma_{i+r}(W)\,\|x\|$, and a subspace of dimension $i$ inside $V'$ shows $\sigma_i(S) \ge \sigma_{i+r}(W)$. ∎
 #
 # Neither bound can be improved: deleting rows that are zero attains the upper one, and deleting the first $r$ rows of a diagonal matrix with descending entries attains the lower one for all $i$ at once.
 
@@ -343,7 +341,7 @@ def interlacing_bounds(
 
 
 # %% [markdown]
-# {eq}`eq-spectrum-error` bounds the error of squares, so the check compares squares, with a tolerance relative to the largest.
+# [(eq-spectrum-error)](#eq-spectrum-error) bounds the error of squares, so the check compares squares, with a tolerance relative to the largest.
 
 
 # %%
@@ -419,10 +417,9 @@ def interlaces(full, sliced, deleted: int, *, rtol: float = 1e-12) -> bool:
 #
 # Two samples $x$ of size $p$ and $y$ of size $q$ have the distance
 #
-# ```{math}
-# :label: eq-spectrum-ks
+# $$
 # D(x, y) = \sup_t |F_x(t) - F_y(t)|, \qquad F_x(t) = \tfrac{1}{p}\, \#\{i : x_i \le t\} .
-# ```
+# $$ (eq-spectrum-ks)
 #
 # Both functions are constant between the values of the pooled sample and continuous from the right, so the supremum is the maximum over the pooled values, each taken with all its ties.
 # There the difference is a multiple of $1 / \operatorname{lcm}(p, q)$.
@@ -500,42 +497,37 @@ def ks_distance(x, y) -> torch.Tensor:
 # %% [markdown]
 # Interlacing now says what the distance can be.
 #
-# :::{prf:theorem} Slicing moves a spectrum one way, and not too far
-# :label: thm-spectrum-ks
+# **Theorem (Slicing moves a spectrum one way, and not too far).** <a id="thm-spectrum-ks"></a>
 # Let $k = m - r \ge n$, and let $F$ and $F_S$ be the distributions of the $n$ singular values of $W$ and of $S$.
 # Then for every $t$
 #
-# ```{math}
-# :label: eq-spectrum-oneway
+# $$
 # 0 \le F_S(t) - F(t) \le \frac{\min(r, n)}{n} ,
-# ```
+# $$ (eq-spectrum-oneway)
 #
 # so $D = \max_t\,(F_S(t) - F(t))$ is a multiple of $1/n$ and at most $\min(r, n) / n$.
-# :::
 #
-# :::{prf:proof}
-# If $\sigma_i(W) \le t$ then $\sigma_i(S) \le t$ by the upper bound of {eq}`eq-spectrum-interlacing`, so $F \le F_S$.
+# **Proof.**
+# If $\sigma_i(W) \le t$ then $\sigma_i(S) \le t$ by the upper bound of [(eq-spectrum-interlacing)](#eq-spectrum-interlacing), so $F \le F_S$.
 # If $\sigma_i(S) \le t$ then $\sigma_{i+r}(W) \le t$ by the lower bound: either $i + r \le n$ and it is one of the values that $F(t)$ counts, or $i$ is one of at most $\min(r, n)$ indices above $n - r$.
-# Hence $n F_S(t) \le n F(t) + \min(r, n)$.
-# :::
+# Hence $n F_S(t) \le n F(t) + \min(r, n)$. ∎
 #
 # So deleting rows can only *shrink* a spectrum, never widen it, and the distance measures by how much.
 #
 # The policy compares $W$ with many selections:
 #
-# ```{math}
-# :label: eq-spectrum-distance
+# $$
 # D(K) = D\bigl(\sigma(W),\, \sigma(W_K)\bigr) .
-# ```
+# $$ (eq-spectrum-distance)
 #
 # With $R$ the deleted rows, $W_K^\top W_K = G - R^\top R$, so $G$ is computed once and each selection costs a product of $r$ rows instead of $k$:
 #
-# ```{math}
-# :label: eq-spectrum-downdate
+# <a id="eq-spectrum-downdate"></a>
+# $$
 # \sigma_i(W_K)^2 = \lambda_i(G - R^\top R) .
-# ```
+# $$ (eq-spectrum-downdate)
 #
-# The subtraction adds an error of the size of {eq}`eq-spectrum-error`, no more.
+# The subtraction adds an error of the size of [(eq-spectrum-error)](#eq-spectrum-error), no more.
 # Half of a symmetric matrix is enough: the code subtracts a band of columns at a time, from the diagonal downwards.
 
 
@@ -794,26 +786,23 @@ def uniform_selections(
 # So a first guess is that all singular values shrink by $\sqrt{k/m}$.
 # The guess is right in total and wrong at both ends.
 #
-# :::{prf:theorem} Random slicing spreads the spectrum
-# :label: thm-spectrum-skew
+# **Theorem (Random slicing spreads the spectrum).** <a id="thm-spectrum-skew"></a>
 # Let $K$ be uniform among the sets of $k$ rows, $S = W_K$, and $\mu_i = \frac{m}{k}\,\sigma_i(S)^2$.
 # Then for $j = 1, \dots, n$
 #
-# ```{math}
-# :label: eq-spectrum-skew
+# <a id="eq-spectrum-skew"></a>
+# $$
 # \mathbb{E} \sum_{i=1}^{j} \mu_i \ge \sum_{i=1}^{j} \sigma_i(W)^2,
-# ```
+# $$ (eq-spectrum-skew)
 #
 # with equality at $j = n$.
 # In particular $\mathbb{E}\,\mu_1 \ge \sigma_1(W)^2$ and $\mathbb{E}\,\mu_n \le \sigma_n(W)^2$.
-# :::
 #
-# :::{prf:proof}
-# The sum of the $j$ largest eigenvalues of a symmetric matrix $A$ is $\max \operatorname{tr} P^\top A P$ over $n \times j$ matrices $P$ with orthonormal columns (Ky Fan {cite}`hornjohnson2013matrix`), a maximum of linear functions of $A$ and therefore convex.
-# Jensen's inequality for $A = \frac{m}{k} S^\top S$, whose mean is $G$, gives {eq}`eq-spectrum-skew`.
+# **Proof.**
+# The sum of the $j$ largest eigenvalues of a symmetric matrix $A$ is $\max \operatorname{tr} P^\top A P$ over $n \times j$ matrices $P$ with orthonormal columns (Ky Fan ([Horn and Johnson 2013](../references.bib#hornjohnson2013matrix))), a maximum of linear functions of $A$ and therefore convex.
+# Jensen's inequality for $A = \frac{m}{k} S^\top S$, whose mean is $G$, gives [(eq-spectrum-skew)](#eq-spectrum-skew).
 # At $j = n$ the sum is the trace, which is linear.
-# The last claim is $j = 1$, and the difference of $j = n$ and $j = n - 1$.
-# :::
+# The last claim is $j = 1$, and the difference of $j = n$ and $j = n - 1$. ∎
 #
 # With all selections of a small matrix enumerated, the theorem is an identity of numbers.
 
@@ -829,10 +818,9 @@ def uniform_selections(
 # So in the mean, after the common factor, the large values stand higher and the small ones lower than before: the slice is *skewed* against the whole.
 # Two distances tell the effects apart, the one the policy sees and the one left when the common factor is undone,
 #
-# ```{math}
-# :label: eq-spectrum-shape
+# $$
 # D_\text{shape}(K) = D\Bigl(\sigma(W),\, \sqrt{m/k}\;\sigma(W_K)\Bigr) .
-# ```
+# $$ (eq-spectrum-shape)
 
 
 # %%
@@ -922,7 +910,7 @@ def plot_ratios(ax, ratios, references: dict):
 # On the real model: five random selections of 70 % of the rows, in every layer.
 # For comparison we slice a Gaussian matrix of the same shape, which has no structure at all.
 
-# %% mystnb={"figure": {"caption": "Singular values after deleting 30 % of the rows at random, relative to those before, for the 30 gate matrices of the small model (mean of five selections each). Dashed: the common factor $\\sqrt{k/m}$. Dotted: a Gaussian matrix of the same shape. Away from the two ends every layer follows the matrix without structure; the few largest and smallest values are the layer's own.", "name": "fig-spectrum-skew"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # selections = uniform_selections(1536, 1075, 5, generator=generator)
 # effects = [slicing_effect(slices, selections) for slices in prepared]
 # noise = RowSlices(torch.randn(1536, 576, generator=generator))
@@ -931,6 +919,9 @@ def plot_ratios(ax, ratios, references: dict):
 # lines["Gaussian matrix"] = slicing_effect(noise, selections).ratios.mean(0)
 # with figure() as ax:
 #     plot_ratios(ax, ratios, lines)
+
+# %% [markdown]
+# **Figure (fig-spectrum-skew).** <a id="fig-spectrum-skew"></a> Singular values after deleting 30 % of the rows at random, relative to those before, for the 30 gate matrices of the small model (mean of five selections each). Dashed: the common factor $\sqrt{k/m}$. Dotted: a Gaussian matrix of the same shape. Away from the two ends every layer follows the matrix without structure; the few largest and smallest values are the layer's own.
 
 # %% tags=["active-ipynb"]
 # factor = math.sqrt(1075 / 1536)
@@ -956,23 +947,19 @@ def plot_ratios(ax, ratios, references: dict):
 #
 # The same two facts give a floor that no selection passes.
 #
-# :::{prf:theorem} Floor of the spectral distance
-# :label: thm-spectrum-floor
+# **Theorem (Floor of the spectral distance).** <a id="thm-spectrum-floor"></a>
 # Let $k \ge n$, let $\ell_1 \le \ell_2 \le \dots$ be the squared norms of the rows of $W$, ascending, and $r = m - k$.
 # Every selection of $k$ rows has $D(K) \ge h/n$, with
 #
-# ```{math}
-# :label: eq-spectrum-floor
+# $$
 # h = \min\Bigl\{ h \ge 0 : \sum_{i \le h} \sigma_i(W)^2 \ge \sum_{j \le r} \ell_j \Bigr\} .
-# ```
-# :::
+# $$ (eq-spectrum-floor)
 #
-# :::{prf:proof}
+# **Proof.**
 # Let $D(K) = h/n$ and take any $i \le n - h$.
 # At $t = \sigma_i(S)$ at least $n - i + 1$ singular values of $S$ are at most $t$, so at least $n - i + 1 - h$ of $W$ are, and therefore $\sigma_{i+h}(W) \le \sigma_i(S)$.
 # Summing squares over $i$, $\sum_{i > h} \sigma_i(W)^2 \le \|S\|_F^2 = \|W\|_F^2 - \sum_{j \notin K} \|w_j\|^2$.
-# The left side is $\|W\|_F^2 - \sum_{i \le h} \sigma_i(W)^2$, and the deleted rows have at least the norms of the $r$ shortest.
-# :::
+# The left side is $\|W\|_F^2 - \sum_{i \le h} \sigma_i(W)^2$, and the deleted rows have at least the norms of the $r$ shortest. ∎
 
 
 # %%
@@ -1052,7 +1039,7 @@ def plot_layer_distances(ax, distances: dict, floor):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "KS distance of random selections of 70 % of the rows in each layer, as the policy sees it and after undoing the common factor $\\sqrt{k/m}$ (line: mean, band: range of five selections), with the floor of the last theorem, which bounds the distance itself, not that of the shape.", "name": "fig-spectrum-layers"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # floor = torch.tensor([distance_floor(slices, 1075) for slices in prepared])
 # assert (distance.min(1).values > floor).all()
 # curves = {"random rows": distance, "the same, shape only": shape}
@@ -1060,18 +1047,16 @@ def plot_layer_distances(ax, distances: dict, floor):
 #     plot_layer_distances(ax, curves, floor)
 
 # %% [markdown]
+# **Figure (fig-spectrum-layers).** <a id="fig-spectrum-layers"></a> KS distance of random selections of 70 % of the rows in each layer, as the policy sees it and after undoing the common factor $\sqrt{k/m}$ (line: mean, band: range of five selections), with the floor of the last theorem, which bounds the distance itself, not that of the shape.
+#
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-spectrum-1
+# **Exercise.** <a id="ex-spectrum-1"></a>
 # By hand: $W$ has the rows $(3, 0)$, $(0, 2)$ and $(0, 1)$.
-# Which spectra and distances do its three selections of two rows have, and which of them attain a bound of {eq}`eq-spectrum-interlacing`?
-# :::
+# Which spectra and distances do its three selections of two rows have, and which of them attain a bound of [(eq-spectrum-interlacing)](#eq-spectrum-interlacing)?
 
 # %% [markdown]
-# ```{solution-start} ex-spectrum-1
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # $W^\top W = \operatorname{diag}(9, 5)$, so $\sigma(W) = (3, \sqrt 5)$.
 # Without the last row: $(3, 2)$, distance $1/2$; the largest value attains its upper bound.
@@ -1086,19 +1071,14 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert RowSlices(W).distance(kept).tolist() == [0.5, 0.5, 0.5]
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
-# :::{exercise}
-# :label: ex-spectrum-2
+# **Exercise.** <a id="ex-spectrum-2"></a>
 # A limit: let the ratio go to 0, until one row of the first gate matrix is deleted.
-# Which distances does {prf:ref}`thm-spectrum-ks` allow, and which occur?
-# :::
+# Which distances does [Theorem (Slicing moves a spectrum one way, and not too far)](#thm-spectrum-ks) allow, and which occur?
 
 # %% [markdown]
-# ```{solution-start} ex-spectrum-2
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # Only 0 and $1/n$ are allowed.
 # A distance of 0 needs every singular value to stay, so the deleted row would have to be zero: it is always $1/n$.
@@ -1110,20 +1090,15 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert slices.distance(everything) == 0
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
-# :::{exercise}
-# :label: ex-spectrum-3
-# Break the assumption $k \ge n$ of {prf:ref}`thm-spectrum-ks`: a slice with fewer rows than columns has only $k$ singular values.
+# **Exercise.** <a id="ex-spectrum-3"></a>
+# Break the assumption $k \ge n$ of [Theorem (Slicing moves a spectrum one way, and not too far)](#thm-spectrum-ks): a slice with fewer rows than columns has only $k$ singular values.
 # Find a matrix whose slice has the same distribution though most of its rows are gone.
 # What changes if the slice's spectrum is filled up with zeros to $n$ values?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-spectrum-3
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # The identity: every slice has singular values 1, so the distance is 0 for any $k$.
 # The same holds for every orthogonal matrix, but only in the reals: in floating point its singular values differ in their last bits, count as different, and give a distance that is nothing but rounding.
@@ -1140,19 +1115,14 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert ks_distance(full.round(decimals=12), sliced.round(decimals=12)) == 0
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
-# :::{exercise}
-# :label: ex-spectrum-4
+# **Exercise.** <a id="ex-spectrum-4"></a>
 # Keep the longest 70 % of the rows of each gate matrix, and then the shortest.
 # How do the distances compare with random rows and with the floor?
-# :::
 
 # %% [markdown]
-# ```{solution-start} ex-spectrum-4
-# :class: dropdown
-# ```
+# **Solution.**
 #
 # Long rows hold more than their share of the norm, so the spectrum shrinks less and the distance falls; short rows do the opposite.
 # No policy is needed for that, and the floor is still half as far: [row_policy](row_policy.ipynb) starts from here.
@@ -1170,8 +1140,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 # print(f"floor: {floor.mean():.3f}")
 
 # %% [markdown]
-# ```{solution-end}
-# ```
+# ∎
 #
 # ## Summary
 #

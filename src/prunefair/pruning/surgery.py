@@ -69,45 +69,40 @@ SHARD_BYTES = 5_000_000_000
 #
 # A gated block and a plain one compute, with biases $a$, $b$ and $c$ that some families have,
 #
-# ```{math}
-# :label: eq-surgery-block
+# $$
 # \text{gated:}\quad y = D\,\bigl(\sigma(G x + a) \odot (U x + b)\bigr) + c,
 # \qquad
 # \text{plain:}\quad y = D\,\sigma(G x + a) + c .
-# ```
+# $$ (eq-surgery-block)
 #
 # Both are sums over neurons, for $\sigma$ and $\odot$ act entry by entry:
 #
-# ```{math}
-# :label: eq-surgery-sum
+# <a id="eq-surgery-sum"></a>
+# $$
 # y = c + \sum_{j=1}^{m} D_{:,j}\, h_j(x), \qquad
 # h_j(x) = \sigma(G_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)
 # \quad\text{or}\quad \sigma(G_{j,:}\, x + a_j).
-# ```
+# $$ (eq-surgery-sum)
 #
 # So a neuron is one row of $G$, one row of $U$, their two biases and one column of $D$.
 # *Slicing* makes the matrices smaller, *masking* keeps their shapes:
 #
-# ```{math}
-# :label: eq-surgery-slice
+# $$
 # \text{slice:}\quad P_S G,\; P_S a,\; P_S U,\; P_S b,\; D P_S^\top,
 # \qquad
 # \text{mask:}\quad \Pi G,\; \Pi a,\; \Pi U,\; \Pi b,\; D\,\Pi,
 # \qquad \Pi = P_S^\top P_S .
-# ```
+# $$ (eq-surgery-slice)
 #
 # The bias $c$ belongs to no neuron and stays.
 #
-# :::{prf:theorem} Slicing is masking
-# :label: thm-surgery-slice
+# **Theorem (Slicing is masking).** <a id="thm-surgery-slice"></a>
 # For every activation $\sigma$, every input and every $S$, the sliced block and the masked block have the same output.
-# :::
 #
-# :::{prf:proof}
-# In the masked block the columns of $D \Pi$ outside $S$ are zero, so whatever $h_j$ is there, its term in {eq}`eq-surgery-sum` vanishes.
+# **Proof.**
+# In the masked block the columns of $D \Pi$ outside $S$ are zero, so whatever $h_j$ is there, its term in [(eq-surgery-sum)](#eq-surgery-sum) vanishes.
 # Inside $S$ the rows and columns are those of the dense block.
-# What remains is $c + \sum_{j \in S} D_{:,j} h_j(x)$, which is {eq}`eq-surgery-sum` for the sliced block, since $P_S$ commutes with functions that act entry by entry.
-# :::
+# What remains is $c + \sum_{j \in S} D_{:,j} h_j(x)$, which is [(eq-surgery-sum)](#eq-surgery-sum) for the sliced block, since $P_S$ commutes with functions that act entry by entry. ∎
 #
 # The proof uses neither the shape of $\sigma$ nor the value of the silenced rows, and the check takes three activations, two of which are not zero at zero.
 
@@ -127,18 +122,18 @@ SHARD_BYTES = 5_000_000_000
 
 # %% [markdown]
 # The proof uses the zero columns only.
-# Zero rows and biases alone, with $D$ as it was, would do as well when $\sigma(0) = 0$ or when the block is gated, as the last line of the check says; {ref}`ex-surgery-3` shows where they would not.
+# Zero rows and biases alone, with $D$ as it was, would do as well when $\sigma(0) = 0$ or when the block is gated, as the last line of the check says; [Exercise (ex-surgery-3)](#ex-surgery-3) shows where they would not.
 #
 # The number of weights that leave is the sum over layers of $m_l - k_l$ neurons times what a neuron holds:
 #
-# ```{math}
-# :label: eq-surgery-removed
+# <a id="eq-surgery-removed"></a>
+# $$
 # \sum_{l} (m_l - k_l)\,
 # \begin{cases}
 # 3 d & \text{gated, } +\,2 \text{ with biases,} \\
 # 2 d & \text{plain, } +\,1 \text{ with biases.}
 # \end{cases}
-# ```
+# $$ (eq-surgery-removed)
 #
 # ## One description a family
 #
@@ -206,12 +201,14 @@ ADAPTERS = {
 }
 
 # %% [markdown]
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: experiments on LLaMA-2, Phi-2 and OPT; it does not say how a model is recognised.
 # *Authors' code*: the family is chosen by a substring of the model's name, so that a renamed folder is taken for another family or for none.
 # *This book*: the family is the configuration's `model_type`, compared whole, and the structure is checked before anything is cut.
-# :::
+#
+# </div>
 #
 # A model whose layers share feed-forward weights, whose linear maps are quantised or wrapped, or whose family is not in the table is refused before it is touched; so is a checkpoint that is quantised.
 
@@ -585,7 +582,7 @@ def tiny_model(family, *, generator, dtype=torch.float32, **fields):
 
 
 # %% [markdown]
-# {prf:ref}`thm-surgery-slice` for every family: the largest difference between the logits of the sliced and of the masked model, and the parameters that left, beside {eq}`eq-surgery-removed`.
+# [Theorem (Slicing is masking)](#thm-surgery-slice) for every family: the largest difference between the logits of the sliced and of the masked model, and the parameters that left, beside [(eq-surgery-removed)](#eq-surgery-removed).
 
 # %% tags=["active-ipynb"]
 # tokens, rows = torch.arange(3, 17)[None], [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
@@ -643,12 +640,14 @@ def plot_neurons(ax, model, kept, layer=0):
     return ax
 
 
-# %% mystnb={"figure": {"caption": "Weights of one gated block: rows of G (gate_proj), rows of U (up_proj) and columns of D (down_proj). Blank lines are the neurons that slicing removes.", "name": "fig-surgery-neurons"}} tags=["active-ipynb"]
+# %% tags=["active-ipynb"]
 # block = tiny_model("qwen2", generator=generator)
 # with figure() as ax:
 #     plot_neurons(ax, block, rows)
 
 # %% [markdown]
+# **Figure (fig-surgery-neurons).** <a id="fig-surgery-neurons"></a> Weights of one gated block: rows of G (gate_proj), rows of U (up_proj) and columns of D (down_proj). Blank lines are the neurons that slicing removes.
+#
 # ## The real model
 #
 # Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the next chapters' policies](compression.ipynb), not of this one.
@@ -689,12 +688,14 @@ def plot_neurons(ax, model, kept, layer=0):
 # - It is a function of the model: the same model and rows give the same bytes in every file, whatever the folder they came from.
 # - Tied embeddings are stored once, and are tied again on loading.
 #
-# :::{admonition} Deviation
-# :class: warning
+# <div class="alert alert-warning">
+#
+# **Deviation.**
 # *Paper*: the compressed model is a model like any other and runs faster.
 # *Authors' code*: it saves the `AutoModel`, which has no language-model head, with the configuration of the dense model, so that `from_pretrained` finds matrices of another size than it expects.
 # *This book*: the causal language model is saved with the configuration that fits it; the two demonstrations below show both.
-# :::
+#
+# </div>
 
 
 # %%
@@ -1243,19 +1244,16 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # %% [markdown]
 # ## Exercises
 #
-# :::{exercise}
-# :label: ex-surgery-1
-#
+# **Exercise.** <a id="ex-surgery-1"></a>
 # By hand: a gated block without biases has $d = 1$, $m = 2$, $G = (1, 2)^\top$, $U = (3, 1)^\top$, $D = (1, -1)$ and $\sigma(z) = \max(z, 0)$.
 # What are $y(1)$ of the dense block and of the block with $S = \{1\}$, counted from 0, and how many parameters leave?
-# :::
 #
-# :::{solution} ex-surgery-1
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $h(1) = (1 \cdot 3, 2 \cdot 1) = (3, 2)$, so $y = 3 - 2 = 1$; with neuron 1 alone $y = -2$.
 # One neuron of a gated block with $d = 1$ has three parameters.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # G, U, D = (torch.tensor(v) for v in ([[1.0], [2]], [[3.0], [1]], [[1.0, -1]]))
@@ -1264,19 +1262,16 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # assert D[:, S] @ (torch.relu(G[S] @ x) * (U[S] @ x)) == -2
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-surgery-2
-#
+# **Exercise.** <a id="ex-surgery-2"></a>
 # A limit: what does $\rho = 0$ change, what does $\rho \to 0$, and what is the largest $\rho$ that leaves one neuron of 12?
-# :::
 #
-# :::{solution} ex-surgery-2
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # At $\rho = 0$ all rows stay, $P_S$ is the identity and not a bit changes.
 # Every $\rho \in (0, 1/12]$ removes one row already, for $\lfloor 12 (1 - \rho) \rfloor = 11$: the limit from above is not the value at zero.
 # $\lfloor 12 (1 - \rho) \rfloor \ge 1$ needs $\rho \le 11/12$; above it, surgery refuses.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # tiny = tiny_model("falcon", generator=generator)
@@ -1291,20 +1286,17 @@ def write_cut(model, read, out, kept, tokenizer=None):
 #     print(error)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-surgery-3
-#
+# **Exercise.** <a id="ex-surgery-3"></a>
 # Break an assumption: mask by zero rows and biases only, and leave $D$ as it is.
 # For which of $\max(z, 0)$ and the sigmoid does slicing still equal masking in a plain block, and what is the error of the other?
-# :::
 #
-# :::{solution} ex-surgery-3
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # A neuron without weights puts out $\sigma(0)$, and $D$ carries it on.
 # For $\max(z, 0)$ that is zero and nothing is lost; for the sigmoid the output of a block is too large by $\frac12 \sum_{j \notin S} D_{:,j}$, whatever the input.
-# The proof of {prf:ref}`thm-surgery-slice` uses the zero columns, not the zero rows.
-# :::
+# The proof of [Theorem (Slicing is masking)](#thm-surgery-slice) uses the zero columns, not the zero rows.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # x, gone = torch.randn(5, 8, generator=generator), [1, 2, 5, 6, 8, 10, 11]
@@ -1321,19 +1313,16 @@ def write_cut(model, read, out, kept, tokenizer=None):
 #     assert torch.allclose(block - part, at_zero * columns[0][:, gone].sum(1), atol=1e-5)
 
 # %% [markdown]
-# :::{exercise}
-# :label: ex-surgery-4
-#
+# **Exercise.** <a id="ex-surgery-4"></a>
 # Slice by $S$, then slice the result by $T$, whose rows count among those that were left.
 # Which rows of the dense model remain, and does the order of cutting matter?
-# :::
 #
-# :::{solution} ex-surgery-4
-# :class: dropdown
+# <details><summary>Solution</summary>
 #
 # $P_T P_S = P_{S[T]}$, where $S[T]$ are the entries of $S$ at the places $T$: one slice by $S[T]$ gives the same bytes.
 # The order matters in the sense that $T$ means other rows before the first cut; as subsets of the dense rows, intersections commute.
-# :::
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # twice = tiny_model("gemma", generator=generator)

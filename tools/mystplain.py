@@ -1,0 +1,221 @@
+r"""Sphinx extension: chapters are plain Markdown, and the builder reads them as MyST.
+
+Colab, Jupyter and GitHub know nothing of MyST's directives and roles, and would show
+them as code.  The chapters therefore use forms that read well anywhere, which this
+extension turns into numbered theorems, exercises, figures and references.
+
+    **Theorem (Title).** <a id="thm-x"></a>      statement, up to its proof;
+    text                                         or `Lemma`
+    **Proof.**
+    text ∎                                       proof, up to the mark
+
+    **Exercise.** <a id="ex-x"></a>              exercise, up to its solution or to
+    text                                         the end of the cell
+    <details><summary>Solution</summary>         solution within one cell,
+    text                                         or `**Solution.**` with text and code
+    </details>                                   cells up to a `∎`
+
+    <div class="alert alert-warning">            note
+    **Deviation.**
+    text
+    </div>
+
+    **Figure (fig-x).** <a id="fig-x"></a> ...   caption, right behind the cell that
+                                                 draws the figure
+    <a id="eq-x"></a>
+    $$                                           equation
+    ...
+    $$ (eq-x)
+
+    [(eq-x)](#eq-x)  [Theorem (Title)](#thm-x)  [Figure (fig-x)](#fig-x)
+    ([Luce 1959](../references.bib#luce1959); [Other 1960](../references.bib#other1960))
+    [Luce (1959)](../references.bib#luce1959)    references; those to another chapter
+                                                 have its file before the `#`
+"""
+
+import json
+import re
+
+from sphinx.errors import SphinxError
+
+ANCHOR = r'<a id="([\w-]+)"></a>'
+STATEMENT = re.compile(rf"\*\*(Theorem|Lemma) \((.+)\)\.\*\* {ANCHOR}")
+EQUATION = re.compile(r' *<a id="eq-[\w-]+"></a>')
+EXERCISE = re.compile(rf"\*\*Exercise\.\*\* {ANCHOR}")
+FIGURE = re.compile(rf"\*\*Figure \((fig-[\w-]+)\)\.\*\* {ANCHOR} (.+)\n*")
+DETAILS = "<details><summary>Solution</summary>"
+NOTE = '<div class="alert alert-warning">'
+END = "∎"
+LINK = r"\]\([^()\s]*#"
+BIB = r"\]\([^()\s]*references\.bib#([\w-]+)\)"
+PLAIN = [  # what is plain, and what MyST has for it
+    (rf"\[\((eq-[\w-]+)\){LINK}\1\)", r"{eq}`\1`"),
+    (rf"\[Figure \((fig-[\w-]+)\){LINK}\1\)", r"{numref}`\1`"),
+    (rf"\[Exercise \((ex-[\w-]+)\){LINK}\1\)", r"{ref}`\1`"),
+    (rf"\[(?:Theorem|Lemma) \([^]]+\){LINK}((?:thm|lem)-[\w-]+)\)", r"{prf:ref}`\1`"),
+    (rf"\[[^][]+ \(\d{{4}}\){BIB}", r"{cite:t}`\1`"),
+]
+CITATIONS = re.compile(rf"\((\[[^][]+ \d{{4}}{BIB}(?:; \[[^][]+ \d{{4}}{BIB})*)\)")
+LEFT = re.compile(
+    rf'.*({END}|<a id="|\]\([^()\s]*#(eq|thm|lem|ex|fig)-|references\.bib#).*'
+)
+FENCE = re.compile(r" *(```+|~~~+)")
+
+
+class Reader:
+    """Turns the Markdown cells of one page into MyST, one after the other.
+
+    Parameters
+    ----------
+    name : str
+        Name of the page, for errors.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.number, self.open, self.label = name, 0, None, None
+
+    def fail(self, message: str):
+        """Stop the build."""
+        raise SphinxError(f"{self.name}, cell {self.number}: {message}")
+
+    def cell(self, number: int, text: str) -> str:
+        """The cell `number` as MyST; only a solution with code may stay open."""
+        self.number = number
+        lines, fence = [], None
+        for line in text.split("\n"):
+            mark = FENCE.match(line)
+            if mark and fence in (None, mark[1]):
+                fence = None if fence else mark[1]
+            if fence:
+                lines.append(line)
+            else:
+                lines += [inline(new, self.fail) for new in self.line(line)]
+        if self.open == "exercise":
+            lines += self.close("exercise")
+        if self.open not in (None, "gated"):
+            wanted = {"theorem": "not followed by its proof"}
+            self.fail(f"a {self.open} is {wanted.get(self.open, 'not closed')}")
+        return "\n".join(lines)
+
+    def finish(self) -> None:
+        """The page ends here."""
+        if self.open or self.label:
+            self.fail(f"{self.label} has no solution, or one without its {END}")
+
+    def begin(self, kind: str, after: str | None = None) -> list[str]:
+        """Lines that close what may end here, `after`; `kind` is open now."""
+        lines = self.close(after) if after and self.open == after else []
+        if self.open:
+            self.fail(f"a {kind} begins within a {self.open}")
+        self.open = kind
+        return lines
+
+    def close(self, kind: str) -> list[str]:
+        """Lines that end the directive."""
+        if self.open != kind:
+            self.fail(f"the end of a {kind} that has not begun")
+        self.open = None
+        return [":::", ""]
+
+    def solution(self, kind: str, directive: str) -> list[str]:
+        """Lines that begin the solution of the last exercise."""
+        lines = self.begin(kind, "exercise")
+        if not self.label:
+            self.fail("a solution without an exercise of its own")
+        return lines + [f":::{{{directive}}} {self.label}", ":class: dropdown", ""]
+
+    def line(self, line: str) -> list[str]:
+        """The lines of MyST for one line outside fenced code."""
+        if EQUATION.fullmatch(line):
+            return []
+        if found := STATEMENT.fullmatch(line):
+            directive = f":::{{prf:{found[1].lower()}}} {found[2]}"
+            return self.begin("theorem") + [directive, f":label: {found[3]}", ""]
+        if line == "**Proof.**":
+            return self.begin("proof", "theorem") + [":::{prf:proof}"]
+        if found := EXERCISE.fullmatch(line):
+            if self.label:
+                self.fail(f"{self.label} has no solution")
+            self.label = found[1]
+            return self.begin("exercise") + [
+                ":::{exercise}",
+                f":label: {self.label}",
+                "",
+            ]
+        if line == DETAILS:
+            return self.solution("solution", "solution")
+        if line == "</details>":
+            self.label = None
+            return self.close("solution")
+        if line == "**Solution.**":
+            lines = self.solution("gated", "solution-start")
+            return lines[:-1] + [":::", ""]
+        if line.endswith(END):
+            before = [line.removesuffix(END).rstrip()]
+            if self.open == "gated":
+                self.label = None
+                return [*before, ":::{solution-end}", *self.close("gated")]
+            return before + self.close("proof")
+        if line == NOTE:
+            return self.begin("note without its title")
+        if self.open == "note without its title":
+            if not line:
+                return []
+            self.open = "note"
+            return [f":::{{admonition}} {line.strip('*.')}", ":class: warning", ""]
+        if line == "</div>":
+            return self.close("note")
+        if line.startswith("#") and self.open:
+            self.fail(f"a heading within a {self.open}")
+        return [line]
+
+
+def inline(text: str, fail) -> str:
+    """`text` with its references as roles; calls `fail` on one of no known form."""
+    for plain, role in PLAIN:
+        text = re.sub(plain, role, text)
+    text = CITATIONS.sub(
+        lambda found: "{cite}`" + ",".join(re.findall(BIB, found[1])) + "`", text
+    )
+    if found := LEFT.search(text):
+        fail(f"this form is not known: {found[0].strip()[:200]}")
+    return text
+
+
+def notebook(name: str, text: str) -> str:
+    """The notebook `text`, a JSON document, with its Markdown cells as MyST."""
+    document, reader = json.loads(text), Reader(name)
+    before = {}
+    for number, cell in enumerate(document["cells"]):
+        if cell["cell_type"] == "markdown":
+            source = "".join(cell["source"])
+            reader.number = number
+            if found := FIGURE.match(source):
+                if before.get("cell_type") != "code" or found[1] != found[2]:
+                    reader.fail(f"{found[1]} is not right behind its code cell")
+                figure = {"name": found[1], "caption": inline(found[3], reader.fail)}
+                before["metadata"].setdefault("mystnb", {})["figure"] = figure
+                source = source[found.end() :]
+            cell["source"] = reader.cell(number, source)
+        before = cell
+    reader.finish()
+    return json.dumps(document)
+
+
+def page(name: str, text: str) -> str:
+    """A whole Markdown page as MyST."""
+    reader = Reader(name)
+    text = reader.cell(0, text)
+    reader.finish()
+    return text
+
+
+def _read(app, docname, source):
+    suffix = app.env.doc2path(docname).rpartition(".")[2]
+    source[0] = {"ipynb": notebook, "md": page}[suffix](docname, source[0])
+
+
+def setup(app):
+    """Connect the handler."""
+    app.connect("source-read", _read)
+    return {"parallel_read_safe": True}
