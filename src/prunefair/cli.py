@@ -254,6 +254,7 @@ def _wide_or_large(model: str, device: str) -> bool:
     from prunefair.models import _from_pretrained
 
     config = _from_pretrained(AutoConfig, model)
+    config.per_layer_config = None  # every layer at its largest
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
     width = torch.finfo(config.dtype or torch.float32).bits // 8

@@ -5,6 +5,7 @@ import errno
 import filecmp
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 import prunefair.checkpoint
 import prunefair.pruning.surgery as surgery
@@ -74,6 +75,21 @@ def same_files(first, second):
     names = sorted(os.listdir(first))
     same, *_ = filecmp.cmpfiles(first, second, names, shallow=False)
     return same == names == sorted(os.listdir(second))
+
+
+OURS = {"prunefair", "rope_theta", "rope_scaling", "partial_rotary_factor"}
+OURS |= {"rotary_emb_base", "rotary_pct"}
+
+
+def same_as_plain(ours, plain):
+    """Same files as transformers wrote, but for what only our folders say."""
+    for name in ("kept_rows.json", "README.md"):
+        os.remove(ours / name)
+    for folder in (ours, plain):
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({k: config[k] for k in config if k not in OURS}))
+    return same_files(ours, plain)
 
 
 def left_behind(folder):
@@ -395,8 +411,7 @@ def test_the_weights_are_written_as_transformers_write_them(tmp_path):
         model = slice_ffn_(tiny(family), EVEN)
         save_pruned(model, None, tmp_path / family, EVEN)
         model.save_pretrained(tmp_path / "oracle" / family)
-        os.remove(tmp_path / family / "kept_rows.json")
-        assert same_files(tmp_path / family, tmp_path / "oracle" / family)
+        assert same_as_plain(tmp_path / family, tmp_path / "oracle" / family)
 
 
 def test_several_files_are_written_as_transformers_write_them(tmp_path, monkeypatch):
@@ -404,9 +419,8 @@ def test_several_files_are_written_as_transformers_write_them(tmp_path, monkeypa
     model = slice_ffn_(tiny("llama"), EVEN)
     save_pruned(model, None, tmp_path / "ours", EVEN)
     model.save_pretrained(tmp_path / "oracle", max_shard_size=1500)
-    os.remove(tmp_path / "ours" / "kept_rows.json")
     assert len(os.listdir(tmp_path / "ours")) > 5
-    assert same_files(tmp_path / "ours", tmp_path / "oracle")
+    assert same_as_plain(tmp_path / "ours", tmp_path / "oracle")
 
 
 def test_saving_leaves_the_configuration_of_the_model_alone(tmp_path):
@@ -508,10 +522,57 @@ def test_uneven_widths_load_with_our_loader_and_never_wrongly_with_the_plain_one
         assert type(again) is type(model) and not again.training
         assert [len(m) for m in row_matrices(again)] == [3, 5]
         assert torch.equal(logits(again), logits(model))
-        with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
-            AutoModelForCausalLM.from_pretrained(folder)
+        try:
+            plain = AutoModelForCausalLM.from_pretrained(folder)
+        except RuntimeError as error:  # versions that do not build such models
+            assert re.search("per-layer attribute|ignore_mismatched", str(error))
+        else:
+            assert torch.equal(logits(plain), logits(model))
         save_pruned(again, None, tmp_path / "again" / family, UNEVEN)
         assert same_files(folder, tmp_path / "again" / family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_uneven_widths_survive_being_saved_by_transformers(family, tmp_path):
+    sliced = slice_ffn_(tiny(family), UNEVEN)
+    record = {"base_model": "some/base", "seed": 3}
+    loaded = load_pruned(save_pruned(sliced, None, tmp_path / "a", UNEVEN, record))
+    for name, model in (("sliced", sliced), ("loaded", loaded)):
+        model.save_pretrained(tmp_path / name)  # what the Trainer does
+        assert not (tmp_path / name / "kept_rows.json").exists()
+        again = load_pruned(tmp_path / name)
+        assert torch.equal(logits(again), logits(sliced))
+        field = ADAPTERS[family].width_field
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["per_layer_config"] == {"0": {field: 3}} and config[field] == 5
+    assert loaded.config.prunefair["base_model"] == "some/base"
+    again = AutoConfig.from_pretrained(tmp_path / "loaded")
+    assert again.prunefair["widths"] == [3, 5]
+    slice_ffn_(loaded, [[0, 1], [2, 4]])  # widths and record are those of before
+    loaded.save_pretrained(tmp_path / "even")
+    config = json.loads((tmp_path / "even" / "config.json").read_text())
+    assert not {"per_layer_config", "prunefair"} & set(config) and config[field] == 2
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "even")
+    assert torch.equal(logits(plain), logits(loaded))
+
+
+def test_a_folder_from_before_the_widths_stood_in_the_configuration_loads(tmp_path):
+    folder = save_pruned(slice_ffn_(tiny("phi"), UNEVEN), None, tmp_path / "a", UNEVEN)
+    config = json.loads((folder / "config.json").read_text())
+    del config["per_layer_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert [len(m) for m in row_matrices(load_pruned(folder))] == [3, 5]
+
+
+@pytest.mark.skipif(
+    not hasattr(PreTrainedConfig, "per_layer_config"), reason="older transformers"
+)
+def test_transformers_reads_the_widths_of_every_layer(tmp_path):
+    kept = [[0, 3, 11], *[[1, 2, 6, 10, 11]] * 10, [4, 5]]  # two digits, sorted as text
+    model = slice_ffn_(tiny("qwen3", num_hidden_layers=12), kept)
+    config = AutoConfig.from_pretrained(save_pruned(model, None, tmp_path / "a", kept))
+    widths = [layer.intermediate_size for layer in config.per_layer_config]
+    assert widths == [len(rows) for rows in kept]
 
 
 LAZY = """
@@ -536,13 +597,23 @@ def test_load_pruned_is_a_name_of_the_package_that_loads_torch_only_when_used(tm
         prunefair.unknown  # noqa: B018
 
 
-def test_a_folder_without_kept_rows_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no kept_rows\.json"):
+def test_widths_that_are_none_are_refused_and_a_folder_without_any_loads(tmp_path):
+    with pytest.raises(ValueError, match="MODEL is .*holds no config"):
         load_pruned(tmp_path)
+    folder = save_pruned(slice_ffn_(tiny("llama"), EVEN), None, tmp_path / "a", EVEN)
+    (folder / "kept_rows.json").unlink()
+    assert [len(m) for m in row_matrices(load_pruned(folder))] == [5, 5]
     for content in ("{}", "[]", '{"widths": null}', '{"widths": [3'):
-        (tmp_path / "kept_rows.json").write_text(content)
+        (folder / "kept_rows.json").write_text(content)
         with pytest.raises(ValueError, match=r"kept_rows\.json does not hold the wid"):
-            load_pruned(tmp_path)
+            load_pruned(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for bad in ({"9": {"intermediate_size": 3}}, {"x": {"intermediate_size": 3}}, [3]):
+        (folder / "config.json").write_text(
+            json.dumps(config | {"per_layer_config": bad})
+        )
+        with pytest.raises(ValueError, match=r"config\.json does not hold the widths"):
+            load_pruned(folder)
 
 
 # -- streaming

@@ -34,6 +34,7 @@ from pathlib import Path
 
 import torch
 
+from prunefair import folders
 from prunefair.checkpoint import Checkpoint, TensorSequence, write_weights
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.pruning.anatomy import rows_to_keep
@@ -43,6 +44,7 @@ SHARD_BYTES = 5_000_000_000
 
 # %% tags=["active-ipynb"]
 # import filecmp
+# import re
 #
 # import prunefair
 # from prunefair.models import load_model, load_tokenizer, model_source
@@ -443,7 +445,7 @@ def slice_ffn_(model, kept):
     -------
     model : transformers.PreTrainedModel
         The same object; its configuration holds the new width, or the largest one
-        if the widths differ.
+        and beside it each layer's own if the widths differ.
 
     Raises
     ------
@@ -462,8 +464,27 @@ def slice_ffn_(model, kept):
     for block, rows in zip(adapter.blocks(model), kept):
         if hasattr(block, "intermediate_size"):
             block.intermediate_size = len(rows)
-    setattr(model.config, adapter.width_field, max(len(rows) for rows in kept))
+    _set_widths_(model.config, [len(rows) for rows in kept])
     return model
+
+
+# %%
+def _set_widths_(config, widths) -> None:
+    """Write the widths into a configuration, one by one where they differ.
+
+    The form is transformers' own `per_layer_config`; what was said of the model before
+    is taken back.
+    """
+    for key in ("per_layer_config", folders.CONFIG_KEY):
+        setattr(config, key, None)  # where transformers knows it, a property
+        vars(config).pop(key, None)
+    field, widest = ADAPTERS[config.model_type].width_field, max(widths)
+    setattr(config, field, widest)
+    own = {layer: width for layer, width in enumerate(widths) if width != widest}
+    if own:
+        digits = len(str(max(own)))
+        own = {f"{layer:0{digits}}": {field: width} for layer, width in own.items()}
+        config.per_layer_config = own
 
 
 # %%
@@ -681,7 +702,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% [markdown]
 # ## A folder that plain transformers reloads
 #
-# The result is worth something only where others can use it: a folder with `config.json`, whose width is the new one, `model.safetensors`, the tokenizer, and `kept_rows.json`, which says which rows of the dense model these are.
+# The result is worth something only where others can use it: a folder with `config.json`, whose width is the new one and which transformers of versions 4 and 5 read alike, `model.safetensors`, the tokenizer, `kept_rows.json`, which says which rows of the dense model these are, and a model card, `README.md`, which says how it came about.
 # Three properties make it dependable.
 #
 # - It appears whole or not at all: it is filled under a temporary name beside its place and renamed at the end, and an existing folder that is not empty is refused.
@@ -719,8 +740,8 @@ def stored_names(model) -> dict[str, str]:
 
 
 # %%
-def _write_model(folder, model, tensor_of, tokenizer, kept) -> None:
-    """Fill `folder` with what `from_pretrained` needs; `config.json` comes last."""
+def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
+    """Fill `folder` with what `from_pretrained` needs."""
     names, state = stored_names(model), model.state_dict()
     write_weights(
         folder,
@@ -731,19 +752,41 @@ def _write_model(folder, model, tensor_of, tokenizer, kept) -> None:
     )
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    kept = [torch.as_tensor(rows).tolist() for rows in kept]
-    content = {"widths": [len(rows) for rows in kept], "kept": kept}
-    (folder / KEPT_ROWS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        _rewrite(folder / "tokenizer_config.json", folders.portable_tokenizer_config)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
-    config.dtype = str(model.dtype).removeprefix("torch.")
-    config.save_pretrained(folder)
+    kept = [torch.as_tensor(rows).tolist() for rows in kept]
+    record = dict(record or {}) | {"widths": list(map(len, kept))}
+    record["versions"] = folders.versions()
+    content = record | {"kept": kept}
+    (folder / KEPT_ROWS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    _write_config(folder, model, record)
 
 
 # %%
-def save_pruned(model, tokenizer, out, kept):
+def _write_config(folder, model, record) -> None:
+    """Write `config.json` as versions 4 and 5 both read it, and the model card."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    setattr(config, folders.CONFIG_KEY, record)
+    config.save_pretrained(folder)  # as transformers writes it, then completed
+    content = _rewrite(folder / "config.json", folders.portable_config)
+    card = folders.model_card(record, content)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+# %%
+def _rewrite(path, change) -> dict:
+    """Put `change` of a JSON file in its place, in the form of transformers."""
+    content = change(json.loads(path.read_text(encoding="utf-8")))
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return content
+
+
+# %%
+def save_pruned(model, tokenizer, out, kept, record=None):
     """Write a sliced model so that plain `from_pretrained` reloads it.
 
     Parameters
@@ -756,6 +799,10 @@ def save_pruned(model, tokenizer, out, kept):
         Folder to create; it appears whole or not at all.
     kept : sequence of L integer vectors, kept[l] of shape (k_l,)
         Rows that were kept, as given to `slice_ffn_`; stored in `kept_rows.json`.
+    record : dict, optional
+        How the model came about, in values that JSON knows: `base_model`, `objective`,
+        `ratio`, `seed` and what else is known; for the model card, `kept_rows.json`
+        and `config.json`.
 
     Returns
     -------
@@ -776,7 +823,7 @@ def save_pruned(model, tokenizer, out, kept):
         )
     state = model.state_dict()
     with whole_folder(out) as partial:
-        _write_model(partial, model, state.__getitem__, tokenizer, kept)
+        _write_model(partial, model, state.__getitem__, tokenizer, kept, record)
     return Path(out)
 
 
@@ -856,9 +903,9 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
 # %% [markdown]
 # ## Layers of different widths
 #
-# `config.json` has one number for the width of all layers, and `from_pretrained` builds every layer with it before it reads a weight.
-# So no configuration describes a model whose layers differ: plain loading must fail, and it does, with an error and not with a wrong model.
-# `load_pruned`, which is also `prunefair.load_pruned`, reads the widths from `kept_rows.json`: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
+# Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
+# Versions of transformers that read the form but do not build such models, or do not know it, must fail on plain loading, and they do, with an error and not with a wrong model.
+# `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from there: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
 
 
 # %%
@@ -882,28 +929,50 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
     Raises
     ------
     ValueError
-        If the folder was not written by one of these, or `kept_rows.json` does not
-        hold the widths.
+        If the folder holds no model, or what should hold the widths does not.
     """
     from prunefair.models import load_model
 
-    path = Path(folder) / KEPT_ROWS
-    if not path.is_file():
-        raise ValueError(
-            f"folder is {str(folder)!r}, which holds no {KEPT_ROWS}; give a folder "
-            "written by save_pruned"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        widths = [int(width) for width in content["widths"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"folder is {str(folder)!r}, whose {KEPT_ROWS} does not hold the widths of "
-            "the layers; give a folder written by save_pruned"
-        ) from error
-    if len(set(widths)) == 1:
+    widths = stored_widths(folder)
+    if widths is None:
         return load_model(folder, dtype=dtype, device=device)
     return _load_uneven(Path(folder), widths, dtype).to(device).eval()
+
+
+# %%
+def stored_widths(folder) -> list[int] | None:
+    """Widths of the layers of the model in `folder`, where they differ.
+
+    Parameters
+    ----------
+    folder : str or path
+        Folder with `config.json`; where that does not hold the widths, `kept_rows.json`
+        is asked.
+
+    Returns
+    -------
+    widths : list of L int, or None
+        None where the layers are alike, or no family of `ADAPTERS`.
+
+    Raises
+    ------
+    ValueError
+        If one of the two files does not hold what it should.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_bytes()) if path.is_file() else {}
+        adapter = ADAPTERS.get(config.get("model_type"))
+        widths = adapter and folders.layer_widths_of(config, adapter.width_field)
+        path = Path(folder) / KEPT_ROWS
+        if adapter and widths is None and path.is_file():
+            widths = [int(width) for width in json.loads(path.read_bytes())["widths"]]
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"folder is {str(folder)!r}, whose {path.name} does not hold the widths of "
+            "the layers; give a folder written by save_pruned"
+        ) from error
+    return widths if widths and len(set(widths)) > 1 else None
 
 
 # %%
@@ -912,6 +981,8 @@ def _load_uneven(folder, widths, dtype):
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
+    record = getattr(config, folders.CONFIG_KEY, None)
+    _set_widths_(config, [max(widths)])
     family_class = getattr(transformers, config.architectures[0])
 
     def narrow(self, config):
@@ -920,8 +991,11 @@ def _load_uneven(folder, widths, dtype):
 
     body = {"__init__": narrow, "__module__": family_class.__module__}
     narrow_class = type(family_class.__name__, (family_class,), body)
-    model = narrow_class.from_pretrained(folder, dtype=dtype or "auto")
+    options = {"config": config, "dtype": dtype or "auto"}
+    model = narrow_class.from_pretrained(folder, **options)
     model.__class__ = family_class
+    if record is not None:
+        setattr(model.config, folders.CONFIG_KEY, record)
     return model
 
 
@@ -935,7 +1009,7 @@ def _load_uneven(folder, widths, dtype):
 # try:
 #     reloaded_logits(folder / "uneven", some)
 # except ValueError as error:
-#     assert "ignore_mismatched_sizes" in str(error)
+#     assert re.search("per-layer attribute|ignore_mismatched_sizes", str(error))
 #     print("one width does not fit both layers: not loaded by plain transformers")
 
 # %% [markdown]
@@ -1024,9 +1098,14 @@ def _skeleton(folder, dtype):
             f"{quantised}; load the model dequantised and save it with save_pretrained "
             "first"
         )
+    widths = stored_widths(folder)
+    if widths is not None:
+        _set_widths_(config, [max(widths)])
     with torch.device("meta"):
         dtype = config.dtype or dtype
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if widths is not None:
+        slice_ffn_(model, [range(width) for width in widths])
     given = (Path(folder) / "generation_config.json").is_file()
     options = {} if given else {"_from_model_config": True}
     name = "generation_config.json" if given else "config.json"
@@ -1177,7 +1256,7 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
 
 
 # %%
-def write_cut(model, read, out, kept, tokenizer=None):
+def write_cut(model, read, out, kept, tokenizer=None, record=None):
     """Write the sliced model a tensor at a time; `model` becomes its skeleton.
 
     Parameters
@@ -1192,6 +1271,8 @@ def write_cut(model, read, out, kept, tokenizer=None):
         Rows to keep in layer l, strictly increasing.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         Saved beside the model.
+    record : dict, optional
+        See `save_pruned`.
 
     Returns
     -------
@@ -1207,7 +1288,7 @@ def write_cut(model, read, out, kept, tokenizer=None):
     with whole_folder(out) as partial:
         read_cut = cut_reader(model, read, kept)
         slice_ffn_(model, kept)
-        _write_model(partial, model, read_cut, tokenizer, kept)
+        _write_model(partial, model, read_cut, tokenizer, kept, record)
     return Path(out)
 
 
@@ -1341,6 +1422,6 @@ def write_cut(model, read, out, kept, tokenizer=None):
 # - `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`: where a family keeps its neurons;
 # - `row_matrices`, `layer_ratios`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
 # - `slice_ffn_`, `mask_ffn_`: the two mutators, the second being the oracle of the first;
-# - `save_pruned`, `stored_names`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
+# - `save_pruned`, `stored_names`, `stored_widths`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
 # - `prune_checkpoint`: the same on files, for models larger than memory, and its parts `open_checkpoint`, `tokenizer_of`, `cut_reader` and `write_cut`;
 # - `tiny_model`, `plot_neurons`: a small random model of a family, and its picture.

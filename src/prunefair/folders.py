@@ -1,0 +1,230 @@
+"""What a saved folder says beside its weights: to older readers, and in a model card.
+
+The functions here are pure: a configuration as JSON goes in, JSON or text comes out,
+and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+CONFIG_KEY = "prunefair"
+# Names that version 4 of transformers reads, where a family had its own.
+_ROPE_NAMES = {
+    "gpt_neox": {
+        "rope_theta": "rotary_emb_base",
+        "partial_rotary_factor": "rotary_pct",
+    }
+}
+_ROPE_OUTSIDE = ("rope_theta", "partial_rotary_factor")
+_LEFTOVERS = ("_model_name_or_path", "_name_or_path", "_commit_hash")
+_LOADING = ("backend", "is_local", "local_files_only", "name_or_path")
+_WRITERS = ("torch", "transformers")
+
+
+def portable_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Configuration that versions 4 and 5 of transformers read alike.
+
+    Version 5 keeps everything about rotary positions in `rope_parameters`, which
+    version 4 does not read: it takes `rope_theta` and `rope_scaling`, and its defaults
+    where they are missing.
+
+    Parameters
+    ----------
+    config : dict
+        Content of a `config.json` of version 5.
+
+    Returns
+    -------
+    config : dict
+        The same with the names of version 4 beside it, and without where the model
+        once lay.
+    """
+    config = {key: v for key, v in config.items() if key not in _LEFTOVERS}
+    rope = config.get("rope_parameters") or {}
+    local = rope.get("sliding_attention") or {}
+    rope = rope.get("full_attention") or ({} if local else rope)
+    old = {key: rope[key] for key in _ROPE_OUTSIDE if key in rope}
+    if rope:
+        scaled = {k: v for k, v in rope.items() if k not in _ROPE_OUTSIDE}
+        plain = rope.get("rope_type", "default") == "default"
+        old["rope_scaling"] = None if plain else scaled
+    if "rope_theta" in local:
+        old["rope_local_base_freq"] = local["rope_theta"]
+    names = _ROPE_NAMES.get(config.get("model_type"), {})
+    return config | {names.get(key, key): value for key, value in old.items()}
+
+
+def portable_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Tokenizer's configuration that versions 4 and 5 of transformers read alike.
+
+    Parameters
+    ----------
+    config : dict
+        Content of a `tokenizer_config.json` of version 5.
+
+    Returns
+    -------
+    config : dict
+        The same without how it was loaded, and with a class that both versions know.
+    """
+    config = {key: v for key, v in config.items() if key not in _LOADING}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        # version 4 would add token_type_ids, which causal models do not take
+        config.setdefault("model_input_names", ["input_ids", "attention_mask"])
+    return config
+
+
+def layer_widths_of(config: dict[str, Any], field: str) -> list[int] | None:
+    """Widths of the layers where a configuration gives them one by one.
+
+    Parameters
+    ----------
+    config : dict
+        Content of a `config.json`.
+    field : str
+        Field that holds the width of a layer.
+
+    Returns
+    -------
+    widths : list of int, or None
+        None where all layers have the width of the field.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, IndexError, AttributeError
+        If `per_layer_config` is not of the form that transformers reads.
+    """
+    changes = config.get("per_layer_config") or {}
+    if not any(field in change for change in changes.values()):
+        return None
+    widths = [config[field]] * config["num_hidden_layers"]
+    for layer, change in changes.items():
+        widths[int(layer)] = int(change.get(field, config[field]))
+    return widths
+
+
+def versions() -> dict[str, str]:
+    """Versions that wrote a folder, by package."""
+    from prunefair import __version__
+
+    others = {name: importlib.metadata.version(name) for name in _WRITERS}
+    return {"prunefair": __version__} | others
+
+
+_METHODS = {
+    "functional": "rows chosen by a policy trained to preserve the functional spectrum "
+    "on text that the base model samples itself; no external data",
+    "spectral": "rows chosen by a policy trained to preserve the spectrum of the "
+    "first feed-forward matrix (PruneNet, arXiv:2501.15296); no data",
+}
+_ROWS = {
+    "base_model": "base model",
+    "base_license": "licence of the base model",
+    "objective": "method",
+    "ratio": "share of feed-forward rows to remove",
+    "ratio_reached": "share removed",
+    "multiple": "widths are multiples of",
+    "widths_before": "widths before, from the first layer",
+    "widths": "widths, from the first layer",
+    "params_before": "parameters before",
+    "params_after": "parameters",
+    "refit": "`down_proj` re-fitted by least squares to the same text",
+    "ridge": "ridge of the re-fit",
+    "texts": "texts of 128 tokens that the base model sampled",
+    "episodes": "episodes of training of the policy",
+    "seed": "seed",
+    "ks_mean": "measured: mean Kolmogorov-Smirnov distance between the spectra before "
+    "and after",
+}
+
+_LOAD = (
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+)
+_LOAD_UNEVEN = (
+    "from prunefair import load_pruned  # pip install prunefair",
+    "from transformers import AutoTokenizer",
+    "",
+    'model = load_pruned("FOLDER")',
+    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+)
+
+
+def _shown(key, value) -> str:
+    """A value of the record as a cell of the card's table."""
+    if key in ("widths", "widths_before"):
+        if len(set(value)) == 1:
+            return f"{value[0]} in each of {len(value)} layers"
+        return ", ".join(map(str, value))
+    if key == "objective":
+        return _METHODS.get(value, value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if key.startswith("params") else str(value)
+
+
+def model_card(record: dict[str, Any], config: dict[str, Any]) -> str:
+    """Model card of a pruned model, as Markdown with the hub's metadata on top.
+
+    Parameters
+    ----------
+    record : dict
+        How the model came about, with its `widths`; see `save_pruned`.
+    config : dict
+        Content of its `config.json`.
+
+    Returns
+    -------
+    text : str
+    """
+    known = {k: v for k, v in record.items() if v is not None}
+    base, licence = known.get("base_model"), known.get("base_license")
+    top = ["library_name: transformers", "pipeline_tag: text-generation"]
+    top += ["tags:", "- pruned", "- prunefair"]
+    if base and base.count("/") == 1:  # a name of the hub
+        top.insert(0, f"base_model: {base}")
+    if licence:
+        top.insert(0, f"license: {licence}")
+    rows = known | {"base_license": licence or "see the base model"}
+    table = [
+        f"| {label} | {_shown(k, rows[k])} |" for k, label in _ROWS.items() if k in rows
+    ]
+    table += [
+        f"| version of {name} | {version} |"
+        for name, version in record["versions"].items()
+    ]
+    uneven = len(set(record["widths"])) > 1
+    lines = ["---", *top, "---", "", f"# {base or config['model_type']}, pruned", ""]
+    lines += [
+        "Neurons of the feed-forward layers were cut out of the base model with the "
+        "Python package `prunefair`.",
+        "What the base model may and may not be used for holds here, too.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        *table,
+        "",
+        "## Load",
+        "",
+        "```python",
+        *(_LOAD_UNEVEN if uneven else _LOAD),
+        "```",
+        "",
+    ]
+    if uneven:
+        lines += [
+            "The layers differ in width, as `per_layer_config` in `config.json` says; "
+            "versions of transformers that do not build such models end with an error.",
+            "",
+        ]
+    lines += [
+        "`kept_rows.json` lists the rows of the base model that are left, and "
+        f"`{CONFIG_KEY}` in `config.json` repeats the table for programs.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""What a saved folder says to older readers, and its model card."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from transformers import AutoConfig
+
+from prunefair.folders import (
+    layer_widths_of,
+    model_card,
+    portable_config,
+    portable_tokenizer_config,
+    versions,
+)
+from prunefair.models import load_tokenizer
+from prunefair.pruning.surgery import (
+    ADAPTERS,
+    load_pruned,
+    save_pruned,
+    slice_ffn_,
+    tiny_model,
+)
+
+ROWS = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 5e4,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+# Defaults of the configuration classes of transformers 4.57, read in its source; the
+# folders of all families were also loaded by that version, with the same logits.
+VERSION_4 = {"rope_theta": 10000.0, "rope_scaling": None}
+DEFAULTS = {
+    "phi": VERSION_4 | {"partial_rotary_factor": 0.5},
+    "gpt_neox": {"rotary_pct": 0.25, "rotary_emb_base": 10000, "rope_scaling": None},
+}
+
+
+def as_version_4(config):
+    """Base, scaling and rotary share that version 4 computes its positions from."""
+    defaults = DEFAULTS.get(config["model_type"], VERSION_4)
+    read = {key: config.get(key, default) for key, default in defaults.items()}
+    if config["model_type"] == "gpt_neox":
+        read["rope_theta"] = read["rotary_emb_base"]
+        read["partial_rotary_factor"] = read["rotary_pct"]
+    scaling = read["rope_scaling"] or {"rope_type": "default"}
+    share = read.get("partial_rotary_factor", 1.0)
+    return read["rope_theta"], scaling, share
+
+
+@pytest.mark.parametrize("rope", [{"rope_type": "default", "rope_theta": 1e5}, SCALED])
+@pytest.mark.parametrize("family", sorted(set(ADAPTERS) - {"opt"}))
+def test_version_4_reads_the_positions_that_the_model_has(family, rope, tmp_path):
+    share = {"phi": 0.75, "gpt_neox": 0.5}.get(family, 1.0)
+    asked = dict(rope) if share == 1 else rope | {"partial_rotary_factor": share}
+    generator = torch.Generator().manual_seed(0)
+    model = tiny_model(family, generator=generator, rope_parameters=asked)
+    folder = save_pruned(slice_ffn_(model, ROWS), None, tmp_path / "out", ROWS)
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {k: v for k, v in rope.items() if k != "rope_theta"}
+    assert as_version_4(config) == (rope["rope_theta"], scaling, share)
+    again = load_pruned(folder).config.to_dict()  # and this version reads what it was
+    before = model.config.to_dict()
+    differ = {k for k in again | before if again.get(k) != before.get(k)}
+    assert differ == {"architectures", "prunefair", "_name_or_path"}
+
+
+def test_layers_with_positions_of_their_own_give_version_4_both_bases(tmp_path):
+    config = AutoConfig.for_model("gemma3_text", num_hidden_layers=6)
+    config.rope_parameters["full_attention"] |= {"rope_type": "linear", "factor": 8.0}
+    config.rope_parameters["full_attention"]["rope_theta"] = 5e5
+    config.rope_parameters["sliding_attention"]["rope_theta"] = 2e4
+    config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    old = portable_config(json.loads(path.read_text()))
+    assert (old["rope_theta"], old["rope_local_base_freq"]) == (5e5, 2e4)
+    assert old["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+    path.write_text(json.dumps(old))
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert again.rope_parameters == config.rope_parameters
+
+
+def test_a_configuration_without_rotary_positions_gains_no_field():
+    config = {"model_type": "opt", "ffn_dim": 12}
+    assert portable_config(config | {"_model_name_or_path": "old"}) == config
+
+
+def test_the_tokenizer_is_saved_for_both_versions_whatever_loaded_it(tmp_path):
+    model, loaded = tiny_model("llama", generator=torch.Generator()), load_tokenizer()
+    slice_ffn_(model, ROWS)
+    for name, local in (("a", False), ("b", True)):
+        loaded.init_kwargs["local_files_only"] = local
+        save_pruned(model, loaded, tmp_path / name, ROWS)
+    texts = [(tmp_path / n / "tokenizer_config.json").read_bytes() for n in "ab"]
+    assert texts[0] == texts[1]
+    content = json.loads(texts[0])
+    assert content["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert not {"is_local", "local_files_only", "backend"} & set(content)
+    again, text = load_tokenizer(tmp_path / "a"), "One neuron, and 23 more."
+    assert dict(again(text)) == dict(load_tokenizer()(text))
+    kept = {"tokenizer_class": "LlamaTokenizer", "use_default_system_prompt": False}
+    assert portable_tokenizer_config(kept) == kept
+
+
+@pytest.mark.parametrize("changes", [None, {}, {"1": {"head_dim": 4}}])
+def test_layers_without_a_width_of_their_own_are_alike(changes):
+    config = {"intermediate_size": 5, "num_hidden_layers": 2}
+    config["per_layer_config"] = changes
+    assert layer_widths_of(config, "intermediate_size") is None
+
+
+RECORD = {
+    "base_model": "some/base",
+    "base_license": "apache-2.0",
+    "objective": "functional",
+    "ratio": 0.3,
+    "seed": 7,
+    "refit": True,
+    "ridge": 0.1,
+    "params_after": 1234567,
+}
+
+
+def card(tmp_path, rows, record):
+    model = slice_ffn_(tiny_model("llama", generator=torch.Generator()), rows)
+    folder = save_pruned(model, None, tmp_path / "out", rows, record)
+    text = (folder / "README.md").read_text()
+    _, top, body = text.split("---\n", 2)
+    return folder, yaml.safe_load(top), body
+
+
+def test_the_card_and_the_json_files_say_how_the_model_came_about(tmp_path):
+    folder, top, body = card(tmp_path, ROWS, RECORD)
+    assert (top["base_model"], top["license"]) == ("some/base", "apache-2.0")
+    for line in ("| seed | 7 |", "| ridge of the re-fit | 0.1 |", "1,234,567"):
+        assert line in body
+    assert "5 in each of 2 layers" in body and "from_pretrained" in body
+    said = RECORD | {"widths": [5, 5], "versions": versions()}
+    config = json.loads((folder / "config.json").read_text())
+    kept = json.loads((folder / "kept_rows.json").read_text())
+    assert config["prunefair"] == said and kept == said | {"kept": ROWS}
+
+
+def test_the_card_of_a_folder_of_ones_own_names_no_hub_model_and_no_licence(tmp_path):
+    uneven = [[0, 3, 11], [1, 2, 6, 10, 11]]
+    _, top, body = card(tmp_path, uneven, {"base_model": "my-model"})
+    assert not {"base_model", "license"} & set(top)
+    assert "| licence of the base model | see the base model |" in body
+    assert "| 3, 5 |" in body and "load_pruned" in body and "# my-model" in body
+
+
+def test_the_card_loads_as_it_says(tmp_path):
+    uneven = [[0, 3, 11], [1, 2, 6, 10, 11]]
+    for name, rows in (("even", ROWS), ("uneven", uneven)):
+        folder, _, body = card(tmp_path / name, rows, None)
+        code = body.split("```python\n")[1].split("```")[0]
+        code = code.replace("FOLDER", str(folder))
+        names = {}
+        exec(code.replace("tokenizer = ", "# "), names)
+        assert names["model"].num_parameters() > 0
+
+
+def test_the_card_is_a_function_of_the_record():
+    record = RECORD | {"widths": [3, 5], "versions": versions()}
+    assert model_card(record, {}) == model_card(dict(record), {})
