@@ -87,7 +87,9 @@ def test_prune_reports_every_key_and_plain_transformers_reloads_it(
     assert set(result) - {"refit", "widths"} == {
         *("model", "ratio", "rows_kept", "params_before", "params_after", "ks_mean"),
         *("seconds_policy", "seconds_total", "out", "objective"),
+        *("multiple", "ratio_reached"),
     }
+    assert (result["multiple"], result["ratio_reached"]) == (1, pytest.approx(0.3))
     assert result["objective"] == (objective or "functional")
     assert ("refit" in result) == (result["objective"] == "functional")
     assert result["rows_kept"] == [28, 28]
@@ -129,6 +131,73 @@ def test_the_refit_changes_only_the_last_matrix_and_uneven_widths_keep_the_size(
     )
     changed = {key for key in plain if not torch.equal(plain[key], fitted[key])}
     assert changed == {f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)}
+
+
+@pytest.mark.parametrize("way", ["functional", "uneven", "spectral", "streamed"])
+def test_widths_are_multiples_and_the_report_and_the_card_say_what_came_of_it(
+    way, capsys, model, tmp_path
+):
+    options = {
+        "functional": ("--objective", "functional"),
+        "uneven": ("--widths", "uneven"),
+        "spectral": ("--objective", "spectral"),
+        "streamed": ("--spectra", "exact"),
+    }[way]
+    out = tmp_path / "out"
+    few = (*FEW, "--json", "--out", out, "--ratio", 0.3, "--multiple", 8, "--seed", 5)
+    _, result, _ = run(capsys, "prune", model, *few, *options)
+    assert all(rows % 8 == 0 for rows in result["rows_kept"])
+    total = 56 if way == "uneven" else 48  # of 28 and 28; a tie goes to the smaller
+    assert sum(result["rows_kept"]) == total and result["multiple"] == 8
+    assert result["ratio_reached"] == pytest.approx(1 - total / 80)
+    config = json.loads((out / "config.json").read_text())
+    said, card = config["prunefair"], (out / "README.md").read_text()
+    assert said["base_model"] == "dense" and said["seed"] == 5
+    assert said["ratio"] == 0.3 and said["ratio_reached"] == round(1 - total / 80, 6)
+    assert said["widths"] == result["rows_kept"] and said["widths_before"] == [40, 40]
+    assert said["ks_mean"] == pytest.approx(result["ks_mean"], rel=5e-3)
+    assert (said.get("ridge") is not None) == (way in ("functional", "uneven"))
+    assert "| widths are multiples of | 8 |" in card and "| seed | 5 |" in card
+    line = complaint(capsys, "prune", model, *few[:-4], "--multiple", 41, *options)
+    assert "out is" in line  # the folder is there already
+    few = (*FEW, "--out", tmp_path / "no", "--ratio", 0.3, "--multiple", 41)
+    line = complaint(capsys, "prune", model, *few, *options)
+    assert "--multiple is 41, more than the 40 neurons of a layer" in line
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Folder of a tiny random LLaMA with 512 neurons and a model card."""
+    folder = tmp_path_factory.mktemp("models") / "wide"
+    config = LlamaConfig(
+        hidden_size=16,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=64,
+    )
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\ntags: [x]\nlicense: mit\n---\n# A model\n")
+    return folder
+
+
+@pytest.mark.parametrize("objective", ["functional", "spectral"])
+def test_wide_layers_get_multiples_of_32_unless_it_is_the_papers_objective(
+    objective, capsys, wide, tmp_path
+):
+    options = (*FEW, "--json", "--out", tmp_path / "out", "--objective", objective)
+    _, result, _ = run(capsys, "prune", wide, *options, "--ratio", 0.3)
+    rows = {"functional": 352, "spectral": 358}[objective]
+    assert result["rows_kept"] == [rows, rows]
+    assert "license: mit\n" in (tmp_path / "out" / "README.md").read_text()
+    if objective == "functional":
+        _, result, _ = run(
+            *(capsys, "prune", wide, *FEW, "--json", "--out", tmp_path / "paper"),
+            *("--objective", objective, "--ratio", 0.3, "--multiple", 1),
+        )
+        assert result["rows_kept"] == [358, 358]
 
 
 @pytest.mark.parametrize("objective", ["functional", "spectral"])
@@ -246,7 +315,7 @@ def test_a_model_of_the_hub_is_fetched_with_all_that_its_tokenizer_needs(
 ):
     wanted = {
         *("config.json", "model.safetensors", "tokenizer.model", "vocab.json"),
-        *("merges.txt", "vocab.txt", "chat_template.jinja"),
+        *("merges.txt", "vocab.txt", "chat_template.jinja", "README.md"),
     }
 
     def fetch(name, allow_patterns):
@@ -421,6 +490,10 @@ BAD = {
             *("--widths", "uneven", "--objective", "spectral"),
         ),
         "--widths is 'uneven'.*give equal, or --objective functional",
+    ),
+    "multiple": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--multiple", "0"),
+        "'--multiple'.*'0'.*at least 1",
     ),
     "texts": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--texts", "1"),

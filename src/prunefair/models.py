@@ -16,6 +16,7 @@ from prunefair.outputs import whole_folder
 
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_LICENSE = "apache-2.0"
 
 
 def cache_folder() -> Path:

@@ -32,6 +32,7 @@ from prunefair.pruning.anatomy import (
     parameter_counts,
     plot_parameter_groups,
     plot_throughput_bounds,
+    ratio_of_rows,
     rows_to_keep,
     tensor_counts,
     throughput_bound,
@@ -92,6 +93,43 @@ def test_rows_to_keep_is_the_floor_in_decimal_arithmetic(rows, ratio):
     else:
         with pytest.raises(ValueError, match="leaves no row"):
             rows_to_keep(rows, float(ratio))
+
+
+@given(
+    rows=st.integers(1, 20_000),
+    ratio=st.integers(0, 99),
+    multiple=st.integers(1, 64),
+)
+def test_the_multiple_that_is_kept_is_the_nearest_that_there_is(rows, ratio, multiple):
+    if multiple > rows:
+        with pytest.raises(ValueError, match=f"between 1 and the {rows} rows"):
+            rows_to_keep(rows, 0.0, multiple)
+        return
+    exact = max(rows * (100 - ratio) // 100, 1)
+    if rows * (100 - ratio) < 100:
+        return  # no row is left
+    found = rows_to_keep(rows, ratio / 100, multiple)
+    if exact == rows:
+        assert found == rows
+        return
+    choices = range(multiple, rows + 1, multiple)
+    assert found == min(choices, key=lambda width: (abs(width - exact), width))
+    assert rows_to_keep(rows, ratio_of_rows(rows, found)) == found
+
+
+def test_the_formats_of_gguf_take_multiples_of_32_and_not_the_papers_count():
+    from gguf import GGMLQuantizationType, QuantError
+    from gguf.quants import dequantize, quantize
+
+    generator = np.random.default_rng(0)
+    for kind in (GGMLQuantizationType.Q8_0, GGMLQuantizationType.Q4_0):
+        for rows in (1536, 11008):
+            taken = rows_to_keep(rows, 0.3, 32)
+            weight = generator.standard_normal((2, taken)).astype(np.float32)
+            again = dequantize(quantize(weight, kind), kind)
+            assert np.abs(again - weight).max() < 0.6
+            with pytest.raises(QuantError):
+                quantize(np.ones((2, rows_to_keep(rows, 0.3)), np.float32), kind)
 
 
 def test_rows_to_keep_differs_from_binary_arithmetic_where_that_is_wrong():

@@ -497,6 +497,53 @@ def test_no_other_widths_of_the_same_total_have_a_smaller_sum_of_costs(
     assert cheapest(found) == min(map(cheapest, feasible))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(4, 7), min_size=1, max_size=3),
+    st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7]),
+    st.integers(1, 4),
+    st.integers(0, 2**31),
+)
+def test_widths_in_groups_are_the_best_of_all_multiples_within_the_budget(
+    sizes, ratio, multiple, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    costs = [torch.rand(m, generator=generator).double() for m in sizes]
+    ratios = uneven_ratios(costs, ratio, multiple=multiple)
+    found = tuple(rows_to_keep(m, r) for m, r in zip(sizes, ratios, strict=True))
+    budget = sum(rows_to_keep(m, ratio) for m in sizes)
+    if ratio == 0:
+        assert found == tuple(sizes)
+        return
+    assert not any(width % multiple for width in found)
+    least = [
+        max(rows_to_keep(m, max(ratio, 0.5)) // multiple, 1) * multiple for m in sizes
+    ]
+    if sum(least) >= budget:
+        assert found == tuple(least)
+        return
+    assert budget - multiple < sum(found) <= budget or found == tuple(
+        m // multiple * multiple for m in sizes
+    )
+
+    def lost(widths):
+        pairs = zip(costs, widths, strict=True)
+        return sum(float(c.sort().values[: len(c) - k].sum()) for c, k in pairs)
+
+    others = itertools.product(
+        *(range(a, m + 1, multiple) for a, m in zip(least, sizes))
+    )
+    best = min(lost(w) for w in others if sum(w) <= budget)
+    assert lost(found) == pytest.approx(best, abs=1e-12)
+
+
+def test_a_group_larger_than_a_layer_is_refused():
+    costs = [torch.rand(5), torch.rand(9)]
+    for multiple in (0, 6, 1.5, -1):
+        with pytest.raises(ValueError, match=f"multiple is {multiple}; give a whole"):
+            uneven_ratios(costs, 0.3, multiple=multiple)
+
+
 def test_equal_costs_at_the_bound_and_bad_shares():
     costs = [torch.arange(10.0), 100 + torch.arange(10.0)]
     assert uneven_ratios(costs, 0.3) == [0.5, 0.1]

@@ -492,6 +492,23 @@ def test_the_pipeline_removes_the_share_and_fits_with_the_chosen_ridge(known):
     assert not torch.equal(logits(given.model), logits(sliced))
 
 
+@pytest.mark.parametrize("even", [True, False])
+def test_widths_are_multiples_and_what_is_kept_is_refitted_all_the_same(known, even):
+    model, statistics = known
+    options = {"statistics": statistics, "generator": seeded(2), "episodes": 1}
+    found = prune_functional(model, 0.3, even=even, multiple=4, **options)
+    widths = [len(rows) for rows in found.kept]
+    assert sum(widths) == 16 and not any(width % 4 for width in widths)
+    assert found.ridge in RIDGES
+    again = prune_functional(model, 0.3, even=even, policy=found.policy, **options)
+    assert sum(len(rows) for rows in again.kept) == 16  # 8 and 8, in singles
+    plain = prune_functional(model, 0, even=even, multiple=5, **options)
+    assert [len(rows) for rows in plain.kept] == [12, 12]
+    with pytest.raises(ValueError, match="multiple is 13; give a whole number between"):
+        prune_functional(model, 0.3, even=even, multiple=13, **options)
+    assert prune_functional(model, 0.3, refit=False, **options).ridge is None
+
+
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_a_refitted_model_comes_back_from_its_folder(family, tmp_path):
     from transformers import AutoModelForCausalLM

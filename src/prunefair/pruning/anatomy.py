@@ -155,8 +155,8 @@ def gate_matrices(model) -> list[torch.Tensor]:
 
 
 # %%
-def rows_to_keep(rows: int, ratio: float) -> int:
-    r"""Number of rows kept, $k = \lfloor (1 - \rho)\, m \rfloor$.
+def rows_to_keep(rows: int, ratio: float, multiple: int = 1) -> int:
+    r"""Number of rows kept, $k = \lfloor (1 - \rho)\, m \rfloor$, or a multiple near it.
 
     Parameters
     ----------
@@ -164,6 +164,9 @@ def rows_to_keep(rows: int, ratio: float) -> int:
         Rows $m$ of the matrix.
     ratio : float
         Share $\rho$ of the rows to remove, in [0, 1), read as the decimal it prints as.
+    multiple : int
+        Where rows are removed, the multiple of this nearest to $k$ is kept, of two the
+        smaller, but at least one; between 1 and `rows`.
 
     Returns
     -------
@@ -173,7 +176,8 @@ def rows_to_keep(rows: int, ratio: float) -> int:
     Raises
     ------
     ValueError
-        If `ratio` is outside [0, 1), or less than one row would be left.
+        If `ratio` is outside [0, 1), less than one row would be left, or `multiple` is
+        no whole number between 1 and `rows`.
 
     References
     ----------
@@ -186,7 +190,34 @@ def rows_to_keep(rows: int, ratio: float) -> int:
         raise ValueError(
             f"ratio is {ratio!r}, which leaves no row of {rows}; lower the ratio"
         )
-    return kept
+    if not (isinstance(multiple, int) and 1 <= multiple <= rows):
+        raise ValueError(
+            f"multiple is {multiple!r}; give a whole number between 1 and the {rows} "
+            "rows of a layer"
+        )
+    if kept == rows:
+        return rows
+    nearest = (2 * kept + multiple - 1) // (2 * multiple)
+    return multiple * min(max(nearest, 1), rows // multiple)
+
+
+# %%
+def ratio_of_rows(rows: int, kept: int) -> float:
+    """Ratio at which `rows_to_keep` gives a number of rows.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the matrix, at most a million.
+    kept : int
+        Rows to keep, between 1 and `rows`.
+
+    Returns
+    -------
+    ratio : float
+        Share of the rows removed, rounded towards keeping.
+    """
+    return math.floor(1e6 * (rows - kept) / rows) / 1e6
 
 
 # %% tags=["active-ipynb"]
@@ -194,7 +225,10 @@ def rows_to_keep(rows: int, ratio: float) -> int:
 # for percent in range(100):
 #     assert rows_to_keep(10_000, percent / 100) == 10_000 - 100 * percent
 # for rows in (1536, 11008):
-#     print(f"30 % of {rows} rows: {rows_to_keep(rows, 0.3)} stay")
+#     print(f"30 % of {rows} rows: {rows_to_keep(rows, 0.3)} stay, "
+#           f"{rows_to_keep(rows, 0.3, 32)} in multiples of 32")
+#     counts = range(1, rows + 1)
+#     assert all(rows_to_keep(rows, ratio_of_rows(rows, k)) == k for k in counts)
 
 # %% [markdown]
 # ## Counting parameters

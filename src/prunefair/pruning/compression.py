@@ -274,6 +274,8 @@ class Pruned(NamedTuple):
         Mean distance in every episode of training; empty if the policy was given.
     seconds_policy, seconds_total : float
         Training alone, and all of it.
+    ridge : float, optional
+        Of the re-fit, if there was one.
     """
 
     model: object
@@ -283,6 +285,7 @@ class Pruned(NamedTuple):
     history: list[float]
     seconds_policy: float
     seconds_total: float
+    ridge: float | None = None
 
     @property
     def ks_mean(self) -> float:

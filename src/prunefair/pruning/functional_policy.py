@@ -36,7 +36,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.policy_gradient import TrainedPolicy, train_policy
 from prunefair.pruning.row_policy import RowPolicy, standardised
 from prunefair.pruning.self_moments import (
@@ -985,7 +985,11 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 
 # %%
 def uneven_ratios(
-    costs: Sequence[torch.Tensor], ratio: float, *, most: float = 0.5
+    costs: Sequence[torch.Tensor],
+    ratio: float,
+    *,
+    most: float = 0.5,
+    multiple: int = 1,
 ) -> list[float]:
     """Ratio of every layer at which the cheapest neurons of the whole model go.
 
@@ -997,6 +1001,9 @@ def uneven_ratios(
         Share of all neurons to remove, in [0, 1).
     most : float
         No layer keeps fewer neurons than at this ratio, or at `ratio` if it is larger.
+    multiple : int
+        Neurons of a layer that stay or go together, the dearest first; no more of them
+        stay than at `multiple=1`, if every layer can keep one group.
 
     Returns
     -------
@@ -1006,7 +1013,8 @@ def uneven_ratios(
     Raises
     ------
     ValueError
-        If `costs` is empty or a share is outside [0, 1).
+        If `costs` is empty, a share is outside [0, 1), or `multiple` is no whole number
+        between 1 and the neurons of a layer.
 
     References
     ----------
@@ -1017,16 +1025,21 @@ def uneven_ratios(
     if not 0 <= most < 1:
         raise ValueError(f"most is {most!r}; give a share in [0, 1)")
     most = max(most, ratio)
+    sizes = [len(c) for c in costs]
+    rows_to_keep(min(sizes), ratio, multiple)  # raises where a group is too large
+    total = sum(rows_to_keep(m, ratio) for m in sizes)
+    if total == sum(sizes):
+        multiple = 1  # nothing goes
+    least = [max(rows_to_keep(m, most) // multiple, 1) for m in sizes]
     dear = [c.double().cpu().sort(descending=True).values for c in costs]
-    least = [rows_to_keep(len(c), most) for c in dear]
-    total = sum(rows_to_keep(len(c), ratio) for c in dear)
+    dear = [c[: len(c) // multiple * multiple].view(-1, multiple).sum(1) for c in dear]
     spare = torch.cat([c[k:] for c, k in zip(dear, least, strict=True)])
     layer = [torch.full((len(c) - k,), i) for i, (c, k) in enumerate(zip(dear, least))]
-    order = spare.argsort(descending=True, stable=True)[: total - sum(least)]
+    left = max(total // multiple - sum(least), 0)
+    order = spare.argsort(descending=True, stable=True)[:left]
     more = torch.bincount(torch.cat(layer)[order], minlength=len(dear)).tolist()
-    # rounded towards keeping, so that `rows_to_keep` gives exactly these numbers
-    removed = [len(c) - k - j for c, k, j in zip(dear, least, more, strict=True)]
-    return [math.floor(1e6 * r / len(c)) / 1e6 for c, r in zip(dear, removed)]
+    widths = [multiple * (k + j) for k, j in zip(least, more, strict=True)]
+    return [ratio_of_rows(m, width) for m, width in zip(sizes, widths, strict=True)]
 
 
 # %% [markdown]

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
 from prunefair.pruning.evaluation import self_sample
 from prunefair.pruning.functional_policy import (
@@ -924,6 +924,7 @@ def prune_functional(
     refit: bool = True,
     ridge: float | None = None,
     even: bool = False,
+    multiple: int = 1,
     episodes: int = 8,
     draws: int = 2,
 ) -> Pruned:
@@ -950,6 +951,8 @@ def prune_functional(
     even : bool
         Remove the same share from every layer; by default the shares follow the
         Fisher costs and the widths differ.
+    multiple : int
+        Every width is a multiple of it; see `rows_to_keep` and `uneven_ratios`.
     episodes, draws : int
         Episodes of training, and draws in each.
 
@@ -961,21 +964,23 @@ def prune_functional(
     Raises
     ------
     ValueError
-        If the family is not supported, `ratio` is outside [0, 1), or a block is dead on
-        the texts.
+        If the family is not supported, `ratio` is outside [0, 1), `multiple` is no whole
+        number between 1 and the width of a layer, or a block is dead on the texts.
 
     References
     ----------
     Book {eq}`eq-refit-solution`.
     """
     begin = time.perf_counter()
-    for linear in down_projections(model):  # before anything takes time
-        rows_to_keep(linear.in_features, ratio)
+    sizes = [linear.in_features for linear in down_projections(model)]
+    widths = [rows_to_keep(m, ratio, multiple) for m in sizes]  # raises before any work
     if statistics is None:
         statistics = self_statistics(model, generator=generator, n_texts=n_texts)
     moments, history = mean_moments(statistics.halves), []
     layers = functional_layers(model, moments, statistics.fisher)
-    ratios = ratio if even else uneven_ratios(statistics.fisher, ratio)
+    ratios = [ratio_of_rows(m, k) for m, k in zip(sizes, widths, strict=True)]
+    if not even:
+        ratios = uneven_ratios(statistics.fisher, ratio, multiple=multiple)
     start = time.perf_counter()
     if policy is None:
         options = {"episodes": episodes, "draws": draws, "generator": generator}
@@ -991,7 +996,8 @@ def prune_functional(
         refit_(smaller, model, kept, moments, ridge=ridge)
     ks = functional_distances(layers, kept).numpy()
     total = time.perf_counter() - begin
-    return Pruned(smaller, kept, policy, ks, history, trained, total)
+    ridge = ridge if refit else None
+    return Pruned(smaller, kept, policy, ks, history, trained, total, ridge)
 
 
 # %% tags=["active-ipynb"]

@@ -756,10 +756,10 @@ def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
     kept = [torch.as_tensor(rows).tolist() for rows in kept]
-    record = dict(record or {}) | {"widths": list(map(len, kept))}
-    record["versions"] = folders.versions()
-    content = record | {"kept": kept}
-    (folder / KEPT_ROWS).write_text(json.dumps(content) + "\n", encoding="utf-8")
+    record = {k: v for k, v in (record or {}).items() if v is not None}
+    record |= {"widths": list(map(len, kept)), "versions": folders.versions()}
+    text = json.dumps(record | {"kept": kept}, sort_keys=True) + "\n"
+    (folder / KEPT_ROWS).write_text(text, encoding="utf-8")
     _write_config(folder, model, record)
 
 
