@@ -973,12 +973,11 @@ def prune_functional(
     """
     begin = time.perf_counter()
     sizes = [linear.in_features for linear in down_projections(model)]
-    widths = [rows_to_keep(m, ratio, multiple) for m in sizes]  # raises before any work
+    ratios = [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
     if statistics is None:
         statistics = self_statistics(model, generator=generator, n_texts=n_texts)
     moments, history = mean_moments(statistics.halves), []
     layers = functional_layers(model, moments, statistics.fisher)
-    ratios = [ratio_of_rows(m, k) for m, k in zip(sizes, widths, strict=True)]
     if not even:
         ratios = uneven_ratios(statistics.fisher, ratio, multiple=multiple)
     start = time.perf_counter()
@@ -987,17 +986,15 @@ def prune_functional(
         policy, history = train_functional(layers, ratio, **options)
     trained = time.perf_counter() - start if history else 0.0
     kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
-    smaller = prune_rows(model, kept)
+    smaller, ks = prune_rows(model, kept), functional_distances(layers, kept).numpy()
     if refit:
         if ridge is None:
             biased = down_projections(model)[0].bias is not None
             weights, halves = [layer.D for layer in layers], statistics.halves
             ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
         refit_(smaller, model, kept, moments, ridge=ridge)
-    ks = functional_distances(layers, kept).numpy()
-    total = time.perf_counter() - begin
-    ridge = ridge if refit else None
-    return Pruned(smaller, kept, policy, ks, history, trained, total, ridge)
+    result = smaller, kept, policy, ks, history, trained
+    return Pruned(*result, time.perf_counter() - begin, ridge if refit else None)
 
 
 # %% tags=["active-ipynb"]
