@@ -1,6 +1,7 @@
 """The command line is a stable surface: keys, exit statuses, one line for bad input."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -14,10 +15,13 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from prunefair import cli
 from prunefair.models import load_tokenizer
+from prunefair.pruning.functional_policy import FunctionalPolicy
+from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_
 
 POLICY_KEYS = {
@@ -67,7 +71,7 @@ def complaint(capsys, *arguments):
     status, _, err = run(capsys, *arguments)
     assert status == 2
     last = err.rstrip("\n").splitlines()[-1]
-    assert last.startswith("error: ")
+    assert last.startswith("error: ") and len(last) <= 300
     assert "Traceback" not in err
     return last
 
@@ -234,7 +238,7 @@ def test_a_model_larger_than_memory_goes_a_layer_at_a_time_and_says_so(
     capsys, model, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(cli, "_available_bytes", lambda: sys.maxsize)
-    assert not cli._wide_or_large(str(model), "cpu")
+    assert not cli._wide_or_large(cli._skeleton(str(model), ""), "cpu")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(cli, "_available_bytes", lambda: 1000)
     options = ("--ratio", 0.3, "--out", tmp_path / "out", "--episodes", 1, "--json")
@@ -251,7 +255,7 @@ def test_a_wide_model_goes_a_layer_at_a_time_whatever_the_memory(
     config = json.loads((model / "config.json").read_text())
     config |= {"hidden_size": 2050, "head_dim": 2, "vocab_size": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert cli._wide_or_large(str(tmp_path), "cpu")
+    assert cli._wide_or_large(cli._skeleton(str(tmp_path), ""), "cpu")
     assert capsys.readouterr().err == ""
 
 
@@ -503,6 +507,15 @@ BAD = {
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--episodes", "0"),
         "'--episodes'.*'0'.*at least 1",
     ),
+    "seed": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--seed", str(2**64)),
+        "'--seed'.*'18446744073709551616'; give a whole number in .0, 1844674407370955",
+    ),
+    "long-seed": (
+        ("bandits", "--seed", "9" * 5000),
+        "'--seed': it is '999.*[.]{3}9+'; give a whole number in",
+    ),
+    "long-option": (("bandits", "--" + "x" * 5000), "No such option: --xxx.*[.]{3}x"),
     "device": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--device", "abacus"),
         "--device is 'abacus'.*give 'cpu'",
@@ -555,23 +568,176 @@ def test_an_existing_folder_is_refused_before_any_work_and_kept(
     assert contents(tmp_path / "out") == {"precious": b"kept"}
 
 
-@pytest.mark.parametrize("way", ["functional", "spectral", "a layer at a time"])
-def test_a_full_disk_leaves_neither_folder_nor_policy(
+WAYS = {
+    "functional": ("--objective", "functional"),
+    "spectral": ("--objective", "spectral"),
+    "a layer at a time": ("--spectra", "exact"),
+}
+
+
+def full(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_policy_outlives_a_full_disk_and_the_command_can_be_repeated(
     way, capsys, model, tmp_path, monkeypatch
 ):
-    def full(*arguments, **options):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    policy = tmp_path / "policy.safetensors"
+    command = ("prune", model, "--ratio", 0.3, "--out", tmp_path / "out", *FEW)
+    command += ("--policy", policy, *WAYS[way])
+    with monkeypatch.context() as patched:
+        patched.setattr("prunefair.pruning.surgery._write_model", full)
+        line = complaint(capsys, *command)
+    assert re.search("--out is '.*No space left on device.*the policy is saved", line)
+    assert list(tmp_path.iterdir()) == [policy]
+    saved = policy.read_bytes()
+    _, result, _ = run(capsys, *command, "--json")
+    assert result["seconds_policy"] == 0 and policy.read_bytes() == saved
+    assert load_pruned(tmp_path / "out").num_parameters() == result["params_after"]
 
-    monkeypatch.setattr("prunefair.pruning.surgery._write_model", full)
-    streamed = way == "a layer at a time"
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_policy_that_cannot_be_written_leaves_no_folder(
+    way, capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("prunefair.pruning.row_policy.save_file", full)
     line = complaint(
         capsys,
         *("prune", model, "--ratio", 0.3, "--out", tmp_path / "out", *FEW),
-        *("--policy", tmp_path / "policy.safetensors"),
-        *(("--spectra", "exact") if streamed else ("--objective", way)),
+        *("--policy", tmp_path / "policy.safetensors", *WAYS[way]),
     )
-    assert "No space left on device" in line
+    assert re.search("--policy is '.*No space left on device.*nothing was left", line)
     assert list(tmp_path.iterdir()) == []
+
+
+UNWRITABLE = {
+    "out-below-a-file": (("--out", "file/out"), "--out is 'file/out'.*below '.*file'"),
+    "out-is-a-file": (("--out", "file"), "--out is 'file', which exists and is not"),
+    "out-is-no-place": (("--out", "/proc/out"), "--out is '/proc/out'.*cannot be"),
+    "out-has-a-long-name": (("--out", "n" * 300), "--out is 'nnn.*too long"),
+    "policy-is-a-folder": (
+        ("--out", "o", "--policy", "folder"),
+        "--policy is 'folder', which is a folder; name a file",
+    ),
+    "policy-below-a-file": (
+        ("--out", "o", "--policy", "file/p"),
+        "--policy is 'file/p', whose folder does not exist",
+    ),
+    "policy-is-no-place": (
+        ("--out", "o", "--policy", "/proc/policy"),
+        "--policy is '/proc/policy'.*cannot be written",
+    ),
+    "policy-is-out": (("--out", "p", "--policy", "./p"), "one would be in the place"),
+    "out-in-policy": (("--out", "p/o", "--policy", "p"), "one would be in the place"),
+    "policy-in-out": (("--out", "o", "--policy", "o/p"), "one would be in the place"),
+    "policy-in-out-by-a-link": (
+        ("--out", "folder", "--policy", "link/p"),
+        "one would be in the place of the other; name two places side by side",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITABLE)
+def test_outputs_are_checked_as_a_set_before_anything_else(
+    name, capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    before = {*tmp_path.rglob("*")}
+    monkeypatch.setattr(cli, "_device", pytest.fail)
+    options, pattern = UNWRITABLE[name]
+    line = complaint(capsys, "prune", model, "--ratio", 0.3, *options)
+    assert re.search(pattern, line), line
+    assert {*tmp_path.rglob("*")} == before
+
+
+def test_the_current_folder_is_filled_if_it_is_empty(
+    capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino
+    options = ("--ratio", 0.3, "--out", ".", *FEW, "--json")
+    _, result, _ = run(capsys, "prune", model, *options)
+    assert result["out"] == "." and os.stat(".").st_ino == before
+    assert load_pruned(".").num_parameters() == result["params_after"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_configuration_excludes_needs_no_weights(way, capsys, model, tmp_path):
+    """The folder holds a configuration alone, as the hub gives it first."""
+    options = ("--out", tmp_path / "out", *WAYS[way])
+    config = json.loads((model / "config.json").read_text())
+    for change, ratio, pattern in (
+        (
+            {"model_type": "bloom"},
+            0.3,
+            "MODEL is '.*family 'bloom'.*give one of falcon",
+        ),
+        ({}, 0.99, "--ratio is 0.99, which leaves no row of 40; lower it"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        line = complaint(capsys, "prune", tmp_path, "--ratio", ratio, *options)
+        assert re.search(pattern, line), line
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_policy_that_does_not_fit_needs_no_weights(way, capsys, model, tmp_path):
+    shutil.copy(model / "config.json", tmp_path)
+    other = {True: RowPolicy, False: FunctionalPolicy}[way == "functional"]
+    save_policy(other(), tmp_path / "other")
+    save_file({"weights": torch.zeros(9)}, tmp_path / "strange")
+    for name, pattern in (("other", "file of that kind"), ("strange", "no row policy")):
+        options = ("--policy", tmp_path / name, "--out", tmp_path / "out", *WAYS[way])
+        line = complaint(capsys, "prune", tmp_path, "--ratio", 0.3, *options)
+        assert re.search(pattern, line), line
+    assert not (tmp_path / "out").exists()
+
+
+def in_a_terminal(*arguments, stdout=subprocess.PIPE, **environment):
+    """Run the command as another process, and give what it left."""
+    return subprocess.run(
+        [sys.executable, "-m", "prunefair", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("prune",), ("evaluate",), ("bandits",)])
+def test_a_terminal_without_unicode_shows_the_help(words):
+    result = in_a_terminal(*words, "--help", LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert result.returncode == 0 and result.stderr == b""
+    assert b"Usage: prunefair" in result.stdout
+    result.stdout.decode("ascii")
+
+
+def test_a_terminal_without_unicode_ends_a_finished_run_well(
+    capsys, monkeypatch, tmp_path
+):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    out = tmp_path / "größer"
+    options = ("--geometry", "tiny", "--ratio", "0.3", "--episodes", "1")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["prune", *options, "--out", str(out), "--seed", str(2**64 - 1)])
+    assert stopped.value.code in (0, None)
+    assert rb"gr\xf6\xdfer" in written.getvalue() and (out / "config.json").is_file()
+
+
+def test_output_that_nobody_can_take_is_one_line():
+    with open("/dev/full", "wb") as device:
+        result = in_a_terminal("--help", stdout=device)
+    assert result.returncode == 2
+    assert result.stderr.startswith(b"error: ") and b"No space left" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        result = in_a_terminal("--help", stdout=pipe)
+    assert (result.returncode, result.stderr) == (1, b"")
 
 
 def test_the_installed_command_separates_results_from_progress():

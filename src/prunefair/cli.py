@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ POLICY_KEYS = (
     "reward_sum",
     "rounds_per_second",
 )
+MESSAGE_LENGTH = 300
 TASK_KEYS = ("acc", "acc_norm", "stderr", "n", "chance")
 
 app = typer.Typer(
@@ -40,6 +42,14 @@ app = typer.Typer(
 Json = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output.")
 ]
+
+
+def _cut(text: str, limit: int) -> str:
+    """`text`, or its beginning and its longer end, `limit` characters in all."""
+    if len(text) <= limit:
+        return text
+    end = 2 * (limit - 3) // 3
+    return f"{text[: limit - 3 - end]}...{text[len(text) - end :]}"
 
 
 def _number(kind: Callable, low: float, high: float = float("inf")) -> Callable:
@@ -57,7 +67,7 @@ def _number(kind: Callable, low: float, high: float = float("inf")) -> Callable:
         except ValueError:
             value = float("nan")
         if not low <= value < high:
-            raise typer.BadParameter(f"it is {text!r}; give {allowed}")
+            raise typer.BadParameter(f"it is {_cut(repr(text), 80)}; give {allowed}")
         return value
 
     parse.__name__ = noun.split()[-1]
@@ -65,7 +75,7 @@ def _number(kind: Callable, low: float, high: float = float("inf")) -> Callable:
 
 
 Seed = Annotated[
-    int, typer.Option(parser=_number(int, 0), help="Same seed, same bytes.")
+    int, typer.Option(parser=_number(int, 0, 2**64), help="Same seed, same bytes.")
 ]
 Data = Annotated[
     Path | None,
@@ -229,17 +239,15 @@ def prune_command(
             f"--objective is 'functional', which knows no {option}; leave that out, or "
             "give --objective spectral"
         )
-    if policy is not None and not policy.parent.is_dir():
-        raise ValueError(
-            f"--policy is {str(policy)!r}, whose folder does not exist; create that "
-            "folder or name another one"
-        )
+    _check_outputs(out, policy)
     with _progress_on_stderr():
         device = _device(device)
+        skeleton = _skeleton(model, geometry)
+        _check_rows(skeleton, ratio, multiple)
         arguments = (ratio, multiple, out, policy, episodes, seed, device)
         streamed = geometry or spectra
         if objective != "functional":
-            streamed = streamed or _wide_or_large(model, device)
+            streamed = streamed or _wide_or_large(skeleton, device)
         objective = objective or ("spectral" if streamed else "functional")
         if objective == "spectral" and widths != "equal":
             raise ValueError(
@@ -256,17 +264,69 @@ def prune_command(
     _report(result | {"objective": objective}, as_json)
 
 
-def _wide_or_large(model: str, device: str) -> bool:
-    """Whether a model should not be loaded as a whole to be pruned."""
+def _check_outputs(out: Path | None, policy: Path | None) -> None:
+    """Raise, before the work, unless both can be written beside each other."""
+    from prunefair.outputs import check_new_file, check_new_folder
+
+    if out is not None and policy is not None:
+        places = [Path(os.path.realpath(place)) for place in (out, policy)]
+        if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
+            raise ValueError(
+                f"--policy is {str(policy)!r} and --out {str(out)!r}: one would be in "
+                "the place of the other; name two places side by side"
+            )
+    if out is not None:
+        check_new_folder(out, argument="--out")
+    if policy is not None and not policy.is_file():  # an existing one is only read
+        check_new_file(policy, argument="--policy")
+
+
+def _skeleton(model: str, geometry: str):
+    """The dense model without values, from its configuration alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from prunefair.models import _from_pretrained
+    from prunefair.pruning.llama2_7b import GEOMETRIES, geometry_config
+    from prunefair.pruning.surgery import ADAPTERS, adapter_for
 
-    config = _from_pretrained(AutoConfig, model)
+    if geometry and geometry not in GEOMETRIES:
+        raise ValueError(
+            f"--geometry is {geometry!r}; give one of {', '.join(GEOMETRIES)}"
+        )
+    load = geometry_config if geometry else partial(_from_pretrained, AutoConfig)
+    config = load(geometry or model)
     config.per_layer_config = None  # every layer at its largest
+    if config.model_type not in ADAPTERS:
+        raise ValueError(
+            f"MODEL is {model!r} of the family {config.model_type!r}, which cannot be "
+            f"pruned; give one of {', '.join(sorted(ADAPTERS))}"
+        )
     with torch.device("meta"):
         skeleton = AutoModelForCausalLM.from_config(config)
+    adapter_for(skeleton)  # raises if it is not built like its family
+    return skeleton
+
+
+def _check_rows(skeleton, ratio: float, multiple: int | None) -> None:
+    from prunefair.pruning.anatomy import rows_to_keep
+    from prunefair.pruning.surgery import row_matrices
+
+    rows = max(len(matrix) for matrix in row_matrices(skeleton))
+    _multiple(multiple, [rows], 1)
+    try:
+        rows_to_keep(rows, ratio)
+    except ValueError as error:
+        raise ValueError(
+            f"--ratio is {ratio}, which leaves no row of {rows}; lower it"
+        ) from error
+
+
+def _wide_or_large(skeleton, device: str) -> bool:
+    """Whether a model should not be loaded as a whole to be pruned."""
+    import torch
+
+    config = skeleton.config
     width = torch.finfo(config.dtype or torch.float32).bits // 8
     if torch.device(device).type == "cuda":
         free = torch.cuda.mem_get_info(torch.device(device).index)[0]
@@ -324,12 +384,9 @@ def _prune_streamed(
 ) -> dict[str, Any]:
     import torch
 
-    from prunefair.outputs import check_new_folder
     from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
 
     start, source, tokenizer, policy = time.perf_counter(), "", None, None
-    if out is not None:
-        check_new_folder(out)
     if policy_file is not None and policy_file.exists():
         policy = row_policy.load_policy(policy_file)
     if geometry:
@@ -365,16 +422,18 @@ def _prune_streamed(
         "params_after": before - surgery.removed_parameters(dense, run.kept),
         "ks_mean": sum(run.distances) / len(run.distances),
     }
-    if out is not None:
+    record = counts | {"objective": "spectral", "widths_before": sizes}
+    record |= {"seed": seed, "episodes": episodes if run.history else None}
+    record = _base(model, source, geometry) | _rounded(record)
+
+    def save():
         begin = time.perf_counter()
-        record = counts | {"objective": "spectral", "widths_before": sizes}
-        record |= {"seed": seed, "episodes": episodes if run.history else None}
-        record = _base(model, source, geometry) | _rounded(record)
         meta = copy.deepcopy(dense)
         surgery.write_cut(meta, read, out, run.kept, tokenizer, record)
         run.seconds["save"] = time.perf_counter() - begin
-    if policy_file is not None and policy is None:
-        row_policy.save_policy(run.policy, policy_file)
+
+    new = run.policy if policy is None else None
+    _save(new, policy_file, save if out else None, out)
     return {
         "weights": weights,
         "model": model or geometry,
@@ -487,11 +546,9 @@ def _prune_whole(
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
     from prunefair.models import load_tokenizer, model_source
-    from prunefair.outputs import check_new_folder
-    from prunefair.pruning.row_policy import load_policy, save_policy
+    from prunefair.pruning.row_policy import load_policy
     from prunefair.pruning.surgery import row_matrices, save_pruned, tokenizer_of
 
-    check_new_folder(out)
     start = time.perf_counter()
     policy = None
     if policy_file is not None and policy_file.exists():
@@ -514,9 +571,9 @@ def _prune_whole(
     record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
     record["episodes"] = record["episodes"] if pruned.history else None
     record = _base(model, source) | _rounded(record)
-    save_pruned(pruned.model, tokenizer, out, pruned.kept, record)
-    if policy_file is not None and policy is None:
-        save_policy(pruned.policy, policy_file)
+    new = pruned.policy if policy is None else None
+    save = partial(save_pruned, pruned.model, tokenizer, out, pruned.kept, record)
+    _save(new, policy_file, save, out)
     return {
         "model": model,
         **counts,
@@ -525,6 +582,34 @@ def _prune_whole(
         "seconds_total": time.perf_counter() - start,
         "out": str(out),
     }
+
+
+def _save(policy, policy_file, save: Callable | None, out) -> None:
+    """Write a new policy, then the model: what is trained is kept if `save` fails."""
+    from prunefair.pruning.row_policy import save_policy
+
+    kept = "nothing was left behind"
+    if policy is not None and policy_file is not None:
+        with _blamed_on("--policy", policy_file, kept):
+            save_policy(policy, policy_file)
+        kept = "the policy is saved, and the same command goes on from it"
+    if save is not None:
+        with _blamed_on("--out", out, kept):
+            save()
+
+
+@contextlib.contextmanager
+def _blamed_on(option: str, place, kept: str):
+    """Say in the command's words what could not be written, and what there is now."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.__cause__ or error
+        raise OSError(
+            f"{option} is {str(place)!r}, which could not be written "
+            f"({getattr(reason, 'strerror', None) or reason}); free some space or name "
+            f"another place; {kept}"
+        ) from error
 
 
 @app.command("evaluate")
@@ -685,6 +770,9 @@ def _progress_on_stderr():
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: one line and exit status 2 for whatever the user can mend."""
     command = typer.main.get_command(app)
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack α, and file names ü
+        if getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = command.main(arguments, prog_name="prunefair", standalone_mode=False)
     except (ValueError, OSError) as error:
@@ -693,10 +781,23 @@ def main(arguments: list[str] | None = None) -> None:
         if not hasattr(error, "format_message"):  # a usage error knows its own text
             raise
         status = _complain(error.format_message())
-    sys.exit(status)
+    sys.exit(_flushed(status))
+
+
+def _flushed(status: int | None) -> int | None:
+    """Exit status when standard output has got all that was written to it."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = None  # else the interpreter tries again, and complains, at its end
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            return status or 1
+        return status or _complain(f"standard output: {error.strerror}")
+    return status
 
 
 def _complain(message: str) -> int:
-    line = " ".join(message.split()) or "missing command; see prunefair --help"
-    print(f"error: {line}", file=sys.stderr)
+    words = "".join(c if c.isprintable() else " " for c in message).split()
+    line = " ".join(words) or "missing command; see prunefair --help"
+    print(_cut(f"error: {line}", MESSAGE_LENGTH), file=sys.stderr)
     return 2

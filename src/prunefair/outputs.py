@@ -105,13 +105,15 @@ def _lock(lock: int) -> bool | None:
     return True
 
 
-def check_new_folder(out) -> None:
+def check_new_folder(out, *, argument: str = "out") -> None:
     """Raise unless `out` can become, or be filled as, a new folder.
 
     Parameters
     ----------
     out : str or path
         Folder to create; an existing one must be empty.
+    argument : str
+        What errors call `out`.
 
     Raises
     ------
@@ -126,21 +128,57 @@ def check_new_folder(out) -> None:
             remove_dead_scratch(target)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ValueError(
-                f"out is {str(out)!r}, which exists and is not an empty folder; "
+                f"{argument} is {str(out)!r}, which exists and is not an empty folder; "
                 "choose another name or remove it"
             )
         home, missing = _existing_part(target)
         if not home.is_dir():
             raise ValueError(
-                f"out is {str(out)!r}, which lies below {str(home)!r}, a file; choose "
-                "another name"
+                f"{argument} is {str(out)!r}, which lies below {str(home)!r}, a "
+                "file; choose another name"
             )
         with scratch_folder(home) as scratch:
             (scratch / missing).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
         raise OSError(
-            f"out is {str(out)!r}, which cannot be written ({_reason(error)}); choose "
-            "another folder"
+            f"{argument} is {str(out)!r}, which cannot be written "
+            f"({_reason(error)}); choose another folder"
+        ) from error
+
+
+def check_new_file(path, *, argument: str = "path") -> None:
+    """Raise unless a file can be written to `path`.
+
+    Parameters
+    ----------
+    path : str or path
+        File to create or to replace.
+    argument : str
+        What errors call `path`.
+
+    Raises
+    ------
+    ValueError
+        If `path` is a folder, or its own folder does not exist.
+    OSError
+        If it cannot be written.
+    """
+    try:
+        if Path(path).is_dir():
+            raise ValueError(
+                f"{argument} is {str(path)!r}, which is a folder; name a file"
+            )
+        if not Path(path).parent.is_dir():
+            raise ValueError(
+                f"{argument} is {str(path)!r}, whose folder does not exist; create "
+                "that folder or name another one"
+            )
+        with scratch_folder(Path(path).parent) as scratch:
+            (scratch / Path(path).name).touch()
+    except OSError as error:
+        raise OSError(
+            f"{argument} is {str(path)!r}, which cannot be written "
+            f"({_reason(error)}); name another file"
         ) from error
 
 
@@ -156,7 +194,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def whole_folder(out) -> Iterator[Path]:
+def whole_folder(out, *, argument: str = "out") -> Iterator[Path]:
     """Folder to fill; it becomes `out` only if the block ends without an error.
 
     An interruption at any moment leaves no `out` at all; an existing empty one, such
@@ -167,6 +205,8 @@ def whole_folder(out) -> Iterator[Path]:
     ----------
     out : str or path
         Folder to create; an existing one must be empty.
+    argument : str
+        What errors call `out`.
 
     Yields
     ------
@@ -180,23 +220,33 @@ def whole_folder(out) -> Iterator[Path]:
     OSError
         If something cannot be written, as on a full disk; what was written is gone.
     """
-    check_new_folder(out)
+    check_new_folder(out, argument=argument)
     target = Path(out).resolve()
+    with (
+        _one_error(f"{argument} is {str(out)!r}"),
+        scratch_folder(_existing_part(target)[0]) as partial,
+    ):
+        yield partial
+        _flush(partial)
+        if target.exists():
+            _move_entries(partial, target)
+        else:
+            _move_folder(partial, target)
+
+
+@contextlib.contextmanager
+def _one_error(subject: str) -> Iterator[None]:
+    """Turn what comes from the disk into one line about `subject`."""
     try:
-        with scratch_folder(_existing_part(target)[0]) as partial:
-            yield partial
-            _flush(partial)
-            if target.exists():
-                _move_entries(partial, target)
-            else:
-                _move_folder(partial, target)
+        yield
     except Exception as error:
         # libraries written in Rust report a full disk as an error of their own
         if not isinstance(error, OSError) and "os error" not in str(error):
             raise
-        raise OSError(
-            f"out is {str(out)!r}, which could not be written ({_reason(error)}); free "
-            "some space or choose another folder; nothing was left behind"
+        kind = type(error) if isinstance(error, OSError) else OSError
+        raise kind(
+            f"{subject}, which could not be written ({_reason(error)}); free some "
+            "space or choose another place; nothing was left behind"
         ) from error
 
 
@@ -266,7 +316,7 @@ def whole_file(path) -> Iterator[Path]:
         If it cannot be written; an older file is kept then.
     """
     path = Path(path)
-    with scratch_folder(path.parent) as scratch:
+    with _one_error(f"path is {str(path)!r}"), scratch_folder(path.parent) as scratch:
         partial = scratch / "file"
         yield partial
         _flush(partial)

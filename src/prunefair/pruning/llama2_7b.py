@@ -446,7 +446,8 @@ def open_geometry(name: str, *, seed: int, device="cpu"):
     gates = {next(iter(names)) for names in ffn_slices(model)}
 
     def read(n):
-        generator = torch.Generator(device).manual_seed(seed * 10**6 + number[n])
+        own = (seed * 10**6 + number[n]) % 2**64
+        generator = torch.Generator(device).manual_seed(own)
         if n in gates:
             return shaped_matrix(*shapes[n], generator=generator).half()
         if len(shapes[n]) == 1:  # norms
