@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -507,6 +508,28 @@ def test_a_converted_file_that_lost_a_row_is_refused(cache, publisher):
     with pytest.raises(ValueError, match="1837 rows instead of 1838"):
         data_file("zeroshot/piqa.jsonl")
     assert left_behind(cache) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/cache", "file"])
+def test_a_cache_that_cannot_be_written_is_named(place, cache, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / place))
+    monkeypatch.setattr(pooch, "retrieve", pytest.fail)
+    message = "^the cache .PRUNEFAIR_CACHE. is .*cannot be written .*PRUNEFAIR_DATA"
+    with pytest.raises(OSError, match=message) as error:
+        data_file("wikitext2/test.txt")
+    assert len(str(error.value)) < 300
+
+
+def test_a_full_disk_during_a_download_leaves_nothing(cache, monkeypatch):
+    def full(*arguments, path, **options):
+        (path / "part").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pooch, "retrieve", full)
+    with pytest.raises(OSError, match="^the cache .*No space left"):
+        data_file("wikitext2/test.txt")
+    assert list(data.cache_folder().rglob("*")) == [data.cache_folder() / "data"]
 
 
 def test_labels_and_questions_must_be_as_many(tmp_path):

@@ -110,7 +110,7 @@ def test_an_interrupted_conversion_leaves_nothing(cache, monkeypatch):
     monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", stop)
     with pytest.raises(Interrupted):
         models.model_source("smollm2")
-    assert not cache.parent.exists()
+    assert list(cache.parent.iterdir()) == []
 
 
 def test_a_broken_cache_is_refused_before_the_conversion(cache, monkeypatch):
@@ -122,6 +122,17 @@ def test_a_broken_cache_is_refused_before_the_conversion(cache, monkeypatch):
     assert [path.name for path in cache.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("place", ["/proc/cache", "file"])
+def test_a_cache_that_cannot_be_written_is_named_before_the_conversion(
+    place, cache, monkeypatch, tmp_path
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / place))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", pytest.fail)
+    with pytest.raises((OSError, ValueError), match="^the cache .PRUNEFAIR_CACHE. is"):
+        models.model_source("smollm2")
+
+
 def test_a_full_disk_ends_the_conversion(cache, monkeypatch):
     def full(*args, **options):
         raise OSError("No space left on device")
@@ -129,7 +140,7 @@ def test_a_full_disk_ends_the_conversion(cache, monkeypatch):
     monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full)
     with pytest.raises(OSError, match="No space left on device"):
         models.model_source("smollm2")
-    assert not cache.parent.exists()
+    assert list(cache.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["before writing", "while writing"])
@@ -142,9 +153,9 @@ def test_another_process_may_finish_the_conversion_first(
         save(tiny, cache)
         (cache / "first").touch()
 
-    def open_late(out):
+    def open_late(out, **options):
         other_is_first()
-        return whole_folder(out)
+        return whole_folder(out, **options)
 
     def save_late(self, folder):
         save(self, folder)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prunefair.models import cache_folder
+from prunefair.models import CACHE, cache_folder
 from prunefair.outputs import scratch_folder, whole_file
 from prunefair.publishers import ARCHIVES, FILES, Archive, archive_contents
 
@@ -143,6 +143,23 @@ def _check_published(name: str, contents: bytes, url: str) -> None:
     check_contents(name, contents, where=url)
 
 
+def _check_cache(folder: Path) -> None:
+    """Make the folder of downloads, or say that nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> PermissionError:
+    return PermissionError(
+        f"{CACHE} is {str(folder)!r}, which cannot be written "
+        f"({error.strerror or error}); choose another one, free some space, or {REMEDY}"
+    )
+
+
 def _fetch(archive: Archive, folder: Path) -> None:
     """Download `archive` and put all its files under `folder`, each only whole."""
     import pooch
@@ -151,7 +168,7 @@ def _fetch(archive: Archive, folder: Path) -> None:
 
     url, known = archive.url, archive.sha256 and f"sha256:{archive.sha256}"
     pooch.get_logger().setLevel("WARNING")  # no address in a chapter's outputs
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_cache(folder)
     with scratch_folder(folder) as partial:
         try:
             path = pooch.retrieve(
@@ -165,6 +182,8 @@ def _fetch(archive: Archive, folder: Path) -> None:
             raise FileNotFoundError(
                 f"{urlsplit(url).netloc} cannot be reached ({type(error).__name__})"
             ) from error
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         except ValueError as error:
             raise ValueError(
                 f"what came from {url} does not have the SHA-256 {archive.sha256}"

@@ -12,11 +12,14 @@ import importlib.util
 import os
 from pathlib import Path
 
-from prunefair.outputs import whole_folder
+from prunefair.outputs import check_new_folder, whole_folder
 
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_LICENSE = "apache-2.0"
+
+
+CACHE = "the cache (PRUNEFAIR_CACHE)"
 
 
 def cache_folder() -> Path:
@@ -53,6 +56,9 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             f"the cache holds {str(folder)!r} without a config.json, which is no "
             "finished model; remove it"
         )
+    if not filled:  # before the work
+        check_new_folder(folder, argument=CACHE)
+        folder.parent.mkdir(parents=True, exist_ok=True)
     quantised = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
@@ -63,7 +69,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(quantised.state_dict())
     try:
-        with whole_folder(folder) as partial:
+        with whole_folder(folder, argument=CACHE) as partial:
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
     except (OSError, ValueError):
