@@ -22,7 +22,7 @@ from prunefair import cli
 from prunefair.models import load_tokenizer
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
-from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_
+from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_, tiny_model
 
 POLICY_KEYS = {
     *("utility", "jain", "regret", "c_regret", "reward_sum", "rounds_per_second"),
@@ -391,6 +391,27 @@ def test_a_bad_reference_is_named_before_anything_is_measured(
     assert "--against is 'no/such', which could not be loaded" in line
 
 
+def test_another_vocabulary_is_named_before_anything_is_measured(
+    capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("prunefair.pruning.evaluation.perplexity", pytest.fail)
+    tiny_model("llama", generator=torch.Generator()).save_pretrained(tmp_path)
+    line = complaint(capsys, "evaluate", model, "--against", tmp_path, "--tasks", "")
+    assert re.search("--against is '.*among 32 tokens, but '.*among 49152;", line), line
+
+
+def test_data_that_is_missing_is_named_before_a_model_is_loaded(
+    capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRUNEFAIR_DATA", "")
+    monkeypatch.setattr(cli, "_load", pytest.fail)
+    monkeypatch.setattr("prunefair.data._fetch", unreachable)
+    for tasks in ("piqa", "mmlu", ""):
+        command = ("evaluate", model, "--data", tmp_path, "--tasks", tasks)
+        assert "set PRUNEFAIR_DATA to a folder" in complaint(capsys, *command)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("inf")])
 def test_what_json_does_not_know_is_null_wherever_it_stands(value, capsys):
     cli._report({"a": value, "b": [1.5, value], "c": {"d": (value,)}, "e": "x"}, True)
@@ -573,6 +594,10 @@ WAYS = {
     "spectral": ("--objective", "spectral"),
     "a layer at a time": ("--spectra", "exact"),
 }
+
+
+def unreachable(*arguments):
+    raise FileNotFoundError("no network")
 
 
 def full(*arguments, **options):

@@ -640,14 +640,21 @@ def evaluate_command(
 def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any]:
     import torch
 
+    from prunefair.data import data_file
     from prunefair.models import load_tokenizer
     from prunefair.pruning import evaluation
 
     _use_data(data)
     known = (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE)
     names = _names(tasks, known, "--tasks")
+    for name in names:  # what is missing is known, or fetched, before the work
+        evaluation.task_questions(name, 1)
+    data_file("wikitext2/test.txt")
+    tokenizer = load_tokenizer(model)
     dense = _load(against, device, "--against") if against else None
-    judged, tokenizer = _load(model, device), load_tokenizer(model)
+    judged = _load(model, device)
+    if dense is not None:
+        _check_same_vocabulary(dense, judged, against, model)
     text = evaluation.wikitext_tokens(tokenizer)
     result = {
         "perplexity": evaluation.perplexity(judged, text, max_windows=limit),
@@ -667,6 +674,15 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
         for key in ("raw_retention", "above_chance_retention") if names else ():
             result[key] = getattr(evaluation, key)(answers, reference).value
     return result
+
+
+def _check_same_vocabulary(dense, judged, against: str, model: str) -> None:
+    ours, theirs = (m.get_output_embeddings().weight.shape[0] for m in (judged, dense))
+    if ours != theirs:
+        raise ValueError(
+            f"--against is {against!r}, which chooses among {theirs} tokens, but "
+            f"{model!r} among {ours}; compare a model with the one it was made from"
+        )
 
 
 def _load(model: str, device: str, argument: str = "MODEL"):
