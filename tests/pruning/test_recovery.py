@@ -1,6 +1,7 @@
 """Recovery on tiny random models: where it starts, what it does, what it leaves."""
 
 import ast
+import importlib
 import importlib.util
 import json
 import math
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft.import_utils import is_torchao_available
 from scipy import stats
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
@@ -142,6 +144,40 @@ def test_the_first_factor_comes_from_the_given_generator_alone():
         drawn.append([pair["A"] for pair in adapters(adapted).values()])
     assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1]))
     assert not any(torch.equal(a, b) for a, b in zip(drawn[0], drawn[2]))
+
+
+@pytest.fixture
+def old_torchao(tmp_path, monkeypatch):
+    """A torchao that peft refuses lies on the path, as on Colab."""
+    (tmp_path / "torchao").mkdir()
+    (tmp_path / "torchao" / "__init__.py").write_text("here = True\n")
+    (tmp_path / "torchao-0.10.0.dist-info").mkdir()
+    (tmp_path / "torchao-0.10.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchao\nVersion: 0.10.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchao", raising=False)
+    is_torchao_available.cache_clear()
+    with pytest.raises(ImportError, match="incompatible version of torchao"):
+        is_torchao_available()
+    yield
+    is_torchao_available.cache_clear()
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_adapters_beside_a_torchao_that_is_too_old_for_peft(
+    imported, old_torchao, monkeypatch
+):
+    torchao = importlib.import_module("torchao") if imported else None
+    adapted = with_lora(pruned_model(), PLAN, generator=seeded())
+    assert len(adapters(adapted)) == len(lora_targets(pruned_model()))
+    assert sys.modules.get("torchao") is torchao
+    assert importlib.import_module("torchao").here
+    monkeypatch.delitem(sys.modules, "torchao")
+    with pytest.raises(ImportError, match="incompatible version of torchao"):
+        is_torchao_available()  # as others find it
+    plain = recover(pruned_model(), TEXT, PLAN, generator=seeded()).model
+    assert type(plain) is type(pruned_model())
 
 
 def test_first_gradients_are_the_projected_full_gradient_and_zero(tokens):

@@ -27,8 +27,10 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -197,6 +199,29 @@ class RecoveryPlan:
 # The adapters are those of the library peft.
 # It draws $A$ from the global generator; we draw again from ours, so that one seed is one result, and leave the global one as it was.
 # Weights in bfloat16 get adapters in float32: a step of training is often smaller than what bfloat16 can resolve.
+# peft asks for torchao, which would quantise weights and is of no use here, and gives up where it finds an older one than it knows, as on Colab; it is told that there is none.
+
+
+# %%
+@contextmanager
+def _old_torchao_hidden():
+    """Hide torchao from imports while peft works, if peft refuses its version."""
+    from peft.import_utils import is_torchao_available
+
+    try:
+        is_torchao_available()
+    except ImportError:
+        imported = sys.modules.get("torchao")
+        sys.modules["torchao"] = None  # so that find_spec says that there is none
+        try:
+            yield
+        finally:
+            is_torchao_available.cache_clear()
+            del sys.modules["torchao"]
+            if imported is not None:
+                sys.modules["torchao"] = imported
+    else:
+        yield
 
 
 # %%
@@ -236,7 +261,11 @@ def with_lora(model, plan: RecoveryPlan, *, generator: torch.Generator):
             "recovery needs peft, which is not installed; install prunefair[recover]"
         ) from error
     config = LoraConfig(r=plan.rank, lora_alpha=plan.alpha, target_modules=names)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with (
+        torch.random.fork_rng(devices=[]),
+        warnings.catch_warnings(),
+        _old_torchao_hidden(),
+    ):
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         adapted = get_peft_model(copy.deepcopy(model), config).eval()
     for name, weight in adapted.named_parameters():
