@@ -13,6 +13,8 @@ import jupytext
 import pytest
 import yaml
 from numpydoc.docscrape import FunctionDoc
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "prunefair"
@@ -110,25 +112,37 @@ def test_importing_a_module_reads_no_file_prints_nothing_and_stays_light(path):
     assert result.stderr == ""
 
 
-def test_conda_and_pip_environments_are_in_step():
+def requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + [
-        dependency
-        for name in ("book", "eval", "gguf", "recover", "test")
-        for dependency in extras[name]
-    ]
-    names = {re.match(r"[\w-]+", line).group().lower() for line in wanted}
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = dict(line.split("==") for line in lines if "==" in line)
-    pinned = {name.lower().replace("_", "-"): pin for name, pin in pinned.items()}
+    lines = [line for group in extras.values() for line in group]
+    return [Requirement(line) for line in project["dependencies"] + lines]
+
+
+def pinned(path):
+    lines = path.read_text().splitlines()
+    pins = (line.split("==") for line in lines if "==" in line)
+    return {name.lower().replace("_", "-"): pin for name, pin in pins}
+
+
+def test_conda_and_pip_environments_are_in_step():
+    names, pins = {r.name for r in requirements()}, pinned(ROOT / "constraints.txt")
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     *packages, pip = conda
     have = dict(re.split("=+", line) for line in packages + pip["pip"] if "=" in line)
     del have["python"]
     have["torch"] = have.pop("pytorch")
     have = {name.replace("_", "-"): pin for name, pin in have.items()}
-    assert have == {name: pinned[name] for name in names}
+    assert have == {name: pins[name] for name in names}
+
+
+def test_the_oldest_versions_that_are_run_are_the_lower_bounds():
+    oldest = pinned(ROOT / "constraints-oldest.txt")
+    assert len(requirements()) > 30
+    for requirement in requirements():
+        bounds = [s for s in requirement.specifier if s.operator in (">=", "==")]
+        assert len(bounds) == 1, requirement
+        assert Version(oldest[requirement.name]) == Version(bounds[0].version)
 
 
 def test_one_address_of_the_repository_everywhere():
