@@ -61,6 +61,7 @@ lint: setup
 
 book: setup
 	$(BIN)/jupyter-book build . -W --keep-going
+	$(BIN)/python tools/console.py
 
 execute: setup
 	$(BIN)/python tools/execute.py $(NB)

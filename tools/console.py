@@ -1,0 +1,153 @@
+"""Open every built page in headless Chromium, from files and over HTTP.
+
+    python tools/console.py [FOLDER]      # FOLDER is _build/html by default
+
+Prints every error that a page logs and every request to another host, and ends with
+status 1 if there was one.  Where no Chromium is found, it says so and ends with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from tornado.httpclient import AsyncHTTPClient
+from tornado.websocket import websocket_connect
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PAGE_LIMIT = 60  # seconds
+
+
+def browser() -> str | None:
+    """The path of a Chromium, if there is one."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class _Server(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+def complaint(event: dict, base: str) -> str | None:
+    """What is wrong according to one event of the browser, if anything."""
+    method, data = event.get("method"), event.get("params", {})
+    if method == "Runtime.exceptionThrown":
+        details = data["exceptionDetails"]
+        return details.get("exception", {}).get("description") or details["text"]
+    if method == "Runtime.consoleAPICalled" and data["type"] == "error":
+        return " ".join(str(a.get("value", a)) for a in data["args"])
+    if method == "Log.entryAdded" and data["entry"]["level"] == "error":
+        return f"{data['entry']['text']} {data['entry'].get('url', '')}"
+    if method == "Network.requestWillBeSent":
+        url = data["request"]["url"]
+        if not url.startswith((base, "data:", "blob:")):
+            return f"request to {url}"
+    return None
+
+
+async def _visit(socket, base: str, pages: list[str]) -> list[str]:
+    """Complaints about `pages`, paths below the address `base`."""
+    number, found = 0, []
+
+    async def call(method, until=None, **parameters):
+        """Send a command; return its answer once the event `until` has been seen."""
+        nonlocal number
+        number += 1
+        await socket.write_message(
+            json.dumps({"id": number, "method": method, "params": parameters})
+        )
+        answer = seen = None
+        while answer is None or (until and not seen):
+            event = json.loads(
+                await asyncio.wait_for(socket.read_message(), PAGE_LIMIT)
+            )
+            answer = event if event.get("id") == number else answer
+            seen = seen or event.get("method") == until
+            if text := complaint(event, base):
+                found.append(f"{page}: {text}")
+        return answer
+
+    page = ""
+    await call("Log.clear")
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        await call(f"{domain}.enable")
+    for page in pages:
+        await call("Page.navigate", until="Page.loadEventFired", url=base + page)
+        ready = "window.MathJax?.startup?.promise.then(() => 1) ?? 1"
+        await call("Runtime.evaluate", expression=ready, awaitPromise=True)
+    return found
+
+
+async def _run(port: int, base: str, pages: list[str]) -> list[str]:
+    answer = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json")
+    tab = next(t for t in json.loads(answer.body) if t["type"] == "page")
+    socket = await websocket_connect(
+        tab["webSocketDebuggerUrl"], max_message_size=1 << 28
+    )
+    return await _visit(socket, base, pages)
+
+
+def check(folder: Path, chromium: str) -> list[str]:
+    """Every complaint about the pages below `folder`, from files and over HTTP."""
+    folder = folder.resolve()
+    paths = (path.relative_to(folder) for path in folder.rglob("*.html"))
+    pages = sorted(p.as_posix() for p in paths if p.parts[0] != "_static")  # templates
+    if not pages:
+        return [f"{folder} holds no page"]
+    handler = functools.partial(_Server, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory() as profile:
+        process = subprocess.Popen(
+            [
+                chromium,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={profile}",
+                "about:blank",
+            ],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            for line in process.stderr:
+                if "DevTools listening on ws://" in line:
+                    break
+            port = int(line.split("ws://")[1].split("/")[0].rpartition(":")[2])
+            bases = (f"{folder.as_uri()}/", f"http://127.0.0.1:{server.server_port}/")
+            return [t for base in bases for t in asyncio.run(_run(port, base, pages))]
+        finally:
+            process.terminate()
+            process.stderr.close()
+            process.wait()
+            server.shutdown()
+            server.server_close()
+
+
+def main(arguments: list[str]) -> int:
+    """Command line; the exit status is 0 if no page complained."""
+    folder, chromium = Path(arguments[0] if arguments else "_build/html"), browser()
+    if not folder.is_dir():
+        print(f"console: {folder} is not a folder; build the book first")
+        return 2
+    if chromium is None:
+        print(f"console: not checked, none of {', '.join(NAMES)} is installed")
+        return 0
+    found = check(folder, chromium)
+    print(*found, f"console: {len(found)} complaints", sep="\n")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
