@@ -16,6 +16,8 @@ from numpydoc.docscrape import FunctionDoc
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from prunefair.data import data_file
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "prunefair"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -240,3 +242,30 @@ def test_the_tree_names_no_folder_of_a_machine():
         if path.is_file() and path != Path(__file__):
             text = path.read_text(encoding="utf-8")
             assert not re.search(pattern, text, re.MULTILINE), name
+
+
+def prose(path):
+    """The Markdown cells of a chapter, or the whole of another file."""
+    if path not in CHAPTERS:
+        return path.read_text(encoding="utf-8")
+    cells = jupytext.read(path).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def test_whoever_prints_a_perplexity_says_that_the_text_is_tokenised():
+    evaluation = SOURCE / "pruning" / "evaluation.py"
+    others = [ROOT / "README.md", ROOT / "tools" / "demo.py", SOURCE / "cli.py"]
+    others += [ROOT / "book" / name for name in ("intro.md", "claims.md")]
+    chapters = [path for path in CHAPTERS if "perplexit" in prose(path).lower()]
+    assert evaluation in chapters and len(chapters) >= 7
+    for path in [*chapters, *others]:
+        assert "perplexit" in prose(path).lower()
+        assert "tokenised" in prose(path), path
+        assert path in (evaluation, *others) or "#perplexity)" in prose(path), path
+    examples = re.findall(r"`([^`]*@[^`]*)`", prose(evaluation))
+    assert len(examples) == 2
+    for name in ("wikitext2/test.txt", "wikitext2/valid.txt"):
+        text = data_file(name).read_text(encoding="utf-8")
+        for mark in ("<unk>", " @-@ ", " @,@ ", " @.@ "):
+            assert text.count(mark) > 100
+        assert name.endswith("valid.txt") or all(e in text for e in examples)

@@ -159,7 +159,8 @@ def pruning(folder: Path) -> Half:
         f"Reloaded with plain transformers from {out.relative_to(folder)}; its logits "
         f"differ from those of the model that was saved by at most {error:.1e} of the "
         "largest logit, in float32.",
-        f"Perplexity on {WINDOWS} windows of 1024 tokens of WikiText-2 test; KL on "
+        f"Perplexity on {WINDOWS} windows of 1024 tokens of WikiText-2 test in its "
+        "tokenised form, so not comparable with that on the raw text; KL on "
         f"{sample.numel()} tokens that the dense model samples itself.",
         "The column of mean KS is the paper's distance, of gate_proj. Its policy is "
         "trained for a small one and reaches it, and the model is broken all the same, "

@@ -631,7 +631,10 @@ def evaluate_command(
     device: Device = "",
     as_json: Json = False,
 ) -> None:
-    """Perplexity, divergence from the dense model and zero-shot accuracy of MODEL."""
+    """Perplexity, divergence from the dense model and zero-shot accuracy of MODEL.
+
+    The perplexity is on the tokenised WikiText-2, with <unk>, not on the raw text.
+    """
     with _progress_on_stderr():
         result = _evaluate(model, against, tasks, limit, data, seed, _device(device))
     _report(result, as_json)

@@ -583,7 +583,7 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
 # ## What the model loses
 #
 # The objective has been met at every ratio, and the model has gained nothing from it.
-# We look at single selections at 30 %, the one of the pipeline above and three random ones: at their perplexity on WikiText-2 and at their divergence from the dense model on text that it writes itself.
+# We look at single selections at 30 %, the one of the pipeline above and three random ones: at their perplexity on WikiText-2, [in its tokenised form](evaluation.ipynb#perplexity), and at their divergence from the dense model on text that it writes itself.
 
 
 # %%

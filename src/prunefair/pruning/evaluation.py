@@ -293,6 +293,11 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
 
 # %% [markdown]
 # The real model on WikiText-2 ([Merity et al. 2017](../references.bib#merity2017wikitext)); its tokenizer adds no special token, and the text is one long string.
+#
+# It is the *tokenised* form of WikiText-2: words and punctuation stand apart, rare words are replaced by `<unk>`, and marks split hyphens and numbers, as in `guest @-@ starring` and `1 @,@ 000`.
+# The literature on pruning mostly reads the raw form, which has none of this and looks like the text that models were trained on.
+# So a perplexity on WikiText-2 in this book is not comparable with a published one; it compares models that have read the same text here.
+#
 # The check compares with the loss that the library computes by itself when it is given labels.
 
 # %% tags=["active-ipynb"]

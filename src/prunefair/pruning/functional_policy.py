@@ -817,7 +817,7 @@ def train_functional(
 #
 # An objective is worth having if a selection that it prefers makes the better model.
 # The benchmark prunes the small real model by 22 selections at each of three ratios, random and structured: by norms, energies, surgeon's energies and Fisher costs, by trained policies, and by mixtures of a score with noise, so that the middle of the range is covered.
-# For each it stores seven penalties, the divergence from the dense model on held-out self-sampled text, and the perplexity on WikiText-2 *validation*.
+# For each it stores seven penalties, the divergence from the dense model on held-out self-sampled text, and the perplexity on WikiText-2 *validation* [in its tokenised form](evaluation.ipynb#perplexity).
 # Spearman's rank correlation says how alike two orders are; its interval comes from a bootstrap over the selections, which share one model and one set of statistics.
 
 

@@ -1008,7 +1008,7 @@ def prune_functional(
 # %% [markdown]
 # `prune_functional` is the pipeline, from a model and a source of randomness to a smaller model; no text comes from outside.
 # The small real model again, with the 24 texts that are there already, and one episode.
-# The text of the perplexity is a window of WikiText-2 validation.
+# The text of the perplexity is a window of WikiText-2 validation [in its tokenised form](evaluation.ipynb#perplexity).
 
 # %% tags=["active-ipynb"]
 # statistics = SelfStatistics(halves, fisher)
