@@ -84,7 +84,7 @@ from prunefair.pruning.surgery import adapter_for
 # $$ (eq-comparison-wanda)
 #
 # with the expectation over calibration text.
-# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in its tokenised form](evaluation.ipynb#perplexity): they have seen text of that kind, the others have not, and the tables mark them by a star.
+# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in the tokenised form](evaluation.ipynb#perplexity): they have seen text of that kind, the others have not, and the tables mark them by a star.
 #
 # <div class="alert alert-warning">
 #

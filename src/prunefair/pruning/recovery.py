@@ -764,7 +764,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
 # The dense model's matrices are larger, so by [(eq-recovery-count)](#eq-recovery-count) more numbers are trained, and its windows are draws of their own; the cell below prints both numbers.
 # Nothing was tuned on the text that judges: rank, scale and rate were fixed before any recovered model was judged, and what was raised once after that were sizes, for smaller errors (more steps and longer windows, two draws of them, more text and questions).
-# Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, both [in its tokenised form](evaluation.ipynb#perplexity); the two share no long line.
+# Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, both [in the tokenised form](evaluation.ipynb#perplexity); the two share no long line.
 
 # %% tags=["active-ipynb"]
 # texts = [data_file(f"wikitext2/{name}.txt").read_text() for name in ("valid", "test")]
