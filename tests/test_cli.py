@@ -24,9 +24,7 @@ from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_, tiny_model
 
-POLICY_KEYS = {
-    *("utility", "jain", "regret", "c_regret", "reward_sum", "rounds_per_second"),
-}
+POLICY_KEYS = {"utility", "jain", "regret", "c_regret", "reward_sum"}
 
 
 @pytest.fixture(scope="module")
@@ -464,6 +462,56 @@ def test_bandits_with_the_same_seed_draws_the_same_arms(capsys):
     assert utilities[0] == utilities[1] != utilities[2]
 
 
+@pytest.mark.parametrize("feedback", ["full", "bandit"])
+def test_bandits_with_the_same_seed_print_the_same_bytes(capsys, feedback):
+    options = ("bandits", "--feedback", feedback, "--rounds", "200", "--seed", "3")
+    printed = []
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            cli.main([*options, "--json"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    _, timed, _ = run(capsys, *options, "--json", "--timings")
+    for name, values in json.loads(printed[0])["policies"].items():
+        speed = timed["policies"][name].pop("rounds_per_second")
+        assert speed > 0 and timed["policies"][name] == values
+
+
+def ratings_folder(folder, ratings):
+    for name, text in {
+        "ratings.csv": "userId,movieId,rating,timestamp\n" + ratings,
+        "movies.csv": "movieId,title,genres\n1,A,War|IMAX\n2,B,Comedy\n",
+    }.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_bandits_takes_users_small_rewards_and_malformed_rows(capsys, tmp_path):
+    rows = "1,1,4.0,9\n1,2,4.0,8\n2,1,4.0,7\n3,2,1.0\n"
+    data = (
+        "bandits",
+        "--data",
+        ratings_folder(tmp_path, rows),
+        "--policies",
+        "uniform",
+    )
+    data += ("--json", "--alpha", 0)
+    line = complaint(capsys, *data)
+    assert "ratings.csv line 5" in line and line.endswith(
+        "pass --malformed drop to leave them out"
+    )
+    data += ("--malformed", "drop")
+    line = complaint(capsys, *data)
+    assert "--users is 75; it must lie in 1, ..., 2" in line
+    _, one, _ = run(capsys, *data, "--users", 1, "--small-reward", 0)
+    assert (one["T"], one["M"]) == (2, 1)  # optimum 1 + 1 for IMAX or War, or 1 Comedy
+    assert one["policies"]["uniform"]["reward_sum"] == pytest.approx(3 + 1)
+    _, half, _ = run(capsys, *data, "--users", 0, "--small-reward", 0.5)
+    assert (half["T"], half["M"]) == (3, 2)
+    earned = 3 + (2 * 2.5 + 2.0) / 3
+    assert half["policies"]["uniform"]["reward_sum"] == pytest.approx(earned)
+
+
 def test_without_json_the_same_values_are_shown_to_a_reader(capsys):
     with pytest.raises(SystemExit):
         cli.main(["bandits", "--rounds", "50", "--policies", "uniform"])
@@ -554,8 +602,12 @@ BAD = {
     ),
     "tasks": (("evaluate", "MODEL", "--tasks", "piqa,no"), "--tasks names 'no'"),
     "data": (("evaluate", "MODEL", "--data", "nowhere"), "--data is 'nowhere'"),
-    "ratings": (("bandits", "--data", "nowhere"), "'nowhere'.*ratings.csv"),
-    "dataset": (("bandits", "--dataset", "ml-1m"), "dataset is 'ml-1m'.*ml-25m"),
+    "ratings": (("bandits", "--data", "nowhere"), "--data is 'nowhere'.*ratings.csv"),
+    "dataset": (("bandits", "--dataset", "ml-1m"), "--dataset is 'ml-1m'.*ml-25m"),
+    "users": (("bandits", "--users", "9999"), "--users is 9999; .* 610, the number"),
+    "users-word": (("bandits", "--users", "all"), "'--users'.*'all'.*at least 0"),
+    "small-reward": (("bandits", "--small-reward", "2"), "--small-reward is 2.0"),
+    "malformed": (("bandits", "--malformed", "skip"), "--malformed is 'skip'.*'drop'"),
     "alpha": (("bandits", "--alpha", "-1"), "'--alpha'.*'-1'"),
     "policies": (("bandits", "--policies", "no"), "--policies names 'no'.*choose"),
     "feedback": (("bandits", "--feedback", "no"), "--feedback is 'no'; give full"),

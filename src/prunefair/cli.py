@@ -28,9 +28,16 @@ POLICY_KEYS = (
     "regret",
     "c_regret",
     "reward_sum",
-    "rounds_per_second",
 )
 MESSAGE_LENGTH = 300
+BANDITS_OPTIONS = {  # what an error calls it, and what the command does
+    "folder is": "--data is",
+    "dataset is": "--dataset is",
+    "malformed is": "--malformed is",
+    "malformed='drop'": "--malformed drop",
+    "n_users is": "--users is",
+    "small_reward is": "--small-reward is",
+}
 TASK_KEYS = ("acc", "acc_norm", "stderr", "n", "chance")
 
 app = typer.Typer(
@@ -729,29 +736,71 @@ def bandits_command(
         int | None,
         typer.Option(parser=_number(int, 1), help="Only the first so many rounds."),
     ] = None,
+    users: Annotated[
+        int,
+        typer.Option(
+            parser=_number(int, 0), help="So many most active users; 0 for all."
+        ),
+    ] = 75,
+    small_reward: Annotated[
+        float,
+        typer.Option(
+            parser=_number(float, 0), help="Reward of a genre that a movie has not."
+        ),
+    ] = 1e-3,
+    malformed: Annotated[
+        str, typer.Option(help="raise or drop: what a malformed row of the data does.")
+    ] = "raise",
+    timings: Annotated[
+        bool,
+        typer.Option("--timings", help="Also give speeds, which differ each time."),
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Play every policy on MovieLens and compare it with the certified optimum."""
-    with _progress_on_stderr():
-        result = _bandits(data, dataset, policies, alpha, feedback, rounds, seed)
+    with _progress_on_stderr(), _as_options(BANDITS_OPTIONS):
+        names = _policy_names(policies, feedback)
+        stream = _rated(data, dataset, malformed, users, small_reward)
+        keys = POLICY_KEYS + (("rounds_per_second",) if timings else ())
+        result = _bandits(stream, names, alpha, feedback, rounds, seed, keys)
     _report(result, as_json)
 
 
-def _bandits(data, dataset, policies, alpha, feedback, rounds, seed) -> dict[str, Any]:
-    from prunefair.fairness.baselines import POLICIES
-    from prunefair.fairness.movielens import (
-        compare_policies,
-        movielens_stream,
-        offline_optimum_of,
-    )
+@contextlib.contextmanager
+def _as_options(words: dict[str, str]):
+    """Errors name the command's options where they would name arguments of Python."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        text = str(error)
+        for argument, option in words.items():
+            text = text.replace(argument, option)
+        raise type(error)(text) from error
+
+
+def _rated(data, dataset, malformed, users, small_reward):
+    """The stream of ratings that the options describe."""
+    from prunefair.fairness.movielens import movielens_stream
     from prunefair.fairness.ratings import load_ratings
+
+    ratings = load_ratings(data, dataset=dataset, malformed=malformed)
+    return movielens_stream(ratings, n_users=users or None, small_reward=small_reward)
+
+
+def _policy_names(policies: str, feedback: str) -> list[str]:
+    """The policies that are named, or all with this feedback."""
+    from prunefair.fairness.baselines import POLICIES
 
     if feedback not in POLICIES:
         raise ValueError(f"--feedback is {feedback!r}; give {' or '.join(POLICIES)}")
     known = tuple(POLICIES[feedback])
-    names = _names(policies, known, "--policies") or known
-    stream = movielens_stream(load_ratings(data, dataset=dataset))
+    return _names(policies, known, "--policies") or list(known)
+
+
+def _bandits(stream, names, alpha, feedback, rounds, seed, keys) -> dict[str, Any]:
+    from prunefair.fairness.movielens import compare_policies, offline_optimum_of
+
     if rounds is not None:
         if rounds > stream.n_rounds:
             raise ValueError(
@@ -772,7 +821,7 @@ def _bandits(data, dataset, policies, alpha, feedback, rounds, seed) -> dict[str
         "offline_utility": optimum.utility,
         "certificate_gap": optimum.gap,
         "policies": {
-            name: {key: getattr(result, key) for key in POLICY_KEYS}
+            name: {key: getattr(result, key) for key in keys}
             for name, result in results.items()
         },
     }

@@ -58,6 +58,42 @@ def test_windows_line_ends_quoted_commas_and_a_subfolder_are_understood(tmp_path
         assert loaded.genre_table[loaded.movies].tolist() == [[1, 1, 0], [0, 0, 1]]
 
 
+@pytest.mark.parametrize("block", [1, 2, 1 << 18])
+def test_a_byte_order_mark_and_blank_lines_at_the_end_are_no_rows(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(module.line_blocks, "__defaults__", (block,))
+    plain = load_ratings(folder_with(tmp_path, "1,5,4.0,9\n2,6,0.5,8\n"))
+    for name in ("ratings.csv", "movies.csv"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        marked = "\ufeff" + text.replace("\n", " \n", 1) + "\n  \n\r\n\n"
+        (tmp_path / name).write_text(marked, encoding="utf-8")
+    marked = load_ratings(tmp_path)
+    assert marked.faults == () and marked.genres == plain.genres
+    for name in ("users", "movies", "timestamps", "genre_table"):
+        np.testing.assert_array_equal(getattr(marked, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 1 << 18])
+def test_blank_lines_between_rows_are_faults_with_their_line(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(module.line_blocks, "__defaults__", (block,))
+    folder = folder_with(tmp_path, "1,5,4.0,9\n\n  \n2,6,0.5,8\n\n\nx\n\n\n")
+    loaded = load_ratings(folder, malformed="drop")
+    assert loaded.users.tolist() == [1, 2]
+    assert [fault.line for fault in loaded.faults] == [3, 4, 6, 7, 8]
+
+
+def test_spaces_around_genres_make_no_new_genre(tmp_path):
+    movies = "5,A, Comedy | IMAX\n6,B,IMAX |War \n7,C, (no genres listed) \n"
+    loaded = load_ratings(folder_with(tmp_path, "1,5,4.0,9\n1,7,4.0,9\n", movies))
+    assert loaded.genres == ("Comedy", "IMAX", "War")
+    assert loaded.genre_table.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]]
+    with pytest.raises(ValueError, match="empty genre"):
+        load_ratings(folder_with(tmp_path, "1,5,4.0,9\n", "5,A,War| |IMAX\n"))
+
+
 BAD_ROWS = {
     "too few fields": ("1,5,4.0", "3 fields instead of 4"),
     "too many fields": ("1,5,4.0,9,9", "5 fields instead of 4"),
@@ -82,13 +118,13 @@ def test_malformed_rows_are_reported_with_their_line(
     tmp_path, monkeypatch, row, reason, block
 ):
     monkeypatch.setattr(module.line_blocks, "__defaults__", (block,))
-    folder = folder_with(tmp_path, f"1,5,4.0,9\n{row}\n2,6,3.0,8\n{row}\n")
+    folder = folder_with(tmp_path, f"1,5,4.0,9\n{row}\n2,6,3.0,8\n{row}\n3,6,3.0,8\n")
     with pytest.raises(ValueError, match="2 malformed rows .ratings.csv line 3: ") as e:
         load_ratings(folder)
     assert reason in str(e.value) and "ratings.csv line 5: " in str(e.value)
     assert "malformed='drop'" in str(e.value)
     kept = load_ratings(folder, malformed="drop")
-    assert kept.users.tolist() == [1, 2]
+    assert kept.users.tolist() == [1, 2, 3]
     assert [fault.line for fault in kept.faults] == [3, 5]
     assert "2 malformed" in movielens_stream(kept, n_users=1).source
 

@@ -67,6 +67,8 @@ def line_blocks(
 ) -> Iterator[tuple[int, list[str]]]:
     """Lines after the header of a CSV file in blocks, each with its first line number.
 
+    A byte-order mark before the header and blank lines at the end are no part of it.
+
     Parameters
     ----------
     path : pathlib.Path
@@ -80,15 +82,21 @@ def line_blocks(
     ValueError
         If the header is another one.
     """
-    with open(path, encoding="utf-8", errors="replace") as file:
-        header = file.readline().rstrip("\n")
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline().strip()
         if header != ",".join(columns):
             raise ValueError(
                 f"{path} begins with {header!r}; its header must be {','.join(columns)}"
             )
-        first = 2
+        first, blank = 2, []  # blank lines are held back until another line comes
         while lines := list(islice(file, size)):
-            yield first, lines
+            lines = blank + lines
+            kept = len(lines)
+            while kept and not lines[kept - 1].strip():
+                kept -= 1
+            lines, blank = lines[:kept], lines[kept:]
+            if lines:
+                yield first, lines
             first += len(lines)
 
 
@@ -142,7 +150,8 @@ def whole_number(text: str) -> int:
 def movie_of(line: str, seen: set[int]) -> tuple[int, frozenset[str]]:
     """Identifier and genres of a line of movies.csv; the identifier goes to `seen`."""
     row = fields_of(line, len(MOVIE_COLUMNS))
-    movie, genres = whole_number(row[0]), frozenset(row[2].split("|"))
+    movie = whole_number(row[0])
+    genres = frozenset(genre.strip() for genre in row[2].split("|"))
     if "" in genres:
         raise ValueError(f"empty genre in {row[2]!r}")
     if movie in seen:
