@@ -44,7 +44,11 @@ EXTRAS = ("gguf", "recover")  # those that a first cell may ask for
 KEPT = {"numpy", "torch", "transformers"}  # no first cell may replace these
 BESIDE = ("ipykernel", "ipython", "torchao")  # met by a chapter, not asked for
 WITH_TORCH = re.compile(r"nvidia-|cuda-|triton$")  # they come with the build of torch
-SIMULATED = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')"
+SIMULATED = """\
+import importlib.util, sys
+from importlib.machinery import ModuleSpec
+spec = ModuleSpec("google.colab", None)
+sys.modules["google.colab"] = importlib.util.module_from_spec(spec)"""
 PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 
@@ -127,20 +131,27 @@ def run(stem: str, folder: Path) -> dict:
         ).execute()
         record["peak_mib"] = round(int(notebook.cells[-1].outputs[0].text) / 1024)
     except Exception as error:  # whatever a chapter or its kernel dies of
-        record |= {"passed": False, "error": str(error).strip().splitlines()[-1][:300]}
-    record["seconds"] = round(time.perf_counter() - start)
-    after = installed()
-    record["added"] = {n: after[n] for n in sorted(after.keys() - before.keys())}
-    record["replaced"] = {
-        name: f"{version} by {after.get(name)}"
-        for name, version in before.items()
-        if after.get(name) != version
-    }
-    if record["added"]:
-        pip("uninstall", "--quiet", "--yes", *record["added"])
-    for name in record["replaced"]:
-        pip("install", "--quiet", "--no-deps", f"{name}=={before[name]}")
+        record |= {"passed": False, "error": _last_line(str(error))}
+    finally:
+        record["seconds"] = round(time.perf_counter() - start)
+        after = installed()
+        record["added"] = {n: after[n] for n in sorted(after.keys() - before.keys())}
+        record["replaced"] = {
+            name: f"{version} by {after.get(name)}"
+            for name, version in before.items()
+            if after.get(name) != version
+        }
+        if record["added"]:
+            pip("uninstall", "--quiet", "--yes", *record["added"])
+        for name in record["replaced"]:
+            pip("install", "--quiet", "--no-deps", f"{name}=={before[name]}")
     return record
+
+
+def _last_line(text: str) -> str:
+    """The end of a traceback, without colours."""
+    plain = re.sub("\x1b\\[[0-9;]*m", "", text)
+    return plain.strip().splitlines()[-1][:300]
 
 
 def prepare_kernel(folder: Path) -> None:
