@@ -67,7 +67,7 @@ def test_the_best_fixed_map_earns_the_offline_optimum(alpha):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ([0.5, 0.5], r"must be \(M, N\)"),
+        ([0.5, 0.5], r"shape \(M, N\)"),
         ([[0.5, 0.6]], "not a distribution"),
         ([[1.5, -0.5]], "not a distribution"),
         ([[np.nan, 1]], "not a distribution"),

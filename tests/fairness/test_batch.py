@@ -14,20 +14,20 @@ from prunefair.fairness.batch import run_batch
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.simulation import RewardStream, simulate
 
-ALPHAS = (0.0, 0.5, 0.9, 1.5)
+ALPHAS = (0.0, 0.5, 0.9, 1.0)
 
 
 def generators(seed, n):
     return np.random.default_rng(seed).spawn(n)
 
 
-def assert_runs_agree(policies, stream, seed):
+def assert_runs_agree(policies, stream, seed, **late):
     """`run_batch` gives what `simulate` gives for each policy, and so its state."""
     singles = copy.deepcopy(policies)
     rngs = generators(seed, len(policies))
-    together = run_batch(policies, stream, rngs=generators(seed, len(policies)))
+    together = run_batch(policies, stream, rngs=generators(seed, len(policies)), **late)
     for s, (single, rng) in enumerate(zip(singles, rngs)):
-        alone = simulate(single, stream, rng=rng)
+        alone = simulate(single, stream, rng=rng, **late)
         np.testing.assert_array_equal(together.rounds, alone.rounds)
         np.testing.assert_allclose(together.rewards[s], alone.rewards, rtol=1e-12)
         np.testing.assert_allclose(policies[s].rewards, single.rewards, rtol=1e-12)
@@ -70,6 +70,15 @@ def test_any_stream_in_two_batches_is_the_single_runs(kind, sizes, levels, seed)
             n_contexts=n_contexts,
         )
         assert_runs_agree(policies, stream, seed)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("delay", [1, 7, 300])
+@pytest.mark.parametrize("kind", [AlphaFairGradient, ScaleFreeBandit])
+def test_late_feedback_is_that_of_the_single_runs(kind, delay, told):
+    stream = bernoulli_stream(120, 3, 5, rng=np.random.default_rng(4))
+    policies = [kind(5, alpha) for alpha in ALPHAS]
+    assert_runs_agree(policies, stream, 5, delay=delay, told=told)
 
 
 @pytest.mark.parametrize(

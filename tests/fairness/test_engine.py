@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from prunefair.fairness import engine, kernels
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, bernoulli_stream
 from prunefair.fairness.baselines import POLICIES, FairCB, UniformBandit, make_policy
+from prunefair.fairness.batch import run_batch
 from prunefair.fairness.engine import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.movielens import load_ratings, movielens_stream
@@ -96,7 +98,7 @@ def games(draw):
     if draw(st.booleans()):  # a context that never comes by what FairCB is told
         q = rng.dirichlet(np.ones(n_contexts)) * (np.arange(n_contexts) != 1)
         q /= q.sum()
-    alpha = draw(st.sampled_from([0.0, 0.5, 0.9, 1.5]))
+    alpha = draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))
     policy = build(feedback, name, stream, alpha=alpha, q=q, **options)
     return stream, policy, draw(st.integers(0, rounds)), int(rng.integers(2**32))
 
@@ -219,6 +221,9 @@ def test_what_simulate_refuses_is_refused():
         run_fast(AlphaFairGradient(2, 0.5), stream)
     with pytest.raises(ValueError, match="rng is None"):
         run_fast(ScaleFreeBandit(3, 0.5), stream)
+    for none in (None, "stream", [None], 3):
+        with pytest.raises(ValueError, match="stream is .*; give a RewardStream"):
+            run_fast(AlphaFairGradient(3, 0.5), none)
     with pytest.raises(ValueError, match="n_points is 0"):
         run_fast(AlphaFairGradient(3, 0.5), stream, n_points=0)
 
@@ -242,14 +247,48 @@ def test_faircb_keeps_its_quota_in_the_engine():
 
 
 def test_kernels_are_compiled_where_nothing_can_be_written(monkeypatch):
-    def njit(cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda kernel: ("compiled", kernel)
+    def nowhere(py_func):
+        raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(kernels, "njit", njit)
+    monkeypatch.setattr(kernels, "MendingCache", nowhere)
     made = kernels.compiled.__wrapped__(kernels.hedge_rounds)
-    assert made == ("compiled", kernels.hedge_rounds)
+    assert type(made._cache).__name__ == "NullCache"
+
+
+def test_a_cache_that_was_cut_off_is_compiled_again_and_mended(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def hits():
+        """Whether the kernel was found on the disk; it computes the same anyway."""
+        kernel, R = kernels.compiled.__wrapped__(kernels.uniform_rounds), np.ones(2)
+        kernel(np.zeros(3, int), np.ones((3, 2)), np.zeros(0), R, False)
+        assert R.tolist() == [2.5, 2.5]
+        return sum(kernel.stats.cache_hits.values())
+
+    assert (hits(), hits()) == (0, 1)
+    for suffix in ("nbi", "nbc"):
+        (file,) = tmp_path.rglob(f"*uniform_rounds*.{suffix}")
+        file.write_bytes(file.read_bytes()[:40])
+        assert (hits(), hits()) == (0, 1)
+
+
+def test_contexts_that_never_come_take_no_memory():
+    names = 3_000_000
+    data = bernoulli_stream(200, 3, 4, rng=np.random.default_rng(14))
+    places = np.array([5, 2_000_000, names - 1])
+    few = RewardStream(contexts=data.contexts, rewards=data.rewards, n_contexts=3)
+    many = replace(few, contexts=places[data.contexts], n_contexts=names)
+    policies = [AlphaFairGradient(4, 0.9) for _ in range(4)]
+    run_fast(policies[0], few)
+    tracemalloc.start()
+    run_fast(policies[1], many)
+    run_batch(policies[2:], many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    for policy in policies[1:]:
+        np.testing.assert_allclose(policy.rewards, policies[0].rewards, rtol=1e-12)
+        assert set(policy.learners) == set(places.tolist())
 
 
 def test_numba_is_imported_by_the_first_run_only():

@@ -1,5 +1,6 @@
 """Claims of the chapter on the offline optimum."""
 
+import re
 import warnings
 
 import cvxpy as cp
@@ -269,6 +270,31 @@ def test_cvxpy_solves_a_thousand_contexts_without_a_parametrised_compilation():
     assert again.utility > 1.3 * theirs.utility
 
 
+@pytest.mark.parametrize(("n_contexts", "n_arms"), [(300, 40), (40, 60)])
+@pytest.mark.parametrize("alpha", [0.9, 0.99])
+def test_clarabel_solves_plain_uniform_sums(n_contexts, n_arms, alpha):
+    G = np.random.default_rng(0).uniform(0, 1, (n_contexts, n_arms))
+    theirs = offline_problem(n_contexts, n_arms, alpha).optimum(G)
+    ours = solve_offline(G, alpha)
+    assert theirs.gap < 1e-3 * gap_unit(ours.rewards, alpha)
+    assert abs(theirs.utility - ours.utility) < theirs.gap + ours.gap
+
+
+@pytest.mark.parametrize("alpha", [150, 200])
+def test_a_utility_beyond_floating_point_is_told_from_bad_input(alpha):
+    G = np.random.default_rng(0).uniform(0, 1000, (5, 4))
+    with pytest.raises(RuntimeError, match="divide G and initial by") as caught:
+        solve_offline(G, alpha)
+    assert len(str(caught.value)) <= 300
+    uniform = np.full(G.shape, 0.25)
+    with pytest.raises(RuntimeError, match="leave the range of floating point"):
+        certificate(uniform, G, alpha)  # a gap of zero would prove it optimal
+    unit = float(re.search(r"initial by ([\d.e+]+),", str(caught.value))[1])
+    best = solve_offline(G / unit, alpha, initial=1 / unit, max_iter=400)
+    mild = solve_offline(G, 20)
+    assert best.rewards.min() * unit > mild.rewards.min()
+
+
 def test_what_clarabel_cannot_solve_is_reported(monkeypatch):
     problem = offline_problem(2, 2, 0.5)
 
@@ -276,7 +302,9 @@ def test_what_clarabel_cannot_solve_is_reported(monkeypatch):
         raise cp.error.SolverError("no luck")
 
     monkeypatch.setattr(problem.problem, "solve", fail)
-    with pytest.raises(RuntimeError, match=r"Clarabel failed on G of shape \(2, 2\)"):
+    with pytest.raises(
+        RuntimeError, match=r"Clarabel found no optimum for G of shape \(2, 2\)"
+    ):
         problem.optimum(np.ones((2, 2)))
 
 

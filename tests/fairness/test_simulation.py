@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from prunefair.fairness.baselines import FixedMap, Uniform, UniformBandit
+from prunefair.fairness.bandit_feedback import (
+    LogBarrierBandit,
+    ScaleFreeBandit,
+    audited_run,
+    bernoulli_stream,
+    nested_stream,
+    repeated_runs,
+    two_armed_pulls,
+)
+from prunefair.fairness.baselines import FairCB, FixedMap, Hedge, Uniform, UniformBandit
+from prunefair.fairness.batch import run_batch
+from prunefair.fairness.engine import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.policy import BanditPolicy
 from prunefair.fairness.simulation import RewardStream, checkpoints, simulate
@@ -33,7 +44,7 @@ class Skewed(UniformBandit):
     def probabilities(self, context):
         return self.weights.copy()
 
-    def step(self, context, arm, reward):
+    def step(self, context, arm, reward, probability):
         self.pulled.append((context, arm, reward))
 
 
@@ -63,12 +74,12 @@ def test_a_sum_just_below_one_never_pulls_an_impossible_arm():
     class Short(Skewed):
         weights = np.array([0.5, 0.5 - 1e-12, 0.0])
 
-    class Last:
+    class Last(np.random.Generator):
         def random(self, size):
             return np.full(size, np.nextafter(1, 0))
 
     policy = Short(3)
-    simulate(policy, stream(), rng=Last())
+    simulate(policy, stream(), rng=Last(np.random.PCG64()))
     assert {arm for _, arm, _ in policy.pulled} == {1}
 
 
@@ -163,3 +174,179 @@ def test_a_stream_that_is_none_is_refused(change, message):
     assert RewardStream(**GOOD).n_rounds == 2
     with pytest.raises(ValueError, match=message):
         RewardStream(**(GOOD | change))
+
+
+def test_whatever_numpy_reads_as_numbers_is_a_stream():
+    wanted = RewardStream(**GOOD)
+    for change in (
+        {"contexts": [0, 1], "rewards": [[0, 1], [0.5, 0.5]]},
+        {"contexts": np.array([0.0, 1.0]), "n_contexts": 2.0},
+        {"contexts": np.array([False, True]), "n_contexts": np.int8(2)},
+        {"rewards": GOOD["rewards"].astype(np.float16)},
+    ):
+        stream = RewardStream(**(GOOD | change))
+        assert stream == wanted
+        assert (stream.contexts.dtype, stream.rewards.dtype) == (np.int64, np.float64)
+        assert type(stream.n_contexts) is int
+
+
+class Column:
+    """What numpy reads by its protocol, as it reads a column of pandas."""
+
+    def __init__(self, values, dtype=None):
+        self.values = np.array(values, dtype)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values.astype(dtype or self.values.dtype)
+
+
+def test_a_table_that_numpy_can_read_is_taken_and_one_of_objects_is_not():
+    assert RewardStream(**(GOOD | {"contexts": Column([0, 1])})) == RewardStream(**GOOD)
+    with pytest.raises(ValueError, match="contexts is .* of kind object; it must hold"):
+        RewardStream(**(GOOD | {"contexts": Column([0, 1], object)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"contexts": np.array([0.5, 1])}, "contexts must lie .* and be whole numbers"),
+        ({"contexts": np.array([0, np.nan])}, "contexts must lie"),
+        ({"contexts": ["0", "1"]}, "contexts is .* it must hold real numbers"),
+        ({"contexts": [[0], [0, 1]]}, "contexts is .* it must hold real numbers"),
+        ({"contexts": None}, "contexts is None"),
+        ({"contexts": [0, 1j]}, "contexts is .* of kind complex128"),
+        ({"rewards": [["0", "1"], ["1", "0"]]}, "rewards is .* must hold real numbers"),
+        ({"rewards": [[0, 1], [0]]}, "rewards is .* must hold real numbers"),
+        ({"rewards": np.zeros((2, 0))}, "number of columns of rewards is 0"),
+        ({"n_contexts": "2"}, "n_contexts is '2'; it must be a positive whole number"),
+        ({"n_contexts": 2.5}, "n_contexts is 2.5"),
+        ({"arm_names": "ab"}, "arm_names is 'ab'; it must hold 2 strings"),
+        ({"arm_names": ("a",)}, "it must hold 2 strings"),
+        ({"arm_names": ("a", 1)}, "it must hold 2 strings"),
+    ],
+)
+def test_odd_input_is_named_on_construction(change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        RewardStream(**(GOOD | change))
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_stream_keeps_what_it_was_given_and_nobody_can_change_it():
+    given_contexts, given_rewards = GOOD["contexts"].copy(), GOOD["rewards"].copy()
+    data = RewardStream(contexts=given_contexts, rewards=given_rewards, n_contexts=2)
+    given_contexts[:], given_rewards[:] = 1, 0.25
+    assert data == RewardStream(**GOOD)
+    for array in (data.contexts, data.rewards, data.first(1).rewards):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    base = GOOD["rewards"].copy()
+    seen = base[:]
+    seen.flags.writeable = False  # but its owner can write
+    kept = RewardStream(**(GOOD | {"rewards": seen}))
+    base[:] = 0.5
+    np.testing.assert_array_equal(kept.rewards, GOOD["rewards"])
+    assert np.shares_memory(data.first(1).rewards, data.rewards)  # no copy of a part
+
+
+def test_streams_and_trajectories_are_equal_if_their_numbers_are():
+    one, two = RewardStream(**GOOD), RewardStream(**GOOD, source="elsewhere")
+    assert one == two and one != "a stream"
+    for change in (
+        {"contexts": [1, 0]},
+        {"rewards": [[0, 1], [0.5, 0.25]]},
+        {"n_contexts": 3},
+        {"arm_names": ("a", "b")},
+    ):
+        assert one != RewardStream(**(GOOD | change))
+    assert one != one.first(1)
+    runs = [simulate(AlphaFairGradient(2, a), one) for a in (0.5, 0.5, 1.0)]
+    assert runs[0] == runs[1]
+    longer = [simulate(AlphaFairGradient(3, a), stream()) for a in (0.1, 0.9)]
+    assert longer[0] != longer[1]
+
+
+@pytest.mark.parametrize("n_rounds", [-1, 1.5, "3", None, np.nan])
+def test_a_number_of_rounds_that_is_none_is_refused(n_rounds):
+    with pytest.raises(ValueError, match="n_rounds is .*; it must be a whole number"):
+        stream().first(n_rounds)
+    assert stream().first(0).n_rounds == 0
+    assert stream().first(10**9) == stream()
+
+
+@pytest.mark.parametrize("rng", [42, "42", np.random, np.random.RandomState(0)])
+def test_what_is_no_generator_is_refused_by_everything_that_draws(rng):
+    draws = (
+        lambda: simulate(UniformBandit(3), stream(), rng=rng),
+        lambda: run_fast(UniformBandit(3), stream(), rng=rng),
+        lambda: run_batch([ScaleFreeBandit(3, 0.5)], stream(), rngs=[rng]),
+        lambda: bernoulli_stream(5, 2, 3, rng=rng),
+        lambda: nested_stream(5, 3, rng=rng),
+        lambda: repeated_runs(lambda: UniformBandit(3), stream(), 2, rng=rng),
+        lambda: two_armed_pulls(-1, 3, rng=rng),
+        lambda: audited_run(ScaleFreeBandit(3, 0.5), stream(), rng=rng),
+    )
+    for draw in draws:
+        with pytest.raises(ValueError, match=r"rngs? is .* give a generator"):
+            draw()
+
+
+@pytest.mark.parametrize("horizon", ["10", None, [9], np.nan, -1, np.inf, 1j])
+def test_a_horizon_that_is_none_is_refused_by_name(horizon):
+    for build in (
+        lambda: Hedge(3, horizon=horizon),
+        lambda: LogBarrierBandit(3, 0.5, horizon=horizon),
+        lambda: FairCB(3, n_contexts=2, horizon=horizon),
+    ):
+        with pytest.raises(ValueError, match="horizon is .*; it must be at least"):
+            build()
+
+
+@pytest.mark.parametrize("other", [None, "stream", GOOD])
+def test_what_is_no_stream_or_policy_is_refused(other):
+    with pytest.raises(ValueError, match="stream is .*; give a RewardStream"):
+        simulate(Uniform(3), other)
+    with pytest.raises(ValueError, match="policy is .*; give a Policy"):
+        simulate(other, stream())
+
+
+@pytest.mark.parametrize("bandit", [True, False])
+@pytest.mark.parametrize("delay", [0, 1, 5, 12, 100])
+def test_late_feedback_comes_so_many_rounds_late_with_what_was_played(bandit, delay):
+    """Against a loop that keeps every round and looks up which one is due."""
+    data, kept = stream(30), []
+    policies = [
+        LogBarrierBandit(3, 0.5, horizon=30) if bandit else AlphaFairGradient(3, 0.5)
+        for _ in range(2)
+    ]
+    found = simulate(
+        policies[0], data, rng=np.random.default_rng(3), n_points=30, delay=delay
+    )
+    draws, policy = np.random.default_rng(3).random(30), policies[1]
+    for t in range(30 + delay):
+        if t < 30:
+            p = policy.probabilities(data.contexts[t])
+            kept.append((p, int((np.cumsum(p) <= draws[t] * np.cumsum(p)[-1]).sum())))
+        if 0 <= (due := t - delay) < 30:
+            p, arm = kept[due]
+            context, rewards = data.contexts[due], data.rewards[due]
+            if bandit:
+                policy.update(context, arm, rewards[arm], probability=p[arm])
+            else:
+                policy.update(context, rewards, played=p)
+        if t < 29:
+            np.testing.assert_array_equal(found.rewards[t], policy.rewards)
+    np.testing.assert_array_equal(found.rewards[-1], policy.rewards)
+
+
+def test_late_rewards_that_are_not_told_go_to_other_arms():
+    data = stream(60)
+    told, not_told = AlphaFairGradient(3, 0.5), AlphaFairGradient(3, 0.5)
+    simulate(told, data, delay=20)
+    simulate(not_told, data, delay=20, told=False)
+    assert abs(told.rewards - not_told.rewards).max() > 0.5
+
+
+@pytest.mark.parametrize("delay", [-1, 0.5, "3", None])
+def test_a_delay_that_is_none_is_refused(delay):
+    with pytest.raises(ValueError, match="delay is .*; it must be a whole number >= 0"):
+        simulate(Uniform(3), stream(), delay=delay)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from decimal import Decimal, localcontext
 
 import cvxpy as cp
 import numpy as np
@@ -27,6 +28,7 @@ from prunefair.fairness.utility import (
     plot_indifference,
     plot_price,
     price_of_fairness,
+    utility_difference,
     utility_gradient,
 )
 
@@ -343,3 +345,32 @@ def test_figures_have_labels_and_one_line_a_curve():
     assert len(ax.lines) == 3 and "reward units" in ax.get_xlabel()
     ax = plot_price(Figure().add_subplot(), np.array([1.0, 0.5]))
     assert len(ax.lines) == 2 and ax.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("alpha", ["0", "0.5", "0.999999999999", "1.000000001", "3"])
+def test_a_difference_of_utilities_keeps_its_digits(alpha):
+    """Against decimal arithmetic of fifty digits."""
+    R, other = np.array([3.5, 900.0, 7.0]), np.array([3.25, 1e3, 7.0 + 1e-9])
+    with localcontext() as context:
+        context.prec = 50
+        s = 1 - Decimal(float(alpha))
+
+        def phi(u):
+            return Decimal(u) ** s / s
+
+        exact = float(sum(phi(a) - phi(b) for a, b in zip(R.tolist(), other.tolist())))
+    found = utility_difference(R, other, float(alpha))
+    np.testing.assert_allclose(found, exact, rtol=1e-13)
+    np.testing.assert_allclose(utility_difference(other, R, float(alpha)), -exact)
+    limit = utility_difference(R, other, 1)
+    np.testing.assert_allclose(limit, np.log(R / other).sum(), rtol=1e-13)
+
+
+def test_a_difference_of_utilities_takes_many_allocations_and_refuses_zeros():
+    R = np.random.default_rng(3).uniform(1, 9, (4, 5))
+    plain = alpha_fair_utility(R, 0.7) - alpha_fair_utility(R[0], 0.7)
+    found = utility_difference(R, R[0], 0.7)
+    np.testing.assert_allclose(found, plain, atol=1e-12)
+    assert found[0] == 0
+    with pytest.raises(ValueError, match="R and other must be positive"):
+        utility_difference([1, 0], [1, 1], 0.5)

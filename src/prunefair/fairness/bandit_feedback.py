@@ -54,8 +54,15 @@ from prunefair.fairness.full_information import (
     surrogate_weights,
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
-from prunefair.fairness.policy import BanditPolicy, check_alpha
-from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.policy import (
+    BanditPolicy,
+    check_alpha,
+    check_count,
+    check_generator,
+    check_policy_alpha,
+    check_real,
+)
+from prunefair.fairness.simulation import RewardStream, check_run, simulate
 from prunefair.fairness.utility import alpha_fair_utility
 
 # %% tags=["active-ipynb"]
@@ -326,16 +333,20 @@ def sampling_distribution(state: ScaleFreeState) -> np.ndarray:
 
 
 # %%
-def scale_free_step(state: ScaleFreeState, arm: int, loss: float) -> ScaleFreeState:
+def scale_free_step(
+    state: ScaleFreeState, arm: int, loss: float, probability: float | None = None
+) -> ScaleFreeState:
     """One step of the scale-free learner on the loss of the pulled arm.
 
     Parameters
     ----------
     state : ScaleFreeState
     arm : int
-        The arm drawn from `sampling_distribution(state)`.
+        The arm drawn from `sampling_distribution`.
     loss : float
         Its loss, of any sign and size; a reward enters with a minus.
+    probability : float, optional
+        With which it was drawn; that of `state` by default.
 
     Returns
     -------
@@ -346,7 +357,9 @@ def scale_free_step(state: ScaleFreeState, arm: int, loss: float) -> ScaleFreeSt
     Book {eq}`eq-bandit-feedback-scale-free`; {cite}`putta2022scalefree`, Algorithm 1.
     """
     n = state.point.size
-    estimate = loss / sampling_distribution(state)[arm]
+    if probability is None:
+        probability = sampling_distribution(state)[arm]
+    estimate = loss / probability
     gamma = n / (2 * n + state.explored)
     penalties = state.penalties + stability(
         state.point, arm, estimate, n / (1 + state.penalties)
@@ -364,11 +377,28 @@ def scale_free_step(state: ScaleFreeState, arm: int, loss: float) -> ScaleFreeSt
 
 # %%
 class ScaleFreeBandit(BanditPolicy):
-    """Coupled alpha-fair bandit: one scale-free learner a context, shared weights."""
+    r"""Coupled alpha-fair bandit: one scale-free learner a context, shared weights.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    alpha : float
+        Fairness parameter in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `n_arms` or `alpha` is out of range.
+
+    References
+    ----------
+    Book {eq}`eq-bandit-feedback-scale-free`; {cite}`putta2022scalefree`, Algorithm 1.
+    """
 
     def __init__(self, n_arms: int, alpha: float):
         super().__init__(n_arms)
-        self.alpha = check_alpha(alpha)
+        self.alpha = check_policy_alpha(alpha)
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms, "alpha": self.alpha}
@@ -377,12 +407,13 @@ class ScaleFreeBandit(BanditPolicy):
         n = self.n_arms
         return ScaleFreeState(np.full(n, 1 / n), np.zeros(n), 0.0, 0.0)
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    def play(self, context: Hashable) -> np.ndarray:
         return sampling_distribution(self.learner(context))
 
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
         loss = -reward * surrogate_weights(self.rewards, self.alpha)[arm]
-        self.learners[context] = scale_free_step(self.learner(context), arm, loss)
+        state = self.learner(context)
+        self.learners[context] = scale_free_step(state, arm, loss, probability)
 
 
 # %% [markdown]
@@ -410,6 +441,7 @@ def two_armed_pulls(
     -------
     pulls : ndarray, shape (2,), int64
     """
+    check_generator(rng)
     state, pulls = ScaleFreeBandit(2, 0.0).initial(), np.zeros(2, int)
     for _ in range(rounds):
         arm = int(rng.random() > sampling_distribution(state)[0])
@@ -461,7 +493,12 @@ class LogBarrierState(NamedTuple):
 
 # %%
 def log_barrier_update(
-    state: LogBarrierState, arm: int, loss: float, barrier: float, cap: float
+    state: LogBarrierState,
+    arm: int,
+    loss: float,
+    barrier: float,
+    cap: float,
+    probability: float | None = None,
 ) -> LogBarrierState:
     r"""One step of the log-barrier learner on the loss of the pulled arm.
 
@@ -469,13 +506,15 @@ def log_barrier_update(
     ----------
     state : LogBarrierState
     arm : int
-        The arm drawn from `state.point`.
+        The arm drawn from the learner's point.
     loss : float
         Its loss in `[-state.scale, 0]`.
     barrier : float
         $N \lambda$, the room given to the barrier.
     cap : float
         $\kappa$: the learning rate never exceeds 1 / (cap scale).
+    probability : float, optional
+        With which the arm was drawn; that of `state.point` by default.
 
     Returns
     -------
@@ -486,7 +525,7 @@ def log_barrier_update(
     Book {eq}`eq-bandit-feedback-rate`.
     """
     start = cap * barrier * state.scale
-    estimate = loss / state.point[arm]
+    estimate = loss / (state.point[arm] if probability is None else probability)
     penalties = state.penalties + stability(
         state.point, arm, estimate, barrier / (start + state.penalties)
     )
@@ -498,17 +537,39 @@ def log_barrier_update(
 
 # %%
 class LogBarrierBandit(BanditPolicy):
-    """Coupled alpha-fair bandit without forced exploration; proved for `cap >= 2`."""
+    r"""Coupled alpha-fair bandit without forced exploration.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    alpha : float
+        Fairness parameter in [0, 1]; the bound in the mean is for (0, 1).
+    horizon : float
+        Number of rounds $T \ge 2$ that the rate is made for; more may be played.
+    cap : float
+        $\kappa$: the first rate is $1 / (\kappa s_j)$; the bound is for at least 2.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Book {eq}`eq-bandit-feedback-rate`.
+    """
 
     def __init__(self, n_arms: int, alpha: float, *, horizon: float, cap: float = 2.0):
         super().__init__(n_arms)
-        self.alpha = check_alpha(alpha)
-        if not 2 <= horizon < np.inf:
-            raise ValueError(f"horizon is {horizon!r}; it must be at least 2, finite")
-        if not 0 < cap < np.inf:
-            raise ValueError(f"cap is {cap!r}; it must be positive and finite")
-        self.horizon, self.cap = float(horizon), float(cap)
-        self.barrier = self.n_arms * float(np.log(horizon))
+        self.alpha = check_policy_alpha(alpha)
+        self.horizon = check_real(
+            horizon, "horizon", lambda T: 2 <= T < np.inf, "be at least 2, finite"
+        )
+        self.cap = check_real(
+            cap, "cap", lambda k: 0 < k < np.inf, "be positive and finite"
+        )
+        self.barrier = self.n_arms * float(np.log(self.horizon))
 
     def config(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("n_arms", "alpha", "horizon", "cap")}
@@ -517,13 +578,15 @@ class LogBarrierBandit(BanditPolicy):
         n, scale = self.n_arms, surrogate_weights(self.rewards, self.alpha).max()
         return LogBarrierState(np.full(n, 1 / n), np.zeros(n), 0.0, float(scale))
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
-        return self.learner(context).point.copy()
+    def play(self, context: Hashable) -> np.ndarray:
+        return self.learner(context).point
 
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
         loss = -reward * surrogate_weights(self.rewards, self.alpha)[arm]
         state, room = self.learner(context), (self.barrier, self.cap)
-        self.learners[context] = log_barrier_update(state, arm, loss, *room)
+        self.learners[context] = log_barrier_update(
+            state, arm, loss, *room, probability
+        )
 
 
 # %% [markdown]
@@ -671,6 +734,7 @@ def audited_run(
     -------
     run : AuditedRun
     """
+    check_run(policy, stream, rng)
     surrogates = np.zeros((stream.n_contexts, stream.n_arms))
     earned, squares = np.zeros((2, stream.n_contexts))
     losses = np.zeros((stream.n_contexts, 2))
@@ -706,7 +770,9 @@ def bernoulli_stream(
     -------
     stream : RewardStream
     """
-    contexts = rng.integers(n_contexts, size=n_rounds)
+    for name, size in (("n_contexts", n_contexts), ("n_arms", n_arms)):
+        check_count(size, name)
+    contexts = check_generator(rng).integers(n_contexts, size=n_rounds)
     chance = rng.beta(0.5, 1.5, (n_contexts, n_arms))[contexts]  # (T, N)
     rewards = np.where(rng.random(chance.shape) < chance, 1.0, 0.001)
     return RewardStream(contexts=contexts, rewards=rewards, n_contexts=n_contexts)
@@ -729,8 +795,10 @@ def nested_stream(
     -------
     stream : RewardStream
     """
-    contexts = np.arange(n_rounds) * n_arms // n_rounds
-    place = rng.permutation(n_arms)  # arm i lives through phases 0, ..., place[i]
+    contexts = np.arange(n_rounds) * check_count(n_arms, "n_arms") // n_rounds
+    place = check_generator(rng).permutation(
+        n_arms
+    )  # arm i lives through phases 0, ..., place[i]
     rewards = (place >= contexts[:, None]).astype(np.float64)  # (T, N)
     return RewardStream(contexts=contexts, rewards=rewards, n_contexts=n_arms)
 
@@ -835,7 +903,8 @@ def mean_check(
     -------
     check : MeanCheck
     """
-    policies = [build() for _ in range(n_runs)]
+    check_generator(rng)
+    policies = [build() for _ in range(check_count(n_runs, "n_runs"))]
     runs = [
         audited_run(policy, stream, rng=child)
         for policy, child in zip(policies, rng.spawn(n_runs))
@@ -921,7 +990,7 @@ def repeated_runs(
     rewards : ndarray, shape (n_runs, C, N), float64
         Reward units, $R(0) = 1$ included.
     """
-    children = rng.spawn(n_runs)
+    children = check_generator(rng).spawn(check_count(n_runs, "n_runs"))
     return np.array(
         [play(build(), stream, rng=c, n_points=n_points).rewards for c in children]
     )
@@ -1005,8 +1074,10 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # ## In a recommender
 #
 # Outside a book the contexts are not numbers.
-# Any hashable key is one, its learner is made when it first comes, and the state of a policy is one file.
-# A loop that stops and resumes plays as if it had never stopped.
+# A string, a number, a boolean, None or a tuple of these is a context, and two are the same if they are equal; NaN is equal to nothing and is refused, so write None for what is missing.
+# The learner of a context is made when it first comes and learns from the rounds of this context alone.
+# A vector of features is a context like any other, as a tuple, so group its entries until contexts come back (an age into decades): a policy does not know that two vectors are near each other.
+# The state of a policy is one file, and a loop that stops and resumes plays as if it had never stopped.
 
 # %% tags=["active-ipynb"]
 # rng, folder = np.random.default_rng(SEED), Path(tempfile.mkdtemp())

@@ -70,8 +70,11 @@ from prunefair.fairness.policy import (
     BanditPolicy,
     FullInformationPolicy,
     Policy,
-    check_alpha,
+    array_of,
     check_count,
+    check_policy_alpha,
+    check_real,
+    shortened,
 )
 from prunefair.fairness.simulation import RewardStream
 
@@ -105,7 +108,13 @@ class NoState(NamedTuple):
 
 # %%
 class Uniform(FullInformationPolicy):
-    """Every arm with the same probability, whatever happens."""
+    """Every arm with the same probability, whatever happens.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    """
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms}
@@ -113,7 +122,7 @@ class Uniform(FullInformationPolicy):
     def initial(self) -> NoState:
         return NoState()
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    def play(self, context: Hashable) -> np.ndarray:
         return np.full(self.n_arms, 1 / self.n_arms)
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
@@ -122,7 +131,13 @@ class Uniform(FullInformationPolicy):
 
 # %%
 class UniformBandit(BanditPolicy):
-    """Pulls every arm with the same probability, whatever happens."""
+    """Pulls every arm with the same probability, whatever happens.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    """
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms}
@@ -130,10 +145,10 @@ class UniformBandit(BanditPolicy):
     def initial(self) -> NoState:
         return NoState()
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    def play(self, context: Hashable) -> np.ndarray:
         return np.full(self.n_arms, 1 / self.n_arms)
 
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
         pass
 
 
@@ -144,15 +159,30 @@ class UniformBandit(BanditPolicy):
 
 # %%
 class FixedMap(FullInformationPolicy):
-    """A fixed map from contexts 0, ..., M-1 to distributions; uniform elsewhere."""
+    """A fixed map from contexts 0, ..., M-1 to distributions; uniform elsewhere.
+
+    Parameters
+    ----------
+    table : array_like, shape (M, N)
+        The distribution over the arms of each context.
+
+    Raises
+    ------
+    ValueError
+        If `table` is no matrix, or a row is not a distribution.
+    """
 
     def __init__(self, table):
-        self.table = np.asarray(table, dtype=np.float64)
-        if self.table.ndim != 2:
-            raise ValueError(f"table has shape {self.table.shape}; it must be (M, N)")
-        if not (self.table >= 0).all() or abs(self.table.sum(1) - 1).max() > 1e-9:
+        rows = array_of(table)
+        if rows.dtype.kind not in "biuf" or rows.ndim != 2 or not rows.size:
+            raise ValueError(
+                f"table is {shortened(table)}; it must hold numbers, shape (M, N)"
+            )
+        rows = rows.astype(np.float64)
+        if not ((rows >= 0).all() and abs(rows.sum(1) - 1).max() <= 1e-9):
             raise ValueError("table has a row that is not a distribution; normalise it")
-        super().__init__(self.table.shape[1])
+        super().__init__(rows.shape[1])
+        self.table = rows
 
     def config(self) -> dict[str, Any]:
         return {"table": self.table.tolist()}
@@ -160,9 +190,9 @@ class FixedMap(FullInformationPolicy):
     def initial(self) -> NoState:
         return NoState()
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    def play(self, context: Hashable) -> np.ndarray:
         if context in range(len(self.table)):
-            return self.table[context].copy()
+            return self.table[int(context)]
         return np.full(self.n_arms, 1 / self.n_arms)
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
@@ -207,19 +237,36 @@ class HedgeState(NamedTuple):
 # %%
 def check_horizon(horizon: float) -> float:
     """Return `horizon` as a float, or raise if it is not at least one round."""
-    if not 1 <= horizon < np.inf:
-        raise ValueError(f"horizon is {horizon!r}; it must be at least 1 round, finite")
-    return float(horizon)
+    return check_real(
+        horizon, "horizon", lambda T: 1 <= T < np.inf, "be at least 1 round, finite"
+    )
 
 
 # %%
 class Hedge(FullInformationPolicy):
-    """Exponential weights in the log domain; blind to contexts and to fairness."""
+    """Exponential weights in the log domain; blind to contexts and to fairness.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    horizon : float
+        Number of rounds $T$ that the rate is made for; more may be played.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Book {eq}`eq-baselines-hedge`; {cite}`freund1997hedge`.
+    """
 
     def __init__(self, n_arms: int, *, horizon: float):
         super().__init__(n_arms)
         self.horizon = check_horizon(horizon)
-        self.eta = (8 * np.log(self.n_arms) / horizon) ** 0.5
+        self.eta = (8 * np.log(self.n_arms) / self.horizon) ** 0.5
         self.shared = HedgeState(np.zeros(self.n_arms))
 
     def config(self) -> dict[str, Any]:
@@ -228,7 +275,7 @@ class Hedge(FullInformationPolicy):
     def initial(self) -> NoState:
         return NoState()
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    def play(self, context: Hashable) -> np.ndarray:
         gains = self.shared.gains
         w = np.exp(self.eta * (gains - gains.max()))
         return w / w.sum()
@@ -287,10 +334,16 @@ class Hedge(FullInformationPolicy):
 
 # %%
 class ContextFreeGradient(AlphaFairGradient):
-    """The coupled policy told that there is only one context."""
+    """The coupled policy told that there is only one context.
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
-        return super().probabilities(None)
+    Parameters
+    ----------
+    n_arms, alpha, step, weights
+        As for `AlphaFairGradient`.
+    """
+
+    def play(self, context: Hashable) -> np.ndarray:
+        return super().play(None)
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         super().step(None, x, rewards)
@@ -311,11 +364,24 @@ class IndependentState(NamedTuple):
 
 # %%
 class IndependentGradient(FullInformationPolicy):
-    """One alpha-fair learner a context, each weighing by its own rewards only."""
+    """One alpha-fair learner a context, each weighing by its own rewards only.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    alpha : float
+        Fairness parameter in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If `n_arms` or `alpha` is out of range.
+    """
 
     def __init__(self, n_arms: int, alpha: float):
         super().__init__(n_arms)
-        self.alpha = check_alpha(alpha)
+        self.alpha = check_policy_alpha(alpha)
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms, "alpha": self.alpha}
@@ -323,8 +389,8 @@ class IndependentGradient(FullInformationPolicy):
     def initial(self) -> IndependentState:
         return IndependentState(*initial_state(self.n_arms), np.ones(self.n_arms))
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
-        return self.learner(context).point.copy()
+    def play(self, context: Hashable) -> np.ndarray:
+        return self.learner(context).point
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         point, squared_norms, earned = self.learner(context)
@@ -357,7 +423,13 @@ class IndependentGradient(FullInformationPolicy):
 
 # %%
 class SingleScaleFreeBandit(ScaleFreeBandit):
-    """One scale-free learner fed plain rewards; blind to contexts and to fairness."""
+    """One scale-free learner fed plain rewards; blind to contexts and to fairness.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    """
 
     def __init__(self, n_arms: int):
         super().__init__(n_arms, 0.0)
@@ -365,11 +437,11 @@ class SingleScaleFreeBandit(ScaleFreeBandit):
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms}
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
-        return super().probabilities(None)
+    def play(self, context: Hashable) -> np.ndarray:
+        return super().play(None)
 
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
-        super().step(None, arm, reward)
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
+        super().step(None, arm, reward, probability)
 
 
 # %% [markdown]
@@ -689,21 +761,20 @@ def check_distribution(q, size: int) -> np.ndarray | None:
     """Return `q` as float64 of shape (size,), None as None, or raise."""
     if q is None:
         return None
-    q = np.asarray(q, dtype=np.float64)
-    if q.shape != (size,) or not ((q >= 0).all() and abs(q.sum() - 1) <= 1e-9):
+    p = array_of(q)
+    fits = p.dtype.kind in "biuf" and p.shape == (size,)
+    if not fits or not ((p >= 0).all() and abs(p.sum() - 1) <= 1e-9):
         raise ValueError(
-            f"context_probabilities is {q}; it must hold {size} probabilities that "
-            "sum to 1"
+            f"context_probabilities is {shortened(q)}; it must hold {size} "
+            "probabilities that sum to 1"
         )
-    return q
+    return p.astype(np.float64)
 
 
 # %%
 def check_fairness(fairness: float) -> float:
     r"""Return `fairness`, $N \nu$, or raise if it is not in [0, 1)."""
-    if not 0 <= fairness < 1:
-        raise ValueError(f"fairness is {fairness!r}; it must lie in [0, 1)")
-    return fairness
+    return check_real(fairness, "fairness", lambda f: 0 <= f < 1, "lie in [0, 1)")
 
 
 # %% [markdown]
@@ -714,8 +785,9 @@ def check_fairness(fairness: float) -> float:
 
 # %%
 class SolvedRound(NamedTuple):
-    """FairCB's answer in one context, kept until the next step."""
+    """FairCB's answer in one context, good while the policy's state is `origin`."""
 
+    origin: FairState
     context: Hashable
     row: int
     state: FairState
@@ -724,25 +796,44 @@ class SolvedRound(NamedTuple):
 
 # %%
 class FairLearners(Policy):
-    """What both forms of FairCB share: the constraint and the step that meets it."""
+    r"""What both forms of FairCB share: the constraint and the step that meets it.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    n_contexts : int
+        Number of contexts $M$ that the learning rate is made for.
+    horizon : float
+        Number of rounds $T$ that it is made for; more may be played.
+    fairness : float
+        $N \nu \in [0, 1)$: least probability of an arm times $N$.
+    context_probabilities : array_like, shape (M,), optional
+        Probability of contexts 0, ..., M-1; running frequencies by default.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Book {eq}`eq-baselines-primal`; {cite}`chen2020faircb`.
+    """
 
     def __init__(
         self, n_arms, *, n_contexts, horizon, fairness=0.98, context_probabilities=None
     ):
         super().__init__(n_arms)
-        n_contexts = check_count(n_contexts, "n_contexts")
-        self.floor = check_fairness(fairness) / self.n_arms
-        self.q = check_distribution(context_probabilities, n_contexts)
-        self.eta = self.rate(n_contexts, check_horizon(horizon))
-        self.sizes = {
-            "n_contexts": n_contexts,
-            "horizon": horizon,
-            "fairness": fairness,
-        }
-        rows, n = (0 if self.q is None else n_contexts), self.n_arms
-        self.learners = {j: Row(j) for j in range(rows)}
-        self.shared = FairState(np.zeros((rows, n)), np.zeros(rows, int), np.zeros(n))
-        self.solved = None
+        m, horizon = check_count(n_contexts, "n_contexts"), check_horizon(horizon)
+        fairness = check_fairness(fairness)
+        self.floor, self.eta = fairness / self.n_arms, self.rate(m, horizon)
+        self.sizes = {"n_contexts": m, "horizon": horizon, "fairness": fairness}
+        self.q = check_distribution(context_probabilities, m)
+        rows = 0 if self.q is None else m
+        for j in range(rows):
+            self.learners[j] = Row(j)
+        self.shared, self.solved = self.empty(rows), None
 
     def rate(self, n_contexts: int, horizon: float) -> float:
         """Learning rate, one over reward units; each form defines its own."""
@@ -754,19 +845,24 @@ class FairLearners(Policy):
     def initial(self) -> Row:
         return Row(len(self.shared.visits))
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    def empty(self, n_learners: int) -> FairState:
+        n, visits = self.n_arms, np.zeros(n_learners, np.int64)
+        return FairState(np.zeros((n_learners, n)), visits, np.zeros(n))
+
+    def play(self, context: Hashable) -> np.ndarray:
         return solved_round(self, context).play
 
 
 # %%
 def solved_round(policy: FairLearners, context: Hashable) -> SolvedRound:
     """What `policy` plays in `context` now; solved once a round."""
-    if policy.solved is None or policy.solved.context != context:
-        row = policy.learner(context).index
-        state = with_row(policy.shared, row)
+    solved, origin = policy.solved, policy.shared  # another thread may change both
+    if solved is None or solved.origin is not origin or solved.context != context:
+        row = policy.learners.get(context, Row(len(origin.visits))).index
+        state = with_row(origin, row)
         state, play = fair_play(state, row, policy.q, policy.eta, policy.floor)
-        policy.solved = SolvedRound(context, row, state, play[row])
-    return policy.solved
+        solved = policy.solved = SolvedRound(origin, context, row, state, play[row])
+    return solved
 
 
 # %%
@@ -780,29 +876,41 @@ def learn_(policy: FairLearners, context: Hashable, loss: np.ndarray) -> None:
     context : hashable
     loss : ndarray, shape (N,), float64
     """
-    _, row, state, _ = solved_round(policy, context)
-    policy.learners[context] = Row(row)
-    policy.shared, policy.solved = with_loss(state, row, loss), None
+    solved = solved_round(policy, context)
+    policy.learners[context] = Row(solved.row)
+    policy.shared = with_loss(solved.state, solved.row, loss)
 
 
 # %%
 class FairCB(FairLearners, BanditPolicy):
-    """FairCB as published: bandit feedback, importance-weighted losses."""
+    """FairCB as published: bandit feedback, importance-weighted losses.
+
+    Parameters
+    ----------
+    n_arms, n_contexts, horizon, fairness, context_probabilities
+        As for `FairLearners`.
+    """
 
     def rate(self, n_contexts: int, horizon: float) -> float:
         """Learning rate of the paper."""
         n = self.n_arms
         return (n_contexts * np.log(n) / (horizon * n)) ** 0.5
 
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
         loss = np.zeros(self.n_arms)
-        loss[arm] = (1 - reward) / self.probabilities(context)[arm]
+        loss[arm] = (1 - reward) / probability
         learn_(self, context, loss)
 
 
 # %%
 class FullInformationFairCB(FairLearners, FullInformationPolicy):
-    """FairCB told the reward of every arm: constrained Hedge, one row a context."""
+    """FairCB told the reward of every arm: constrained Hedge, one row a context.
+
+    Parameters
+    ----------
+    n_arms, n_contexts, horizon, fairness, context_probabilities
+        As for `FairLearners`.
+    """
 
     def rate(self, n_contexts: int, horizon: float) -> float:
         """Learning rate of one Hedge for each of `n_contexts` equal shares."""
@@ -1008,6 +1116,24 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 #     for other in ("uniform, bandit", "single_scale_free, bandit"):
 #         assert high < interval[other][0] - interval[other][1]
 # assert mean["hedge, full"] > mean["uniform, full"]
+
+# %% [markdown]
+# ### Which one to take
+#
+# | known after a round | wanted | take |
+# | --- | --- | --- |
+# | rewards of all arms | fair rewards over all contexts together | `AlphaFairGradient` |
+# | | fair rewards within each context | `IndependentGradient` |
+# | | fair rewards, and contexts say nothing | `ContextFreeGradient` |
+# | | the largest sum, one arm for all contexts | `Hedge` |
+# | reward of the pulled arm | fair rewards, the number of rounds roughly known | `LogBarrierBandit`; `cap=0.1` learns faster, outside the proof |
+# | | fair rewards, the number of rounds unknown | `ScaleFreeBandit` |
+# | | the largest sum, one arm for all contexts | `SingleScaleFreeBandit` |
+# | either | a least share of the *pulls* for every arm | `FullInformationFairCB`, `FairCB` |
+# | either | something to compare with | `Uniform`, `UniformBandit`; `FixedMap` of the offline optimum |
+#
+# $\alpha$-fairness concerns rewards, not pulls: an arm that pays nothing is played less and less, however large $\alpha$ is, and if it must be shown all the same, that is a quota.
+# At $\alpha=0$ the fair policies want the largest sum of rewards, at $\alpha=1$ proportional fairness; take an $\alpha$ by what the rich may lose for the poor ([utility](utility.ipynb)).
 
 # %% [markdown]
 # ## Exercises

@@ -8,14 +8,16 @@ of the runs is the last one: sums over arms then add whole rows.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
+from prunefair.fairness.engine import seen_contexts
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
-from prunefair.fairness.policy import Policy
+from prunefair.fairness.policy import Policy, check_count, check_generator
 from prunefair.fairness.simulation import (
     RewardStream,
     Trajectory,
@@ -33,6 +35,8 @@ def run_batch(
     *,
     rngs: Sequence[np.random.Generator] = (),
     n_points: int = 200,
+    delay: int = 0,
+    told: bool = True,
 ) -> Trajectory:
     r"""Play every policy on the same stream, all in step.
 
@@ -46,6 +50,10 @@ def run_batch(
         Draw the arms, one a run; unused with full information.
     n_points : int
         Number of checkpoints at most.
+    delay : int
+        How many rounds late feedback comes, as for `simulate`.
+    told : bool
+        Whether an update is told what was played, as for `simulate`.
 
     Returns
     -------
@@ -56,20 +64,26 @@ def run_batch(
     ------
     ValueError
         If the policies are not of one kind that has a batch form, with the same
-        options, or if numbers of arms or of generators do not fit.
+        options, if numbers of arms or of generators do not fit, or `delay` is no
+        whole number from 0 on.
     RuntimeError
         If Newton's method does not converge; the policies are unchanged then.
     """
     bandit = _check_batch(policies, stream, rngs)
-    fields = _stacked(policies, stream.n_contexts)
+    seen = seen_contexts(stream)
+    fields = _stacked(policies, seen.tolist())
     R = np.array([policy.rewards for policy in policies]).T.copy()  # (N, S)
     alpha = np.array([policy.alpha for policy in policies])  # (S,)
     if bandit:
-        play = partial(_bandit_round, R=R, alpha=alpha)
+        play, learn = _drawn, partial(_bandit_step, R=R, alpha=alpha)
     else:
         options = {"kind": policies[0].step_kind, "weights": policies[0].weights}
         W, powers = surrogate_weights(R, alpha), np.tile(-alpha, (len(R), 1))
-        play = partial(_gradient_round, R=R, W=W, powers=powers, **options)
+        play, learn = (
+            _point,
+            partial(_gradient_step, R=R, W=W, powers=powers, **options),
+        )
+    delay, waiting = check_count(delay, "delay", least=0), deque()
     rounds, point, visited = checkpoints(stream.n_rounds, n_points), 0, {}
     found, draws = np.empty((len(policies), len(rounds), stream.n_arms)), None
     start = time.perf_counter()
@@ -77,10 +91,14 @@ def run_batch(
         if bandit and t % BLOCK == 0:
             size = min(BLOCK, stream.n_rounds - t)
             draws = np.array([rng.random(size) for rng in rngs]).T  # (size, S)
-        j = int(stream.contexts[t])
+        j = int(np.searchsorted(seen, stream.contexts[t]))
         visited[j] = True
         learner = [field[j] for field in fields]
-        play(learner, stream.rewards[t][:, None], draws[t % BLOCK] if bandit else None)
+        played = play(learner, draws[t % BLOCK] if bandit else None)
+        waiting.append((learner, stream.rewards[t][:, None], played))
+        while len(waiting) > (0 if t + 1 == stream.n_rounds else delay):
+            learner, r, played = waiting.popleft()
+            learn(learner, r, played if told else play(learner, None, played))
         if t + 1 == rounds[point]:
             found[:, point] = R.T
             point += 1
@@ -89,7 +107,7 @@ def run_batch(
         policy.rewards, kind = R[:, s].copy(), type(policy.initial())
         for j in visited:
             state = [field[j, ..., s] for field in fields]
-            policy.learners[j] = kind(
+            policy.learners[int(seen[j])] = kind(
                 *(x.copy() if x.ndim else x.item() for x in state)
             )
     return Trajectory(rounds=rounds, rewards=found, seconds=seconds)
@@ -113,26 +131,33 @@ def _check_batch(policies, stream, rngs) -> bool:
         raise ValueError(
             f"rngs has {len(rngs)} generators for {len(policies)} policies; give one each"
         )
+    for rng in rngs if bandit else ():
+        check_generator(rng, "an entry of rngs")
     return check_run(policies[0], stream, rngs[0] if bandit else None)
 
 
-def _stacked(policies, n_contexts: int) -> list[np.ndarray]:
-    """The fields of the learners' states, shapes (M, N, S) and (M, S)."""
-    table = [[policy.learner(j) for policy in policies] for j in range(n_contexts)]
+def _stacked(policies, contexts: list[int]) -> list[np.ndarray]:
+    """The fields of the learners' states, shapes (K, N, S) and (K, S)."""
+    table = [[policy.learner(j) for policy in policies] for j in contexts]
     fields = []
-    for f in range(len(table[0][0])):
+    for f in range(len(table[0][0]) if table else 0):
         values = np.array([[state[f] for state in row] for row in table])  # (M, S, ...)
         fields.append(np.ascontiguousarray(np.moveaxis(values, 1, -1)))
     return fields
 
 
-def _gradient_round(learner, r, _, *, R, W, powers, kind, weights) -> None:
-    """One round of all runs; `learner`, `R` and `W` change."""
+def _point(learner, _, played=None) -> np.ndarray:
+    """What all runs play now, shape (N, S)."""
+    return learner[0].copy()
+
+
+def _gradient_step(learner, r, played, *, R, W, powers, kind, weights) -> None:
+    """One step of all runs after `played`; `learner`, `R` and `W` change."""
     x, norms = learner  # (N, S) and (S,)
     support = x > 0
     g = W * r
-    R += r * x
-    places = np.flatnonzero(support)
+    R += r * played
+    places = np.flatnonzero(played > 0)
     W.reshape(-1)[places] = R.take(places) ** powers.take(places)
     if weights == "after":
         g = W * r
@@ -164,16 +189,28 @@ def _multipliers(v: np.ndarray, support: np.ndarray) -> np.ndarray:
     return (np.einsum("is,is->s", chosen, v) - 1) / chosen.sum(0)
 
 
-def _bandit_round(learner, r, u, *, R, alpha) -> None:
-    """One round of all runs; `learner` and `R` change."""
-    p, estimates, penalties, explored = learner
+def _drawn(learner, u, played=None) -> tuple[np.ndarray, np.ndarray]:
+    """Arms that all runs draw, or the arms of `played`, and their probabilities now."""
+    p, _, _, explored = learner
     n, runs = len(p), np.arange(p.shape[1])
     gamma = n / (2 * n + explored)
     mixed = (1 - gamma) * p + gamma / n  # (N, S)
-    cumulative = np.cumsum(mixed, axis=0)
-    arm = np.minimum((cumulative <= u * cumulative[-1]).sum(0), n - 1)
+    if played is None:
+        cumulative = np.cumsum(mixed, axis=0)
+        arm = np.minimum((cumulative <= u * cumulative[-1]).sum(0), n - 1)
+    else:
+        arm = played[0]
+    return arm, mixed[arm, runs]
+
+
+def _bandit_step(learner, r, played, *, R, alpha) -> None:
+    """One step of all runs after `played`; `learner` and `R` change."""
+    p, estimates, penalties, explored = learner
+    arm, probability = played
+    n, runs = len(p), np.arange(p.shape[1])
+    gamma = n / (2 * n + explored)
     pulled, reward = (arm, runs), r[arm, 0]
-    estimate = -reward * R[pulled] ** -alpha / mixed[pulled]
+    estimate = -reward * R[pulled] ** -alpha / probability
     R[pulled] += reward
     eta = n / (1 + penalties)
     w = 1 / p

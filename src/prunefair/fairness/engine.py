@@ -2,7 +2,8 @@
 
 `run_fast` plays what `prunefair.fairness.simulation.simulate` plays, with the same
 random numbers, and leaves the policy in the same state to rounding.  Its memory is
-that of the learners and the checkpoints, whatever the number of rounds.
+that of the learners and the checkpoints, whatever the number of rounds; contexts that
+the stream names but never shows take none.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def run_fast(
 ) -> Trajectory:
     """Play `policy` on `stream` from its first round to its last, compiled.
 
+    Feedback comes at once; `simulate` and `run_batch` can also bring it late.
+
     Parameters
     ----------
     policy : Policy
@@ -82,7 +85,8 @@ def run_fast(
         If Newton's method does not converge; the policy is unchanged then.
     """
     if not isinstance(stream, RewardStream):
-        return _joined(run_fast(policy, b, rng=rng, n_points=1) for b in stream)
+        blocks = stream if isinstance(stream, Iterable) else [stream]
+        return _joined(_played(policy, block, rng) for block in blocks)
     if type(policy) not in LOADERS:
         known = ", ".join(kind.__name__ for kind in LOADERS)
         raise ValueError(
@@ -92,14 +96,15 @@ def run_fast(
     bandit = check_run(policy, stream, rng)
     rounds = checkpoints(stream.n_rounds, n_points)
     found = np.empty((len(rounds), stream.n_arms))
-    run = LOADERS[type(policy)](policy, stream.n_contexts)
-    run.kernel(*_pieces(stream, 0, 0), np.empty(0), *run.state)  # compiles
+    seen = seen_contexts(stream)
+    run = LOADERS[type(policy)](policy, seen.tolist())
+    run.kernel(*_pieces(stream, 0, 0, seen), np.empty(0), *run.state)  # compiles
     start = time.perf_counter()
     for point, (first, last) in enumerate(zip([0, *rounds[:-1]], rounds)):
         for low in range(first, last, BLOCK):
             high = min(low + BLOCK, last)
             draws = rng.random(high - low) if bandit else np.empty(0)
-            run.kernel(*_pieces(stream, low, high), draws, *run.state)
+            run.kernel(*_pieces(stream, low, high, seen), draws, *run.state)
         found[point] = run.state[0]
     seconds = time.perf_counter() - start
     if len(rounds):
@@ -108,10 +113,36 @@ def run_fast(
     return Trajectory(rounds=rounds, rewards=found, seconds=seconds)
 
 
-def _pieces(stream: RewardStream, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contexts and rewards of some rounds, as the kernels want them."""
-    contexts = np.ascontiguousarray(stream.contexts[low:high], np.int64)
-    return contexts, np.ascontiguousarray(stream.rewards[low:high], np.float64)
+def _played(policy, block, rng) -> Trajectory:
+    """One block of a stream, which must be a stream."""
+    check_run(policy, block, rng)
+    return run_fast(policy, block, rng=rng, n_points=1)
+
+
+def seen_contexts(stream: RewardStream) -> np.ndarray:
+    """The contexts that occur in `stream`, in order, shape (K,), int64."""
+    few, seen = stream.n_contexts <= BLOCK, np.empty(0, np.int64)
+    for low in range(0, stream.n_rounds, BLOCK):
+        block = stream.contexts[low : low + BLOCK]
+        block = np.flatnonzero(np.bincount(block)) if few else block
+        seen = np.union1d(seen, block)
+    return seen
+
+
+def _pieces(
+    stream: RewardStream, low: int, high: int, seen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the contexts in `seen` and rewards of some rounds, for the kernels.
+
+    Both are contiguous and read-only, so that a kernel is compiled once.
+    """
+    contexts, rewards = stream.contexts[low:high], stream.rewards[low:high]
+    if len(seen) < stream.n_contexts:
+        contexts = np.searchsorted(seen, contexts)
+    pieces = np.ascontiguousarray(contexts).view(), np.ascontiguousarray(rewards).view()
+    for piece in pieces:
+        piece.flags.writeable = False
+    return pieces
 
 
 def _joined(parts: Iterator[Trajectory]) -> Trajectory:
@@ -140,14 +171,14 @@ class Learners:
     Parameters
     ----------
     policy : Policy
-    n_contexts : int
-        Number of contexts $M$ of the stream.
+    contexts : list of int
+        The K contexts that occur in the stream.
     blind : bool
         Whether all contexts share the learner of the context None.
 
     Attributes
     ----------
-    rows : ndarray, shape (M,), int64
+    rows : ndarray, shape (K,), int64
         Row of each context, -1 without a learner.
     count : ndarray, shape (1,), int64
         Number of rows in use.
@@ -155,32 +186,32 @@ class Learners:
         The fields of the learners' states.
     """
 
-    def __init__(self, policy: Policy, n_contexts: int, *, blind: bool = False):
+    def __init__(self, policy: Policy, contexts: list[int], *, blind: bool = False):
         self.policy, self.keys = policy, list(policy.learners)
         if blind and None not in policy.learners:
             self.keys.append(None)
         place = {key: row for row, key in enumerate(self.keys)}
-        contexts = [None] * n_contexts if blind else range(n_contexts)
-        self.rows = np.array([place.get(j, -1) for j in contexts], np.int64)
+        self.contexts = [None] * len(contexts) if blind else contexts
+        self.rows = np.array([place.get(j, -1) for j in self.contexts], np.int64)
         self.count = np.array([len(self.keys)])
         spare = int((self.rows < 0).sum())
         known = [policy.learner(key) for key in self.keys]
-        known += [policy.initial()] * spare
+        known += [policy.initial()] * max(spare, 1 - len(known))  # one gives the shapes
         self.kind = type(policy.initial())
         self.states = [np.array(field) for field in zip(*known)]
 
     def store(self) -> None:
         """Give the policy its learners; those without a visit stay unborn."""
         new = np.argsort(self.rows)[np.sort(self.rows) >= len(self.keys)]
-        for row, key in enumerate(self.keys + new.tolist()):
+        for row, key in enumerate(self.keys + [self.contexts[k] for k in new]):
             state = (field[row] for field in self.states)
             self.policy.learners[key] = self.kind(
                 *(s.copy() if s.ndim else s.item() for s in state)
             )
 
 
-def _gradient(policy, n_contexts: int, *, blind: bool = False) -> Run:
-    table, R = Learners(policy, n_contexts, blind=blind), policy.rewards.copy()
+def _gradient(policy, contexts: list[int], *, blind: bool = False) -> Run:
+    table, R = Learners(policy, contexts, blind=blind), policy.rewards.copy()
     points, norms, *own = table.states
     earned = own[0] if own else R[None]
     kind = STEPS.index(getattr(policy, "step_kind", "squared"))
@@ -191,12 +222,12 @@ def _gradient(policy, n_contexts: int, *, blind: bool = False) -> Run:
     return Run(_kernel("gradient_rounds"), (R, *learners, settings), table.store)
 
 
-def _context_free(policy, n_contexts: int) -> Run:
-    return _gradient(policy, n_contexts, blind=True)
+def _context_free(policy, contexts: list[int]) -> Run:
+    return _gradient(policy, contexts, blind=True)
 
 
-def _barrier(policy, n_contexts: int, *, blind: bool = False) -> Run:
-    table, R = Learners(policy, n_contexts, blind=blind), policy.rewards.copy()
+def _barrier(policy, contexts: list[int], *, blind: bool = False) -> Run:
+    table, R = Learners(policy, contexts, blind=blind), policy.rewards.copy()
     if isinstance(policy, LogBarrierBandit):
         settings = (policy.alpha, policy.barrier, policy.cap, False)
     else:
@@ -205,11 +236,11 @@ def _barrier(policy, n_contexts: int, *, blind: bool = False) -> Run:
     return Run(_kernel("barrier_rounds"), (R, *learners, settings), table.store)
 
 
-def _single(policy, n_contexts: int) -> Run:
-    return _barrier(policy, n_contexts, blind=True)
+def _single(policy, contexts: list[int]) -> Run:
+    return _barrier(policy, contexts, blind=True)
 
 
-def _hedge(policy, n_contexts: int) -> Run:
+def _hedge(policy, contexts: list[int]) -> Run:
     gains = policy.shared.gains.copy()
 
     def store():
@@ -219,13 +250,13 @@ def _hedge(policy, n_contexts: int) -> Run:
     return Run(_kernel("hedge_rounds"), state, store)
 
 
-def _uniform(policy, n_contexts: int) -> Run:
+def _uniform(policy, contexts: list[int]) -> Run:
     state = (policy.rewards.copy(), policy.feedback == "bandit")
     return Run(_kernel("uniform_rounds"), state, lambda: None)
 
 
-def _fair(policy, n_contexts: int) -> Run:
-    table, shared = Learners(policy, n_contexts), policy.shared
+def _fair(policy, contexts: list[int]) -> Run:
+    table, shared = Learners(policy, contexts), policy.shared
     used, room = len(shared.visits), len(table.states[0])
     table.states[0][:] = np.arange(room)
     losses = np.pad(shared.losses, ((0, room - used), (0, 0)))
@@ -238,7 +269,6 @@ def _fair(policy, n_contexts: int) -> Run:
         table.store()
         rows = table.count[0]
         policy.shared = type(shared)(losses[:rows], visits[:rows], multipliers)
-        policy.solved = None
 
     settings = (float(policy.eta), policy.floor, given, policy.feedback == "bandit")
     learners = (table.rows, table.count, losses, visits, multipliers, q)
@@ -246,7 +276,7 @@ def _fair(policy, n_contexts: int) -> Run:
     return Run(_kernel("fair_rounds"), state, store)
 
 
-LOADERS: dict[type[Policy], Callable[[Policy, int], Run]] = {
+LOADERS: dict[type[Policy], Callable[[Policy, list[int]], Run]] = {
     AlphaFairGradient: _gradient,
     IndependentGradient: _gradient,
     ContextFreeGradient: _context_free,

@@ -59,7 +59,11 @@ from prunefair.fairness.online_gradient import (
     regret_factor,
     released_step,
 )
-from prunefair.fairness.policy import FullInformationPolicy, check_alpha
+from prunefair.fairness.policy import (
+    FullInformationPolicy,
+    check_alpha,
+    check_policy_alpha,
+)
 from prunefair.fairness.utility import alpha_fair_utility, arm_utility
 
 if TYPE_CHECKING:
@@ -397,7 +401,8 @@ class AlphaFairGradient(FullInformationPolicy):
     n_arms : int
         Number of arms $N$.
     alpha : float
-        Fairness parameter, at least 0; the theorems are for [0, 1).
+        Fairness parameter in [0, 1]; the theorems are for [0, 1), at 1 the second
+        exercise bounds the regret, and beyond 1 no bound is known here.
     step : {"squared", "centred", "released"}
         Which norms divide the step: squared, squared without the mean entry, or the
         plain norms of the released code, for which no theorem here holds.
@@ -416,7 +421,7 @@ class AlphaFairGradient(FullInformationPolicy):
 
     def __init__(self, n_arms: int, alpha: float, *, step="squared", weights="before"):
         super().__init__(n_arms)
-        self.alpha = check_alpha(alpha)
+        self.alpha = check_policy_alpha(alpha)
         if step not in ("squared", "centred", "released"):
             raise ValueError(f"step is {step!r}; take squared, centred or released")
         if weights not in ("before", "after"):
@@ -431,8 +436,8 @@ class AlphaFairGradient(FullInformationPolicy):
         state = initial_state(self.n_arms)
         return ReleasedState(*state) if self.step_kind == "released" else state
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
-        return self.learner(context).point.copy()
+    def play(self, context: Hashable) -> np.ndarray:
+        return self.learner(context).point
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         R = self.rewards if self.weights == "before" else self.rewards + rewards * x

@@ -13,11 +13,13 @@ in use: a new context takes the next row, so rows are in the order of first visi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, register_jitable
 
 CENTRED, RELEASED = 1, 2  # kinds of step; 0 is squared
@@ -31,14 +33,38 @@ LOG2_E, LN2_HIGH, LN2_LOW = (
 TAYLOR = tuple(1 / float(f) for f in np.cumprod([1, *range(1, 14)])[::-1])
 
 
+class MendingCache(FunctionCache):
+    """Numba's cache of compiled code, for which a damaged file is a missing one.
+
+    A file that a kill or a full disk cut off is written anew after compiling; what
+    cannot be written is compiled again by the next process.
+    """
+
+    def load_overload(self, sig, target_context):
+        """The code compiled before, or None."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling a part of a file may raise
+            return None
+
+    def save_overload(self, sig, data):
+        """Keep `data`, in a new index if the old one cannot be read."""
+        for mend in (self.flush, lambda: None):
+            try:
+                return super().save_overload(sig, data)
+            except Exception:
+                with suppress(OSError):
+                    mend()
+
+
 @cache
 def compiled(kernel: Callable) -> Callable:
     """`kernel` compiled, and kept on disk if numba finds a folder that it may write."""
     options = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return njit(cache=True, **options)(kernel)
-    except RuntimeError:  # no such folder
-        return njit(**options)(kernel)
+    dispatcher = njit(**options)(kernel)
+    with suppress(RuntimeError):  # no such folder
+        dispatcher._cache = MendingCache(kernel)
+    return dispatcher
 
 
 @register_jitable

@@ -37,7 +37,7 @@ Rounds, contexts and arms are counted from 0 in code; the authors count arms fro
 # %%
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,7 @@ from prunefair.fairness.simulation import RewardStream, Trajectory
 from prunefair.fairness.utility import (
     alpha_fair_utility,
     jain_index,
+    utility_difference,
     utility_gradient,
 )
 
@@ -357,12 +358,13 @@ def policy_result(
     """
     final = trajectory.rewards[-1]
     utility = alpha_fair_utility(final, alpha)
-    factor = approximation_factor(alpha) if alpha < 1 else None
+    regret = utility_difference(optimum.rewards, final, alpha)
+    above_one = approximation_factor(alpha) - 1 if alpha < 1 else None
     return PolicyResult(
         utility=utility,
         jain=jain_index(final),
-        regret=optimum.utility - utility,
-        c_regret=None if factor is None else optimum.utility - factor * utility,
+        regret=regret,
+        c_regret=None if above_one is None else regret - above_one * utility,
         reward_sum=float(final.sum()),
         rounds_per_second=float(trajectory.rounds[-1] / trajectory.seconds),
         trajectory=trajectory,
@@ -769,9 +771,10 @@ def squared_norms_over_time(
 class RewardFedBandit(ScaleFreeBandit):
     """The scale-free bandit with the public code's sign: rewards in place of losses."""
 
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
         gain = reward * surrogate_weights(self.rewards, self.alpha)[arm]
-        self.learners[context] = scale_free_step(self.learner(context), arm, gain)
+        state = self.learner(context)
+        self.learners[context] = scale_free_step(state, arm, gain, probability)
 
 
 # %% tags=["active-ipynb"]

@@ -37,6 +37,7 @@ We write $\phi$ for $\phi_\alpha$ with a fixed finite $\alpha \ge 0$.
 # %%
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -288,6 +289,32 @@ def dual_value(p, G, alpha: float, initial=1.0) -> float:
 
 
 # %%
+def check_range(R: np.ndarray, alpha: float) -> None:
+    r"""Raise if $R_i^{-\alpha}$ or $R_i^{1-\alpha}$ is too small or too large a number.
+
+    Parameters
+    ----------
+    R : ndarray, shape (N,), float64
+        Rewards, positive; reward units.
+    alpha : float
+        Fairness parameter, finite.
+
+    Raises
+    ------
+    RuntimeError
+        Then a certificate would be wrong; the message names a unit that helps.
+    """
+    powers = np.outer([-alpha, 1 - alpha], np.log(R))  # logarithms
+    low, high = np.log(np.finfo(float).tiny), np.log(np.finfo(float).max)
+    if powers.min() < low or powers.max() > high - 10:
+        raise RuntimeError(
+            f"utilities at alpha = {alpha:g} of rewards near {R.max():.3g} leave the "
+            f"range of floating point; divide G and initial by {R.max():.3g}, a change "
+            "of the unit, which changes no optimal map"
+        )
+
+
+# %%
 def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
     r"""Gap $D(p) - U(x)$: how far the map `x` can be from the optimum.
 
@@ -315,6 +342,8 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
     ValueError
         If `x` is no map of contexts to distributions, `G`, `initial` or `p` is not as
         above, or `p` is given and `alpha` is 0.
+    RuntimeError
+        If $R^{-\alpha}$ leaves the range of floating point; another unit of reward helps.
 
     References
     ----------
@@ -323,6 +352,7 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
     G, c = check_sums(G, initial)
     x = check_map(x, G.shape)
     R = c + (G * x).sum(0)  # (N,)
+    check_range(R, alpha)
     priced_wrongly = 0.0 if p is None else max(fenchel_young_gap(R, p, alpha), 0.0)
     p = utility_gradient(R, alpha) if p is None else np.asarray(p, dtype=np.float64)
     pG = p * G  # (M, N)
@@ -392,10 +422,10 @@ def certified(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
 # cvxpy ([Diamond and Boyd 2016](../references.bib#diamond2016cvxpy)) takes [(eq-offline-primal)](#eq-offline-primal) as it stands.
 # The sums and the initial rewards are *parameters*, and the problem follows the rules of disciplined parametrised programming (DPP), so it is compiled once and solved again for new sums without a new compilation.
 # Compiling with parameters takes an array of $(MN)^2$ numbers, so beyond a few thousand sums they enter as constants instead and each solve compiles.
-# Three details matter.
+# Some details matter.
 # The rewards $R$ are variables of their own, tied to $x$ by $N$ equations: written out in the objective, their sums over all contexts can make Clarabel ([Goulart and Chen 2024](../references.bib#goulart2024clarabel)) give up at a thousand contexts.
 # `cp.power` replaces its exponent by a rational number with a small denominator unless `approx=False` asks for power cones, and a solver's own tolerance is no certificate: we certify its answer with [(eq-offline-certificate)](#eq-offline-certificate).
-# A change of the unit of reward changes no optimal map ([Theorem (Elasticity)](utility.ipynb#thm-utility-elasticity)), so we choose one in which the rewards are of order one.
+# A change of the unit of reward changes no optimal map ([Theorem (Elasticity)](utility.ipynb#thm-utility-elasticity)), so we choose one in which the rewards are of order one, and two others if Clarabel gives up: with exponents near zero it does so now and then, and more often if the utility is divided by $1 - \alpha$, which we therefore leave out.
 
 
 # %%
@@ -430,17 +460,18 @@ class OfflineProblem(NamedTuple):
         import cvxpy as cp
 
         G, c = check_sums(G, initial)
-        unit = reward_unit(G, c)  # Clarabel's tolerances are absolute
-        self.G.value, self.initial.value = G / unit, c / unit
-        try:
-            whole = self.G.size > DPP_ENTRIES
-            self.problem.solve(solver=cp.CLARABEL, ignore_dpp=whole)
-        except cp.error.SolverError as error:
-            raise RuntimeError(f"Clarabel failed on G of shape {G.shape}") from error
-        if self.problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
-            raise RuntimeError(f"Clarabel stopped with status {self.problem.status!r}")
-        x = np.maximum(self.x.value, 0)
-        return certified(x / x.sum(1, keepdims=True), G, self.alpha, c)
+        whole = self.G.size > DPP_ENTRIES
+        for unit in reward_unit(G, c) * np.array([1, 10, 0.1]):
+            self.G.value, self.initial.value = G / unit, c / unit
+            with contextlib.suppress(cp.error.SolverError):
+                self.problem.solve(solver=cp.CLARABEL, ignore_dpp=whole)
+                if self.problem.status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+                    x = np.maximum(self.x.value, 0)
+                    return certified(x / x.sum(1, keepdims=True), G, self.alpha, c)
+        raise RuntimeError(
+            f"Clarabel found no optimum for G of shape {G.shape}, in three units of "
+            "reward; solve_offline needs no cone solver"
+        )
 
 
 # %%
@@ -480,7 +511,8 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
     elif alpha == 1:
         utility = cp.sum(cp.log(R))
     else:
-        utility = cp.sum(cp.power(R, 1 - alpha, approx=False)) / (1 - alpha)
+        sign = 1 if alpha < 1 else -1  # dividing by 1 - alpha makes Clarabel fail
+        utility = sign * cp.sum(cp.power(R, 1 - alpha, approx=False))
     earned = initial + cp.sum(cp.multiply(G, x), axis=0)  # (N,)
     constraints = [earned == R, cp.sum(x, axis=1) == 1]
     problem = cp.Problem(cp.Maximize(utility), constraints)
@@ -719,6 +751,7 @@ def gap_unit(R, alpha: float) -> float:
 def _interior_point(G, c, alpha, rtol, max_iter):
     """Map and prices of relative gap `rtol`, and the number of steps they took."""
     unit = reward_unit(G, c)
+    check_range(c + G.sum(0) / G.shape[1], alpha)  # of uniform play
     G, c = G / unit, c / unit
     x = np.full(G.shape, 1 / G.shape[1])
     p = (c + (G * x).sum(0)) ** -alpha
@@ -728,6 +761,7 @@ def _interior_point(G, c, alpha, rtol, max_iter):
         R = c + (G * point.x).sum(0)
         gap = certificate(point.x, G, alpha, c, p=point.p) / gap_unit(R, alpha)
         if gap <= rtol:
+            check_range(unit * R, alpha)
             return point.x, point.p * unit**-alpha, iteration
         point = next_point(point, R, G, alpha)
     raise RuntimeError(
@@ -764,7 +798,8 @@ def solve_offline(
     ValueError
         If `alpha` is negative or not finite, or `G` or `initial` is not as above.
     RuntimeError
-        If `max_iter` steps do not reach `rtol`, or rounding prevents a step.
+        If `max_iter` steps do not reach `rtol`, rounding prevents a step, or utilities
+        of this size are no numbers; the message names a unit that helps.
 
     References
     ----------

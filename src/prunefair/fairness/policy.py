@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
+import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,20 +17,98 @@ import numpy as np
 from prunefair.outputs import whole_file
 
 
+def shortened(value: Any, length: int = 80) -> str:
+    """Python text of `value` on one line, cut to `length` characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def array_of(value: Any) -> np.ndarray:
+    """`value` as an array, of None if it is ragged."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.asarray(None)
+
+
+def check_real(
+    value: float, name: str, holds: Callable[[float], bool], wanted: str
+) -> float:
+    """Return `value` as a float, or raise if it is no number for which `holds`.
+
+    Parameters
+    ----------
+    value : float
+        What the caller was given.
+    name : str
+        Its name.
+    holds : callable
+        Whether a float is in range; false for NaN.
+    wanted : str
+        The range in words, after "it must".
+
+    Returns
+    -------
+    value : float
+
+    Raises
+    ------
+    ValueError
+        If `value` is no real number or out of range.
+    """
+    number = array_of(value)
+    real = not number.shape and number.dtype.kind in "iuf"
+    if not real or not holds(float(number)):
+        raise ValueError(f"{name} is {shortened(value)}; it must {wanted}")
+    return float(number)
+
+
 def check_alpha(alpha: float, *, below: float = np.inf) -> float:
     """Return `alpha` as a float, or raise if it is not in `[0, below)`."""
-    value = np.asarray(alpha)
-    if value.shape or value.dtype.kind not in "iuf" or not 0 <= value < below:
-        raise ValueError(f"alpha is {alpha!r}; it must lie in [0, {below})")
-    return float(value)
+    return check_real(alpha, "alpha", lambda a: 0 <= a < below, f"lie in [0, {below})")
 
 
-def check_count(count: int, name: str) -> int:
-    """Return `count` as an int, or raise if it is not a positive whole number."""
-    value = np.asarray(count)
+def check_policy_alpha(alpha: float) -> float:
+    r"""Return `alpha` as a float, or raise beyond 1, where bounds of policies end.
+
+    The bounds of the book are for $0 \le \alpha < 1$, and for $\alpha = 1$ by the
+    second exercise on full information.
+    """
+    return check_real(
+        alpha,
+        "alpha",
+        lambda a: 0 <= a <= 1,
+        "lie in [0, 1] for a policy: beyond 1 no bound is proved and play can be worse "
+        "than uniform; utility and offline optimum take every alpha",
+    )
+
+
+def check_count(count: int, name: str, *, least: int = 1) -> int:
+    """Return `count` as an int, or raise if it is no whole number from `least` on.
+
+    Parameters
+    ----------
+    count : int
+        What the caller was given; 3.0 is taken as 3.
+    name : str
+        Its name.
+    least : int
+        The smallest that is allowed.
+
+    Returns
+    -------
+    count : int
+
+    Raises
+    ------
+    ValueError
+        If `count` is no whole number or too small.
+    """
+    value = array_of(count)
     whole = not value.shape and value.dtype.kind in "iuf" and float(value).is_integer()
-    if not whole or value < 1:
-        raise ValueError(f"{name} is {count!r}; it must be a positive whole number")
+    if not whole or value < least:
+        kind = "positive whole number" if least == 1 else f"whole number >= {least}"
+        raise ValueError(f"{name} is {shortened(count)}; it must be a {kind}")
     return int(value)
 
 
@@ -37,56 +118,153 @@ def check_n_arms(n_arms: int) -> int:
 
 
 def check_context(context: Hashable) -> Hashable:
-    """Return `context`, or raise if no learner could be found again by it."""
-    try:
-        hash(context)
-    except TypeError:
-        raise TypeError(
-            f"context is {context!r}; it must be hashable: a string, a number or a tuple"
-        ) from None
-    if context != context:
-        raise ValueError(f"context is {context!r}, which is not equal to itself")
-    return context
+    """Return the key of `context`, or raise if it is no context.
+
+    A context is a string, a real number, a boolean, None, or a tuple of contexts.  A
+    numpy scalar is the Python value that it holds, and an enumeration of strings or
+    whole numbers is its value.  Two contexts are the same if they are equal in Python:
+    1, 1.0 and True are one context, 1 and (1,) are two.  NaN is equal to nothing, so it
+    is refused; write None for what is missing.
+
+    Parameters
+    ----------
+    context : hashable
+
+    Returns
+    -------
+    key : str, int, float, bool, None or tuple of these
+        Equal for the same context; what a file can hold.
+
+    Raises
+    ------
+    TypeError
+        If `context` or a part of it is of another type.
+    ValueError
+        If it is or holds a NaN.
+    """
+    kind = type(context)
+    if kind is int or kind is str or kind is bool or context is None:
+        return context
+    if isinstance(context, tuple):
+        return tuple([check_context(part) for part in context])
+    if isinstance(context, np.generic) and context.dtype.kind in "biufU":
+        context = context.item()  # a longdouble stays what it is
+    if isinstance(context, float):
+        if context != context:
+            raise ValueError(
+                "context is or holds NaN, which is not equal to itself, so it would be "
+                "a new context in every round; write None for what is missing"
+            )
+        return float(context)
+    for plain in (bool, int, str):
+        if isinstance(context, plain):
+            return plain(context) if plain is not str else str.__str__(context)
+    raise TypeError(
+        f"context is or holds {shortened(context)} of type {type(context).__name__}; give "
+        "a string, number, boolean, None or a tuple of these (of an array or a list: "
+        "tuple(values))"
+    )
 
 
 def check_rewards(rewards, n_arms: int) -> np.ndarray:
     """Return `rewards` as float64 of shape (N,), or raise if one is outside [0, 1]."""
-    try:
-        r = np.asarray(rewards)
-    except ValueError:  # lists of different lengths
-        r = np.asarray(None)
+    r = array_of(rewards)
     if r.dtype.kind not in "biuf":
-        raise ValueError(f"rewards is {rewards!r}; it must hold {n_arms} numbers")
+        raise ValueError(
+            f"rewards is {shortened(rewards)}; it must hold {n_arms} numbers"
+        )
     if r.shape != (n_arms,):
         raise ValueError(f"rewards has shape {r.shape}; it must be ({n_arms},)")
     if not ((r >= 0) & (r <= 1)).all():  # false for NaN as well
-        raise ValueError(f"rewards is {r}; every entry must lie in [0, 1]")
+        raise ValueError(f"rewards is {shortened(r)}; every entry must lie in [0, 1]")
     return r.astype(np.float64)
+
+
+def check_played(played, n_arms: int) -> np.ndarray:
+    """Return `played` as float64 of shape (N,), or raise if it is no distribution."""
+    x = array_of(played)
+    fits = x.dtype.kind in "biuf" and x.shape == (n_arms,)
+    if not fits or not ((x >= 0).all() and abs(x.sum() - 1) <= 1e-6):
+        raise ValueError(
+            f"played is {shortened(played)}; it must hold the {n_arms} probabilities that "
+            "were played, as `probabilities` returned them"
+        )
+    return x.astype(np.float64)
 
 
 def check_arm(arm: int, n_arms: int) -> int:
     """Return `arm` as an int, or raise if it is not one of 0, ..., `n_arms` - 1."""
-    value = np.asarray(arm)
+    value = array_of(arm)
     if value.shape or value.dtype.kind not in "iuf" or value not in range(n_arms):
-        raise ValueError(f"arm is {arm!r}; it must be one of 0, ..., {n_arms - 1}")
+        raise ValueError(
+            f"arm is {shortened(arm)}; it must be one of 0, ..., {n_arms - 1}"
+        )
     return int(value)
 
 
 def check_reward(reward: float) -> float:
     """Return `reward` as a float, or raise if it is not a number in [0, 1]."""
-    value = np.asarray(reward)
+    value = array_of(reward)
     if value.shape or value.dtype.kind not in "biuf" or not 0 <= value <= 1:
-        raise ValueError(f"reward is {reward!r}; it must be a number in [0, 1]")
+        raise ValueError(
+            f"reward is {shortened(reward)}; it must be a number in [0, 1]"
+        )
     return float(value)
+
+
+def check_generator(rng: np.random.Generator, name: str = "rng") -> np.random.Generator:
+    """Return `rng`, or raise if it is not numpy's random generator."""
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(
+            f"{name} is {shortened(rng)}; give a generator, numpy.random.default_rng(seed)"
+        )
+    return rng
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """`array` if nobody can write to it, else a copy that nobody can write to."""
+    owner = array if array.base is None else array.base
+    if (
+        array.flags.writeable
+        or not isinstance(owner, np.ndarray)
+        or owner.flags.writeable
+    ):
+        array = array.copy()
+        array.flags.writeable = False
+    return array
+
+
+def frozen(value: Any) -> Any:
+    """`value`, an array or a named tuple of arrays, with `read_only` arrays."""
+    if isinstance(value, np.ndarray):
+        return read_only(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = [frozen(part) for part in value]
+        if any(new is not old for new, old in zip(parts, value)):
+            return type(value)(*parts)
+    return value
+
+
+class _Learners(dict):
+    """Learners by context; their arrays cannot be written to."""
+
+    def __setitem__(self, context: Hashable, state: NamedTuple) -> None:
+        super().__setitem__(context, frozen(state))
 
 
 class Policy(ABC):
     """A policy over `n_arms` arms that keeps one learner for each context.
 
-    A context is any hashable key; its learner is created by the first update.  All
-    state is `rewards`, the cumulative reward $R$ of each arm, the named tuple `shared`
-    and one named tuple a context in `learners`, all made of arrays and numbers.
-    Subclasses are pure in the learners: a step takes a state and returns a new one.
+    What a context is, and when two are the same, says `check_context`; its learner is
+    created by the first update.  All state is `rewards`, the cumulative reward $R$ of
+    each arm, the named tuple `shared` and one named tuple a context in `learners`, all
+    made of arrays and numbers.  Arrays that a policy holds cannot be written to, and
+    what it returns belongs to the caller.  Subclasses are pure in the learners: a step
+    takes a state and returns a new one.
+
+    Threads may call `probabilities`, `update` and `save` of one policy at any time:
+    updates wait for each other, and a file holds the state between two of them.  The
+    engines (`simulate`, `run_fast`, `run_batch`) want the policy for themselves.
 
     Parameters
     ----------
@@ -111,10 +289,28 @@ class Policy(ABC):
     feedback: ClassVar[str]
 
     def __init__(self, n_arms: int):
+        self._lock = threading.Lock()
         self.n_arms = check_n_arms(n_arms)
         self.rewards = np.ones(self.n_arms)
-        self.learners: dict[Hashable, NamedTuple] = {}
+        self.learners: dict[Hashable, NamedTuple] = _Learners()
         self.shared: NamedTuple | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, frozen(value))
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = self.__dict__ | {"learners": self.learners.copy()}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock = threading.Lock()
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.learners = _Learners()
+        for context, learner in state["learners"].items():
+            self.learners[context] = learner
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -125,33 +321,41 @@ class Policy(ABC):
         """State of a learner whose context has not been seen."""
 
     @abstractmethod
+    def play(self, context: Hashable) -> np.ndarray:
+        """Distribution over the arms, shape (N,), for a checked `context`."""
+
     def probabilities(self, context: Hashable) -> np.ndarray:
-        """Distribution over the arms, shape (N,), for `context`; changes no state."""
+        """Distribution over the arms, shape (N,), for `context`; changes no state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `context` is none, as `check_context` says.
+        """
+        return np.array(self.play(check_context(context)))
 
     def learner(self, context: Hashable) -> NamedTuple:
         """State of the learner of `context`, the initial one if it is new."""
-        check_context(context)
-        state = self.learners.get(context)
+        state = self.learners.get(check_context(context))
         return self.initial() if state is None else state
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the whole state to one npz file; `load` resumes it bit for bit.
 
-        Raises
-        ------
-        TypeError
-            If a context is not a string, number, boolean, None or a tuple of these;
-            nothing is written then.
+        Other threads may go on updating: what is written is the state between two
+        updates.
         """
+        with self._lock:
+            rewards, shared, learners = self.rewards, self.shared, dict(self.learners)
         header = {
             "policy": type(self).__name__,
             "config": self.config(),
-            "contexts": [_encode(key) for key in self.learners],
+            "contexts": [_encode(check_context(key)) for key in learners],
         }
-        arrays = {"header": np.array(json.dumps(header)), "rewards": self.rewards}
-        if self.shared is not None:
-            arrays |= {f"shared.{k}": v for k, v in self.shared._asdict().items()}
-        states = list(self.learners.values())
+        arrays = {"header": np.array(json.dumps(header)), "rewards": rewards}
+        if shared is not None:
+            arrays |= {f"shared.{k}": v for k, v in shared._asdict().items()}
+        states = list(learners.values())
         for field in states[0]._fields if states else ():
             arrays[f"learners.{field}"] = np.stack([getattr(s, field) for s in states])
         with whole_file(path) as partial, open(partial, "wb") as file:
@@ -161,40 +365,98 @@ class Policy(ABC):
     def load(cls, path: str | os.PathLike) -> Policy:
         """Policy saved by `save`.
 
+        Nothing is unpickled, and no more is read than the file is long.  Whatever
+        `save` guarantees is checked: every array with its shape and kind, finite and in
+        range, distributions on the simplex, and a learner for every context.
+
         Raises
         ------
         ValueError
             If `path` holds no whole policy or one of another kind.
+        OSError
+            If `path` cannot be read.
         """
-        try:
-            with zipfile.ZipFile(path) as file:  # np.load alone would try pickle
-                broken = file.testzip()
-            arrays = {} if broken else dict(np.load(path, allow_pickle=False))
-        except zipfile.BadZipFile:
-            arrays = {}
-        if "header" not in arrays:
+        with open(path, "rb") as file:
+            try:
+                arrays = _arrays_of(file)
+                header = _header_of(arrays)
+                policy = header["policy"] == cls.__name__ and cls._restored(
+                    header, arrays
+                )
+            except Exception as error:
+                reason = shortened(str(error), 120).strip("\"'")
+                raise ValueError(
+                    f"path is {shortened(os.fspath(path))}, which holds no policy or is "
+                    f"damaged ({reason}); give a file that `save` wrote"
+                ) from error
+        if not policy:
             raise ValueError(
-                f"path is {os.fspath(path)!r}, which holds no policy or is damaged; "
-                "give a file that `save` wrote"
-            )
-        header = json.loads(str(arrays["header"]))
-        if header["policy"] != cls.__name__:
-            raise ValueError(
-                f"path is {os.fspath(path)!r}, which holds a {header['policy']}; "
+                f"path is {shortened(os.fspath(path))}, which holds a {header['policy']}; "
                 f"load it with {header['policy']}.load, not {cls.__name__}.load"
             )
-        policy = cls(**header["config"])
-        policy.rewards = arrays["rewards"]
-        if policy.shared is not None:
-            policy.shared = type(policy.shared)(
-                *(_scalar(arrays[f"shared.{k}"]) for k in policy.shared._fields)
-            )
-        kind = type(policy.initial())
-        stacked = [arrays.get(f"learners.{field}") for field in kind._fields]
-        for index, key in enumerate(header["contexts"]):
-            state = kind(*(_scalar(values[index]) for values in stacked))
-            policy.learners[_decode(key)] = state
         return policy
+
+    @classmethod
+    def _restored(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Policy:
+        """The policy of a file, or raise if it is not what `save` writes."""
+        contexts = [check_context(_decode(value)) for value in header["contexts"]]
+        config, earned = header["config"], arrays.pop("rewards")
+        if config.get("n_arms", earned.size) != earned.size:  # before it takes memory
+            raise ValueError("rewards do not fit n_arms")
+        policy = cls(**config)
+        policy.rewards = policy._loaded("rewards", earned, policy.rewards)
+        like = policy.empty(len(contexts))
+        if like is not None:
+            fields = {k: arrays.pop(f"shared.{k}") for k in like._fields}
+            policy.shared = like._replace(
+                **{k: policy._loaded(k, v, getattr(like, k)) for k, v in fields.items()}
+            )
+        new, columns = policy.initial(), []
+        for name in new._fields if contexts else ():
+            one = np.broadcast_to(
+                getattr(new, name), (len(contexts), *np.shape(getattr(new, name)))
+            )
+            columns.append(policy._loaded(name, arrays.pop(f"learners.{name}"), one))
+        born = dict(policy.learners)
+        for row, key in enumerate(contexts):
+            state = (values[row] for values in columns)
+            policy.learners[key] = type(new)(
+                *(v.copy() if v.ndim else v.item() for v in state)
+            )
+        if arrays or len(policy.learners) != len(contexts):
+            raise ValueError("there are arrays or learners too many or too few")
+        if any(policy.learners[key] != state for key, state in born.items()):
+            raise ValueError("learners are lost")
+        return policy
+
+    def empty(self, n_learners: int) -> NamedTuple | None:
+        """`shared` with the shapes that it has beside so many learners."""
+        return self.shared
+
+    def _loaded(self, name: str, values: np.ndarray, like: np.ndarray) -> np.ndarray:
+        """A field of the state as `like`, or raise if no policy can be in it."""
+        wanted = np.asarray(like)
+        if (
+            values.shape != wanted.shape
+            or values.dtype.newbyteorder("=") != wanted.dtype
+        ):
+            raise ValueError(f"{name} has another shape or kind of number")
+        allowed = _RANGES.get(name, lambda v: v >= 0)(values)
+        if name == "point" and self.feedback == "bandit":  # estimates divide by it
+            allowed = allowed & (values > 0)
+        if not (np.isfinite(values) & allowed).all():
+            raise ValueError(f"{name} has an entry out of range")
+        return values.astype(wanted.dtype)
+
+
+_RANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # others are at least 0
+    "rewards": lambda v: v >= 1,
+    "earned": lambda v: v >= 1,
+    "point": lambda v: (v >= 0) & (abs(v.sum(-1, keepdims=True) - 1) <= 1e-9),
+    "estimates": lambda v: np.isfinite(v),
+    "scale": lambda v: (v > 0) & (v <= 1),
+    "index": lambda v: np.sort(v) == np.arange(len(v)),
+}
 
 
 class FullInformationPolicy(Policy):
@@ -209,29 +471,34 @@ class FullInformationPolicy(Policy):
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         """Learn from `rewards`, already checked; `x` is what was played."""
 
-    def update(self, context: Hashable, rewards) -> None:
+    def update(self, context: Hashable, rewards, *, played=None) -> None:
         """Learn from the rewards of all arms in `context`.
 
         Parameters
         ----------
         context : hashable
-            The context $j_t$ in which $x(t)$ was played.
+            The context $j_t$ in which $x(t)$ was played, as `check_context` says.
         rewards : array_like, shape (N,)
             Rewards $r(t) \\in [0, 1]^N$, reward units.
+        played : array_like, shape (N,), optional
+            What `probabilities(context)` returned when the round was played; by default
+            what it returns now, which is the same only if no update came between.
 
         Raises
         ------
         ValueError
-            If `rewards` has another shape or an entry outside [0, 1], or `context` is
-            NaN; the state is unchanged then.
+            If `rewards` has another shape or an entry outside [0, 1], `played` is no
+            distribution, or `context` holds NaN; the state is unchanged then.
         TypeError
-            If `context` is not hashable.
+            If `context` is none.
         """
         context = check_context(context)
         r = check_rewards(rewards, self.n_arms)
-        x = self.probabilities(context)
-        self.step(context, x, r)
-        self.rewards = self.rewards + r * x
+        x = None if played is None else check_played(played, self.n_arms)
+        with self._lock:
+            x = self.play(context) if x is None else x
+            self.step(context, x, r)
+            self.rewards = self.rewards + r * x
 
 
 class BanditPolicy(Policy):
@@ -240,56 +507,99 @@ class BanditPolicy(Policy):
     feedback = "bandit"
 
     @abstractmethod
-    def step(self, context: Hashable, arm: int, reward: float) -> None:
-        """Learn from the checked `reward` of `arm`."""
+    def step(
+        self, context: Hashable, arm: int, reward: float, probability: float
+    ) -> None:
+        """Learn from the checked `reward` of `arm`, drawn with `probability`."""
 
-    def update(self, context: Hashable, arm: int, reward: float) -> None:
+    def update(
+        self,
+        context: Hashable,
+        arm: int,
+        reward: float,
+        *,
+        probability: float | None = None,
+    ) -> None:
         """Learn from the reward of the arm pulled in `context`.
 
         Parameters
         ----------
         context : hashable
-            The context $j_t$.
+            The context $j_t$, as `check_context` says.
         arm : int
-            The arm $I_t$ drawn from `probabilities(context)`, 0-based.
+            The arm $I_t$, 0-based.
         reward : float
             Its reward in [0, 1], reward units.
+        probability : float, optional
+            With which the arm was drawn, `probabilities(context)[arm]` at that time;
+            by default that of now, which is the same only if no update came between.
 
         Raises
         ------
         ValueError
-            If `arm` is unknown, `reward` is outside [0, 1] or `context` is NaN; the
-            state is unchanged then.
+            If `arm` is unknown, `reward` is outside [0, 1], `probability` is outside
+            (0, 1], or `context` holds NaN; the state is unchanged then.
         TypeError
-            If `context` is not hashable.
+            If `context` is none.
         """
         context = check_context(context)
         arm, reward = check_arm(arm, self.n_arms), check_reward(reward)
-        self.step(context, arm, reward)
-        gained = np.zeros(self.n_arms)
-        gained[arm] = reward
-        self.rewards = self.rewards + gained
-
-
-def _scalar(value: np.ndarray) -> Any:
-    """A 0-d array as a Python number, any other array unchanged."""
-    return value.item() if value.ndim == 0 else value
+        if probability is not None:
+            probability = check_real(
+                probability, "probability", lambda p: 0 < p <= 1, "lie in (0, 1]"
+            )
+        with self._lock:
+            p = float(self.play(context)[arm]) if probability is None else probability
+            self.step(context, arm, reward, p)
+            gained = np.zeros(self.n_arms)
+            gained[arm] = reward
+            self.rewards = self.rewards + gained
 
 
 def _encode(key: Hashable) -> Any:
-    if isinstance(key, tuple):
-        return {"tuple": [_encode(part) for part in key]}
-    if isinstance(key, np.generic) and key.dtype.kind in "biufU":
-        key = key.item()  # equal, with the same hash; a time would become a number
-    if key is None or isinstance(key, str | int | float | bool):
-        return key
-    raise TypeError(
-        f"context is {key!r} of type {type(key).__name__}; only strings, numbers, "
-        "booleans, None and tuples of these can be saved"
-    )
+    return {"tuple": [_encode(part) for part in key]} if isinstance(key, tuple) else key
 
 
 def _decode(value: Any) -> Hashable:
     if isinstance(value, dict):
         return tuple(_decode(part) for part in value["tuple"])
     return value
+
+
+def _arrays_of(file) -> dict[str, np.ndarray]:
+    """The arrays of an open npz file as `save` writes it: nothing compressed."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
+        if not stored or sum(m.file_size for m in members) > size:
+            raise ValueError("its parts are compressed or overlap")
+        arrays = {
+            m.filename.removesuffix(".npy"): _array_of(archive.read(m)) for m in members
+        }
+    if len(arrays) != len(members):
+        raise ValueError("two of its parts have one name")
+    return arrays
+
+
+def _array_of(data: bytes) -> np.ndarray:
+    """The array of an npy file, whose header must fit its length."""
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array is of another version")
+    shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+    body = data[file.tell() :]
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(body):
+        raise ValueError("an array is not as long as it says")
+    return np.frombuffer(body, dtype).reshape(shape, order="F" if by_column else "C")
+
+
+def _header_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What `save` wrote beside the arrays, taken out of them."""
+    header = json.loads(str(arrays.pop("header")))
+    kinds = {"policy": str, "config": dict, "contexts": list}
+    if {name: type(value) for name, value in header.items()} != kinds:
+        raise ValueError("its header is not as it should be")
+    if not (header["policy"].isidentifier() and len(header["policy"]) < 60):
+        raise ValueError("its header names no policy")
+    return header

@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from collections import deque
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from prunefair.fairness.policy import Policy
+from prunefair.fairness.policy import (
+    Policy,
+    array_of,
+    check_count,
+    check_generator,
+    read_only,
+    shortened,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RewardStream:
+class ArraysEqual:
+    """A dataclass with arrays: equal if all fields that take part in it are equal."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.compare
+        )
+
+    __hash__ = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RewardStream(ArraysEqual):
     """Contexts and rewards of $T$ rounds, fixed in advance (an oblivious adversary).
+
+    Whatever numpy reads as numbers is taken (lists, pandas columns); what is kept are
+    arrays that nobody can write to, copies unless they were so before.  Two streams are
+    equal if their contexts, rewards and arms are, wherever they come from.
 
     Parameters
     ----------
-    contexts : ndarray, shape (T,), int64
-        Context $j_t \\in \\{0, ..., M-1\\}$ of each round.
-    rewards : ndarray, shape (T, N), float64
-        Rewards $r(t) \\in [0, 1]^N$, reward units.
+    contexts : array_like, shape (T,), whole numbers
+        Context $j_t \\in \\{0, ..., M-1\\}$ of each round; kept as int64.
+    rewards : array_like, shape (T, N)
+        Rewards $r(t) \\in [0, 1]^N$, reward units; kept as float64.
     n_contexts : int
         Number of contexts $M$.
-    arm_names : tuple of str, optional
-        Names of the $N$ arms.
+    arm_names : sequence of str, optional
+        Names of the $N$ arms; kept as a tuple.
     source : str
         Where the stream comes from, for reports.
 
     Raises
     ------
     ValueError
-        If the shapes disagree, a context is not below `n_contexts`, or a reward lies
-        outside [0, 1].
+        If the shapes disagree, a context is no whole number below `n_contexts`, a
+        reward lies outside [0, 1], or `arm_names` are not one string for each arm.
     """
 
     contexts: np.ndarray
@@ -42,17 +69,37 @@ class RewardStream:
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
-        if self.rewards.ndim != 2 or self.contexts.shape != self.rewards.shape[:1]:
+        contexts = _numbers(self.contexts, "contexts")
+        rewards = _numbers(self.rewards, "rewards")
+        if rewards.ndim != 2 or contexts.shape != rewards.shape[:1]:
             raise ValueError(
-                f"contexts has shape {self.contexts.shape} and rewards "
-                f"{self.rewards.shape}; they must be (T,) and (T, N)"
+                f"contexts has shape {contexts.shape} and rewards {rewards.shape}; they "
+                "must be (T,) and (T, N)"
             )
-        if not ((self.contexts >= 0) & (self.contexts < self.n_contexts)).all():
+        n_contexts = check_count(self.n_contexts, "n_contexts")
+        n_arms = check_count(rewards.shape[1], "number of columns of rewards")
+        if not ((contexts >= 0) & (contexts < n_contexts) & (contexts % 1 == 0)).all():
             raise ValueError(
-                f"contexts must lie in 0, ..., n_contexts - 1 = {self.n_contexts - 1}"
+                "contexts must lie in 0, ..., n_contexts - 1 = "
+                f"{n_contexts - 1} and be whole numbers"
             )
-        if not ((self.rewards >= 0) & (self.rewards <= 1)).all():
+        if not ((rewards >= 0) & (rewards <= 1)).all():  # false for NaN as well
             raise ValueError("rewards has an entry outside [0, 1]")
+        names = self.arm_names
+        names = (names,) if isinstance(names, str) else tuple(names)
+        strings = all(isinstance(name, str) for name in names)
+        if not strings or len(names) not in (0, n_arms):
+            raise ValueError(
+                f"arm_names is {shortened(self.arm_names)}; it must hold {n_arms} strings"
+            )
+        kept = {
+            "contexts": _kept(contexts, np.int64),
+            "rewards": _kept(rewards, np.float64),
+            "n_contexts": n_contexts,
+            "arm_names": names,
+        }
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
 
     @property
     def n_rounds(self) -> int:
@@ -65,14 +112,33 @@ class RewardStream:
         return self.rewards.shape[1]
 
     def first(self, n_rounds: int) -> RewardStream:
-        """The stream of the first `n_rounds` rounds."""
-        return replace(
-            self, contexts=self.contexts[:n_rounds], rewards=self.rewards[:n_rounds]
+        """The stream of the first `n_rounds` rounds, of all if there are fewer."""
+        n = check_count(n_rounds, "n_rounds", least=0)
+        return replace(self, contexts=self.contexts[:n], rewards=self.rewards[:n])
+
+
+def _kept(array: np.ndarray, kind: type) -> np.ndarray:
+    """`array` of this kind of number, as nobody can write to it."""
+    if array.dtype != kind:
+        array = array.astype(kind)
+        array.flags.writeable = False
+    return read_only(array)
+
+
+def _numbers(values, name: str) -> np.ndarray:
+    """`values` as an array of real numbers, or raise."""
+    array = array_of(values)
+    if not array.size:  # an empty list reads as floats, an empty column as objects
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} is {shortened(values)} of kind {array.dtype}; it must hold real numbers"
         )
+    return array
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trajectory:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory(ArraysEqual):
     """Cumulative rewards of a policy at some rounds.
 
     Parameters
@@ -82,18 +148,17 @@ class Trajectory:
     rewards : ndarray, shape (C, N), float64
         Cumulative rewards $R_i$ after that many rounds, $R_i(0) = 1$ included.
     seconds : float
-        Wall-clock time of the whole run.
+        Wall-clock time of the whole run; no part of equality.
     """
 
     rounds: np.ndarray
     rewards: np.ndarray
-    seconds: float
+    seconds: float = field(compare=False)
 
 
 def checkpoints(n_rounds: int, n_points: int = 200) -> np.ndarray:
     """About `n_points` rounds, evenly spread over 1, ..., `n_rounds` with the last."""
-    if n_points < 1:
-        raise ValueError(f"n_points is {n_points!r}; it must be at least 1")
+    n_points = check_count(n_points, "n_points")
     return np.unique(np.linspace(n_rounds, 1, min(n_points, n_rounds)).astype(np.int64))
 
 
@@ -116,16 +181,23 @@ def check_run(
     Raises
     ------
     ValueError
-        If the numbers of arms differ or a bandit policy is given no `rng`.
+        If `policy` or `stream` is none, the numbers of arms differ, or a bandit policy
+        is given no generator.
     """
+    for name, value, kind in (
+        ("policy", policy, Policy),
+        ("stream", stream, RewardStream),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} is {shortened(value)}; give a {kind.__name__}")
     if policy.n_arms != stream.n_arms:
         raise ValueError(
             f"policy has {policy.n_arms} arms and stream {stream.n_arms}; "
             "they must agree"
         )
     bandit = policy.feedback == "bandit"
-    if bandit and rng is None:
-        raise ValueError("rng is None; a bandit policy draws its arms from a generator")
+    if bandit:
+        check_generator(rng)
     return bandit
 
 
@@ -135,6 +207,8 @@ def simulate(
     *,
     rng: np.random.Generator | None = None,
     n_points: int = 200,
+    delay: int = 0,
+    told: bool = True,
 ) -> Trajectory:
     """Play `policy` on `stream` from its first round to its last.
 
@@ -147,17 +221,26 @@ def simulate(
         Draws the arms; required by a bandit policy, unused with full information.
     n_points : int
         Number of checkpoints at most.
+    delay : int
+        How many rounds late feedback comes, always in the order of the rounds; what
+        has not come by the end comes then.
+    told : bool
+        Whether a late update is told what was played (True), or credits what the
+        policy would play by now, which is wrong and only there to show it.
 
     Returns
     -------
     trajectory : Trajectory
+        Cumulative rewards as far as feedback has come.
 
     Raises
     ------
     ValueError
-        If the numbers of arms differ or a bandit policy is given no `rng`.
+        If the numbers of arms differ, a bandit policy is given no `rng`, or `delay` is
+        no whole number from 0 on.
     """
     bandit = check_run(policy, stream, rng)
+    delay, waiting = check_count(delay, "delay", least=0), deque()
     rounds = checkpoints(stream.n_rounds, n_points)
     rewards = np.empty((len(rounds), stream.n_arms))
     draws = rng.random(stream.n_rounds) if bandit else None
@@ -165,11 +248,17 @@ def simulate(
     name = type(policy).__name__
     for t, context in enumerate(tqdm(stream.contexts.tolist(), desc=name, leave=False)):
         if bandit:
-            cumulative = np.cumsum(policy.probabilities(context))
+            p = policy.probabilities(context)
+            cumulative = np.cumsum(p)
             arm = int(np.searchsorted(cumulative, draws[t] * cumulative[-1], "right"))
-            policy.update(context, arm, stream.rewards[t, arm])
+            late = {"probability": p[arm]} if delay and told else {}
+            waiting.append(((context, arm, stream.rewards[t, arm]), late))
         else:
-            policy.update(context, stream.rewards[t])
+            late = {"played": policy.probabilities(context)} if delay and told else {}
+            waiting.append(((context, stream.rewards[t]), late))
+        while len(waiting) > (0 if t + 1 == stream.n_rounds else delay):
+            feedback, late = waiting.popleft()
+            policy.update(*feedback, **late)
         if t + 1 == rounds[point]:
             rewards[point] = policy.rewards
             point += 1
