@@ -32,8 +32,7 @@ $$ (eq-a)
 **Proof.**
 Clear. ∎
 
-```{bibliography}
-```
+[All works](references.bib)
 """
 
 

@@ -20,7 +20,7 @@ from sphinx.errors import SphinxError  # noqa: E402
 
 BOOK = ROOT / "book"
 CHAPTERS = sorted(BOOK.glob("*/*.ipynb"))
-PAGES = [BOOK / name for name in ("intro.md", "notation.md", "claims.md")]
+PAGES = sorted(BOOK.glob("*.md"))
 EQUATION = re.compile(r"^( *)\$\$\n(.*?)\n *\$\$( \((eq-[\w-]+)\))?$", re.M | re.S)
 ENVIRONMENT = re.compile(
     r"\\begin\{(aligned|split|cases|array|[bp]?matrix)\}.*?\\end\{\1\}", re.S
@@ -154,6 +154,10 @@ def test_references_read_as_what_they_point_to_and_lead_there():
                 continue
             count += 1
     assert count > 300
+    for name, file in re.findall(
+        r"^\[`(.+)`\]\((.+)\)$", (BOOK / "api.md").read_text(), re.M
+    ):
+        assert (BOOK / file).resolve() == ROOT / "src" / f"{name.replace('.', '/')}.py"
 
 
 SAMPLE = """\
@@ -195,7 +199,11 @@ Done.
 </details>
 
 **Exercise.** <a id="ex-b"></a>
-Do [Exercise (ex-a)](#ex-a) again."""
+Do [Exercise (ex-a)](#ex-a) again.
+
+[`prunefair.data`](../src/prunefair/data.py)
+
+[All works](references.bib)"""
 
 MYST = """\
 Before {cite}`luce1959,mo2000fair`.
@@ -252,6 +260,14 @@ Done.
 :label: ex-b
 
 Do {ref}`ex-a` again.
+
+```{eval-rst}
+.. automodule:: prunefair.data
+   :members:
+```
+
+```{bibliography}
+```
 :::
 """
 

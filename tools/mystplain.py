@@ -31,6 +31,8 @@ extension turns into numbered theorems, exercises, figures and references.
     ([Luce 1959](../references.bib#luce1959); [Other 1960](../references.bib#other1960))
     [Luce (1959)](../references.bib#luce1959)    references; those to another chapter
                                                  have its file before the `#`
+    [`prunefair.data`](../src/prunefair/data.py)     documentation of a module
+    [All works](references.bib)                      the bibliography
 """
 
 import json
@@ -43,6 +45,8 @@ STATEMENT = re.compile(rf"\*\*(Theorem|Lemma) \((.+)\)\.\*\* {ANCHOR}")
 EQUATION = re.compile(r' *<a id="eq-[\w-]+"></a>')
 EXERCISE = re.compile(rf"\*\*Exercise\.\*\* {ANCHOR}")
 FIGURE = re.compile(rf"\*\*Figure \((fig-[\w-]+)\)\.\*\* {ANCHOR} (.+)\n*")
+MODULE = re.compile(r"\[`([\w.]+)`\]\([\w./]+\.py\)")
+WORKS = "[All works](references.bib)"
 DETAILS = "<details><summary>Solution</summary>"
 NOTE = '<div class="alert alert-warning">'
 END = "∎"
@@ -128,6 +132,11 @@ class Reader:
         """The lines of MyST for one line outside fenced code."""
         if EQUATION.fullmatch(line):
             return []
+        if found := MODULE.fullmatch(line):
+            directive = [f".. automodule:: {found[1]}", "   :members:"]
+            return ["```{eval-rst}", *directive, "```"]
+        if line == WORKS:
+            return ["```{bibliography}", "```"]
         if found := STATEMENT.fullmatch(line):
             directive = f":::{{prf:{found[1].lower()}}} {found[2]}"
             return self.begin("theorem") + [directive, f":label: {found[3]}", ""]
