@@ -486,6 +486,19 @@ def ratings_folder(folder, ratings):
     return folder
 
 
+def test_bandits_takes_alpha_as_far_as_the_policies_do(capsys, tmp_path):
+    rows = "1,1,4.0,9\n1,2,4.0,8\n2,1,4.0,7\n"
+    names = "alpha_fair,uniform"
+    data = ("bandits", "--data", ratings_folder(tmp_path, rows), "--policies", names)
+    _, result, _ = run(capsys, *data, "--users", 0, "--json", "--alpha", 1)
+    for values in result["policies"].values():
+        assert values["c_regret"] is None  # no factor at 1
+        assert values["regret"] == pytest.approx(
+            result["offline_utility"] - values["utility"]
+        )
+    assert "give a number in [0, 1]" in complaint(capsys, *data, "--alpha", 1.001)
+
+
 def test_bandits_takes_users_small_rewards_and_malformed_rows(capsys, tmp_path):
     rows = "1,1,4.0,9\n1,2,4.0,8\n2,1,4.0,7\n3,2,1.0\n"
     data = (

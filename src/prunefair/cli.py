@@ -59,13 +59,15 @@ def _cut(text: str, limit: int) -> str:
     return f"{text[: limit - 3 - end]}...{text[len(text) - end :]}"
 
 
-def _number(kind: Callable, low: float, high: float = float("inf")) -> Callable:
-    """Parser of a number in [low, high) that names a bad value and the remedy."""
+def _number(
+    kind: Callable, low: float, high: float = float("inf"), *, closed: bool = False
+) -> Callable:
+    """Parser of a number in [low, high), or [low, high] if `closed`, with a remedy."""
     noun = "a whole number" if kind is int else "a number"
     allowed = (
         f"{noun} of at least {low}"
         if high == float("inf")
-        else (f"{noun} in [{low}, {high})")
+        else f"{noun} in [{low}, {high}{']' if closed else ')'}"
     )
 
     def parse(text) -> float:
@@ -73,7 +75,7 @@ def _number(kind: Callable, low: float, high: float = float("inf")) -> Callable:
             value = kind(text)
         except ValueError:
             value = float("nan")
-        if not low <= value < high:
+        if not (low <= value < high or (closed and value == high)):
             raise typer.BadParameter(f"it is {_cut(repr(text), 80)}; give {allowed}")
         return value
 
@@ -729,7 +731,11 @@ def bandits_command(
         str, typer.Option(help="Names, comma-separated; all by default.")
     ] = "",
     alpha: Annotated[
-        float, typer.Option(parser=_number(float, 0, 1), help="Fairness.")
+        float,
+        typer.Option(
+            parser=_number(float, 0, 1, closed=True),
+            help="Fairness: 0 sum, 1 proportional.",
+        ),
     ] = 0.9,
     feedback: Annotated[str, typer.Option(help="full or bandit.")] = "full",
     rounds: Annotated[

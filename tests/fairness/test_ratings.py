@@ -236,3 +236,11 @@ def test_selections_that_select_nothing_are_refused(tmp_path):
     for n_rows in (0, 2):
         with pytest.raises(ValueError, match=f"n_rows is {n_rows}; .* 1, the number"):
             first_rows(loaded, n_rows)
+
+
+def test_ratings_are_equal_if_their_rows_are(tmp_path):
+    folder = folder_with(tmp_path, "1,5,3.5,9\n2,6,4.0,10\n")
+    one = load_ratings(folder)
+    assert one == load_ratings(folder)
+    assert one != dataclasses.replace(one, users=one.users[::-1])
+    assert one != first_rows(one, 1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunefair.fairness.full_information import AlphaFairGradient
-from prunefair.fairness.policy import check_n_arms
+from prunefair.fairness.policy import check_generator, check_n_arms
 
 Adversary = Callable[[int, AlphaFairGradient], tuple[int, np.ndarray]]
 
@@ -105,11 +105,13 @@ def adversaries(
     Raises
     ------
     ValueError
-        If `delta` is outside [0, 1] or `n_arms` is not a positive whole number.
+        If `delta` is outside [0, 1], `n_arms` is not a positive whole number, or `rng`
+        is no generator.
     """
     if not 0 <= delta <= 1:
         raise ValueError(f"delta is {delta!r}; it must lie in [0, 1]")
-    arms, mean = np.eye(check_n_arms(n_arms)), rng.random((n_contexts, n_arms))
+    arms = np.eye(check_n_arms(n_arms))
+    mean = check_generator(rng).random((n_contexts, n_arms))
     order = rng.permutation(n_arms)  # nested sets lose one arm of this order a phase
     length = -(-n_rounds // n_contexts)
     nested = [

@@ -996,7 +996,7 @@ def make_policy(
     n_contexts : int
         Number of contexts $M$; sets the learning rate of FairCB.
     alpha : float
-        Fairness $\alpha \ge 0$ of the utility; unused by policies blind to it.
+        Fairness $\alpha$ of the utility, in [0, 1]; unused by policies blind to it.
     horizon : int
         Number of rounds $T$; sets learning rates.
     context_probabilities : array_like, shape (M,), optional

@@ -414,7 +414,7 @@ def compare_policies(
     names : sequence of str
         Names in `prunefair.fairness.baselines.POLICIES[feedback]`.
     alpha : float
-        Fairness $\alpha \ge 0$.
+        Fairness $\alpha \ge 0$; policies that know it take [0, 1].
     seed : int
         The draws of a bandit policy depend on this and its name alone.
     feedback : {"full", "bandit"}

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunefair.data import data_file
+from prunefair.fairness.simulation import ArraysEqual
 
 DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32m"}
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -31,8 +32,8 @@ class Fault(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ratings:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ratings(ArraysEqual):
     r"""Who rated which movie when, and the genres of every movie.
 
     Parameters

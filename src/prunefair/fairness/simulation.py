@@ -25,10 +25,14 @@ class ArraysEqual:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(
-            np.array_equal(getattr(self, f.name), getattr(other, f.name))
+        pairs = [
+            (getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)
             if f.compare
+        ]
+        return all(
+            np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+            for a, b in pairs
         )
 
     __hash__ = None
