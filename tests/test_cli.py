@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from prunefair import cli
 from prunefair.models import load_tokenizer
+from prunefair.pruning.evaluation import token_nats, wikitext_tokens
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_, tiny_model
@@ -357,7 +359,8 @@ def test_evaluate_reports_every_key_and_a_model_against_itself_is_perfect(
         *("--limit", 2, "--json"),
     )
     assert list(result) == [
-        *("perplexity", "kl_to_dense", "tasks"),
+        *("perplexity", "perplexity_window", "perplexity_beginning"),
+        *("kl_to_dense", "tasks"),
         *("raw_retention", "above_chance_retention"),
     ]
     assert set(result["tasks"]["piqa"]) == {"acc", "acc_norm", "stderr", "n", "chance"}
@@ -367,6 +370,30 @@ def test_evaluate_reports_every_key_and_a_model_against_itself_is_perfect(
     }
     assert result["kl_to_dense"] == pytest.approx(0, abs=1e-6)
     assert result["perplexity"] > 1
+    assert (result["perplexity_window"], result["perplexity_beginning"]) == (1024, None)
+
+
+def test_the_perplexity_follows_the_tokenizer_and_the_context_and_says_so(
+    capsys, tmp_path
+):
+    tokenizer = load_tokenizer("smollm2")
+    frame = TemplateProcessing(single="<|im_start|> $A", special_tokens=[
+        ("<|im_start|>", tokenizer.vocab["<|im_start|>"])
+    ])  # fmt: skip
+    tokenizer.backend_tokenizer.post_processor = frame
+    tokenizer.save_pretrained(tmp_path)
+    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 16}
+    generator = torch.Generator().manual_seed(0)
+    model = tiny_model("llama", generator=generator, **size)
+    model.save_pretrained(tmp_path)
+    options = ("--tasks", "", "--limit", 2, "--against", tmp_path)
+    _, result, _ = run(capsys, "evaluate", tmp_path, *options, "--json")
+    assert result["perplexity_window"] == 16
+    assert result["perplexity_beginning"] == "<|im_start|>"
+    text = wikitext_tokens(tokenizer)[:30].view(2, 15)
+    start = torch.full((2, 1), tokenizer.vocab["<|im_start|>"])
+    expected = token_nats(model, torch.cat([start, text], 1)).mean().exp()
+    assert result["perplexity"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_evaluate_has_null_where_nothing_is_defined(capsys, model):

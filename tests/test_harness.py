@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 import prunefair.pruning.evaluation as evaluation
 from prunefair.harness import harness_results, publisher_row
@@ -19,6 +20,7 @@ from prunefair.pruning.evaluation import (
     task_rows,
     zero_shot,
 )
+from prunefair.pruning.surgery import tiny_model
 
 TASKS = [*TASK_CHANCE, "mmlu_conceptual_physics"]
 
@@ -69,6 +71,23 @@ def test_scores_and_accuracies_equal_the_harness(task, theirs, model, tokenizer)
     assert set(theirs[task].metrics) >= {"acc"}
     assert ours.n == len(theirs[task].log_likelihoods) == 3
     assert_equal(ours, theirs[task])
+
+
+def test_long_prompts_sliding_windows_and_beginnings_score_as_in_the_harness():
+    """Gemma-like: the context is shorter than a prompt of MMLU, the window too."""
+    pytest.importorskip("lm_eval", reason="needs the extra eval")
+    tokenizer = load_tokenizer("smollm2")
+    special = [("<|im_start|>", tokenizer.vocab["<|im_start|>"])]
+    frame = TemplateProcessing(single="<|im_start|> $A", special_tokens=special)
+    tokenizer.backend_tokenizer.post_processor = frame
+    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 100}
+    size |= {"sliding_window": 20, "dtype": torch.float64}
+    model = tiny_model("mistral", generator=torch.Generator().manual_seed(3), **size)
+    tasks = ["mmlu_conceptual_physics", "hellaswag"]
+    theirs = harness_results(model, tokenizer, tasks, limit=3, batch_size=3)
+    ours = zero_shot(model, tokenizer, tasks, limit=3, length="characters")
+    for task in tasks:
+        assert_equal(ours[task], theirs[task])
 
 
 def test_the_harness_would_rewrite_a_third_of_the_local_hellaswag():

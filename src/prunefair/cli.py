@@ -632,7 +632,7 @@ def evaluate_command(
         int | None,
         typer.Option(
             parser=_number(int, 1),
-            help="At most so many questions a task and windows of 1024 tokens of text.",
+            help="At most so many questions a task and windows of text.",
         ),
     ] = None,
     data: Data = None,
@@ -653,8 +653,9 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     import torch
 
     from prunefair.data import data_file
-    from prunefair.models import load_tokenizer
+    from prunefair.models import load_tokenizer, within_context
     from prunefair.pruning import evaluation
+    from prunefair.pruning.evaluation import beginning_tokens
 
     _use_data(data)
     known = (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE)
@@ -668,8 +669,12 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     if dense is not None:
         _check_same_vocabulary(dense, judged, against, model)
     text = evaluation.wikitext_tokens(tokenizer)
+    window, beginning = within_context(judged, 1024), beginning_tokens(tokenizer)
+    options = {"window": window, "max_windows": limit, "beginning": beginning}
     result = {
-        "perplexity": evaluation.perplexity(judged, text, max_windows=limit),
+        "perplexity": evaluation.perplexity(judged, text, **options),
+        "perplexity_window": window,
+        "perplexity_beginning": tokenizer.decode(beginning) or None,
         "kl_to_dense": None,
     }
     answers = evaluation.zero_shot(judged, tokenizer, names, limit=limit)
@@ -680,7 +685,8 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     result |= {"raw_retention": None, "above_chance_retention": None}
     if dense is not None:
         generator = torch.Generator(device=dense.device).manual_seed(seed)
-        sample = evaluation.self_sample(dense, 16, 128, generator=generator)
+        length = min(within_context(m, 128) for m in (dense, judged))
+        sample = evaluation.self_sample(dense, 16, length, generator=generator)
         result["kl_to_dense"] = evaluation.kl_to_dense(dense, judged, sample)
         reference = evaluation.zero_shot(dense, tokenizer, names, limit=limit)
         for key in ("raw_retention", "above_chance_retention") if names else ():

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prunefair.models import measuring
 from prunefair.publishers import MMLU_SUBJECTS
 
 DEFINITIONS = {
@@ -173,8 +174,11 @@ def harness_results(
             "the harness (lm_eval) is not installed; install prunefair[eval]"
         ) from error
 
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    with tempfile.TemporaryDirectory(prefix="harness-") as folder:
+    with (
+        measuring(model),  # the harness sets the mode and leaves it so
+        tempfile.TemporaryDirectory(prefix="harness-") as folder,
+    ):
+        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         for task in tasks:
             definition = _definition(task, limit, Path(folder)) | overrides
             text = json.dumps(definition)  # JSON is YAML

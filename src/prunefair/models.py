@@ -8,6 +8,7 @@ is taken from the hub.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -162,6 +163,71 @@ def load_tokenizer(name: str | os.PathLike = SMOLLM2):
     from transformers import AutoTokenizer
 
     return _from_pretrained(AutoTokenizer, name)
+
+
+def context_length(model) -> int | None:
+    """Tokens that a model can read at once, None where its configuration says none.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+
+    Returns
+    -------
+    tokens : int or None
+    """
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def within_context(model, length: int) -> int:
+    """`length`, or the model's context where that is shorter.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    length : int
+        Tokens that it is to read.
+
+    Returns
+    -------
+    length : int
+    """
+    return min(length, context_length(model) or length)
+
+
+@contextlib.contextmanager
+def measuring(*models, length: int = 0):
+    """Evaluation mode for the time of a measurement; then every module is as it was.
+
+    Parameters
+    ----------
+    *models : torch.nn.Module
+        What is measured: dropout and the like are off inside the block.
+    length : int
+        Tokens of the longest text that the models will read.
+
+    Raises
+    ------
+    ValueError
+        If a model's context is shorter than `length`.
+    """
+    for model in models:
+        context = context_length(model)
+        if context is not None and length > context:
+            raise ValueError(
+                f"a text of {length} tokens is longer than the {context} of the "
+                "model's context (max_position_embeddings); give shorter texts"
+            )
+    found = [(module, module.training) for m in models for module in m.modules()]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for module, training in found:
+            module.training = training
 
 
 if __name__ == "__main__":  # `python -m prunefair.models` prepares the small model

@@ -2,16 +2,21 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tokenizers.processors import TemplateProcessing
 
 import prunefair.pruning.evaluation as evaluation
-from prunefair.models import load_model, load_tokenizer
+from prunefair.models import load_model, load_tokenizer, within_context
+from prunefair.pruning.anatomy import counted_flops
+from prunefair.pruning.comparison import lost_outputs
+from prunefair.pruning.compression import output_energies
 from prunefair.pruning.evaluation import (
     LETTERS,
     MMLU_CHANCE,
@@ -23,6 +28,7 @@ from prunefair.pruning.evaluation import (
     TaskResult,
     above_chance_retention,
     accuracy_difference,
+    beginning_tokens,
     choice_log_likelihoods,
     common_stem,
     encode_pair,
@@ -30,6 +36,7 @@ from prunefair.pruning.evaluation import (
     information,
     kl_per_position,
     kl_to_dense,
+    last_tokens,
     log_likelihoods,
     mean_accuracies,
     mmlu_questions,
@@ -42,6 +49,7 @@ from prunefair.pruning.evaluation import (
     resampled_outcomes,
     self_sample,
     shared_prefix,
+    similar_batches,
     simulated_results,
     standard_error,
     start_token,
@@ -54,6 +62,11 @@ from prunefair.pruning.evaluation import (
     wikitext_tokens,
     zero_shot,
 )
+from prunefair.pruning.functional_policy import fisher_costs
+from prunefair.pruning.recovery import window_nats
+from prunefair.pruning.refit import prune_functional
+from prunefair.pruning.self_moments import hidden_moments
+from prunefair.pruning.surgery import ADAPTERS, tiny_model
 
 
 def seeded(seed=0):
@@ -167,10 +180,61 @@ def test_a_model_without_knowledge_has_the_perplexity_of_the_vocabulary():
 @pytest.mark.parametrize(
     ("mean", "expected"), [(709.0, math.exp(709)), (710.0, math.inf)]
 )
-def test_a_perplexity_too_large_for_a_float_is_infinite(monkeypatch, mean, expected):
+def test_a_perplexity_too_large_for_a_float_is_infinite(
+    monkeypatch, tiny, mean, expected
+):
     nats = torch.full((1, 9), mean, dtype=torch.float64)
     monkeypatch.setattr(evaluation, "token_nats", lambda model, tokens: nats)
-    assert perplexity(None, torch.zeros(10, dtype=torch.int64)) == expected
+    assert perplexity(tiny, torch.zeros(10, dtype=torch.int64)) == expected
+
+
+def test_a_beginning_stands_in_every_window_and_counts_among_its_tokens(tiny):
+    text = torch.randint(11, (11,), generator=seeded())
+    nats = [
+        token_nats(tiny, torch.tensor([[7, *part.tolist()]])).sum()
+        for part in text.split(4)
+    ]
+    expected = math.exp(float(sum(nats)) / 11)  # the first token is scored, too
+    found = perplexity(tiny, text, window=5, beginning=[7])
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert found != pytest.approx(perplexity(tiny, text, window=5), rel=1e-3)
+    nats = [  # two tokens before, the text's own in steps of one
+        token_nats(tiny, torch.tensor([[7, 8, *text[max(0, i - 2) : i + 1].tolist()]]))
+        for i in range(11)
+    ]
+    expected = math.exp(float(sum(n[0, -1] for n in nats)) / 11)
+    sliding = {"window": 5, "stride": 1, "beginning": (7, 8)}
+    assert perplexity(tiny, text, **sliding) == pytest.approx(expected, rel=1e-9)
+
+
+def test_no_window_is_longer_than_the_context():
+    model = tiny_model("opt", generator=seeded(), max_position_embeddings=8)
+    text = torch.randint(32, (30,), generator=seeded())
+    assert within_context(model, 1024) == 8 and within_context(model, 5) == 5
+    assert perplexity(model, text) == perplexity(model, text, window=8)
+    assert perplexity(model, text, beginning=[1]) > 0
+    endless = SimpleNamespace(get_text_config=SimpleNamespace)  # such as BLOOM
+    assert within_context(SimpleNamespace(config=endless), 1024) == 1024
+
+
+@pytest.mark.parametrize("family", ["opt", "llama"])
+def test_a_text_longer_than_the_context_is_refused(family):
+    """OPT has no more positions; LLaMA would go on without a word."""
+    model = tiny_model(family, generator=seeded(), max_position_embeddings=8)
+    texts = torch.randint(32, (2, 12), generator=seeded())
+    message = r"a text of 1\d tokens is longer than the 8 of the model's context"
+    for measure in (
+        lambda: token_nats(model, texts),
+        lambda: kl_per_position(model, model, texts),
+        lambda: self_sample(model, 2, 12, generator=seeded()),
+        lambda: throughput(model, texts[:, :4], 8),
+        lambda: hidden_moments(model, texts),
+        lambda: output_energies(model, texts),
+        lambda: fisher_costs(model, texts),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure()
+    assert token_nats(model, texts[:, :9]).isfinite().all()  # the last is not read
 
 
 def test_perplexity_rejects_bad_arguments(tiny):
@@ -395,7 +459,8 @@ def test_what_all_questions_begin_with_is_read_once(tiny):
     again = choice_log_likelihoods(tiny, questions, known)  # the stem is left as it was
     hook.remove()
     assert known.tokens == stem
-    assert read == [(1, 5), (3, 3), (3, 3)]
+    own = [(3, 1), (6, 2)]  # the shortest prefix, and the rest of every choice
+    assert read == [(1, 5), *own, *own]
     for choices, scores, repeated in zip(questions, found, again, strict=True):
         np.testing.assert_allclose(scores, slow_scores(tiny, choices), rtol=1e-9)
         np.testing.assert_array_equal(scores, repeated)
@@ -489,6 +554,47 @@ def test_an_empty_context_is_the_start_token_and_nothing_to_score_is_an_error(
         encode_pair(tokenizer, "why", "")
 
 
+@pytest.fixture(
+    params=["$A", "<|im_start|> $A", "$A <|im_end|>", "<|im_start|> $A <|im_end|>"]
+)
+def framing(request):
+    """The small model's tokenizer, with what another one puts around a text."""
+    tokenizer = load_tokenizer("smollm2")
+    special = [(token, tokenizer.vocab[token]) for token in request.param.split()
+               if token != "$A"]  # fmt: skip
+    frame = TemplateProcessing(single=request.param, special_tokens=special)
+    tokenizer.backend_tokenizer.post_processor = frame
+    return tokenizer, request.param.split("$A")[0].split()
+
+
+def test_an_end_token_is_never_scored_and_a_beginning_stands_before_the_context(
+    framing, tokenizer
+):
+    framed, before = framing
+    before = [tokenizer.vocab[token] for token in before]
+    assert beginning_tokens(framed) == before
+    for context, continuation in (("Answer:", " A"), ("hel", "lo there")):
+        plain = tokenizer.encode(context + continuation)
+        n = len(tokenizer.encode(context))
+        found = encode_pair(framed, context, continuation)
+        assert found == ChoiceTokens(before + plain, len(before) + n)
+    assert encode_pair(framed, "", " A", start=5).tokens == [
+        5,
+        *tokenizer.encode(" A"),
+    ]
+
+
+def test_a_choice_longer_than_the_context_keeps_its_last_tokens():
+    choice = ChoiceTokens([*range(10)], 7)
+    assert last_tokens(choice, None) == last_tokens(choice, 9) == choice
+    assert last_tokens(choice, 6) == ChoiceTokens([*range(3, 10)], 4)
+    assert last_tokens(choice, 3) == ChoiceTokens([6, 7, 8, 9], 1)
+    with pytest.raises(
+        ValueError, match="continuation holds 3 tokens, more than the 2"
+    ):
+        last_tokens(choice, 2)
+
+
 def test_shared_prefix_stops_at_the_first_difference_and_inside_the_contexts():
     assert (
         shared_prefix([ChoiceTokens([1, 2, 3], 2), ChoiceTokens([1, 2, 3, 4], 2)]) == 2
@@ -565,51 +671,161 @@ def test_real_questions_score_alike_batched_and_one_by_one(tiny_real, tokenizer,
         np.testing.assert_allclose(scores, slow_scores(tiny_real, choices), rtol=1e-9)
 
 
-def padded_tokens(batch):
-    """Tokens fed for a batch of questions, padding included."""
-    shared = [shared_prefix(question) for question in batch]
-    rests = [len(c.tokens) - n for q, n in zip(batch, shared, strict=True) for c in q]
-    return len(batch) * max(shared) + len(rests) * max(rests)
+def tokens_fed(batch):
+    """Tokens fed for a batch of questions, padding and repeated prefixes included."""
+    choices = [choice for question in batch for choice in question]
+    prefix = min(map(shared_prefix, batch))
+    longest = max(len(choice.tokens) for choice in choices)
+    return len(batch) * prefix + len(choices) * (longest - 1 - prefix)
 
 
-@pytest.mark.parametrize("name", ["piqa", "winogrande", "arc_easy"])
-def test_batches_hold_few_tokens_of_padding(tiny, tokenizer, name, monkeypatch):
-    questions, batches = task_questions(name, 1000), []
-
-    def only_recorded(model, batch, stem):
-        batches.append(batch)
-        return [np.zeros(len(question)) for question in batch]
-
-    monkeypatch.setattr(evaluation, "choice_log_likelihoods", only_recorded)
-    monkeypatch.setattr(evaluation, "common_stem", lambda *_: None)
-    log_likelihoods(tiny, tokenizer, questions)
-    fed = sum(map(padded_tokens, batches))
-    encoded = encoded_questions(tiny, tokenizer, questions)
-    by_length = sorted(encoded, key=lambda q: max(len(c.tokens) for c in q))
-    batches_by_length = [by_length[i : i + 8] for i in range(0, len(encoded), 8)]
-    assert fed < 1.15 * sum(padded_tokens([question]) for question in encoded)
-    assert fed < 0.9 * sum(map(padded_tokens, batches_by_length))
+@pytest.mark.parametrize(
+    ("name", "limit"), [("piqa", 1000), ("arc_easy", 1000), ("mmlu_philosophy", 25)]
+)
+def test_batches_read_few_tokens_in_vain(tiny, tokenizer, name, limit):
+    encoded = encoded_questions(tiny, tokenizer, task_questions(name, limit))
+    batches = similar_batches(encoded, 8)
+    assert sorted(i for batch in batches for i in batch) == [*range(len(encoded))]
+    assert max(map(len, batches)) <= 8
+    assert len(batches) < len(encoded) / 3
+    apart = sum(tokens_fed([question]) for question in encoded)
+    assert sum(tokens_fed([encoded[i] for i in batch]) for batch in batches) < (
+        1.12 * apart
+    )
 
 
-def test_other_families_score_alike_batched_and_one_by_one():
-    from transformers import AutoModelForCausalLM, GPTNeoXConfig, OPTConfig, Qwen2Config
+SLIDING = {  # windows by another name each; the first layer has one, the second may
+    "mistral": lambda w: {"sliding_window": w},
+    "phi3": lambda w: {"sliding_window": w},
+    "gemma2": lambda w: {"sliding_window": w, "layer_types": MIXED},
+    "gemma3_text": lambda w: {"sliding_window": w, "layer_types": MIXED},
+    "qwen2": lambda w: {"use_sliding_window": True} | SLIDING["gemma2"](w),
+    "qwen3": lambda w: {"use_sliding_window": True} | SLIDING["gemma2"](w),
+    "llama4_text": lambda w: {
+        "attention_chunk_size": w,
+        "intermediate_size_mlp": 12,
+        "num_local_experts": 2,
+        "layer_types": ["chunked_attention", "full_attention"],
+    },
+}
+MIXED = ["sliding_attention", "full_attention"]
 
-    shape = {"vocab_size": 11, "hidden_size": 8, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2}
-    configs = [
-        OPTConfig(**shape, **heads, ffn_dim=16, word_embed_proj_dim=8),
-        GPTNeoXConfig(**shape, **heads, intermediate_size=16),
-        Qwen2Config(**shape, **heads, num_key_value_heads=1, intermediate_size=16),
-    ]
-    questions = [
-        [ChoiceTokens([1, 2, 3, 4], 3), ChoiceTokens([1, 2, 5, 6, 7], 3)],
-        [ChoiceTokens([9, 2], 1), ChoiceTokens([9, 4, 4, 4], 1)],
-    ]
-    for config in configs:
-        model = AutoModelForCausalLM.from_config(config).double().eval()
-        found = choice_log_likelihoods(model, questions)
-        for choices, scores in zip(questions, found, strict=True):
-            np.testing.assert_allclose(scores, slow_scores(model, choices), rtol=1e-6)
+
+def model_with_window(family, window):
+    """Random model in float64; `window` tokens are seen, all of them if None."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = {} if window is None else SLIDING[family](window)
+    if family in ADAPTERS:
+        options = {"generator": seeded(1), "dtype": torch.float64}
+        return tiny_model(family, **options, **fields)
+    shape = tiny_model("llama", generator=seeded()).config.to_dict()
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "head_dim",
+             "num_attention_heads", "num_key_value_heads", "intermediate_size",
+             "pad_token_id", "bos_token_id", "eos_token_id")  # fmt: skip
+    fields |= {name: shape[name] for name in names}
+    config = AutoConfig.for_model(family, **fields)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
+    generator = seeded(1)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.5, generator=generator)
+    return model
+
+
+@st.composite
+def stemmed_questions(draw):
+    """Five questions behind one stem, their prefixes and choices of many lengths."""
+    token = st.integers(3, 31)
+    stem, questions = draw(st.lists(token, min_size=2, max_size=9)), []
+    for _ in range(5):
+        head = stem + draw(st.lists(token, min_size=1, max_size=12))
+        rests = st.lists(
+            st.lists(token, min_size=1, max_size=4), min_size=2, max_size=3
+        )
+        questions.append([ChoiceTokens(head + r, len(head)) for r in draw(rests)])
+    return questions
+
+
+@pytest.mark.parametrize(
+    ("family", "window"),
+    [(f, None) for f in ADAPTERS if f not in SLIDING]
+    + [(f, w) for f in SLIDING for w in (3, 8, 100)],
+)
+def test_scores_do_not_depend_on_the_batch(family, window):
+    model = model_with_window(family, window)
+
+    @settings(max_examples=4, deadline=None)
+    @given(stemmed_questions())
+    def hold(questions):
+        stem = common_stem(model, questions)
+        expected = [slow_scores(model, choices) for choices in questions]
+        for size, known in itertools.product((1, 5), (None, stem)):
+            for begin in range(0, 5, size):
+                batch = slice(begin, begin + size)
+                found = choice_log_likelihoods(model, questions[batch], known)
+                for scores, right in zip(found, expected[batch], strict=True):
+                    np.testing.assert_allclose(scores, right, rtol=1e-5)
+
+    hold()
+
+
+def test_prompts_beyond_the_context_are_scored_by_their_last_tokens(tokenizer):
+    options = {"vocab_size": len(tokenizer), "max_position_embeddings": 40}
+    model = tiny_model("opt", generator=seeded(), dtype=torch.float64, **options)
+    questions = task_questions("mmlu_philosophy", 3)  # several hundred tokens each
+    found = log_likelihoods(model, tokenizer, questions, batch_size=3)
+    for question, scores in zip(questions, found, strict=True):
+        for letter, score in zip(LETTERS, scores, strict=True):
+            whole = tokenizer.encode(f"{question.contexts[0]} {letter}")
+            with torch.no_grad():
+                logits = model(torch.tensor([whole[-41:-1]])).logits[0, -1]
+            assert score == pytest.approx(float(logits.log_softmax(0)[whole[-1]]))
+
+
+def instruments(model, tokenizer):
+    """Everything of the package that runs a model in order to measure it."""
+    texts = torch.randint(32, (4, 12), generator=seeded())
+    question = [ChoiceTokens([1, 2, 3, t, 5], 3) for t in (4, 6)]
+    kept, ticks = [torch.arange(6)] * 2, itertools.count()
+    policy = {"episodes": 1, "n_texts": 4, "even": True, "refit": True}
+    return {
+        "token_nats": lambda: token_nats(model, texts),
+        "perplexity": lambda: perplexity(model, texts.flatten(), window=9),
+        "window_nats": lambda: window_nats(model, texts.flatten(), 9, 3),
+        "kl_per_position": lambda: kl_per_position(model, model, texts),
+        "self_sample": lambda: self_sample(model, 3, 9, generator=seeded()),
+        "choices": lambda: choice_log_likelihoods(model, [question]),
+        "stem": lambda: common_stem(model, [question] * 2).cache.layers[1].keys,
+        "zero_shot": lambda: zero_shot(model, tokenizer, ["piqa"], limit=2),
+        "throughput": lambda: throughput(model, texts, 2, clock=ticks.__next__),
+        "flops": lambda: counted_flops(model, 5),
+        "moments": lambda: hidden_moments(model, texts).second,
+        "fisher": lambda: fisher_costs(model, texts),
+        "energies": lambda: output_energies(model, texts),
+        "lost": lambda: lost_outputs(model, texts, kept),
+        "functional": lambda: prune_functional(
+            model, 0.5, generator=seeded(), **policy
+        ).kept,
+    }  # fmt: skip
+
+
+def test_every_instrument_measures_in_evaluation_mode_and_restores_each_module(
+    tokenizer,
+):
+    model = tiny_model(
+        "gpt_neox", generator=seeded(), hidden_dropout=0.5, vocab_size=len(tokenizer)
+    )
+    quiet = {n: f() for n, f in instruments(model, tokenizer).items()}
+    model.train()
+    model.gpt_neox.layers[1].eval()  # a module whose parts differ
+    modes = [module.training for module in model.modules()]
+    for name, measure in instruments(model, tokenizer).items():
+        found = measure()
+        assert modes == [module.training for module in model.modules()], name
+        assert repr(found) == repr(quiet[name]), name
+    with pytest.raises(ValueError, match="longer than the 64"):
+        token_nats(model, torch.zeros(1, 99, dtype=torch.int64))
+    assert modes == [module.training for module in model.modules()]
 
 
 def test_accuracy_takes_the_largest_score_by_sum_and_by_length():

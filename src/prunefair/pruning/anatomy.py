@@ -31,6 +31,8 @@ from typing import NamedTuple
 
 import torch
 
+from prunefair.models import measuring
+
 # %% tags=["active-ipynb"]
 # import numpy as np
 # from torch.utils.flop_counter import FlopCounterMode
@@ -579,7 +581,8 @@ def counted_flops(model, tokens: int) -> int:
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # plain products, which the counter sees
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        counter = FlopCounterMode(display=False)
+        with measuring(model), counter, torch.no_grad():
             model(input_ids=ids, attention_mask=mask, use_cache=False)
     finally:
         model.set_attn_implementation(before)

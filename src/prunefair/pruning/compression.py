@@ -34,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from prunefair.models import measuring
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.evaluation import kl_to_dense, perplexity
 from prunefair.pruning.policy_gradient import train_policy
@@ -726,7 +727,8 @@ def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
     Raises
     ------
     ValueError
-        If the family is not supported.
+        If the family is not supported, or the model's context is shorter than the
+        texts.
     """
     adapter, hooks = adapter_for(model), []
 
@@ -736,7 +738,8 @@ def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
     for block in adapter.blocks(model):
         hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(pass_on))
     try:
-        model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
+        with measuring(model, length=tokens.shape[1]):
+            model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
             hook.remove()

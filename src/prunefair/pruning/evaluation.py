@@ -45,6 +45,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from prunefair.data import data_file
+from prunefair.models import context_length, measuring, within_context
 from prunefair.publishers import MMLU_SUBJECTS
 
 # %% tags=["active-ipynb"]
@@ -79,7 +80,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 # \ell_i = -\log p(x_i \mid x_{<i}) .
 # $$ (eq-evaluation-nats)
 #
-# A model sees at most a window of $w$ tokens.
+# A model sees at most a window of $w$ tokens, and no window is longer than the model's context.
 # Windows start every $s \le w$ tokens, and every window scores the tokens that no earlier one scored; with $s = w$ the windows do not overlap and the first token of each has nothing to condition on, so it is not scored.
 # With $\mathcal S$ the set of scored tokens,
 #
@@ -150,12 +151,18 @@ def token_nats(model, tokens: torch.Tensor) -> torch.Tensor:
     nats : Tensor, shape (B, L - 1), float64
         On the CPU; in nats.
 
+    Raises
+    ------
+    ValueError
+        If the model's context is shorter than the texts.
+
     References
     ----------
     Book {eq}`eq-evaluation-nats`.
     """
     tokens = tokens.to(model.device)
-    logits = model(tokens[:, :-1], use_cache=False).logits  # (B, L - 1, V)
+    with measuring(model, length=tokens.shape[1] - 1):
+        logits = model(tokens[:, :-1], use_cache=False).logits  # (B, L - 1, V)
     return information(logits, tokens[:, 1:]).cpu()
 
 
@@ -207,6 +214,33 @@ def text_windows(length: int, window: int, stride: int) -> list[tuple[int, int, 
 #     assert sorted(scored) == [i for i in range(1, 50) if stride < 7 or i % 7]
 
 
+# %% [markdown]
+# Many models are trained on texts that begin with a token of their own, and are lost without it.
+# Whether there is one, the tokenizer knows: what it puts before a text, `evaluate` puts before every window, and we put before every context of the questions below.
+# The beginning counts among the $w$ tokens of its window, whose other tokens are all scored then.
+# The small model's tokenizer adds nothing.
+
+
+# %%
+def beginning_tokens(tokenizer) -> list[int]:
+    """Tokens that a tokenizer puts before a text, often one or none.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Tokenizer of the model to judge.
+
+    Returns
+    -------
+    tokens : list of int
+    """
+    plain = tokenizer.encode("a", add_special_tokens=False)
+    whole = tokenizer.encode("a")
+    starts = range(len(whole) - len(plain) + 1)
+    at = (i for i in starts if whole[i : i + len(plain)] == plain)
+    return whole[: next(at, 0)]
+
+
 # %%
 def perplexity(
     model,
@@ -215,6 +249,7 @@ def perplexity(
     window: int = 1024,
     stride: int | None = None,
     max_windows: int | None = None,
+    beginning: Sequence[int] = (),
 ) -> float:
     """Perplexity of a model on a long text, weighted by tokens.
 
@@ -225,11 +260,14 @@ def perplexity(
     tokens : Tensor, shape (T,), int64
         The text.
     window : int
-        Tokens the model sees at once.
+        Tokens the model sees at once, `beginning` included; the model's context where
+        that is shorter.
     stride : int, optional
-        Tokens between the starts of two windows; by default `window`: no overlap.
+        Tokens between the starts of two windows; by default there is no overlap.
     max_windows : int, optional
         Read only so many windows.
+    beginning : sequence of int
+        Tokens before every window, from `beginning_tokens`.
 
     Returns
     -------
@@ -253,10 +291,16 @@ def perplexity(
         )
     if max_windows is not None and max_windows < 1:
         raise ValueError(f"max_windows is {max_windows!r}; read at least one window")
-    windows = text_windows(len(tokens), window, window if stride is None else stride)
+    window = within_context(model, window)
+    head = torch.tensor(list(beginning), dtype=tokens.dtype)
+    extra = int(len(head) > 0)  # it stands for one token before those of the window
+    own = window - len(head)  # tokens of the text in a window
+    stride = own if stride is None else stride
+    windows = text_windows(len(tokens) + extra, own + extra, stride)
     total = count = 0.0
     for start, first, end in tqdm(windows[:max_windows], "perplexity"):
-        nats = token_nats(model, tokens[None, start:end])[0, first - start - 1 :]
+        seen = torch.cat([head, tokens[start : end - extra].cpu()])
+        nats = token_nats(model, seen[None])[0, first - end :]
         total, count = total + float(nats.sum()), count + len(nats)
     try:
         return math.exp(total / count)
@@ -375,8 +419,8 @@ def self_sample(
     Raises
     ------
     ValueError
-        If a size is below 1, `temperature` is not positive and finite, or the model
-        has no start token and none is given.
+        If a size is below 1, `temperature` is not positive and finite, the model has
+        no start token and none is given, or its context is shorter than `length`.
 
     References
     ----------
@@ -390,13 +434,14 @@ def self_sample(
         raise ValueError(f"temperature is {temperature!r}; give a positive number")
     tokens = torch.full((n_sequences, length), start_token(model, start))
     cache = None
-    for i in tqdm(range(length - 1), "self-sampled text"):
-        last = tokens[:, i : i + 1].to(model.device)
-        out = model(last, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        logits = out.logits[:, -1].float() / temperature
-        p = logits.softmax(-1).to(generator.device)
-        tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0].cpu()
+    with measuring(model, length=length - 1):
+        for i in tqdm(range(length - 1), "self-sampled text"):
+            last = tokens[:, i : i + 1].to(model.device)
+            out = model(last, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logits = out.logits[:, -1].float() / temperature
+            p = logits.softmax(-1).to(generator.device)
+            tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0].cpu()
     return tokens
 
 
@@ -441,7 +486,8 @@ def start_token(model, start: int | None = None) -> int:
 # %%
 def _log_distributions(model, tokens: torch.Tensor) -> torch.Tensor:
     """Log-probability of every next token, shape (n, L, V), at least float32."""
-    logits = model(tokens.to(model.device), use_cache=False).logits
+    with measuring(model, length=tokens.shape[1]):
+        logits = model(tokens.to(model.device), use_cache=False).logits
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits - logits.logsumexp(-1, keepdim=True)
 
@@ -478,8 +524,8 @@ def kl_per_position(
     Raises
     ------
     ValueError
-        If `tokens` is not a matrix, `batch_size` is below 1, or the vocabularies
-        differ.
+        If `tokens` is not a matrix, `batch_size` is below 1, the vocabularies differ,
+        or a model's context is shorter than the texts.
 
     References
     ----------
@@ -634,6 +680,8 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # Tokenising the two strings apart is wrong where a token would straddle the seam.
 # lm-evaluation-harness ([Gao et al. 2024](../references.bib#gao2024lmeval)) encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
 # We follow it to the letter, so that the numbers can be compared; the [proof](#the-harness-itself) is below.
+# As there, a choice that is longer than the model's context loses its first tokens.
+# In one case we do not follow: where a tokenizer appends a token at the end of a text, the harness's continuation ends in it and has lost as many tokens of its own; we leave it out.
 #
 # <div class="alert alert-warning">
 #
@@ -833,7 +881,8 @@ def encode_pair(
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-        It decides by itself whether a beginning-of-text token comes first.
+        It decides by itself whether a beginning-of-text token comes first; one that it
+        appends is left out.
     context, continuation : str
         Spaces at the end of the context move to the continuation.
     start : int, optional
@@ -854,16 +903,46 @@ def encode_pair(
     """
     stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation
-    if stripped:
-        head, whole = map(tokenizer.encode, (stripped, stripped + continuation))
-    elif start is None:
+    if not stripped and start is None:
         raise ValueError(f"context is {context!r} and start is None; give a start")
-    else:
-        head = [start]
-        whole = head + tokenizer.encode(continuation, add_special_tokens=False)
-    if len(whole) <= len(head):
+    head = beginning_tokens(tokenizer) if stripped else [start]
+    context_alone, whole = (
+        head + tokenizer.encode(text, add_special_tokens=False)
+        for text in (stripped, stripped + continuation)
+    )
+    if len(whole) <= len(context_alone):
         raise ValueError(f"continuation is {continuation!r}, which holds no token")
-    return ChoiceTokens(whole, len(head))
+    return ChoiceTokens(whole, len(context_alone))
+
+
+# %%
+def last_tokens(choice: ChoiceTokens, context: int | None) -> ChoiceTokens:
+    """The end of a choice that a model can score; the last token is never fed.
+
+    Parameters
+    ----------
+    choice : ChoiceTokens
+        Tokens of context and continuation.
+    context : int or None
+        Tokens that the model can read at once; None for any number.
+
+    Returns
+    -------
+    choice : ChoiceTokens
+        At most one token more than `context`.
+
+    Raises
+    ------
+    ValueError
+        If nothing of the choice's own context would be left.
+    """
+    drop = 0 if context is None else max(0, len(choice.tokens) - context - 1)
+    if drop >= choice.n_context:
+        raise ValueError(
+            f"continuation holds {len(choice.tokens) - choice.n_context} tokens, more "
+            f"than the {context} of the model's context (max_position_embeddings)"
+        )
+    return ChoiceTokens(choice.tokens[drop:], choice.n_context - drop)
 
 
 # %% tags=["active-ipynb"]
@@ -880,9 +959,11 @@ def encode_pair(
 # The choices of a question share their context, and in a causal model the keys and values of a token depend on no later token.
 # So the prefix is fed once, its cache is copied to every choice, and only the rest of each choice is fed: $P + \sum_j (b_j - 1 - P)$ tokens instead of $\sum_j (b_j - 1)$, where $P$ is the length of the common prefix.
 # The last token of a choice is scored and never fed.
+# No score depends on which questions are read together.
 #
-# In a batch of questions prefixes are padded on the left and the rests on the right, so that every prefix ends where the rests begin.
-# The mask hides the padding, and positions are counted without it.
+# In a batch of questions the prefixes are cut to the shortest of them, and the rests are padded on the right.
+# In a causal model no token sees what stands to its right, so padding needs no mask there and moves no position.
+# On the left it would stand inside the window of a model that attends to its last tokens only, and a score would depend on the other questions of its batch.
 #
 # What *all* questions begin with, the *stem*, is computed once for all of them: the five shots of a subject of MMLU, a word or two elsewhere.
 
@@ -895,18 +976,6 @@ def shared_prefix(choices: Sequence[ChoiceTokens]) -> int:
         if len({choice.tokens[i] for choice in choices}) > 1:
             return i
     return limit
-
-
-# %%
-def _padded(rows: Sequence[list[int]], side: str, device) -> tuple[torch.Tensor, ...]:
-    """Rows in one matrix, filled with token 0 on one side, and their mask."""
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        where = slice(width - len(row), width) if side == "left" else slice(len(row))
-        ids[i, where], mask[i, where] = torch.tensor(row, dtype=torch.int64), 1
-    return ids.to(device), mask.to(device)
 
 
 # %%
@@ -947,27 +1016,9 @@ def common_stem(model, questions: Sequence[Sequence[ChoiceTokens]]) -> Stem:
     if not tokens:
         return Stem([], None)
     ids = torch.tensor([tokens], device=model.device)
-    out = model(ids, use_cache=True, logits_to_keep=1)
+    with measuring(model):
+        out = model(ids, use_cache=True, logits_to_keep=1)
     return Stem(tokens, out.past_key_values)
-
-
-# %%
-def _prefix_pass(model, prefixes: Sequence[list[int]], stem: Stem):
-    """Cache, mask and last logits after the stem and the rest of each prefix."""
-    ids, mask = _padded(prefixes, "left", model.device)
-    if ids.shape[1] == 0:
-        return None, mask, None
-    start = len(stem.tokens)
-    before = torch.cat([mask.new_ones(len(mask), start), mask], 1)
-    out = model(
-        ids,
-        attention_mask=before,
-        position_ids=start + (mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=stem.copies(len(ids)),
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return out.past_key_values, before, out.logits[:, -1]
 
 
 # %%
@@ -999,41 +1050,36 @@ def choice_log_likelihoods(
     Book {eq}`eq-evaluation-choice`.
     """
     stem = Stem([], None) if stem is None else stem
-    flat = [(i, c) for i, question in enumerate(questions) for c in question]
-    owner = torch.tensor([i for i, _ in flat], device=model.device)
-    shared = [shared_prefix(question) for question in questions]
-    known = len(stem.tokens)
-    prefixes = [q[0].tokens[known:n] for q, n in zip(questions, shared, strict=True)]
-    cache, before, first_logits = _prefix_pass(model, prefixes, stem)
-    ids, mask = _padded([c.tokens[shared[i] :] for i, c in flat], "right", model.device)
-    nats = torch.zeros(ids.shape, dtype=torch.float64, device=model.device)
-    if first_logits is not None:  # the prefix predicts the first token after it
-        nats[:, 0] = information(first_logits[owner], ids[:, 0])
-    if ids.shape[1] > 1:
-        if cache is not None:
-            cache.batch_select_indices(owner)
-        nats[:, 1:] = _suffix_nats(model, ids, mask, cache, before[owner])
-    place = torch.arange(ids.shape[1], device=model.device)
-    skip = torch.tensor([c.n_context - shared[i] for i, c in flat], device=model.device)
-    scored = (mask > 0) & (place >= skip[:, None])  # padding may be impossible: inf
-    total = -nats.where(scored, 0.0).sum(1).cpu()  # (choices,)
-    sizes = [len(question) for question in questions]
+    flat, sizes = [c for q in questions for c in q], [len(q) for q in questions]
+    n = min(map(shared_prefix, questions))
+    rests = [torch.tensor(c.tokens[n:]) for c in flat]
+    ids = torch.nn.utils.rnn.pad_sequence(rests, batch_first=True).to(model.device)
+    prefixes = torch.tensor([q[0].tokens[len(stem.tokens) : n] for q in questions])
+    with measuring(model):
+        nats = _rest_nats(model, prefixes.to(model.device), ids, sizes, stem)
+    place = torch.arange(ids.shape[1])
+    first, end = torch.tensor([(c.n_context - n, len(c.tokens) - n) for c in flat]).T
+    scored = (first[:, None] <= place) & (place < end[:, None])
+    total = -nats.where(scored, 0.0).sum(1)  # padding may be impossible: inf
     return [part.numpy() for part in total.split(sizes)]
 
 
 # %%
-def _suffix_nats(model, ids, mask, cache, before) -> torch.Tensor:
-    """Information of `ids[:, 1:]` given the cached prefix and the tokens before."""
-    length = ids.shape[1] - 1
-    position = before.sum(1, keepdim=True) + torch.arange(length, device=ids.device)
-    logits = model(
-        ids[:, :-1],
-        attention_mask=torch.cat([before, mask[:, :-1]], 1),
-        position_ids=position,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    ).logits
-    return information(logits, ids[:, 1:])
+def _rest_nats(model, prefixes, ids, sizes, stem: Stem) -> torch.Tensor:
+    """Information of what follows the prefixes, `sizes` rows of `ids` for each."""
+    nats, cache = torch.zeros(ids.shape, dtype=torch.float64), None
+    if prefixes.shape[1]:
+        cache = stem.copies(len(prefixes))
+        out = model(prefixes, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        nats[:, 0] = information(out.logits[owner, -1], ids[:, 0]).cpu()
+        cache = out.past_key_values
+        cache.batch_select_indices(owner.to(ids.device))
+    if ids.shape[1] > 1:
+        cached = cache is not None
+        out = model(ids[:, :-1], past_key_values=cache, use_cache=cached)
+        nats[:, 1:] = information(out.logits, ids[:, 1:]).cpu()
+    return nats
 
 
 # %%
@@ -1057,25 +1103,72 @@ def encoded_questions(
         In the order of `questions` and of their choices.
     """
     start = start_token(model, tokenizer.bos_token_id)
-    return [
-        [
-            encode_pair(tokenizer, context, " " + continuation, start=start)
-            for context, continuation in zip(q.contexts, q.continuations, strict=True)
-        ]
-        for q in questions
-    ]
+    context = context_length(model)
+
+    def encoded(head, tail):
+        whole = encode_pair(tokenizer, head, " " + tail, start=start)
+        return last_tokens(whole, context)
+
+    return [[*map(encoded, q.contexts, q.continuations)] for q in questions]
 
 
 # %% [markdown]
-# Padding costs as much as text, and the rests of all choices are padded to the longest of their batch.
-# So a batch takes questions whose longest rests are equally long, and among these equal prefixes.
+# Padding costs as much as text, and so does the part of a prefix that is read again for every choice, because a shorter prefix stands in the batch.
+# So a batch takes questions whose prefixes are about equally long, and among these equal rests; it ends where another question would make it read a tenth more than the two read apart.
 
 
 # %%
-def _padded_lengths(choices: Sequence[ChoiceTokens]) -> tuple[int, int]:
-    """Tokens of a question's longest rest, and of its prefix."""
-    prefix = shared_prefix(choices)
-    return max(len(choice.tokens) for choice in choices) - prefix, prefix
+class _Size(NamedTuple):
+    """Tokens of a question's prefix and of its longest choice, and its choices."""
+
+    prefix: int
+    longest: int
+    choices: int
+
+
+# %%
+def _tokens_fed(sizes: Sequence[_Size], known: int) -> int:
+    """Tokens that a model reads for a batch after `known` ones, padding included."""
+    prefix = min(size.prefix for size in sizes)
+    rest = max(size.longest for size in sizes) - 1 - prefix
+    return len(sizes) * (prefix - known) + sum(size.choices for size in sizes) * rest
+
+
+# %%
+def similar_batches(
+    questions: Sequence[Sequence[ChoiceTokens]], batch_size: int, *, n_stem: int = 0
+) -> list[list[int]]:
+    """Questions to read together: of similar length, so that little is padded.
+
+    Parameters
+    ----------
+    questions : sequence of sequences of ChoiceTokens
+        The choices of each question.
+    batch_size : int
+        Questions in a batch, at most.
+    n_stem : int
+        Tokens of what all questions begin with, read before.
+
+    Returns
+    -------
+    batches : list of list of int
+        Indices into `questions`, each in one batch.
+    """
+    sizes = [
+        _Size(shared_prefix(q), max(len(choice.tokens) for choice in q), len(q))
+        for q in questions
+    ]
+    batches: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=sizes.__getitem__):
+        last = [sizes[j] for j in batches[-1]] if batches else []
+        apart = _tokens_fed(last, n_stem) if last else 0
+        apart += _tokens_fed([sizes[i]], n_stem)
+        together = _tokens_fed([*last, sizes[i]], n_stem)
+        if last and len(last) < batch_size and together <= 1.1 * apart:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
 
 
 # %%
@@ -1093,7 +1186,7 @@ def log_likelihoods(
     questions : sequence of Question
         The questions.
     batch_size : int
-        Questions in one forward pass.
+        Questions in one forward pass, at most.
 
     Returns
     -------
@@ -1108,10 +1201,9 @@ def log_likelihoods(
     _check_batch_size(batch_size)
     encoded = encoded_questions(model, tokenizer, questions)
     stem = common_stem(model, encoded)
-    order = sorted(range(len(encoded)), key=lambda i: _padded_lengths(encoded[i]))
+    batches = similar_batches(encoded, batch_size, n_stem=len(stem.tokens))
     scores: list = [None] * len(encoded)
-    for begin in tqdm(range(0, len(order), batch_size), "questions"):
-        batch = order[begin : begin + batch_size]
+    for batch in tqdm(batches, "questions"):
         found = choice_log_likelihoods(model, [encoded[i] for i in batch], stem)
         for i, score in zip(batch, found, strict=True):
             scores[i] = score
@@ -1285,7 +1377,7 @@ def zero_shot(
     limit : int, optional
         Only the first so many questions of each task, or of each subject of MMLU.
     batch_size : int
-        Questions in one forward pass.
+        Questions in one forward pass, at most.
     length : {"bytes", "characters"}
         Unit of a choice's length in `acc_norm`.
 
@@ -1867,24 +1959,33 @@ def throughput(
     Raises
     ------
     ValueError
-        If `new_tokens` or `repeats` is below 1.
+        If `new_tokens` or `repeats` is below 1, or the model's context is shorter than
+        prompt and new tokens.
     """
     if new_tokens < 1 or repeats < 1:
         raise ValueError(
             f"new_tokens, repeats are {new_tokens!r}, {repeats!r}; give positive ones"
         )
-    tokens, seconds = tokens.to(model.device), []
-    for _ in range(repeats + 1):
-        start = _now(model, clock)
-        out = model(tokens, use_cache=True, logits_to_keep=1)
-        read = _now(model, clock)
-        for _ in range(new_tokens):
-            last, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
-            out = model(last, past_key_values=cache, use_cache=True)
-        seconds.append((read - start, _now(model, clock) - read))
-    prefill, decode = np.array(seconds[1:]).min(0)
+    with measuring(model, length=tokens.shape[1] + new_tokens):
+        runs = [
+            _timed_run(model, tokens.to(model.device), new_tokens, clock)
+            for _ in range(repeats + 1)
+        ]
+    prefill, decode = np.array(runs[1:]).min(0)
     n = len(tokens)
     return Throughput(float(tokens.numel() / prefill), float(n * new_tokens / decode))
+
+
+# %%
+def _timed_run(model, tokens, new_tokens: int, clock) -> tuple[float, float]:
+    """Seconds of reading `tokens` and of writing what follows."""
+    start = _now(model, clock)
+    out = model(tokens, use_cache=True, logits_to_keep=1)
+    read = _now(model, clock)
+    for _ in range(new_tokens):
+        last, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
+        out = model(last, past_key_values=cache, use_cache=True)
+    return read - start, _now(model, clock) - read
 
 
 # %%
@@ -2035,5 +2136,5 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `mmlu_questions`, `encode_pair`, `shared_prefix`, `common_stem`, `tokens_read`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
+# This chapter exports the perplexity of a text (`perplexity`, `token_nats`, `text_windows`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `kl_per_position`, `kl_to_dense`), zero-shot accuracy with the common prefix computed once (`zero_shot`, `task_questions`, `mmlu_questions`, `beginning_tokens`, `encode_pair`, `last_tokens`, `shared_prefix`, `common_stem`, `tokens_read`, `similar_batches`, `choice_log_likelihoods`, `log_likelihoods`, `task_result`), and what to say about two models (`raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and their speed (`throughput`).
 # [The next chapter](compression.ipynb) uses them on a model pruned by the policy.

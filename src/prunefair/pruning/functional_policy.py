@@ -36,6 +36,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
+from prunefair.models import measuring
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.policy_gradient import TrainedPolicy, train_policy
 from prunefair.pruning.row_policy import RowPolicy, standardised
@@ -144,8 +145,8 @@ def fisher_costs(
     Raises
     ------
     ValueError
-        If `texts` is not a matrix of at least two columns, or the family is not
-        supported.
+        If `texts` is not a matrix of at least two columns, the family is not
+        supported, or the model's context is shorter than the texts.
 
     References
     ----------
@@ -161,8 +162,8 @@ def fisher_costs(
     try:
         for p in trained:
             p.requires_grad_(False)
-        for chunk in tqdm(texts.split(batch_size), "Fisher costs"):
-            with torch.enable_grad():
+        with measuring(model, length=texts.shape[1]), torch.enable_grad():
+            for chunk in tqdm(texts.split(batch_size), "Fisher costs"):
                 _log_likelihood(model, chunk.to(model.device)).backward()
     finally:
         for p in trained:

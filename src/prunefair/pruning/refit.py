@@ -34,6 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from prunefair.models import within_context
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
 from prunefair.pruning.evaluation import self_sample
@@ -892,7 +893,8 @@ def self_statistics(
     generator : torch.Generator
         Source of the texts, on any device.
     n_texts, length : int
-        Number of texts, at least two, and tokens in each.
+        Number of texts, at least two, and tokens in each; the model's context where
+        that is shorter.
 
     Returns
     -------
@@ -907,6 +909,7 @@ def self_statistics(
         raise ValueError(
             f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
         )
+    length = within_context(model, length)
     texts = self_sample(model, n_texts, length, generator=generator)
     halves = tuple(hidden_moments(model, half) for half in texts.tensor_split(2))
     return SelfStatistics(halves, fisher_costs(model, texts))

@@ -41,6 +41,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunefair.models import measuring
 from prunefair.outputs import whole_file
 from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for
@@ -348,7 +349,8 @@ def hidden_moments(
     ------
     ValueError
         If `tokens` is not a matrix with a token, a layer does not exist, `dtype` is
-        another one, or the family is not supported.
+        another one, the family is not supported, or the model's context is shorter
+        than the texts.
 
     References
     ----------
@@ -362,8 +364,9 @@ def hidden_moments(
         raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.float64")
     sums = [_HiddenSum(linear, dtype) for linear in down_projections(model, layers)]
     try:
-        for chunk in tqdm(tokens.split(batch_size), "moments"):
-            model(chunk.to(model.device), use_cache=False, logits_to_keep=1)
+        with measuring(model, length=tokens.shape[1]):
+            for chunk in tqdm(tokens.split(batch_size), "moments"):
+                model(chunk.to(model.device), use_cache=False, logits_to_keep=1)
     finally:
         for each in sums:
             each.hook.remove()
