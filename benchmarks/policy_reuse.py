@@ -57,13 +57,15 @@ CONFIGURATION = {
 DTYPE = torch.float32
 
 
-class Remembered:
+class Remembered(torch.nn.Module):
     """The dense model, which answers the same texts each time and so only once."""
 
     def __init__(self, model):
-        self.model, self.device, self.answers = model, model.device, {}
+        super().__init__()
+        self.model, self.config, self.answers = model, model.config, {}
+        self.device = model.device
 
-    def __call__(self, tokens, use_cache=False):
+    def forward(self, tokens, use_cache=False):
         key = tokens.numpy().tobytes()
         if key not in self.answers:
             self.answers[key] = self.model(tokens, use_cache=False).logits
