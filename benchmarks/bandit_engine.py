@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from storing import versions, write_table
+from storing import Table
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 from prunefair.fairness.baselines import POLICIES
@@ -171,39 +171,41 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--wide-rounds", type=int, default=200_000)
+    parser.add_argument("--results", type=Path, default=RESULT)
     options = parser.parse_args()
     numba.config.CACHE_DIR = tempfile.mkdtemp()  # so that the first call compiles
     stream = movielens_stream(load_ratings())
     load = os.getloadavg()[0]
+    configuration = {
+        "stream": stream.source,
+        "sizes": {
+            "n_contexts": stream.n_contexts,
+            "n_arms": stream.n_arms,
+            "n_rounds": stream.n_rounds,
+        },
+        "alpha": ALPHA,
+        "seed": SEED,
+        "checkpoints": 200,
+        "repeats": options.repeats,
+        "wide_rounds": options.wide_rounds,
+        "clock": "processor time of the one thread, with the checkpoints and "
+        "unpacking the policy; wall-clock time beside it; best of the repeats, and "
+        "of as many as fit into 2 seconds for run_fast",
+    }
+    packages, device = ("numpy", "numba", "llvmlite"), f"{processor_name()}, 1 thread"
+    table = Table(options.results, configuration, *packages, device=device)
     policies = on_ratings(stream, options.repeats)
     wide = many_arms(options.wide_rounds, [AlphaFairGradient, ScaleFreeBandit])
     name = AlphaFairGradient.__name__
     wide[name] = judged(wide[name], REQUIRED_WIDE)
-    table = {
-        "configuration": {
-            "stream": stream.source,
-            "sizes": {
-                "n_contexts": stream.n_contexts,
-                "n_arms": stream.n_arms,
-                "n_rounds": stream.n_rounds,
-            },
-            "alpha": ALPHA,
-            "seed": SEED,
-            "checkpoints": 200,
-            "repeats": options.repeats,
-            "clock": "processor time of the one thread, with the checkpoints and "
-            "unpacking the policy; wall-clock time beside it; best of the repeats, and "
-            "of as many as fit into 2 seconds for run_fast",
-            "machine": f"shared with other work: load average {load:.1f} on "
-            f"{os.cpu_count()} processors at the start",
-        },
-        "versions": versions("numpy", "numba", "llvmlite"),
-        "device": f"{processor_name()}, 1 thread",
+    pieces = {
+        "machine": f"shared with other work: load average {load:.1f} on "
+        f"{os.cpu_count()} processors at the start",
         "policies": policies,
         "many_arms": {"n_contexts": 100, "n_arms": 1000, "policies": wide},
         "batch": together(stream, options.repeats),
     }
-    write_table(RESULT, table)
+    table.replace(pieces)
     print(f"{'policy':32}{'Python/s':>10}{'engine/s':>13}{'ratio':>8}  required")
     for key, row in table["policies"].items():
         need = f"{row['required']:.0f} {row['met']}" if "required" in row else ""

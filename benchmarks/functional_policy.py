@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import read_table, versions, write_table
+from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -390,42 +390,22 @@ def pieces(bench):
         yield ("reuse", str(at)), functools.partial(reuse, bench, at)
 
 
-def missing(table, place):
-    *path, last = place
-    for name in path:
-        table = table.get(name, {})
-    return last not in table
-
-
-def store_(table, place, value):
-    *path, last = place
-    inner = table
-    for name in path:
-        inner = inner.setdefault(name, {})
-    inner[last] = value
-    write_table(RESULT, table)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
+    device = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
+    table = Table(RESULT, CONFIGURATION, "torch", "transformers", device=device)
     bench = Bench()
-    table = read_table(RESULT)
-    if table.get("configuration") != CONFIGURATION:
-        table = {"configuration": CONFIGURATION}
-    table["versions"] = versions("torch", "transformers")
-    table["device"] = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
-    if missing(table, ("dense",)):
-        dense = {"perplexity": bench.perplexity(bench.model)}
-        store_(table, ("dense",), dense)
+    if not table.has("dense"):
+        table.add({"perplexity": bench.perplexity(bench.model)}, "dense")
     for place, fill in pieces(bench):
         if time.monotonic() > deadline:
             return
-        if missing(table, place):
+        if not table.has(*place):
             start = time.process_time()
-            store_(table, place, fill())
+            table.add(fill(), *place)
             print(*place, f"{time.process_time() - start:.1f} s", flush=True)
 
 

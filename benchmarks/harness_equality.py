@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from storing import versions, write_table
+from storing import Table
 
 from prunefair.harness import HarnessResult, harness_results
 from prunefair.models import load_model, load_tokenizer
@@ -105,16 +105,12 @@ def measure(label: str) -> dict:
 def main(arguments: list[str]) -> None:
     """Measure and store the table."""
     result = Path(arguments[0]) if arguments else RESULT
+    names = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy")
+    device = f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread"
+    table = Table(result, CONFIGURATION, *names, device=device)
     labels = ("dense", "pruned")
     tables = Parallel(n_jobs=2)(delayed(measure)(label) for label in labels)
-    names = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy")
-    table = {
-        "tasks": dict(zip(labels, tables)),
-        "configuration": CONFIGURATION,
-        "versions": versions(*names),
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread",
-    }
-    write_table(result, table)
+    table.replace({"tasks": dict(zip(labels, tables))})
 
 
 if __name__ == "__main__":

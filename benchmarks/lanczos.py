@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from storing import read_table, versions, write_table
+from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -206,6 +206,8 @@ def wide_study(generator):
 def main(parts: list[str]) -> None:
     """All parts or the named ones, each stored as soon as it is done."""
     torch.set_num_threads(1)
+    device = f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores"
+    table = Table(RESULT, CONFIGURATION, "torch", device=device)
     generator = torch.Generator().manual_seed(CONFIGURATION["seed"])
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
     few = [matrices[i] for i in CONFIGURATION["training_layers"]]
@@ -215,15 +217,7 @@ def main(parts: list[str]) -> None:
         "training": lambda: training(few),
     }
     for part in parts or work:
-        result = work[part]()
-        table = read_table(RESULT)
-        table |= {
-            part: result,
-            "configuration": CONFIGURATION,
-            "versions": versions("torch"),
-            "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
-        }
-        write_table(RESULT, table)
+        table.add(work[part](), part)
 
 
 if __name__ == "__main__":

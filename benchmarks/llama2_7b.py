@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import platform
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from storing import check_same, read_table, write_table
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "llama2_7b.json"
@@ -57,21 +58,24 @@ def parsed(arguments):
     return parser.parse_args(arguments)
 
 
+def settings(options) -> dict:
+    """What a table is measured with; the type of the weights is found on loading."""
+    from prunefair.pruning.lanczos import STEPS
+
+    left_out = ("result", "not_measured", "model", "device")
+    chosen = {k: v for k, v in vars(options).items() if k not in left_out}
+    return chosen | {"steps": STEPS, "dtype": None}
+
+
 def empty_table(options, config) -> dict:
     """The table with nothing measured."""
     import torch
     import transformers
 
     from prunefair.pruning.anatomy import parameter_counts, throughput_bound
-    from prunefair.pruning.lanczos import STEPS
     from prunefair.pruning.llama2_7b import weights_line
 
     weights = f"weights of {Path(options.model).name}" if options.model else ""
-    configuration = {
-        key: value
-        for key, value in vars(options).items()
-        if key not in ("result", "not_measured", "model", "device")
-    }
     packages = {"torch": torch, "transformers": transformers}
     return {
         "weights": weights or weights_line(options.geometry),
@@ -87,7 +91,7 @@ def empty_table(options, config) -> dict:
         "throughput_note": None,
         "gain": dict.fromkeys(SPEEDS),
         "bound": throughput_bound(parameter_counts(config), options.ratio),
-        "configuration": configuration | {"steps": STEPS, "dtype": None},
+        "configuration": settings(options),
         "versions": {"python": platform.python_version()}
         | {name: package.__version__ for name, package in packages.items()},
     }
@@ -221,15 +225,15 @@ def main(arguments: list[str]) -> None:
     """Measure, or write the empty table."""
     check_packages()
     options = parsed(arguments)
+    known = read_table(options.result).get("configuration", {})
+    check_same(options.result, known and known | {"dtype": None}, settings(options))
     if options.not_measured:
         from prunefair.pruning.llama2_7b import geometry_config
 
         table = empty_table(options, geometry_config(options.geometry))
     else:
         table = measure(options)
-    partial = options.result.with_suffix(".partial")
-    partial.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    partial.replace(options.result)
+    write_table(options.result, table)
     from prunefair.pruning.llama2_7b import run_lines
 
     print(*run_lines(table), sep="\n")

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from storing import versions, write_whole
+from storing import Table, write_whole
 
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness.movielens import movielens_stream
@@ -92,13 +92,15 @@ def plain(value):
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def write(table: dict, path: Path) -> None:
-    """One line for each part."""
-    head = {key: part for key, part in table.items() if key != "parts"}
-    lines = [f'  "{k}": {json.dumps(v)}' for k, v in table["parts"].items()]
-    body = ",\n".join(lines)
-    text = json.dumps(head, indent=1).removesuffix("\n}") + ',\n "parts": {\n'
-    write_whole(path, f"{text}{body}\n }}\n}}\n")
+class Figures(Table):
+    """The table of all parts, in the file one line for each."""
+
+    def write(self) -> None:
+        head = {key: part for key, part in self.items() if key != "parts"}
+        lines = [f'  "{k}": {json.dumps(v)}' for k, v in self["parts"].items()]
+        body = ",\n".join(lines)
+        text = json.dumps(head, indent=1).removesuffix("\n}") + ',\n "parts": {\n'
+        write_whole(self.path, f"{text}{body}\n }}\n}}\n")
 
 
 def draw(table: dict, folder: Path) -> None:
@@ -142,24 +144,16 @@ def main() -> None:
         "sizes": {k: [s.n_rounds, s.n_contexts, s.n_arms] for k, s in streams.items()},
         **{"alpha": ALPHA, "fairness": FAIRNESS, "small_reward": SMALL_REWARD},
         **{"seed": options.seed, "runs": options.runs, "points": options.points},
-        "sweep_runs": options.sweep_runs,
+        **{"sweep_runs": options.sweep_runs, "alphas": options.alphas},
+        "floors": options.floors,
     }
-    path = options.results
-    table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if table.get("configuration") != configuration:
-        table = {"configuration": configuration, "parts": {}}
-    names = ("numpy", "numba", "scipy")
-    table["versions"] = versions(*names)
-    table["device"] = f"{platform.machine()} CPU, one core"
-    parts = table["parts"]
-    for key, compute in work(streams, options, parts):
-        if key not in parts:
+    names, device = ("numpy", "numba", "scipy"), f"{platform.machine()} CPU, one core"
+    table = Figures(options.results, configuration, *names, device=device)
+    for key, compute in work(streams, options, table.setdefault("parts", {})):
+        if not table.has("parts", key):
             start = time.perf_counter()
-            parts[key] = plain(compute())
+            table.add(plain(compute()), "parts", key)
             print(f"{key}: {time.perf_counter() - start:.1f} s", flush=True)
-            write(table, path)
-    table["parts"] = {key: parts[key] for key in dict(work(streams, options, parts))}
-    write(table, path)
     draw(table, options.figures)
 
 

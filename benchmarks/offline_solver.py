@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import numpy as np
-from storing import versions, write_table
+from storing import Table
 
 from prunefair.fairness.movielens import load_ratings, movielens_stream
 from prunefair.fairness.offline_optimum import (
@@ -104,13 +104,12 @@ def measure() -> dict:
             "seconds": seconds,
             "gap": float((curve.gap / units).max()),
         },
-        "configuration": CONFIGURATION,
-        "versions": versions("numpy", "scipy", "cvxpy", "clarabel"),
-        "device": f"{platform.machine()} CPU, one thread",
     }
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if sys.argv[1:] else RESULT
-    table = measure()
-    write_table(target, table)
+    names = ("numpy", "scipy", "cvxpy", "clarabel")
+    device = f"{platform.machine()} CPU, one thread"
+    table = Table(target, CONFIGURATION, *names, device=device)
+    table.replace(measure())

@@ -7,7 +7,7 @@ for the released recipe, the exact gradient with the paper's scorer and the exac
 gradient with row features, on every third layer of the small real model over all seeds
 and on all its layers over a few, beside random rows and deterministic selections.
 About fifteen minutes on one core; a finished run is kept, so it resumes where it
-stopped, unless the configuration or a version has changed.
+stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from storing import read_table, versions, write_table
+from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -132,27 +132,25 @@ def main():
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--full-seeds", type=int, default=3)
     parser.add_argument("--every", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULT)
     options = parser.parse_args()
-    table = read_table(RESULT)
     configuration = {"model": "smollm2", "ratio": RATIO, "every": options.every}
     configuration |= {"gram": str(DTYPE).removeprefix("torch."), "draws": DRAWS}
     configuration |= {"episodes": EPISODES, "learning_rate": RATES}
-    stamp = {"configuration": configuration, "versions": versions("torch")}
-    if any(table.get(key) != value for key, value in stamp.items()):
-        table = stamp | {"runs": {}, "levels": {}}
-    table["device"] = f"cpu, {torch.get_num_threads()} thread"
+    device = f"cpu, {torch.get_num_threads()} thread"
+    table = Table(options.results, configuration, "torch", device=device)
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
     parts = {"some layers": matrices[:: options.every], "all layers": matrices}
     counts = {"some layers": options.seeds, "all layers": options.full_seeds}
     for part, chosen in parts.items():
-        table["levels"][part] = levels(chosen, range(counts[part]))
+        known = table.get("levels", {}).get(part, {"random": []})["random"]
+        if len(known) < counts[part]:
+            table.add(levels(chosen, range(counts[part])), "levels", part)
         for seed in range(counts[part]):
             for method in METHODS:
-                runs = table["runs"].setdefault(part, {}).setdefault(method, {})
-                if str(seed) not in runs:
-                    runs[str(seed)] = run(method, chosen, seed)
-                    write_table(RESULT, table)
-    write_table(RESULT, table)
+                place = "runs", part, method, str(seed)
+                if not table.has(*place):
+                    table.add(run(method, chosen, seed), *place)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,18 @@ the layers, rising and falling; the top rows beside draws.  Each selection is ju
 its mean KS distance, the divergence from the dense model on text that it samples
 itself, and the perplexity on the beginning of the test part of WikiText-2.  Less than
 twenty minutes on one core; a finished selection is kept, so it resumes where it
-stopped; a table of another configuration, version or device must be moved away first.
+stopped.
 """
 
 from __future__ import annotations
 
 import math
 import platform
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from storing import read_table, versions, write_table
+from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import cut_scores, prune_rows, spread_ratios
@@ -75,7 +74,7 @@ class Remembered(torch.nn.Module):
 class Experiment:
     """The model, its texts and the table that is filled."""
 
-    def __init__(self, table: dict):
+    def __init__(self, table: Table):
         self.table, c = table, CONFIGURATION
         self.model = load_model("smollm2")
         self.matrices = row_matrices(self.model)
@@ -90,8 +89,8 @@ class Experiment:
 
     def scores(self, ratio: float, seed: int) -> list[torch.Tensor]:
         """Scores of the policy trained at `ratio`, trained now unless it is stored."""
-        name, stored = f"{ratio} seed {seed}", self.table["policies"]
-        if name not in stored:
+        place = "policies", f"{ratio} seed {seed}"
+        if not self.table.has(*place):
             trained = train_policy(
                 self.matrices,
                 ratio,
@@ -102,9 +101,9 @@ class Experiment:
             )
             weights = trained.policy.weights.tolist()
             history = [round(x, 5) for x in trained.history]
-            stored[name] = {"weights": weights, "ks": history}
-            write_table(RESULT, self.table)
-        policy = RowPolicy(torch.tensor(stored[name]["weights"]))
+            self.table.add({"weights": weights, "ks": history}, *place)
+        weights = self.table[place[0]][place[1]]["weights"]
+        policy = RowPolicy(torch.tensor(weights))
         return [policy.scores(W).detach() for W in self.matrices]
 
     def judge(self, kept) -> dict:
@@ -123,21 +122,20 @@ class Experiment:
 
     def record(self, name: str, scores, ratio, *, draw: int | None = None) -> None:
         """Judge one selection, unless the table has it already."""
-        if name not in self.table["runs"]:
+        if not self.table.has("runs", name):
             noise = None if draw is None else torch.Generator().manual_seed(draw)
             kept = cut_scores(scores, ratio, generator=noise)
-            self.table["runs"][name] = self.judge(kept)
-            write_table(RESULT, self.table)
+            self.table.add(self.judge(kept), "runs", name)
 
 
-def run(table: dict) -> None:
+def run(table: Table) -> None:
     """All selections of the configuration."""
     c, e = CONFIGURATION, Experiment(table)
     rising = spread_ratios(len(e.matrices), *c["spread"])
     plans = {"rising": rising, "falling": rising[::-1]}
-    table["dense_log_perplexity"] = round(
-        math.log(perplexity(e.model, e.wikitext, window=c["window"])), 4
-    )
+    if not table.has("dense_log_perplexity"):
+        nats = math.log(perplexity(e.model, e.wikitext, window=c["window"]))
+        table.add(round(nats, 4), "dense_log_perplexity")
     for seed in range(c["seeds"]):
         for ratio in c["used_at"]:
             e.record(f"random / {seed} / {ratio}", e.equal, ratio, draw=seed)
@@ -154,24 +152,11 @@ def run(table: dict) -> None:
                 for draw in range(c["sampled_draws"]):
                     name = f"{trained_at} / {seed} / draw {draw}"
                     e.record(name, scores, trained_at, draw=draw)
-    write_table(RESULT, e.table)
 
 
 def main():
-    stamp = {
-        "configuration": CONFIGURATION,
-        "versions": versions("torch"),
-        "device": f"{platform.machine()} CPU, {torch.get_num_threads()} thread",
-    }
-    empty = stamp | {"policies": {}, "runs": {}}
-    table = read_table(RESULT) or empty
-    other = [key for key, value in stamp.items() if table.get(key) != value]
-    if other:
-        sys.exit(
-            f"error: {RESULT} has another {' and '.join(other)}, so that its results "
-            "do not belong to this run; move it away and start again"
-        )
-    run(table)
+    device = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
+    run(Table(RESULT, CONFIGURATION, "torch", device=device))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import Table
 from streaming_memory import resident
 
 from prunefair.models import load_model
@@ -219,6 +219,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--episodes", type=int, default=20, help="of the released one")
+    parser.add_argument("--results", type=Path, default=RESULT)
     parser.add_argument(
         "--part", nargs="+", help="one measurement, for a child process"
     )
@@ -234,6 +235,19 @@ def main():
         )
         print(json.dumps(measured))
         return
+    configuration = {
+        "model": "smollm2",
+        "ratio": RATIO,
+        "seed": SEED,
+        "episodes": options.episodes,
+        "draws": 2,
+        "spectra": "float32",
+        "memory": "rise of VmHWM over VmRSS in two episodes, own process, 1 thread",
+        "memory_environment": {"libc": platform.libc_ver()[0]} | MALLOC,
+        "memory_runs": 3,
+    }
+    device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    table = Table(options.results, configuration, "torch", device=device)
     check_restatement(load_model("smollm2"))
 
     def child(*part, threads):
@@ -245,28 +259,11 @@ def main():
         )
         return json.loads(run.stdout.splitlines()[-1])
 
-    table = {
-        "configuration": {
-            "model": "smollm2",
-            "ratio": RATIO,
-            "seed": SEED,
-            "draws": 2,
-            "spectra": "float32",
-            "memory": "rise of VmHWM over VmRSS in two episodes, own process, 1 thread",
-            "memory_environment": {"libc": platform.libc_ver()[0]} | MALLOC,
-            "memory_runs": 3,
-        },
-        "peak_bytes": {
-            side: [child("memory", side, threads=1) for _ in range(3)]
-            for side in ("this book", *SIDES[2:])
-        },
-        "threads": {},
-        "versions": versions("torch"),
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
-    }
+    for side in ("this book", *SIDES[2:]):
+        peaks = [child("memory", side, threads=1) for _ in range(3)]
+        table.add(peaks, "peak_bytes", side)
     for threads in options.threads:
-        table["threads"][str(threads)] = child("time", threads=threads)
-        write_table(RESULT, table)
+        table.add(child("time", threads=threads), "threads", str(threads))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from slicegpt import slice_gpt, sliced_width
-from storing import read_table, versions, write_table, write_whole
+from storing import check_same, read_table, versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
@@ -368,6 +368,10 @@ class Bench:
         record.answers[task] = [old + new for old, new in zip(before, marks)]
 
 
+def name_of(record):
+    return f"{record.method}/{record.seed}/{record.ratio}"
+
+
 def is_main(record):
     return record.method == "dense" or record.ratio == MAIN
 
@@ -390,10 +394,12 @@ def work(bench, record, lacking, deadline):
             if time.monotonic() > deadline:
                 return
             if name == "windows":
+                before = len(record.nats)
                 bench.read(model, record, min(piece, n - done))
             else:
+                before = record.answered(name)
                 bench.ask(model, record, name, min(piece, n - done))
-            yield
+            yield f"{name_of(record)}/{name} from {before}"
 
 
 def methods():
@@ -411,43 +417,42 @@ def by_model(table):
     return {(r.method, r.seed, r.ratio): r for r in records}
 
 
-def write(table, records):
-    """Store the records, and of each model what another run has stored since."""
+def write(table, records, piece=None):
+    """Store the records, and of each model what another run has stored since.
+
+    `piece` names what this run, by the versions and device of `table`, has just made.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one run at a time reads, merges and writes
         stored = read_table(RESULT)
-        check_same(stored, table)
+        check_same(RESULT, stored and settings(stored), settings(table))
         for key, theirs in by_model(stored).items():
             ours = records.setdefault(key, theirs)
             ours.nats = max(ours.nats, theirs.nats, key=len)
             for task in theirs.answers:
                 longest = max(ours, theirs, key=lambda record: record.answered(task))
                 ours.answers[task] = longest.answers[task]
-        add_origin(table, stored)
-        table["models"] = [r.to_json() for r in records.values()]
-        write_table(RESULT, table)
+        for task, asked_there in stored.get("questions", {}).items():
+            asked = max(asked_there, table["questions"].get(task, 0))
+            table["questions"][task] = asked
+        models = [r.to_json() for r in records.values()]
+        write_table(RESULT, with_origins(table, stored, piece) | {"models": models})
 
 
-def check_same(stored, table):
-    """Refuse to go on with what was measured in another way."""
-    for key in ("configuration", "samples"):
-        if stored and stored[key] != table[key]:
-            raise ValueError(
-                f"{RESULT} was measured with another {key}; move it away, or restore "
-                "what it names"
-            )
+def settings(table):
+    """What all that is in one table was measured with."""
+    return table["configuration"] | {"sampled texts": table["samples"]}
 
 
-def add_origin(table, other):
-    """Add to a table on what, with which versions and how far another was measured."""
-    devices = {*table["device"].split("; "), *other.get("device", "").split("; ")}
-    table["device"] = "; ".join(sorted(devices - {""}))
-    for package, version in other.get("versions", {}).items():
-        used = {*table["versions"].get(package, "").split("; "), *version.split("; ")}
-        table["versions"][package] = "; ".join(sorted(used - {""}))
-    for task, asked_there in other.get("questions", {}).items():
-        table["questions"][task] = max(asked_there, table["questions"].get(task, 0))
+def with_origins(table, stored, piece):
+    """The table with the origin of the stored one, and of a piece made elsewhere."""
+    here = {key: table[key] for key in ("versions", "device")}
+    first = {key: stored.get(key, table[key]) for key in here}
+    elsewhere = stored.get("made_elsewhere", {})
+    if piece and here != first:
+        elsewhere = elsewhere | {piece: here}
+    return table | first | ({"made_elsewhere": elsewhere} if elsewhere else {})
 
 
 def described(device):
@@ -479,7 +484,7 @@ def main():
         generator = torch.Generator().manual_seed(CONFIGURATION["sample_seed"])
         samples = self_sample(bench.model, n, length, generator=generator)
         table["samples"] = samples.tolist()
-    check_same(stored, table)
+    check_same(RESULT, stored and settings(stored), settings(table))
     samples = torch.tensor(table["samples"])
     table["windows"] = [end - first for _, first, end in bench.windows]
     table["questions"] = {name: len(q) for name, q in bench.questions.items()}
@@ -495,7 +500,7 @@ def main():
     for key in wanted:
         if key not in records:
             records[key] = bench.record(*key, samples)
-            write(table, records)
+            write(table, records, name_of(records[key]))
         elif records[key].rows != bench.rows(records[key]):
             raise ValueError(
                 f"the rows of {key} are not those that {RESULT} was measured with; "
@@ -504,8 +509,8 @@ def main():
     chosen = [records[key] for key in wanted if key[0] in options.only]
     for stage in STAGES:
         for record in sorted(chosen, key=is_main, reverse=True):
-            for _ in work(bench, record, missing(bench, record, stage), deadline):
-                write(table, records)
+            for made in work(bench, record, missing(bench, record, stage), deadline):
+                write(table, records, made)
     write(table, records)
 
 

@@ -10,13 +10,13 @@ and rate were fixed before any recovered model was judged, and sizes were raised
 after that.  Each is judged before and after on the first windows of WikiText-2 test, by
 its divergence from the dense model on other self-sampled text, and on the first
 questions of two zero-shot tasks.  A finished part is kept, so that a run resumes where
-it stopped; `--seeds` adds to the table, other sizes start a new one.  A table is of one
-device and one set of versions: a run with others is refused.
+it stopped; `--seeds` adds to the table, other sizes need another file.
 
 The default sizes take about half an hour of one core.  With more at hand:
 
     python benchmarks/recovery.py --device cuda --batch-size 4 --window 256 \
-        --seeds 3 --windows 48 --test-window 1024 --questions 1000
+        --seeds 3 --windows 48 --test-window 1024 --questions 1000 \
+        --results larger.json
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from storing import read_table, versions, write_table
+from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import (
@@ -83,19 +83,20 @@ def judged(model, dense, material, options):
     }
 
 
-def run_method(method, dense, material, options, plan, runs, write):
+def run_method(method, dense, material, options, plan, table):
     """Fill in what is missing of one method."""
-    done = runs.setdefault(method, {"after": {}})
-    missing = [s for s in range(options.seeds) if str(s) not in done["after"]]
-    if "before" in done and not missing:
+    place = "runs", method
+    seeds = range(options.seeds)
+    missing = [s for s in seeds if not table.has(*place, "after", str(s))]
+    if table.has(*place, "before") and not missing:
         return
     begin = time.process_time()
     model = pruned_model(method, dense)
-    if "before" not in done:
-        done["parameters"] = model.num_parameters()
-        done["before"] = judged(model, dense, material, options)
-        done["seconds_before"] = round(time.process_time() - begin, 1)
-        write()
+    if not table.has(*place, "before"):
+        before = judged(model, dense, material, options)
+        seconds = round(time.process_time() - begin, 1)
+        done = {"after": {}, "parameters": model.num_parameters(), "before": before}
+        table.add(done | {"seconds_before": seconds}, *place)
     for seed in missing:
         begin = time.process_time()
         generator = torch.Generator().manual_seed(100 + seed)
@@ -106,28 +107,7 @@ def run_method(method, dense, material, options, plan, runs, write):
         after["losses"] = [round(float(x), 4) for x in result.losses]
         after["seconds_training"] = round(trained, 1)
         after["seconds"] = round(time.process_time() - begin, 1)
-        done["after"][str(seed)] = after
-        write()
-
-
-def resumed(configuration, device):
-    """The stored table if this run can go on with it, else a new one."""
-    threads = torch.get_num_threads()
-    here = {
-        "configuration": configuration,
-        "versions": versions("torch", "transformers", "peft"),
-        "device": f"{device}, {threads} thread{'s' * (threads > 1)}",
-    }
-    table = read_table(RESULT)
-    if table.get("configuration") != configuration:
-        return here | {"runs": {}}
-    for name in ("versions", "device"):
-        if table[name] != here[name]:
-            raise SystemExit(
-                f"{RESULT.name} was made with {name} {table[name]}, this is "
-                f"{here[name]}; use the same, or move the table away"
-            )
-    return table
+        table.add(after, *place, "after", str(seed))
 
 
 def arguments():
@@ -140,6 +120,7 @@ def arguments():
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--test-window", type=int, default=512)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--results", type=Path, default=RESULT)
     return parser.parse_args()
 
 
@@ -152,11 +133,13 @@ def main():
     configuration = {"model": "smollm2", "ratio": RATIO, "plan": asdict(plan)}
     configuration |= sizes | {"tasks": list(TASKS), "samples": [8, 64], "seeds": SEED}
     configuration |= {"trained_on": "WikiText-2 validation", "dtype": "float32"}
-    table = resumed(configuration, options.device)
-
-    def write():
-        write_table(RESULT, table)
-
+    threads = torch.get_num_threads()
+    table = Table(
+        options.results,
+        configuration,
+        *("torch", "transformers", "peft"),
+        device=f"{options.device}, {threads} thread{'s' * (threads > 1)}",
+    )
     dense = load_model("smollm2", dtype=torch.float32, device=options.device)
     tokenizer = load_tokenizer("smollm2")
     material = {
@@ -166,7 +149,7 @@ def main():
         "samples": self_sample(dense, 8, 64, generator=seeded("judged text")),
     }
     for method in METHODS:
-        run_method(method, dense, material, options, plan, table["runs"], write)
+        run_method(method, dense, material, options, plan, table)
 
 
 if __name__ == "__main__":

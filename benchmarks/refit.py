@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.compression import cut_scores, prune_rows
@@ -252,6 +252,8 @@ def sequential(bench, kept):
 def main() -> None:
     """Everything, stored at the end."""
     torch.set_num_threads(1)
+    device = f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores"
+    table = Table(RESULT, CONFIGURATION, "torch", "transformers", device=device)
     bench = Bench()
     levels = dict(bench.halves())
     chosen_by = mean_moments(levels[CONFIGURATION["selected_on"]])
@@ -262,13 +264,7 @@ def main() -> None:
     result["others"] = other_texts(bench, halves, kept[ALL], ridge)
     result["widths"] = [len(rows) for rows in kept[ALL]]
     result["sequential"] = sequential(bench, kept[ALL])
-    result |= {
-        "seconds": round(time.process_time() - bench.start),
-        "configuration": CONFIGURATION,
-        "versions": versions("torch", "transformers"),
-        "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
-    }
-    write_table(RESULT, result)
+    table.replace(result | {"seconds": round(time.process_time() - bench.start)})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.compression import cut_scores, prune_rows, sharing_copy
@@ -204,21 +204,20 @@ def judged_substitutes(bench, reference):
 def main() -> None:
     """Everything, stored at the end."""
     torch.set_num_threads(1)
+    device = f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores"
+    table = Table(RESULT, CONFIGURATION, "torch", "transformers", device=device)
     bench = Bench()
     sums, errors, kept = convergence(bench)
     levels = selections(bench, sums, kept)
     reference = [sum(H) for H in zip(*sums, strict=True)]
-    result = {
+    pieces = {
         "errors": errors,
         "levels": levels,
         "agreement": [agreement(row) for row in kept],
         "substitutes": judged_substitutes(bench, reference),
         "seconds": {name: round(s, 1) for name, s in SECONDS.items()},
-        "configuration": CONFIGURATION,
-        "versions": versions("torch", "transformers"),
-        "device": f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores",
     }
-    write_table(RESULT, result)
+    table.replace(pieces)
 
 
 if __name__ == "__main__":

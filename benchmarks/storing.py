@@ -1,4 +1,11 @@
-"""What every benchmark does with its table: name the versions, and write it whole."""
+"""What every benchmark does with its table: whose run it is, and write it whole.
+
+A stored table belongs to a run with the same settings, whatever the versions and the
+machine: the run adds to it, or measures it anew.  A run with other settings refuses and
+leaves the file as it is.  The table's `versions` and `device` are those of the run that
+began it; pieces that other versions or another device made are listed, each with its
+own, under `made_elsewhere`.
+"""
 
 from __future__ import annotations
 
@@ -30,3 +37,67 @@ def write_table(path: Path, table: dict) -> None:
 def versions(*names: str) -> dict[str, str]:
     """Version of Python and of each installed package."""
     return {"python": platform.python_version()} | {n: version(n) for n in names}
+
+
+def check_same(path: Path, stored: dict, settings: dict) -> None:
+    """End unless a stored table, if there is one, was made with these settings."""
+    settings = json.loads(json.dumps(settings))  # as a file gives them back
+    names = {*settings, *stored} if stored else ()
+    other = sorted(n for n in names if settings.get(n) != stored.get(n))
+    if other:
+        raise SystemExit(
+            f"error: {path} was made with another {', '.join(other)} and does not "
+            "belong to this run; name another file, or move it away"
+        )
+
+
+class Table(dict):
+    """A stored table as a run with the same settings goes on with it.
+
+    Nothing is written before the first piece; `path` may not exist.
+    """
+
+    def __init__(self, path: Path, configuration: dict, *packages: str, device: str):
+        stored = read_table(path)
+        check_same(path, stored.get("configuration", {}), configuration)
+        self.path = path
+        self.here = {"versions": versions(*packages), "device": device}
+        super().__init__(stored or {"configuration": configuration} | self.here)
+
+    def has(self, *place: str) -> bool:
+        """Whether there is a piece at a place: the keys that lead to it."""
+        inner = self
+        for name in place:
+            if name not in inner:
+                return False
+            inner = inner[name]
+        return True
+
+    def add(self, value, *place: str) -> None:
+        """Store a piece that was made now, here, and the table with it."""
+        inner = self
+        for name in place[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[place[-1]] = value
+        self.say_where("/".join(place))
+        self.write()
+
+    def say_where(self, name: str) -> None:
+        """Note which versions and device made a piece, where they are others."""
+        elsewhere = self.setdefault("made_elsewhere", {})
+        elsewhere.pop(name, None)
+        if self.here != {key: self[key] for key in self.here}:
+            elsewhere[name] = self.here
+        if not elsewhere:
+            del self["made_elsewhere"]
+
+    def replace(self, pieces: dict) -> None:
+        """Store all pieces, made now and here, in the place of all that were."""
+        configuration = self["configuration"]
+        self.clear()
+        self.update(pieces | {"configuration": configuration} | self.here)
+        self.write()
+
+    def write(self) -> None:
+        """The table, whole."""
+        write_table(self.path, self)

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from storing import versions, write_table
+from storing import Table
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "streaming_memory.json"
 CONFIGURATION = {
@@ -128,9 +128,6 @@ def measure(scratch: Path) -> dict:
         "shard_bytes": max(path.stat().st_size for path in files),
         "layer_bytes": 2 * (3 * m * d + 2 * d * d + 2 * d * keys + 2 * d),
         "policy": POLICY,
-        "configuration": CONFIGURATION,
-        "versions": versions("torch", "transformers", "safetensors"),
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
     }
 
 
@@ -140,9 +137,11 @@ def main(arguments: list[str]) -> None:
         prune(*arguments)
         return
     result = Path(arguments[0]) if arguments else RESULT
+    names = ("torch", "transformers", "safetensors")
+    device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    table = Table(result, CONFIGURATION, *names, device=device)
     with tempfile.TemporaryDirectory() as scratch:
-        table = measure(Path(scratch))
-    write_table(result, table)
+        table.replace(measure(Path(scratch)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import versions, write_table
+from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep, throughput_bound
@@ -86,13 +86,9 @@ def main(arguments: list[str]) -> None:
     """Measure and store the table."""
     torch.set_num_threads(1)
     result = Path(arguments[0]) if arguments else RESULT
-    table = {
-        "phases": measure(),
-        "configuration": CONFIGURATION,
-        "versions": versions("torch", "transformers"),
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread",
-    }
-    write_table(result, table)
+    device = f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread"
+    table = Table(result, CONFIGURATION, "torch", "transformers", device=device)
+    table.replace({"phases": measure()})
 
 
 if __name__ == "__main__":

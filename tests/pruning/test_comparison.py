@@ -274,7 +274,8 @@ def bench(monkeypatch, tmp_path):
         return torch.arange(3, 3 + 16 * 1024 * (split != "test") + 400) % 29 + 3
 
     def model(name, dtype=None, device="cpu"):
-        return tiny_model("llama", generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        return tiny_model("llama", generator=generator, max_position_embeddings=1024)
 
     sample = [Question((f"q{i}",) * 2, ("one", "other"), i % 2) for i in range(6)]
     same_end = [Question((f"q{i}", f"r{i}"), ("end",) * 2, i % 2) for i in range(6)]
@@ -354,10 +355,10 @@ def test_two_runs_of_the_benchmark_keep_what_the_other_has_stored(bench, monkeyp
 def test_a_table_of_another_configuration_or_of_other_texts_is_kept(bench, monkeypatch):
     table, records = run(bench, monkeypatch, 0)
     before = bench.RESULT.read_text()
-    with pytest.raises(ValueError, match="another samples; move it away"):
+    with pytest.raises(SystemExit, match="another sampled texts and does not belong"):
         bench.write(table | {"samples": [[1]]}, bench.by_model(table))
     monkeypatch.setitem(bench.CONFIGURATION, "exact_episodes", 7)
-    with pytest.raises(ValueError, match="another configuration; move it away"):
+    with pytest.raises(SystemExit, match="another exact_episodes and does not belong"):
         run(bench, monkeypatch, 0)
     assert bench.RESULT.read_text() == before
 
@@ -407,14 +408,23 @@ def test_the_output_that_is_lost_is_what_masked_neurons_wrote(family):
         lost_outputs(model, tokens, everything[:1])
 
 
-def test_the_origin_of_a_table_names_every_run(bench):
-    table = {"device": "a; b", "versions": {"torch": "1"}, "questions": {"piqa": 3}}
-    other = {"device": "c; a", "versions": {"torch": "2"}, "questions": {"piqa": 9}}
-    bench.add_origin(table, other)
-    assert table["device"] == "a; b; c" and table["versions"] == {"torch": "1; 2"}
-    assert table["questions"] == {"piqa": 9}
-    bench.add_origin(table, other)
-    assert table["versions"] == {"torch": "1; 2"}
+def test_what_another_machine_adds_is_named_with_it(bench, monkeypatch):
+    monkeypatch.setattr(bench, "STAGES", [(1, 0, 3)])
+    first, _ = run(bench, monkeypatch, 5)
+    monkeypatch.setattr(bench, "described", lambda device: "another device")
+    monkeypatch.setattr(bench, "STAGES", [(2, 0, 3)])
+    second, _ = run(bench, monkeypatch, 5)
+    assert "made_elsewhere" not in first
+    assert {key: first[key] for key in ("versions", "device")} == {
+        key: second[key] for key in ("versions", "device")
+    }
+    elsewhere = second["made_elsewhere"]
+    assert elsewhere["dense/None/0.0/windows from 1"]["device"] == "another device"
+    assert set(elsewhere) == {
+        f"{m['method']}/{m['seed']}/{m['ratio']}/windows from 1"
+        for m in second["models"]
+        if len(m["nats"]) == 2
+    }
 
 
 def test_processes_that_write_one_table_at_a_time_lose_nothing(bench, tmp_path):

@@ -273,6 +273,7 @@ import runpy, sys
 for name in {blocked!r}:
     sys.modules[name] = None
 sys.argv = ["llama2_7b.py", *sys.argv[1:]]
+sys.path.insert(0, {folder!r})  # as Python does for a script
 runpy.run_path({script!r}, run_name="__main__")
 """
 
@@ -282,7 +283,7 @@ def test_the_benchmark_runs_where_only_pytorch_and_transformers_are(tmp_path):
     options = "--geometry tiny --device cpu --probes 4 --episodes 2 --repeats 1"
     options = [*options.split(), "--prompt", "1", "8", "--new-tokens", "2"]
     options += ["--result", str(tmp_path / "table.json")]
-    code = RUN.format(blocked=BLOCKED, script=script)
+    code = RUN.format(blocked=BLOCKED, script=script, folder=str(Path(script).parent))
     run = subprocess.run(
         [sys.executable, "-c", code, *options], capture_output=True, text=True
     )

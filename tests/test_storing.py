@@ -1,0 +1,141 @@
+"""Stored tables of the benchmarks: whose they are, and who made their pieces."""
+
+import ast
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+STORING = [path for path in SCRIPTS if "RESULT =" in path.read_text()]
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+def opened(path, device, configuration=None, **known):
+    from storing import Table
+
+    table = Table(path, configuration or {"n": 3, "sizes": (1, 2)}, device=device)
+    table.here["versions"] = known or {"python": "3"}
+    if not path.exists():
+        table["versions"] = table.here["versions"]
+    return table
+
+
+def test_a_table_is_begun_with_the_first_piece_and_taken_up_again(tmp_path):
+    path = tmp_path / "table.json"
+    table = opened(path, "here")
+    assert not path.exists() and not table.has("runs", "a")
+    table.add(1, "runs", "a")
+    again = opened(path, "here")
+    assert again.has("runs", "a") and not again.has("runs", "b")
+    again.add([2], "runs", "b")
+    assert json.loads(path.read_text()) == {
+        "configuration": {"n": 3, "sizes": [1, 2]},
+        "versions": {"python": "3"},
+        "device": "here",
+        "runs": {"a": 1, "b": [2]},
+    }
+
+
+def test_pieces_keep_the_versions_and_the_device_that_made_them(tmp_path):
+    path = tmp_path / "table.json"
+    opened(path, "here").add(1, "runs", "a")
+    opened(path, "there").add(2, "runs", "b")
+    opened(path, "here", python="4").add(3, "total")
+    table = opened(path, "here")
+    assert (table["device"], table["versions"]) == ("here", {"python": "3"})
+    there = {"versions": {"python": "3"}, "device": "there"}
+    later = {"versions": {"python": "4"}, "device": "here"}
+    assert table["made_elsewhere"] == {"runs/b": there, "total": later}
+    table.add(4, "runs", "b")  # measured anew where the table was begun
+    assert table["made_elsewhere"] == {"total": later}
+    opened(path, "there").replace({"runs": {"a": 5}})
+    table = opened(path, "here")
+    assert table == {"configuration": table["configuration"], "runs": {"a": 5}} | there
+
+
+@pytest.mark.parametrize("other", [{"n": 4, "sizes": (1, 2)}, {"n": 3}, {"x": 1}])
+def test_a_table_of_other_settings_is_left_as_it_is(tmp_path, other):
+    path = tmp_path / "table.json"
+    opened(path, "here").add(1, "runs", "a")
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="was made with another .*; name another file"):
+        opened(path, "here", other)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", STORING, ids=lambda p: p.stem)
+def test_every_benchmark_asks_whose_the_table_is_before_it_writes(path):
+    calls = [
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    assert {"Table", "Figures", "check_same"} & set(calls)
+    assert "write_table" not in calls or "check_same" in calls
+    assert "versions" not in calls or "check_same" in calls
+
+
+def test_no_benchmark_is_left_out():
+    assert len(STORING) == len(list((ROOT / "book" / "results").glob("*.json"))) == 16
+
+
+@pytest.mark.parametrize("path", STORING, ids=lambda p: p.stem)
+def test_the_tracked_table_belongs_to_its_benchmark(path):
+    module = importlib.import_module(path.stem)
+    stored = json.loads(module.RESULT.read_text())
+    assert {"versions", "device"} <= set(stored)
+    if hasattr(module, "CONFIGURATION"):
+        settings = json.loads(json.dumps(module.CONFIGURATION))
+        assert stored["configuration"] == settings
+
+
+def run(monkeypatch, module, *options):
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, options)])
+    module.main()
+
+
+def test_learning_curves_of_more_seeds_are_added_and_other_layers_refused(
+    tmp_path, monkeypatch
+):
+    import policy_learning_curves as module
+
+    asked, path = [], tmp_path / "table.json"
+    path.write_bytes(module.RESULT.read_bytes())
+    monkeypatch.setattr(module, "load_model", lambda name: None)
+    monkeypatch.setattr(module, "gate_matrices", lambda model: [torch.ones(2, 2)] * 4)
+    monkeypatch.setattr(module, "run", lambda *place: asked.append(place[0]) or {})
+    monkeypatch.setattr(module, "levels", lambda W, seeds: {"random": [*seeds]})
+    run(monkeypatch, module, "--results", path)
+    assert asked == [] and path.read_bytes() == module.RESULT.read_bytes()
+    run(monkeypatch, module, "--results", path, "--full-seeds", 4)
+    assert asked == [*module.METHODS]
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match="another every and does not belong"):
+        run(monkeypatch, module, "--results", path, "--every", 5)
+    assert path.read_bytes() == before
+
+
+def test_the_figures_table_is_whole_and_smaller_settings_leave_it_alone(
+    tmp_path, monkeypatch
+):
+    import movielens_figures as module
+
+    path = tmp_path / "table.json"
+    path.write_bytes(module.RESULT.read_bytes())
+    monkeypatch.setattr(module, "draw", lambda table, folder: None)
+    monkeypatch.setattr(module, "plain", pytest.fail)  # nothing is computed
+    run(monkeypatch, module, "--results", path)
+    for option in ("points", "alphas", "floors", "runs", "sweep-runs"):
+        name = option.replace("-", "_")
+        with pytest.raises(SystemExit, match=f"another {name} and does not belong"):
+            run(monkeypatch, module, "--results", path, f"--{option}", 4)
+    assert path.read_bytes() == module.RESULT.read_bytes()
