@@ -165,6 +165,7 @@ def prepare_kernel(folder: Path) -> None:
     os.environ.pop("PYTHONPATH", None)
     os.environ |= {
         "JUPYTER_PATH": str(folder),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else the kernel warns of its debugger
         "PRUNEFAIR_CACHE": str(folder / "cache"),
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
