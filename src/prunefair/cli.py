@@ -1,4 +1,4 @@
-"""The command line: `prunefair prune`, `prunefair evaluate` and `prunefair bandits`.
+"""The command line: `prunefair prune`, `evaluate`, `export` and `bandits`.
 
 Bad input ends with exit status 2 and one line that names the argument, its value and
 the remedy.  With `--json` the last line of standard output is one JSON object, and
@@ -619,6 +619,39 @@ def _blamed_on(option: str, place, kept: str):
             f"({getattr(reason, 'strerror', None) or reason}); free some space or name "
             f"another place; {kept}"
         ) from error
+
+
+@app.command("export")
+def export_command(
+    folder: Annotated[
+        str, typer.Argument(help="Folder of a LLaMA with its tokenizer.")
+    ],
+    gguf: Annotated[Path, typer.Option(help="New file for llama.cpp.")],
+    kind: Annotated[
+        str,
+        typer.Option("--type", help="f16, q8_0 (widths in multiples of 32) or f32."),
+    ] = "f16",
+    as_json: Json = False,
+) -> None:
+    """Write a model, pruned or not, as a GGUF file that llama.cpp reads."""
+    from prunefair.export import TYPES, export_gguf
+    from prunefair.models import model_source
+
+    if kind not in TYPES:
+        raise ValueError(f"--type is {kind!r}; give {', '.join(TYPES[:-1])} or f32")
+    with _progress_on_stderr():
+        source = model_source(folder)
+        if not Path(source).is_dir():
+            raise ValueError(
+                f"FOLDER is {folder!r}, which is none; give a folder written by "
+                "prunefair prune or by save_pretrained"
+            )
+        try:
+            result = export_gguf(source, gguf, kind=kind)
+        except ValueError as error:
+            said = str(error).replace("folder is", "FOLDER is", 1)
+            raise ValueError(said.replace("file is", "--gguf is", 1)) from error
+    _report({"model": folder} | result, as_json)
 
 
 @app.command("evaluate")
