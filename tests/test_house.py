@@ -129,6 +129,7 @@ def pinned(path):
 
 def test_conda_and_pip_environments_are_in_step():
     names, pins = {r.name for r in requirements()}, pinned(ROOT / "constraints.txt")
+    names -= {"llama-cpp-python"}  # is compiled on installation, for one test file only
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     *packages, pip = conda
     have = dict(re.split("=+", line) for line in packages + pip["pip"] if "=" in line)
