@@ -37,7 +37,13 @@ from prunefair.fairness.movielens import (
 )
 from prunefair.fairness.ratings import load_ratings
 from prunefair.fairness.utility import jain_index
-from prunefair.models import default_device, load_model, load_tokenizer
+from prunefair.models import (
+    SMOLLM2_HUB_NAME,
+    SMOLLM2_LICENSE,
+    default_device,
+    load_model,
+    load_tokenizer,
+)
 from prunefair.plotting import use_style
 from prunefair.pruning.compression import prune, prune_rows, selection_distances
 from prunefair.pruning.evaluation import (
@@ -109,7 +115,10 @@ def pruning(folder: Path) -> Half:
     spectral = prune(dense, RATIO, generator=generator)
     out = folder / "smollm2-pruned"
     shutil.rmtree(out, ignore_errors=True)
-    save_pruned(result.model, tokenizer, out, result.kept)
+    record = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
+    record |= {"objective": "functional", "ratio": RATIO, "seed": SEED, "texts": TEXTS}
+    record |= {"refit": True, "ridge": result.ridge}
+    save_pruned(result.model, tokenizer, out, result.kept, record)
 
     stage("3/6 reload it with plain transformers and compare")
     reloaded = AutoModelForCausalLM.from_pretrained(out).to(device).eval()

@@ -998,7 +998,7 @@ def run_lines(table: dict) -> list[str]:
 #
 # 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](evaluation.ipynb#perplexity) WikiText-2), divergence and the five tasks ([evaluation](evaluation.ipynb)). The small spectral distance alone says little about them, as [compression](compression.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--objective functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
 # 2. *Recover*: [low-rank adapters](recovery.ipynb) on the linear maps, trained on text or on the dense model's own samples, then merged with `merge_and_unload()`, so that the folder stays a plain model.
-# 3. *Push*: `AutoModelForCausalLM.from_pretrained("pruned").push_to_hub("you/llama-2-7b-pruned")`, and the same for the tokenizer; `kept_rows.json` belongs beside it, since it says which neurons are left. The licence of the dense model goes with it.
+# 3. *Push*: `AutoModelForCausalLM.from_pretrained("pruned").push_to_hub("you/llama-2-7b-pruned")`, and the same for the tokenizer; `kept_rows.json`, which says which neurons are left, and the model card `README.md` belong beside it. The licence of the dense model goes with it.
 # 4. *Serve*: plain transformers generates from it, and so does any server that reads its folders, because `config.json` holds the new width.
 #
 # The last on the folder of above:
