@@ -63,7 +63,9 @@ def test_the_files_of_the_index_count_and_no_other(tmp_path):
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": one}}))
     assert torch.equal(Checkpoint(tmp_path).tensor("a"), TENSORS["a"])
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": one, "b": "gone"}}))
-    with pytest.raises(ValueError, match="folder is .*, which holds no gone; get the"):
+    with pytest.raises(
+        ValueError, match="folder is .*, which holds no gone; get that file"
+    ):
         Checkpoint(tmp_path)
     save_file({"a": TENSORS["a"] + 2}, tmp_path / "model.safetensors")
     assert torch.equal(Checkpoint(tmp_path).tensor("a"), TENSORS["a"] + 2)

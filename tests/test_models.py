@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -50,7 +51,9 @@ def test_a_file_of_weights_that_is_cut_off_is_named(tiny, tmp_path):
     tiny.save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="MODEL is .*, which could not be loaded"):
+    with pytest.raises(
+        ValueError, match=r"name is .*, whose model\.safetensors is cut"
+    ):
         models.load_model(tmp_path)
 
 
@@ -58,7 +61,7 @@ def test_a_file_of_weights_that_is_cut_off_is_named(tiny, tmp_path):
 def test_an_unknown_model_is_named_with_the_remedy(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match=r"MODEL is '.*; give 'smollm2'") as error:
+    with pytest.raises(ValueError, match=r"name is '.*; give 'smollm2'") as error:
         models.load_model(name)
     assert repr(name) in str(error.value)
     assert "\n" not in str(error.value)
@@ -173,6 +176,35 @@ def test_another_process_may_finish_the_conversion_first(
 def test_without_the_wheel_the_hub_has_the_same_model(monkeypatch):
     monkeypatch.setattr(models, "_wheel_gguf", lambda: None)
     assert models.model_source("smollm2") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_a_model_of_the_hub_is_fetched_with_all_that_its_tokenizer_needs(
+    tiny, tmp_path, monkeypatch
+):
+    wanted = {
+        *("config.json", "model.safetensors", "tokenizer.model", "vocab.json"),
+        *("merges.txt", "vocab.txt", "chat_template.jinja", "spiece.model"),
+    }
+    found = {}
+
+    def fetch(name, allow_patterns):
+        names = [*wanted, "pytorch_model.bin", "model.onnx", "modeling.py"]
+        names = huggingface_hub.utils.filter_repo_objects(
+            names, allow_patterns=allow_patterns
+        )
+        found[len(found)] = set(names)
+        return tmp_path
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    tiny.save_pretrained(tmp_path)
+    assert models.model_folder("some/model") == tmp_path
+    models.model_folder("some/model", parts="tokenizer")
+    models.load_config("some/model")
+    weights = {"model.safetensors"}
+    assert found == {0: wanted, 1: wanted - weights, 2: {"config.json"}}
+    os.rename(tmp_path / "config.json", tmp_path / "adapter_config.json")
+    with pytest.raises(ValueError, match="which holds an adapter"):
+        models.load_model("some/model")
 
 
 def test_a_converted_model_carries_no_trace_of_the_quantisation():

@@ -9,9 +9,12 @@ process at the size of the tensors it holds.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+
+from prunefair.messages import Given, shown
 
 INDEX = "model.safetensors.index.json"
 # In the order of the format: types of more bytes come first in a file.
@@ -28,6 +31,9 @@ _TYPES = {
     "BOOL": "bool",
 }
 _PIECE_BYTES = 2**20
+_JSON_BYTES = 100_000_000
+SAVE_AGAIN = "load the model and save it with save_pretrained first"
+DEQUANTISE = "load the model dequantised and save it with save_pretrained first"
 
 
 class Checkpoint:
@@ -36,8 +42,9 @@ class Checkpoint:
     Parameters
     ----------
     folder : str or path
-        Folder that holds `model.safetensors`, or the files that its index names, or
-        without an index `model-*-of-*.safetensors`.
+        Folder that holds `model.safetensors`, or the files that its index names.
+    given : Given, optional
+        What errors call the folder; by default `folder`.
 
     Attributes
     ----------
@@ -51,37 +58,55 @@ class Checkpoint:
         is cut off, is no safetensors file or has a type that this book does not read.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, given: Given | None = None):
         self.folder = Path(folder)
+        self.given = given or Given("folder", folder)
         self.entries = {}
         for path in self._files():
-            entries = _entries(path)
-            for name, (_, code, *_) in entries.items():
-                if code not in _TYPES:
-                    raise ValueError(
-                        f"{path} holds {name!r} in the type {code}, which is none of "
-                        f"{', '.join(_TYPES)}; load the model in one of them and save "
-                        "it with save_pretrained first"
+            for name, entry in _entries(path, self.given).items():
+                if entry[1] not in _TYPES:
+                    raise self.given.error(
+                        f"whose {path.name} holds {shown(name)} in the type "
+                        f"{entry[1]}, which is none of {', '.join(_TYPES)}",
+                        "load the model in one of them and save it first",
                     )
-            self.entries |= entries
+                if name in self.entries:
+                    raise self.given.error(
+                        f"whose {path.name} holds {shown(name)} once more", SAVE_AGAIN
+                    )
+                self.entries[name] = entry
 
     def _files(self) -> list[Path]:
         """Files that hold the weights, as transformers chooses them."""
+        if any(self.folder.glob("shard-*-model-*.safetensors")):
+            raise self.given.error(
+                "which holds a distributed checkpoint (shard-*)", SAVE_AGAIN
+            )
         single, index = self.folder / "model.safetensors", self.folder / INDEX
         if single.is_file():
             return [single]
-        files = sorted(self.folder.glob("model-*-of-*.safetensors"))
-        if index.is_file():
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = [self.folder / name for name in sorted(set(weight_map.values()))]
-        missing = [path.name for path in files if not path.is_file()]
-        if missing or not files:
-            raise ValueError(
-                f"folder is {str(self.folder)!r}, which holds no "
-                f"{missing[0] if missing else 'model*.safetensors'}; get the file, or "
-                "load the model and save it with save_pretrained first"
+        names = self._shards(index) if index.is_file() else [single.name]
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        if missing:
+            pickled = [*self.folder.glob("*.bin"), *self.folder.glob("*.pt*")]
+            besides = f" but {pickled[0].name}, a pickle" if pickled else ""
+            raise self.given.error(
+                f"which holds no {missing[0]}{besides}",
+                "get that file, or " + SAVE_AGAIN,
             )
-        return files
+        return [self.folder / name for name in names]
+
+    def _shards(self, index) -> list[str]:
+        """Names of the files of the weights by the index, each in the folder."""
+        names = read_json(index, self.given).get("weight_map")
+        names = names.values() if isinstance(names, dict) else [None]
+        for name in names:
+            if not isinstance(name, str) or Path(name).name != name:
+                raise self.given.error(
+                    f"whose {INDEX} has no weight_map of names to files of the folder",
+                    "get that file again, or " + SAVE_AGAIN,
+                )
+        return sorted(set(names)) or ["model.safetensors"]
 
     def dtype(self):
         """Type of the first tensor of floating point numbers, as transformers takes."""
@@ -91,10 +116,7 @@ class Checkpoint:
         for dtype in types:
             if dtype.is_floating_point:
                 return dtype
-        raise ValueError(
-            f"folder is {str(self.folder)!r}, which holds no floating point tensor; "
-            "load the model dequantised and save it with save_pretrained first"
-        )
+        raise self.given.error("which holds no floating point tensor", DEQUANTISE)
 
     def tensor(self, name):
         """Tensor `name`, read from the disk into memory of its own."""
@@ -125,8 +147,8 @@ class Checkpoint:
                 if file.readinto(buffer) < len(buffer):
                     raise OSError("it is cut off")
         except OSError as error:
-            message = f"{path} could not be read ({error}); get the file again"
-            raise ValueError(message) from error
+            problem = f"whose {path.name} could not be read ({error})"
+            raise self.given.error(problem, "get the file again") from error
         return buffer
 
 
@@ -136,24 +158,62 @@ def _pieces(size):
         yield first, min(first + _PIECE_BYTES, size)
 
 
-def _entries(path) -> dict[str, tuple]:
-    """For every tensor of one file: file, type, shape and the place of its bytes."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))[0]
-        text = file.read(length) if 8 + length <= size else b""
-    try:
-        header, entries = json.loads(text), {}
+def read_json(path, given: Given) -> dict:
+    """Object in a JSON file; whatever else it holds is one line about `given`."""
+    remedy = "get that file again, or give another folder"
+    with given.using(f"whose {path.name} is no JSON object in UTF-8", remedy):
+        size = path.stat().st_size
+        if size > _JSON_BYTES:
+            raise ValueError(f"{size} bytes, more than {_JSON_BYTES}")
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_infinite)
+        if not isinstance(content, dict):
+            raise ValueError(f"it is of the type {type(content).__name__}")
+    return content
+
+
+def _infinite(name: str) -> float:
+    """Infinity, which configurations may hold, but not NaN."""
+    if name == "NaN":
+        raise ValueError("a number is NaN")
+    return float(name)
+
+
+def _entries(path, given: Given) -> dict[str, tuple]:
+    """For every tensor of one file: file, type, shape and the place of its bytes.
+
+    The library of the format judges the header: whole numbers, sizes that are those
+    of the shapes, tensors one after another from the first byte to the last.
+    """
+    from safetensors import safe_open
+
+    problem = f"whose {path.name} is cut off or no safetensors file"
+    with given.using(problem, "get that file again"):
+        with safe_open(os.fspath(path), framework="numpy"):
+            pass
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(length), object_pairs_hook=_unique)
         header.pop("__metadata__", None)
-        for name, entry in header.items():
-            start, end = (8 + length + place for place in entry["data_offsets"])
-            entries[name] = (path, entry["dtype"], entry["shape"], start, end)
-            if end > size:
-                raise ValueError(f"{name} ends at byte {end} of {size}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        message = f"{path} is cut off or no safetensors file; get the file again"
-        raise ValueError(message) from error
-    return entries
+        if any(size >= 2**63 for e in header.values() for size in e["shape"]):
+            raise ValueError("a shape beyond 64 bits")  # of an empty tensor
+    return {
+        name: (
+            path,
+            entry["dtype"],
+            entry["shape"],
+            *(8 + length + place for place in entry["data_offsets"]),
+        )
+        for name, entry in header.items()
+    }
+
+
+def _unique(pairs) -> dict:
+    """Object of JSON whose names differ; the library would take the last of them."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return content
 
 
 class TensorSequence(Sequence):

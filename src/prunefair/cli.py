@@ -292,10 +292,9 @@ def _check_outputs(out: Path | None, policy: Path | None) -> None:
 
 def _skeleton(model: str, geometry: str):
     """The dense model without values, from its configuration alone."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from prunefair.models import _from_pretrained
+    from prunefair.messages import Given
+    from prunefair.models import empty_model, load_config
     from prunefair.pruning.llama2_7b import GEOMETRIES, geometry_config
     from prunefair.pruning.surgery import ADAPTERS, adapter_for
 
@@ -303,16 +302,18 @@ def _skeleton(model: str, geometry: str):
         raise ValueError(
             f"--geometry is {geometry!r}; give one of {', '.join(GEOMETRIES)}"
         )
-    load = geometry_config if geometry else partial(_from_pretrained, AutoConfig)
-    config = load(geometry or model)
+    given = Given("--geometry" if geometry else "MODEL", geometry or model)
+    if geometry:
+        config = geometry_config(geometry)
+    else:
+        config = load_config(model, argument="MODEL")
     config.per_layer_config = None  # every layer at its largest
     if config.model_type not in ADAPTERS:
-        raise ValueError(
-            f"MODEL is {model!r} of the family {config.model_type!r}, which cannot be "
-            f"pruned; give one of {', '.join(sorted(ADAPTERS))}"
+        raise given.error(
+            f"of the family {config.model_type!r}, which cannot be pruned",
+            f"give a model of {', '.join(sorted(ADAPTERS))}",
         )
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
+    skeleton = empty_model(config, given)
     adapter_for(skeleton)  # raises if it is not built like its family
     return skeleton
 
@@ -336,7 +337,7 @@ def _wide_or_large(skeleton, device: str) -> bool:
     import torch
 
     config = skeleton.config
-    width = torch.finfo(config.dtype or torch.float32).bits // 8
+    width = torch.finfo(skeleton.dtype).bits // 8
     if torch.device(device).type == "cuda":
         free = torch.cuda.mem_get_info(torch.device(device).index)[0]
     else:
@@ -368,31 +369,12 @@ def _available_bytes() -> int:
         return sys.maxsize
 
 
-def _folder_of(model: str) -> str:
-    """Folder of a model; one of the hub is fetched as files, not loaded."""
-    from huggingface_hub import snapshot_download
-
-    from prunefair.models import model_source
-
-    source = model_source(model)
-    if Path(source).is_dir():
-        return source
-    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja", "*.md"]
-    try:
-        return snapshot_download(source, allow_patterns=patterns)
-    except Exception as error:  # the hub has many kinds of its own
-        raise ValueError(
-            f"MODEL is {model!r}, which could not be fetched "
-            f"({str(error).splitlines()[0]}); give a folder, or the name of a hub "
-            "model that this machine can reach and may read"
-        ) from error
-
-
 def _prune_streamed(
     model, geometry, spectra, ratio, multiple, out, policy_file, episodes, seed, device
 ) -> dict[str, Any]:
     import torch
 
+    from prunefair.models import load_tokenizer, model_source, stream_folder
     from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
 
     start, source, tokenizer, policy = time.perf_counter(), "", None, None
@@ -402,9 +384,11 @@ def _prune_streamed(
         weights = llama2_7b.weights_line(geometry)
         dense, read = llama2_7b.open_geometry(geometry, seed=seed, device=device)
     else:
-        weights, source = f"weights of {model}", _folder_of(model)
-        dense, read = surgery.open_checkpoint(source)
-        tokenizer = surgery.tokenizer_of(source)
+        weights, source = f"weights of {model}", model_source(model, argument="MODEL")
+        dense, read = stream_folder(model, argument="MODEL")
+        tokenizer = load_tokenizer(model, argument="MODEL", optional=True)
+        for name in dense.state_dict():  # what cannot be used is found before the work
+            read(name)
     sizes = [len(matrix) for matrix in surgery.row_matrices(dense)]
     shares = _shares(sizes, ratio, _multiple(multiple, sizes, 1))
     if len(set(shares)) > 1:
@@ -554,17 +538,19 @@ def _prune_whole(
     model, multiple, out, policy_file, device, kind: type, run: Callable, record: dict
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
-    from prunefair.models import load_tokenizer, model_source
+    from prunefair.messages import Given
+    from prunefair.models import check_runs, load_model, load_tokenizer, model_source
     from prunefair.pruning.row_policy import load_policy
-    from prunefair.pruning.surgery import row_matrices, save_pruned, tokenizer_of
+    from prunefair.pruning.surgery import row_matrices, save_pruned
 
     start = time.perf_counter()
     policy = None
     if policy_file is not None and policy_file.exists():
         policy = load_policy(policy_file, kind)
-    dense, source = _load(model, device), model_source(model)
-    find = tokenizer_of if Path(source).is_dir() else load_tokenizer
-    tokenizer = find(source)
+    source = model_source(model, argument="MODEL")
+    tokenizer = load_tokenizer(model, argument="MODEL", optional=True)
+    dense = load_model(model, device=device, argument="MODEL")
+    check_runs(dense, Given("MODEL", model))
     sizes = [len(matrix) for matrix in row_matrices(dense)]
     usual = 32 if record["objective"] == "functional" and min(sizes) >= 512 else 1
     multiple = _multiple(multiple, sizes, usual)
@@ -686,7 +672,8 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     import torch
 
     from prunefair.data import data_file
-    from prunefair.models import load_tokenizer, within_context
+    from prunefair.messages import Given
+    from prunefair.models import load_model, load_tokenizer, within_context
     from prunefair.pruning import evaluation
     from prunefair.pruning.evaluation import beginning_tokens
 
@@ -696,9 +683,17 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     for name in names:  # what is missing is known, or fetched, before the work
         evaluation.task_questions(name, 1)
     data_file("wikitext2/test.txt")
-    tokenizer = load_tokenizer(model)
-    dense = _load(against, device, "--against") if against else None
-    judged = _load(model, device)
+    tokenizer = load_tokenizer(model, argument="MODEL")
+    dense = None
+    if against:
+        dense = load_model(against, device=device, argument="--against")
+    judged = load_model(model, device=device, argument="MODEL")
+    for argument, value, loaded in (
+        ("MODEL", model, judged),
+        ("--against", against, dense),
+    ):
+        if loaded is not None:
+            _check_scored(Given(argument, value), loaded, tokenizer, names or against)
     if dense is not None:
         _check_same_vocabulary(dense, judged, against, model)
     text = evaluation.wikitext_tokens(tokenizer)
@@ -736,16 +731,18 @@ def _check_same_vocabulary(dense, judged, against: str, model: str) -> None:
         )
 
 
-def _load(model: str, device: str, argument: str = "MODEL"):
-    """A model whose layers may differ in width; an error names `argument`."""
-    from prunefair.models import load_model
-    from prunefair.pruning.surgery import load_pruned
+def _check_scored(given, model, tokenizer, cached) -> None:
+    """Raise if text of the tokenizer, or questions if `cached`, cannot be scored."""
+    from prunefair.models import check_runs, check_vocabulary
 
-    load = load_pruned if Path(model).is_dir() else load_model
-    try:
-        return load(model, device=device)
-    except ValueError as error:
-        raise ValueError(str(error).replace("MODEL", argument, 1)) from error
+    check_vocabulary(tokenizer, model, given)
+    check_runs(model, given)
+    if cached and getattr(model, "_is_stateful", False):
+        raise given.error(
+            f"of the family {model.config.model_type!r}, whose state cannot be shared "
+            "by the answers of a question",
+            "give a model with attention, or only its perplexity by --tasks ''",
+        )
 
 
 def _use_data(folder: Path | None) -> None:

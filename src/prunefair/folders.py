@@ -103,7 +103,10 @@ def layer_widths_of(config: dict[str, Any], field: str) -> list[int] | None:
         return None
     widths = [config[field]] * config["num_hidden_layers"]
     for layer, change in changes.items():
-        widths[int(layer)] = int(change.get(field, config[field]))
+        width = change.get(field, config[field])
+        if type(width) is not int or width < 1 or int(layer) < 0:
+            raise ValueError(f"layer {layer} has the width {width!r}")
+        widths[int(layer)] = width
     return widths
 
 

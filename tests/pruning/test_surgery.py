@@ -598,7 +598,7 @@ def test_load_pruned_is_a_name_of_the_package_that_loads_torch_only_when_used(tm
 
 
 def test_widths_that_are_none_are_refused_and_a_folder_without_any_loads(tmp_path):
-    with pytest.raises(ValueError, match="MODEL is .*holds no config"):
+    with pytest.raises(ValueError, match="is .*holds no config"):
         load_pruned(tmp_path)
     folder = save_pruned(slice_ffn_(tiny("llama"), EVEN), None, tmp_path / "a", EVEN)
     (folder / "kept_rows.json").unlink()
@@ -734,7 +734,7 @@ def test_streaming_refuses_a_folder_that_is_no_whole_checkpoint(tmp_path):
     save_file(state, path, metadata={"format": "pt"})
     attempt("lacks the weight 'lm_head.weight'")
     path.unlink()
-    attempt(r"holds no model\*\.safetensors")
+    attempt(r"holds no model\.safetensors")
 
 
 def test_streaming_refuses_a_quantised_checkpoint(tmp_path):
@@ -762,7 +762,7 @@ def test_a_weight_that_is_lost_while_streaming_is_not_blamed_on_the_result(
     tiny("llama").save_pretrained(tmp_path / "dense")
     path = tmp_path / "dense" / "model.safetensors"
     failing_writer(monkeypatch, 3, path.unlink)
-    with pytest.raises(ValueError, match=r"^[^;]*dense/model.safetensors could not be"):
+    with pytest.raises(ValueError, match="^folder is .*safetensors could not be"):
         prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
     assert left_behind(tmp_path) == ["dense"]
 
