@@ -680,7 +680,7 @@ def tokens_fed(batch):
 
 
 @pytest.mark.parametrize(
-    ("name", "limit"), [("piqa", 1000), ("arc_easy", 1000), ("mmlu_philosophy", 25)]
+    ("name", "limit"), [("piqa", 1000), ("mmlu_philosophy", 25)]
 )
 def test_batches_read_few_tokens_in_vain(tiny, tokenizer, name, limit):
     encoded = encoded_questions(tiny, tokenizer, task_questions(name, limit))
@@ -749,7 +749,7 @@ def stemmed_questions(draw):
 @pytest.mark.parametrize(
     ("family", "window"),
     [(f, None) for f in ADAPTERS if f not in SLIDING]
-    + [(f, w) for f in SLIDING for w in (3, 8, 100)],
+    + [(f, w) for f in SLIDING for w in (4, 100)],
 )
 def test_scores_do_not_depend_on_the_batch(family, window):
     model = model_with_window(family, window)
