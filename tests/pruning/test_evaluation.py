@@ -679,9 +679,7 @@ def tokens_fed(batch):
     return len(batch) * prefix + len(choices) * (longest - 1 - prefix)
 
 
-@pytest.mark.parametrize(
-    ("name", "limit"), [("piqa", 1000), ("mmlu_philosophy", 25)]
-)
+@pytest.mark.parametrize(("name", "limit"), [("piqa", 1000), ("mmlu_philosophy", 25)])
 def test_batches_read_few_tokens_in_vain(tiny, tokenizer, name, limit):
     encoded = encoded_questions(tiny, tokenizer, task_questions(name, limit))
     batches = similar_batches(encoded, 8)
