@@ -818,6 +818,16 @@ def test_a_file_that_unpacks_to_more_than_its_size_is_not_unpacked(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
+    lying = bytearray(path.read_bytes())  # its arrays claim to unpack to 100 bytes
+    local, central = lying.rfind(b"PK\x03\x04"), lying.rfind(b"PK\x01\x02")
+    for at in (local + 22, central + 24):
+        lying[at : at + 4] = (100).to_bytes(4, "little")
+    path.write_bytes(lying)
+    tracemalloc.start()
+    refused(Uniform, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
     long = (
         b"\x93NUMPY\x01\x00v\x00"
         + (

@@ -567,12 +567,12 @@ def _decode(value: Any) -> Hashable:
 
 
 def _arrays_of(file) -> dict[str, np.ndarray]:
-    """The arrays of an open npz file as `save` writes it: nothing compressed."""
+    """The arrays of an open npz file, which `save` writes without compression."""
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         stored = all(m.compress_type == zipfile.ZIP_STORED for m in members)
-        if not stored or sum(m.file_size for m in members) > size:
+        if not stored or sum(m.file_size for m in members) > size:  # sizes may lie
             raise ValueError("its parts are compressed or overlap")
         arrays = {
             m.filename.removesuffix(".npy"): _array_of(archive.read(m)) for m in members
