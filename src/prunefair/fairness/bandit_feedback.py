@@ -73,7 +73,9 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # import cvxpy as cp
 #
+# from prunefair.fairness import bandit_feedback as package
 # from prunefair.fairness.baselines import SingleScaleFreeBandit, UniformBandit
+# from prunefair.fairness.batch import run_batch
 # from prunefair.fairness.offline_optimum import optimum_over_time
 # from prunefair.fairness.simulation import checkpoints
 
@@ -940,6 +942,32 @@ def mean_check(
 # The bound holds and is far from tight at this size.
 # It says how regret grows, not how large it is after some hundred rounds.
 #
+# At $\alpha=1$ the tangent of [Exercise (ex-full-information-2)](full_information.ipynb#ex-full-information-2) takes the place of the reduction.
+# Its $Q$ is $\sum_t\langle g(t),x^*_{j_t}-e_{I_t}\rangle+U+N$, the lemma now gives $\sum_jQ_j\le U+N$, and the logarithm is concave, so
+#
+# <a id="eq-bandit-feedback-proportional"></a>
+# $$
+# U^*-\mathbb EU\le N\ln\frac{\mathbb EQ}N,\qquad
+# \mathbb EQ\le\kappa N\ln T\;\mathbb E\sum_js_j+1+2\sqrt{b\,MN\ln T\,(\mathbb EU+N)}+\mathbb EU+N .
+# $$ (eq-bandit-feedback-proportional)
+#
+# Beyond $\alpha=1$ no bound is known here, and the policies refuse it.
+
+# %% tags=["active-ipynb"]
+# stream, b = streams["bernoulli"], 8 * np.log(2) - 4
+# n, M, T = stream.n_arms, stream.n_contexts, stream.n_rounds
+# best = solve_offline(reward_sums(stream.contexts, stream.rewards, M), 1)
+# policies = [LogBarrierBandit(n, 1, horizon=T) for _ in range(20)]
+# for policy, rng in zip(policies, np.random.default_rng(SEED).spawn(20)):
+#     simulate(policy, stream, rng=rng)
+# U = np.mean([alpha_fair_utility(policy.rewards, 1) for policy in policies])
+# scales = np.mean([sum(s.scale for s in p.learners.values()) for p in policies])
+# Q = 2 * n * np.log(T) * scales + 1 + U + n
+# Q += 2 * (b * M * n * np.log(T) * (U + n)) ** 0.5
+# print(f"regret {best.utility - U:.2f}, bound {n * np.log(Q / n):.2f}")
+# assert best.utility - U <= n * np.log(Q / n)
+
+# %% [markdown]
 # The scale-free learner we can only compare with the form of its bound, $\sum_j\big(\sqrt{NL_2}+\sqrt{NL_1}\big)$ as $L_\infty\le1$.
 
 # %% tags=["active-ipynb"]
@@ -1097,6 +1125,46 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 
 # %% tags=["active-ipynb", "raises-exception"]
 # policy.update(("ada", "evening"), 1, reward=4.5)
+
+# %% [markdown]
+# ### Feedback that comes late, and logs
+#
+# A click is known minutes after the recommendation, and by then the policy plays otherwise.
+# The estimate [(eq-bandit-feedback-estimate)](#eq-bandit-feedback-estimate) divides by the probability *of the draw*: keep it with the recommendation and give it back, `update(context, arm, reward, probability=p[arm])`, or `played=p` with full information.
+# By default `update` takes the probabilities of now, which is right only if no other update came in between.
+# The weights may be those of the update, because no reward of round $t$ is in them yet.
+# The theorems of this chapter are for feedback at once; this is what lateness costs, for 20 runs in step (`run_batch` knows the package's class, the same text as here), with a delay of so many rounds, told the probability of the draw or not.
+
+# %% tags=["active-ipynb"]
+# late, stream = {}, bernoulli_stream(4000, 3, 4, rng=np.random.default_rng(SEED))
+# target = solve_offline(reward_sums(stream.contexts, stream.rewards, 3), 0.5).utility
+# print("delay  told   optimum over utility")
+# for delay, told in [(0, True), *product((10, 100, 1000), (True, False))]:
+#     bandits = [package.ScaleFreeBandit(4, 0.5) for _ in range(20)]
+#     rngs = np.random.default_rng(SEED).spawn(20)
+#     run = run_batch(bandits, stream, rngs=rngs, n_points=1, delay=delay, told=told)
+#     utility = alpha_fair_utility(run.rewards[:, -1], 0.5)
+#     mean, half = late[delay, told] = mean_interval(target / utility)
+#     print(f"{delay:5}  {told!s:5}  {mean:.3f} +- {half:.3f}")
+# assert sum(late[1000, True]) < late[1000, False][0] - late[1000, False][1]
+
+# %% [markdown]
+# A log is late feedback of *another* policy.
+# Replayed through `update` without its probabilities (its propensities), every estimate is divided by the wrong number, and the policy ends far from the best arm; with them it finds it.
+# `rewards` then holds what the log earned, which sets the weights if $\alpha>0$.
+
+# %% tags=["active-ipynb"]
+# means, rng = np.array([0.9, 0.6, 0.3, 0.1]), np.random.default_rng(SEED)
+# arms = rng.integers(4, size=4000)  # the log drew them uniformly
+# paid = (rng.random(4000) < means[arms]).astype(float)
+# learned = {}
+# for name, given in (("without", {}), ("with", {"probability": 0.25})):
+#     policy = LogBarrierBandit(4, 0, horizon=4000)
+#     for arm, reward in zip(arms, paid):
+#         policy.update(None, arm, reward, **given)
+#     learned[name] = policy.probabilities(None)
+#     print(f"{name:7} propensities:", learned[name].round(2))
+# assert learned["with"][0] > 0.95 and learned["without"][0] < 0.6
 
 # %% [markdown]
 # ## Exercises

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 #
 # from prunefair.fairness.adversaries import adversaries, play, play_suite, probe_rewards
 # from prunefair.fairness.offline_optimum import reward_sums, solve_offline
+# from prunefair.fairness.utility import equivalent_reward
 # from prunefair.plotting import figure
 #
 # SEED = 4
@@ -465,6 +466,25 @@ class AlphaFairGradient(FullInformationPolicy):
 # np.testing.assert_allclose(policy.probabilities("any key")[1], 8**-0.5)
 # np.testing.assert_allclose(policy.probabilities("a new one"), [0.5, 0.5])
 # np.testing.assert_allclose(policy.squared_norms, [2])
+
+# %% [markdown]
+# Feedback may come late: keep what `probabilities` returned and hand it to `update` as `played`, so that the arms are credited with what they earned.
+#
+# The policy takes $0\le\alpha\le1$: the theorem is for $\alpha<1$, and [Exercise (ex-full-information-2)](#ex-full-information-2) bounds the regret at 1.
+# Beyond 1 no bound is known here, and play can be bad.
+# With one context and constant rewards $(1,\frac14)$ the same steps end below uniform play at $\alpha=10$, in the reward that would be as good if both arms had it ([(eq-utility-equivalent)](utility.ipynb#eq-utility-equivalent)); so the policies refuse $\alpha>1$, while utility and offline optimum take it.
+
+# %% tags=["active-ipynb"]
+# constant, equivalent = np.array([1.0, 0.25]), {}
+# for a in (0.5, 10):
+#     R, state = np.ones(2), AlphaFairGradient(2, 1).initial()
+#     for _ in range(4000):
+#         g, R = surrogate_weights(R, a) * constant, R + constant * state.point
+#         state = adaptive_step(state, g)
+#     equivalent[a] = equivalent_reward(R, a), equivalent_reward(1 + 2000 * constant, a)
+#     print(f"alpha {a:3}: {equivalent[a][0]:.0f}, uniform play {equivalent[a][1]:.0f}")
+# assert equivalent[0.5][0] > equivalent[0.5][1]
+# assert equivalent[10][0] < equivalent[10][1]
 
 # %% [markdown]
 # ## A suite to check against
