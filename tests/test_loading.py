@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -20,6 +20,7 @@ from prunefair import cli
 from prunefair.checkpoint import INDEX, Checkpoint
 from prunefair.messages import Given, InputError, shown
 from prunefair.models import load_model, load_tokenizer, stream_folder
+from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
 from prunefair.pruning.surgery import (
     save_pruned,
     slice_ffn_,
@@ -152,7 +153,7 @@ ANOTHER_SHAPE = r"with the shape \(.*\) where its config.json makes it \("
 LACK = r"files lack \d+ of the \d+ weights"
 NO_MODEL = "whose config.json describes no model that transformers can build"
 DISAGREE = "whose widths of layers do not fit"
-WIDTHS = "does not hold the widths|whose widths of layers could not be read"
+WIDTHS = "does not hold the widths"
 NOT_FINITE = f"whose weight '{UP}' holds NaN, infinity or numbers too large for "
 BROKEN = {
     "no head": (without("lm_head"), LACK + ".*'lm_head.weight'"),
@@ -590,6 +591,61 @@ def test_a_recurrent_state_is_not_shared_by_answers(tmp_path, capsys):
     load_tokenizer("smollm2").save_pretrained(tmp_path)
     line = complaint(capsys, "evaluate", tmp_path, "--tasks", "piqa")
     assert "of the family 'mamba', whose state cannot be shared by" in line
+
+
+# -- policies
+
+
+POLICIES = {
+    "no features": {"format": None, "metadata": {}},
+    "features of a number": {"features": 3},
+    "features of numbers": {"features": [1, 2]},
+    "no metadata": {"metadata": None, "format": "x"},
+    "a list": [],
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_file_of_odd_structure_is_one_line(name, whole, tmp_path, capsys):
+    path = tmp_path / "policy"
+    save_policy(RowPolicy(), path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["policy"])
+    odd = POLICIES[name]
+    if isinstance(odd, dict):
+        odd = {k: v for k, v in (header | odd).items() if v is not None}
+        if name == "no features":
+            del odd["features"]
+    save_file({"weights": RowPolicy().weights}, path, {"policy": json.dumps(odd)})
+    with pytest.raises(InputError, match="path is .* which holds no row policy"):
+        load_policy(path)
+    line = complaint(
+        capsys,
+        *("prune", whole / "llama", "--ratio", 0.3, "--out", tmp_path / "out"),
+        *("--objective", "spectral", "--policy", path),
+    )
+    assert line.startswith("--policy is ") and "which holds no row policy" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"other": torch.ones(6)},
+        {"weights": torch.ones(7)},
+        {"weights": torch.full((6,), torch.nan)},
+        {"weights": torch.ones(6, dtype=torch.int64)},
+        {"weights": torch.ones(6, 1)},
+    ],
+)
+def test_weights_that_are_none_of_a_policy_are_one_line(tensors, tmp_path):
+    save_policy(RowPolicy(), tmp_path / "policy")
+    with safe_open(tmp_path / "policy", "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, tmp_path / "policy", metadata)
+    with pytest.raises(InputError, match="which holds no weights of a policy .*; give"):
+        load_policy(tmp_path / "policy")
 
 
 # -- the format of the files, held against its library

@@ -379,7 +379,7 @@ def _prune_streamed(
 
     start, source, tokenizer, policy = time.perf_counter(), "", None, None
     if policy_file is not None and policy_file.exists():
-        policy = row_policy.load_policy(policy_file)
+        policy = row_policy.load_policy(policy_file, argument="--policy")
     if geometry:
         weights = llama2_7b.weights_line(geometry)
         dense, read = llama2_7b.open_geometry(geometry, seed=seed, device=device)
@@ -546,7 +546,7 @@ def _prune_whole(
     start = time.perf_counter()
     policy = None
     if policy_file is not None and policy_file.exists():
-        policy = load_policy(policy_file, kind)
+        policy = load_policy(policy_file, kind, argument="--policy")
     source = model_source(model, argument="MODEL")
     tokenizer = load_tokenizer(model, argument="MODEL", optional=True)
     dense = load_model(model, device=device, argument="MODEL")

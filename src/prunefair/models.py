@@ -394,8 +394,7 @@ def _narrow_class(given: Given, folder: Path, config):
     from prunefair.folders import CONFIG_KEY
     from prunefair.pruning import surgery
 
-    with given.using("whose widths of layers could not be read", _SAME_PLACE):
-        widths = surgery.stored_widths(folder)
+    widths = surgery.stored_widths(folder, argument=given.argument)
     if widths is None:
         return None
     record = getattr(config, CONFIG_KEY, None)

@@ -46,9 +46,10 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from prunefair.messages import Given, shown
 from prunefair.outputs import whole_file
 
 # %% tags=["active-ipynb"]
@@ -1008,7 +1009,7 @@ def save_policy(policy: RowPolicy, path: str | os.PathLike, metadata=None) -> No
 
 # %%
 def load_policy(
-    path: str | os.PathLike, kind: type[RowPolicy] = RowPolicy
+    path: str | os.PathLike, kind: type[RowPolicy] = RowPolicy, *, argument="path"
 ) -> RowPolicy:
     """Read a policy that `save_policy` wrote.
 
@@ -1017,6 +1018,8 @@ def load_policy(
     path : str or path
     kind : type
         Class of the policy, whose `features` must be those of the file.
+    argument : str
+        What errors call `path`.
 
     Returns
     -------
@@ -1030,40 +1033,49 @@ def load_policy(
     FileNotFoundError
         If there is no such file.
     """
-    features = _policy_header(path)["features"]
+    given = Given(argument, path)
+    features = _policy_header(given)["features"]
     if features != list(kind.features):
-        raise ValueError(
-            f"path is {os.fspath(path)!r}, whose policy sees {', '.join(features)}; a "
-            f"{kind.__name__} sees {', '.join(kind.features)}; give a file of that kind"
+        raise given.error(
+            f"whose policy sees {shown(features, 40)}; a {kind.__name__} sees "
+            f"{kind.features[0]} and others",
+            "give a file of that kind",
         )
-    with safe_open(os.fspath(path), framework="pt") as file:
-        return kind(file.get_tensor("weights"))
+    with given.using("which holds no weights of a policy", _OTHER_POLICY):
+        with safe_open(os.fspath(path), framework="pt") as file:
+            weights = file.get_tensor("weights")
+        if not weights.is_floating_point() or not weights.isfinite().all():
+            raise ValueError("they are no finite numbers")
+        return kind(weights)
 
 
 # %%
 def policy_metadata(path: str | os.PathLike) -> dict:
     """What `save_policy` was given as `metadata` for the policy in `path`."""
-    return _policy_header(path)["metadata"]
+    return _policy_header(Given("path", path))["metadata"]
 
 
 # %%
-def _policy_header(path: str | os.PathLike) -> dict:
-    """Header of the policy file `path`, or the error that says what it is instead."""
+_OTHER_POLICY = "give one that save_policy wrote"
+
+
+# %%
+def _policy_header(given: Given) -> dict:
+    """Header of a policy file, or the error that says what it is instead."""
+    path = os.fspath(given.value)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"path is {os.fspath(path)!r}; there is no such file")
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("policy", "{}"))
-    except SafetensorError as error:
-        raise ValueError(
-            f"path is {os.fspath(path)!r}, which is no safetensors file; "
-            "give one that save_policy wrote"
-        ) from error
-    if header.get("format") != POLICY_FORMAT:
-        raise ValueError(
-            f"path is {os.fspath(path)!r}, which holds no row policy of this version; "
-            "give one that save_policy wrote"
-        )
+        problem = f"{given.argument} is {shown(path)}; there is no such file"
+        raise FileNotFoundError(problem)
+    opening = given.using("which is no safetensors file", _OTHER_POLICY)
+    with opening, safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    with given.using("which holds no row policy of this version", _OTHER_POLICY):
+        header = json.loads(metadata.get("policy", "{}"))
+        features = header["features"]
+        named = isinstance(features, list) and all(type(n) is str for n in features)
+        if header["format"] != POLICY_FORMAT or not named:
+            raise ValueError(f"format {shown(header['format'], 20)}")
+        header["metadata"]
     return header
 
 

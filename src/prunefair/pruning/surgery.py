@@ -34,8 +34,9 @@ from pathlib import Path
 
 import torch
 
-from prunefair import folders
-from prunefair.checkpoint import Checkpoint, TensorSequence, write_weights
+from prunefair import folders, models
+from prunefair.checkpoint import TensorSequence, read_json, write_weights
+from prunefair.messages import Given
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.pruning.anatomy import rows_to_keep
 
@@ -909,7 +910,7 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
 
 
 # %%
-def load_pruned(folder, *, dtype=None, device="cpu"):
+def load_pruned(folder, *, dtype=None, device="cpu", argument="folder"):
     """Model that `save_pruned` wrote, also if the widths of its layers differ.
 
     Parameters
@@ -920,6 +921,8 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
         Type of the weights; the stored one by default.
     device : str or torch.device
         Where the weights go.
+    argument : str
+        What errors call `folder`.
 
     Returns
     -------
@@ -929,18 +932,13 @@ def load_pruned(folder, *, dtype=None, device="cpu"):
     Raises
     ------
     ValueError
-        If the folder holds no model, or what should hold the widths does not.
+        If `load_model` refuses the folder.
     """
-    from prunefair.models import load_model
-
-    widths = stored_widths(folder)
-    if widths is None:
-        return load_model(folder, dtype=dtype, device=device)
-    return _load_uneven(Path(folder), widths, dtype).to(device).eval()
+    return models.load_model(folder, dtype=dtype, device=device, argument=argument)
 
 
 # %%
-def stored_widths(folder) -> list[int] | None:
+def stored_widths(folder, *, argument="folder") -> list[int] | None:
     """Widths of the layers of the model in `folder`, where they differ.
 
     Parameters
@@ -948,6 +946,8 @@ def stored_widths(folder) -> list[int] | None:
     folder : str or path
         Folder with `config.json`; where that does not hold the widths, `kept_rows.json`
         is asked.
+    argument : str
+        What errors call `folder`.
 
     Returns
     -------
@@ -959,44 +959,20 @@ def stored_widths(folder) -> list[int] | None:
     ValueError
         If one of the two files does not hold what it should.
     """
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_bytes()) if path.is_file() else {}
-        adapter = ADAPTERS.get(config.get("model_type"))
-        widths = adapter and folders.layer_widths_of(config, adapter.width_field)
-        path = Path(folder) / KEPT_ROWS
-        if adapter and widths is None and path.is_file():
-            widths = [int(width) for width in json.loads(path.read_bytes())["widths"]]
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"folder is {str(folder)!r}, whose {path.name} does not hold the widths of "
-            "the layers; give a folder written by save_pruned"
-        ) from error
+    given, path = Given(argument, folder), Path(folder) / "config.json"
+    config = read_json(path, given) if path.is_file() else {}
+    adapter, widths = ADAPTERS.get(config.get("model_type")), None
+    remedy = "give a folder written by save_pruned"
+    with given.using(f"whose {path.name} does not hold the widths", remedy):
+        if adapter:
+            widths = folders.layer_widths_of(config, adapter.width_field)
+    path = Path(folder) / KEPT_ROWS
+    if adapter and widths is None and path.is_file():
+        widths = read_json(path, given).get("widths")
+        whole = isinstance(widths, list) and widths
+        if not whole or any(type(width) is not int or width < 1 for width in widths):
+            raise given.error(f"whose {path.name} does not hold the widths", remedy)
     return widths if widths and len(set(widths)) > 1 else None
-
-
-# %%
-def _load_uneven(folder, widths, dtype):
-    """Model whose layers have the given widths: sliced before it is filled."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(folder)
-    record = getattr(config, folders.CONFIG_KEY, None)
-    _set_widths_(config, [max(widths)])
-    family_class = getattr(transformers, config.architectures[0])
-
-    def narrow(self, config):
-        family_class.__init__(self, config)
-        slice_ffn_(self, [range(width) for width in widths])
-
-    body = {"__init__": narrow, "__module__": family_class.__module__}
-    narrow_class = type(family_class.__name__, (family_class,), body)
-    options = {"config": config, "dtype": dtype or "auto"}
-    model = narrow_class.from_pretrained(folder, **options)
-    model.__class__ = family_class
-    if record is not None:
-        setattr(model.config, folders.CONFIG_KEY, record)
-    return model
 
 
 # %% tags=["active-ipynb"]
@@ -1019,6 +995,8 @@ def _load_uneven(folder, widths, dtype):
 # `prune_checkpoint` goes through the safetensors files twice: it reads the matrix that the policy sees, layer after layer, and gets the rows to keep; then it reads each tensor, cuts it if it holds neurons, and writes it.
 # The model is built on the meta device, where parameters have names, types and shapes but no values, and is sliced there by the same `slice_ffn_`.
 # Both ways of saving share the code that writes, so their results are the same bytes.
+# Before either begins, the folder is checked: every weight that `config.json` describes must be in the files with its shape, none of another layer may be left over, nothing may be quantised or pickled, and every number must be finite.
+# What fails is refused with one line, and no code that a folder brings along is ever run.
 #
 # A *policy* here is any object with `select(W, k, *, generator=None)` that gives the rows to keep in increasing order, such as the one of [the chapter on row policies](row_policy.ipynb).
 
@@ -1086,91 +1064,22 @@ def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor
 
 
 # %%
-def _skeleton(folder, dtype):
-    """The causal language model of `folder` without values, on the meta device."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    config = AutoConfig.from_pretrained(folder)
-    quantised = getattr(config, "quantization_config", None)
-    if quantised is not None:
-        raise ValueError(
-            f"folder is {str(folder)!r}, whose config.json has the quantization_config "
-            f"{quantised}; load the model dequantised and save it with save_pretrained "
-            "first"
-        )
-    widths = stored_widths(folder)
-    if widths is not None:
-        _set_widths_(config, [max(widths)])
-    with torch.device("meta"):
-        dtype = config.dtype or dtype
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if widths is not None:
-        slice_ffn_(model, [range(width) for width in widths])
-    given = (Path(folder) / "generation_config.json").is_file()
-    options = {} if given else {"_from_model_config": True}
-    name = "generation_config.json" if given else "config.json"
-    model.generation_config = GenerationConfig.from_pretrained(folder, name, **options)
-    return model
+def tokenizer_of(folder, *, argument="folder"):
+    """Tokenizer in `folder`, called `argument` by errors, or None if there is none."""
+    return models.load_tokenizer(folder, argument=argument, optional=True)
 
 
 # %%
-def _reader(checkpoint, model):
-    """Function from a name in the model to its tensor, read from the checkpoint."""
-    adapter, prefix = adapter_for(model), model.base_model_prefix + "."
-    dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    twins = {source: tied for tied, source in model.all_tied_weights_keys.items()}
-    ways = {n: (adapter.file_name(n), n, n.removeprefix(prefix)) for n in dtypes}
-    stored = {n: next(filter(checkpoint.entries.get, ways[n]), None) for n in ways}
-    _check_ties(checkpoint, [(stored[a], stored[b]) for a, b in twins.items()])
-
-    def read(name):
-        found = stored[name] or stored.get(twins.get(name))
-        if found is None:
-            raise ValueError(
-                f"folder {str(checkpoint.folder)!r} lacks the weight {name!r}; load the "
-                "model and save it with save_pretrained first"
-            )
-        tensor = checkpoint.tensor(found)
-        if dtypes[name].is_floating_point and not tensor.is_floating_point():
-            raise ValueError(
-                f"folder {str(checkpoint.folder)!r} holds {found!r} as {tensor.dtype}; "
-                "load the model dequantised and save it with save_pretrained first"
-            )
-        return tensor.to(dtypes[name])
-
-    return read
-
-
-# %%
-def _check_ties(checkpoint, pairs) -> None:
-    """Raise if the files hold two values for weights that the configuration ties."""
-    for first, second in pairs:
-        if first and second and not checkpoint.same(first, second):
-            raise ValueError(
-                f"folder {str(checkpoint.folder)!r} holds different weights for "
-                f"{first!r} and {second!r}, which its configuration ties; "
-                "set tie_word_embeddings to false in config.json"
-            )
-
-
-# %%
-def tokenizer_of(folder):
-    """Tokenizer in `folder`, or None if there is none."""
-    from prunefair.models import load_tokenizer
-
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    present = any((Path(folder) / name).is_file() for name in names)
-    return load_tokenizer(folder) if present else None
-
-
-# %%
-def open_checkpoint(folder):
+def open_checkpoint(folder, *, argument="folder"):
     """Model of a checkpoint without its values, and a function that reads them.
 
     Parameters
     ----------
     folder : str or path
-        Causal language model as safetensors files, with `config.json`.
+        Causal language model as safetensors files, with `config.json`; the widths of
+        its layers may differ if `save_pruned` wrote it.
+    argument : str
+        What errors call `folder`.
 
     Returns
     -------
@@ -1182,12 +1091,10 @@ def open_checkpoint(folder):
     Raises
     ------
     ValueError
-        If `folder` holds no such model or a quantised one, or its family is not
-        supported; `read` raises it for a weight that is missing or no float.
+        If `load_model` would refuse the folder, or its family is not supported;
+        `read` raises it for a weight that is not finite.
     """
-    checkpoint = Checkpoint(folder)
-    model = _skeleton(folder, checkpoint.dtype())
-    return model, _reader(checkpoint, model)
+    return models.stream_folder(folder, argument=argument)
 
 
 # %%
