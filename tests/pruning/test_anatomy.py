@@ -195,6 +195,19 @@ def test_flops_from_the_configuration_are_those_that_torch_counts(config, tokens
         assert counted_flops(model, tokens) == tokens * flops.total
 
 
+def test_angles_that_are_written_as_a_product_of_matrices_are_not_counted():
+    model = on_meta(CONFIGS["llama"])
+    rotary, flops = model.model.rotary_emb, counted_flops(model, 5)
+    elementwise = rotary.forward
+
+    def product(x, position_ids):  # as older versions of transformers write it
+        rotary.inv_freq[None, :, None] @ position_ids[:, None].to(rotary.inv_freq.dtype)
+        return elementwise(x, position_ids)
+
+    rotary.forward = product
+    assert counted_flops(model, 5) == flops
+
+
 def test_counting_leaves_the_model_as_it_was(small):
     before = small.config._attn_implementation
     counted_flops(small, 2)
