@@ -149,9 +149,10 @@ def run(stem: str, folder: Path) -> dict:
 
 
 def _last_line(text: str) -> str:
-    """The end of a traceback, without colours."""
-    plain = re.sub("\x1b\\[[0-9;]*m", "", text)
-    return plain.strip().splitlines()[-1][:300]
+    """The line of a traceback that failed, and its message, without colours."""
+    lines = re.sub("\x1b\\[[0-9;]*m", "", text).strip().splitlines()
+    marked = [line.strip() for line in lines if "-->" in line]
+    return " | ".join([*marked[-1:], lines[-1]])[:300]
 
 
 def prepare_kernel(folder: Path) -> None:
