@@ -25,6 +25,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from prunefair import cli
+from prunefair.data import data_file
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import save_pruned, slice_ffn_, tiny_model
@@ -120,6 +121,7 @@ RATINGS = {
 def world(tmp_path_factory):
     """Folder of tiny models, whole and broken, policies and ratings."""
     folder = tmp_path_factory.mktemp("world")
+    data_file("wikitext2/test.txt")  # while the network may be asked
     generator = torch.Generator().manual_seed(0)
     words = {"<unk>": 0, "<s>": 1, "</s>": 2, "the": 3, "=": 4, ",": 5}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
@@ -240,6 +242,7 @@ def judge(world, place, arguments):
             json.loads(out.splitlines()[-1], parse_constant=pytest.fail)
         return
     *others, last = err.rstrip("\n").split("\n")
+    others = [line for line in others if not line.startswith("MODEL has ")]  # a note
     assert last.startswith("error: ") and 10 < len(last) <= 300, last
     assert not others, others
     assert out == ""
@@ -316,7 +319,7 @@ CALLS = {
         max_size=5,
     ),
 }
-EXAMPLES = {"prune": 170, "evaluate": 70, "bandits": 50, "anything": 40}
+EXAMPLES = {"prune": 150, "evaluate": 40, "bandits": 70, "anything": 50}
 
 
 @pytest.mark.parametrize("command", CALLS)

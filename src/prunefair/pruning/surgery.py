@@ -42,6 +42,7 @@ from prunefair.pruning.anatomy import rows_to_keep
 
 KEPT_ROWS = "kept_rows.json"
 SHARD_BYTES = 5_000_000_000
+MOST_ROWS = 10**7  # more in a layer is a damaged file
 
 # %% tags=["active-ipynb"]
 # import filecmp
@@ -969,9 +970,12 @@ def stored_widths(folder, *, argument="folder") -> list[int] | None:
     path = Path(folder) / KEPT_ROWS
     if adapter and widths is None and path.is_file():
         widths = read_json(path, given).get("widths")
-        whole = isinstance(widths, list) and widths
-        if not whole or any(type(width) is not int or width < 1 for width in widths):
+        if not isinstance(widths, list) or not widths:
             raise given.error(f"whose {path.name} does not hold the widths", remedy)
+    if any(
+        type(width) is not int or not 0 < width <= MOST_ROWS for width in widths or ()
+    ):
+        raise given.error(f"whose {path.name} does not hold the widths", remedy)
     return widths if widths and len(set(widths)) > 1 else None
 
 
