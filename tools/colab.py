@@ -131,7 +131,7 @@ def run(stem: str, folder: Path) -> dict:
         ).execute()
         record["peak_mib"] = round(int(notebook.cells[-1].outputs[0].text) / 1024)
     except Exception as error:  # whatever a chapter or its kernel dies of
-        record |= {"passed": False, "error": _last_line(str(error))}
+        record |= {"passed": False, "error": _last_line(str(error) or repr(error))}
     finally:
         record["seconds"] = round(time.perf_counter() - start)
         after = installed()
