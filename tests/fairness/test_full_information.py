@@ -10,8 +10,11 @@ from hypothesis.extra.numpy import arrays
 from prunefair.fairness.adversaries import (
     Game,
     adversaries,
+    late_rewards,
+    norms_over_time,
     play,
     play_suite,
+    probe_norms,
     probe_rewards,
 )
 from prunefair.fairness.full_information import (
@@ -253,6 +256,31 @@ def test_probing_keeps_norms_and_regret_growing(alpha):
     cycles = np.diff(np.flatnonzero(game.rewards[:, 1] == 1))
     if len(cycles):
         assert cycles.max() <= 2 + 2**0.5 * (1 + T) ** alpha
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 0.9])
+def test_the_compiled_probe_is_the_game_against_the_probe(alpha):
+    def probe(t, policy):
+        return 0, probe_rewards(policy.probabilities(0), policy.rewards)
+
+    game = play(AlphaFairGradient(2, alpha), probe, 700, 1)
+    norms, regrets = probe_norms(700, alpha)
+    np.testing.assert_allclose(norms, context_norms(game)[:, 0], rtol=1e-12)
+    lost = linear_regret(game, np.eye(2)[:1])
+    np.testing.assert_allclose(regrets, lost, rtol=1e-9, atol=1e-12)
+
+
+def test_norms_over_time_are_those_of_the_game():
+    data = late_rewards(3, 2, 40, delta=0.2)
+    assert (data.rewards[:3, 0] == 1).all() and (data.rewards.min(1) == 0.2).all()
+    rewards, norms = norms_over_time(data, 0.6, np.array([5, 17, 40]))
+
+    def opponent(t, policy):
+        return (data.contexts[t], data.rewards[t])
+
+    game = play(AlphaFairGradient(2, 0.6), opponent, 40, 3)
+    np.testing.assert_allclose(rewards, game.cumulative[[5, 17, 40]], rtol=1e-12)
+    np.testing.assert_allclose(norms, context_norms(game)[[4, 16, 39]].sum(1))
 
 
 def test_norms_stop_growing_above_one_half_only_without_the_probe():
@@ -570,5 +598,5 @@ def test_figures_draw_one_line_for_each_entry():
     assert plot_bounds(ax, np.arange(3), {"a": np.ones(3)}) is ax
     assert ax.get_xlabel() == "round"
     ax = Figure().add_subplot()
-    assert plot_growth(ax, {0.5: np.ones(3), 0.9: np.ones(3)}) is ax
+    assert plot_growth(ax, np.arange(1, 4), {0.5: np.ones(3), 0.9: np.ones(3)}) is ax
     assert len(ax.lines) == 2 and ax.get_yscale() == "log"
