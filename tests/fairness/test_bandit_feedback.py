@@ -381,10 +381,14 @@ def test_repeated_runs_differ_among_themselves_and_repeat_as_a_whole():
     assert len({run.tobytes() for run in first}) == 3
 
 
-def test_mean_interval_is_the_normal_one():
+def test_mean_interval_is_students():
     mean, half = mean_interval(np.array([[1.0, 0], [3.0, 0], [5.0, 0]]))
     np.testing.assert_allclose(mean, [3, 0])
-    np.testing.assert_allclose(half, [1.96 * 2 / 3**0.5, 0])
+    np.testing.assert_allclose(half, [4.302653 * 2 / 3**0.5, 0], rtol=1e-6)
+    rng = np.random.default_rng(31)
+    for runs in (3, 10, 20):  # the normal quantile covers 81, 92 and 93.5 %
+        mean, half = mean_interval(rng.normal(size=(runs, 40_000)))
+        assert abs((abs(mean) < half).mean() - 0.95) < 0.005
 
 
 def test_nested_sets_lose_one_arm_a_phase():

@@ -15,13 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from prunefair.fairness import bandit_feedback as bandit
 from prunefair.fairness import full_information as full
 from prunefair.fairness.adversaries import (
+    gap_runs,
     late_rewards,
     norms_over_time,
     play,
     play_suite,
     probe_norms,
+    unweighted_run,
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import worst_gradients
@@ -141,6 +144,66 @@ def probe_floors(rate=None, of_regret=None):
     return {"floors": floors}
 
 
+# --- bandit feedback
+
+
+def newton(**statement):
+    rng = np.random.default_rng(20)
+    vectors = [10 ** rng.uniform(-6, 6, n) for n in [2, 5, 19, 200] * 25]
+    vectors += [np.zeros(n) for n in (2, 30)] + [np.array([0, 1e12, 1e12])]
+    return bandit._newton_share(vectors, **statement)
+
+
+@cache
+def unweighted(paying):
+    rewards = np.tile((np.arange(20) < paying).astype(float), (2**17, 1))
+    return unweighted_run(rewards, rng=np.random.default_rng(20))
+
+
+def on_paths(bounds=bandit.path_bounds):
+    found = [bandit.path_slacks(*unweighted(paying), bounds) for paying in (1, 20)]
+    return np.max(found)
+
+
+def path_bounds(room=None, *, regret=1.0, penalties=1.0, without_start=False):
+    """The theorem's bounds with another room for the barrier, or scaled."""
+
+    def bounds(policy, state, squares):
+        first, second = bandit.path_bounds(policy, state, squares)
+        if room:
+            share = room(policy) / policy.barrier
+            first = share * (first - 2 * state.penalties) + 2 * state.penalties
+            second *= share**0.5
+        if without_start:
+            first = 2 * state.penalties
+        return regret * first, penalties * second
+
+    return {"bounds": bounds}
+
+
+GAPS = (((2**19, 16, 20), 0.5),)
+
+
+@cache
+def gaps(sizes, mean):
+    return gap_runs(*sizes, 3, mean=mean, rng=np.random.default_rng(20))
+
+
+def in_the_mean(bound=bandit.bandit_bound):
+    return max(bandit._mean_share(gaps(s, mean), s, bound) for s, mean in GAPS)
+
+
+def root_times(scale):
+    """The bound in the mean with `scale(T, M, N, U)` in front of what is in the root."""
+
+    def bound(utility, scales, alpha, *, n_arms, n_contexts, horizon):
+        sizes = {"n_arms": n_arms, "n_contexts": n_contexts, "horizon": horizon}
+        inside = utility * scale(horizon, n_contexts, n_arms, utility)
+        return bandit.bandit_bound(inside, scales, alpha, **sizes)
+
+    return {"bound": bound}
+
+
 CLAIMS = {
     "lem-full-information-telescoping": Claim(
         telescoping,
@@ -226,6 +289,37 @@ CLAIMS = {
                 of_regret=lambda S: 5 / 8 * (np.sqrt(S) - 4)
             ),
             "regret like S": probe_floors(of_regret=lambda S: (S - 4) / 8),
+        },
+    ),
+    "thm-bandit-feedback-newton": Claim(
+        newton,
+        {
+            "root above 1.01": {"low": 1.01},
+            "root below N - 1": {"high": lambda n: n - 1},
+            "from the right end": {"start": lambda n: float(n)},
+        },
+    ),
+    "thm-bandit-feedback-path": Claim(
+        on_paths,
+        {
+            "without the first term": path_bounds(without_start=True),
+            "two thirds of the first": path_bounds(regret=2 / 3),
+            "half of the second": path_bounds(penalties=0.5),
+            "without N": path_bounds(lambda p: p.barrier / p.n_arms),
+            "without the logarithm": path_bounds(lambda p: p.n_arms),
+        },
+    ),
+    "thm-bandit-feedback-mean": Claim(
+        in_the_mean,
+        {
+            "a sixth": {"bound": lambda *a, **k: bandit.bandit_bound(*a, **k) / 6},
+            "without the root": root_times(lambda T, M, N, U: 0),
+            "without the utility": root_times(lambda T, M, N, U: 1 / U),
+            "a smaller power of U": root_times(lambda T, M, N, U: U**-0.4),
+            "root without M and N": root_times(lambda T, M, N, U: 1 / (M * N)),
+            "root without M and logarithm": root_times(
+                lambda T, M, N, U: 1 / (M * np.log(T))
+            ),
         },
     ),
 }

@@ -81,6 +81,8 @@ if TYPE_CHECKING:
 #     play_suite,
 #     probe_norms,
 # )
+
+# %% tags=["active-ipynb"]
 # from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 # from prunefair.fairness.online_gradient import worst_gradients
 # from prunefair.fairness.simulation import RewardStream
