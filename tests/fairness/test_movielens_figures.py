@@ -77,13 +77,13 @@ def table():
 # What is computed
 
 
-def test_a_band_is_the_mean_with_1_96_standard_errors():
+def test_a_band_is_the_mean_with_students_interval():
     values = [[1.0, 5.0], [2.0, 5.5], [4.0, 3.0]]
     for k in range(2):
         column = [row[k] for row in values]
         mean, half = band_of(values).mean[k], band_of(values).half[k]
         assert mean == pytest.approx(statistics.mean(column))
-        assert half == pytest.approx(1.96 * statistics.stdev(column) / 3**0.5)
+        assert half == pytest.approx(4.302653 * statistics.stdev(column) / 3**0.5)
     np.testing.assert_array_equal(band_of([[1.0, 2.0]]), [[1, 2], [0, 0]])
 
 

@@ -597,6 +597,24 @@ def price_bound(R: np.ndarray, G: np.ndarray, alpha: float) -> float:
     return float((p * G).max(1).sum() - p @ (R - 1))
 
 
+# %% [markdown]
+# Checks of this chapter take the bound as an argument and return the smallest constant in front of it that would pass; the tests put smaller bounds in its place.
+
+
+# %%
+def _price_share(R, G, alpha, bound=price_bound) -> float:
+    """Standard regret of a run that ends with `R`, over its price bound."""
+    missed = solve_offline(G, alpha).utility - alpha_fair_utility(R, alpha)
+    return missed / bound(R, G, alpha)
+
+
+def _uniform_share(G, alpha, factor=lambda n, alpha: n ** (1 - alpha)) -> float:
+    """Optimum over `factor` times the utility of uniform play."""
+    n_arms = G.shape[1]
+    die = alpha_fair_utility(1 + G.sum(0) / n_arms, alpha)
+    return solve_offline(G, alpha).utility / (factor(n_arms, alpha) * die)
+
+
 # %% tags=["active-ipynb"]
 # G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
 # for name, r in results.items():
@@ -608,6 +626,17 @@ def price_bound(R: np.ndarray, G: np.ndarray, alpha: float) -> float:
 # fair = results["alpha_fair"]
 # assert price_bound(fair.trajectory.rewards[-1], G, ALPHA) < 2 * fair.regret
 # assert abs(price_bound(optimum.rewards, G, ALPHA)) < 1e-6
+
+# %% [markdown]
+# On these runs the bound is loose, and how loose depends on the run.
+# It cannot be lowered by a constant: at $\alpha=0$ it is an equality, and near 0 almost.
+
+# %% tags=["active-ipynb"]
+# R = results["uniform"].trajectory.rewards[-1]
+# for a in (0.001, 0.1, 0.5, 0.9):
+#     share = _price_share(R, G, a)
+#     assert share <= 1
+#     print(f"uniform play, alpha {a}: constant {share:.4f}")
 
 # %% [markdown]
 # For the coupled policy the bound is within a factor of two of the truth; for Hedge it is useless, because prices taken from a lopsided allocation are far from the right ones.
@@ -723,7 +752,7 @@ def squared_norms_over_time(
 #     G_worst = 1e12 * np.eye(n)
 #     best = solve_offline(G_worst, ALPHA).utility
 #     die = alpha_fair_utility(1 + G_worst.sum(0) / n, ALPHA)
-#     assert best <= n ** (1 - ALPHA) * die
+#     assert _uniform_share(G_worst, ALPHA) <= 1
 #     np.testing.assert_allclose(best / die, n ** (1 - ALPHA), rtol=1e-6)
 #     print(f"N = {n:2}: worst ratio {best / die:.4f}, c = {approximation_factor(ALPHA):.4f}")
 # on_data = optimum.utility / results["uniform"].utility

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -149,6 +150,39 @@ def reward_sums(contexts, rewards, n_contexts: int) -> np.ndarray:
     return G
 
 
+# %% [markdown]
+# The checks of this chapter take the statement as an argument; the tests put wrong ones in its place.
+# Here the statement is *what* of a stream determines the rewards of all maps.
+
+
+# %%
+def _sums_error(streams, maps, statistic=reward_sums) -> float:
+    """Whether `statistic` is equal for two streams if and only if all rewards are.
+
+    Parameters
+    ----------
+    streams : list of (contexts, rewards)
+        Of one shape.
+    maps : list of ndarray, shape (M, N)
+        Maps that are tried.
+    statistic : callable
+        `statistic(contexts, rewards, n_contexts)`, an array.
+
+    Returns
+    -------
+    error : float
+        0, or infinite if two streams are told apart by one of both and not the other.
+    """
+    seen = []
+    for contexts, rewards in streams:
+        earned = [(rewards * x[contexts]).sum(0) for x in maps]
+        seen.append((statistic(contexts, rewards, len(maps[0])), np.array(earned)))
+    for (s, R), (t, Q) in combinations(seen, 2):
+        if np.allclose(s, t, rtol=1e-9) != np.allclose(R, Q, rtol=1e-9):
+            return np.inf
+    return 0.0
+
+
 # %% tags=["active-ipynb"]
 # G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
 # x = rng.dirichlet(np.ones(stream.n_arms), size=stream.n_contexts)  # (M, N)
@@ -157,6 +191,9 @@ def reward_sums(contexts, rewards, n_contexts: int) -> np.ndarray:
 # order = rng.permutation(stream.n_rounds)
 # again = reward_sums(stream.contexts[order], stream.rewards[order], stream.n_contexts)
 # np.testing.assert_allclose(again, G, rtol=1e-12)
+# pair = stream.contexts, stream.rewards
+# others = [(c[order], r[order]) for c, r in [pair]] + [(pair[0][order], pair[1])]
+# assert _sums_error([pair, *others], [x]) == 0
 # print(f"{stream.n_rounds} rounds, {G.shape[0]} contexts, {G.shape[1]} arms")
 
 # %% [markdown]
@@ -361,6 +398,18 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
 
 # %% [markdown]
 # The check: the certificate is the difference of the two objectives, every price bounds every map, and by hand, for one context and two arms with sums $(3, 3)$ and $\alpha = 1$, the even map is optimal with $U = 2 \ln 2.5$.
+
+
+# %%
+def _weak_share(x, p, G, alpha, dual=dual_value) -> float:
+    """Utility of the map `x` over the dual value of the prices `p`, alpha < 1."""
+    return alpha_fair_utility(1 + (G * x).sum(0), alpha) / dual(p, G, alpha)
+
+
+def _certificate_share(x, best: float, G, alpha, gap=certificate) -> float:
+    """What the map `x` misses of the utility `best`, over its certificate."""
+    return (best - alpha_fair_utility(1 + (G * x).sum(0), alpha)) / gap(x, G, alpha)
+
 
 # %% tags=["active-ipynb"]
 # for alpha in (0.3, 0.9, 1, 2.5):
@@ -829,6 +878,18 @@ def solve_offline(
 #     assert ours.gap <= 1e-9 * gap_unit(ours.rewards, alpha)
 #     assert ours.gap < theirs.gap < 1e-3 * gap_unit(ours.rewards, alpha)
 #     print(f"M = {M:2d}, N = {N:2d}, alpha = {alpha:.1f}: {ours.iterations:2d} steps")
+
+# %% [markdown]
+# How sharp the two theorems are: at an optimum and its prices [(eq-offline-gap)](#eq-offline-gap) is an equality, and the certificate of uniform play is what it misses when $\alpha$ is near 0, more when $\phi$ is curved.
+
+# %% tags=["active-ipynb"]
+# even = np.full(G.shape, 1 / G.shape[1])
+# for alpha in (0.001, 0.1, 0.5, 0.9):
+#     best = solve_offline(G, alpha)
+#     weak = _weak_share(best.x, best.prices, G, alpha)
+#     strong = _certificate_share(even, best.utility, G, alpha)
+#     assert max(weak, strong) <= 1 + 1e-12
+#     print(f"alpha {alpha}: constants {weak:.9f} of the dual, {strong:.4f} of the certificate")
 
 # %% [markdown]
 # How long both take, by `benchmarks/offline_solver.py`: CPU seconds of one thread on random sums, at $\alpha=0.9$, the second solve of each.
