@@ -49,7 +49,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 
 from prunefair.fairness.full_information import (
     approximation_factor,

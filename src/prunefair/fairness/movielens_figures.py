@@ -47,7 +47,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 
 # %%
 from prunefair.fairness.bandit_feedback import (
