@@ -765,8 +765,8 @@ CLAIMS = {
                 "alphas": (0.5,),
             },
             "a transition at 0.4": {"growth": lambda T, a: T ** max(0.0, 1 - 2.5 * a)},
-            "logarithm above one half": {
-                "growth": lambda T, a: np.log(T),
+            "a hundredth of the bound at 0.7": {
+                "bound": lambda *args: full.norms_bound(*args) / 100,
                 "alphas": (0.7,),
             },
             "without the integral": {"bound": norms_without_integral},

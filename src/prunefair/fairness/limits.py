@@ -331,7 +331,8 @@ def _floor_share(n_rounds, lengths, alpha, factor=1.0, floor=regret_floor) -> fl
         nested_optimum(n, alpha) - factor * nested_ceiling(n, alpha) for n in sizes
     ]
     claimed = floor(n_rounds, lengths, alpha, factor=factor)
-    return (claimed / np.where(np.array(exact) > 0, exact, np.inf)).max()
+    worst = np.where(claimed > exact, np.inf, 0.0)  # where the floor is not positive
+    return np.where(np.array(exact) > 0, claimed / np.array(exact), worst).max()
 
 
 # %% tags=["active-ipynb"]

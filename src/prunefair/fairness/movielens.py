@@ -605,7 +605,8 @@ def price_bound(R: np.ndarray, G: np.ndarray, alpha: float) -> float:
 def _price_share(R, G, alpha, bound=price_bound) -> float:
     """Standard regret of a run that ends with `R`, over its price bound."""
     missed = solve_offline(G, alpha).utility - alpha_fair_utility(R, alpha)
-    return missed / bound(R, G, alpha)
+    allowed = bound(R, G, alpha)
+    return missed / allowed if allowed > 0 else np.inf
 
 
 def _uniform_share(G, alpha, factor=lambda n, alpha: n ** (1 - alpha)) -> float:
