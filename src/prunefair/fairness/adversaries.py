@@ -394,7 +394,7 @@ def gap_runs(
     chance = np.full(n_arms, mean)
     chance[0] += 3 * (mean * n_arms * n_contexts / n_rounds) ** 0.5
     results = []
-    for child in rng.spawn(n_runs):
+    for child in check_generator(rng).spawn(n_runs):
         rewards = (child.random((n_rounds, n_arms)) < chance).astype(np.float64)
         contexts = child.integers(n_contexts, size=n_rounds)
         stream = RewardStream(contexts=contexts, rewards=rewards, n_contexts=n_contexts)
