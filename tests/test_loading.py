@@ -1,6 +1,7 @@
 """What is wrong with a folder is said in one line, the same way on every path."""
 
 import json
+import logging
 import os
 import random
 import re
@@ -425,6 +426,20 @@ def test_a_streamed_uneven_model_has_the_parameters_that_it_has(folder):
     dense, _ = stream_folder(folder)
     stored = sum(tensor.numel() for tensor in load_file(folder / WEIGHTS).values())
     assert dense.num_parameters() == stored == load_model(folder).num_parameters()
+
+
+def test_loading_logs_nothing_neither_of_what_fits_nor_of_what_is_refused(
+    folder, caplog
+):
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        load_model(folder), stream_folder(folder)
+        without("lm_head")(folder)
+        complaints(folder)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.records == []
 
 
 # -- no code of a folder, no pickle

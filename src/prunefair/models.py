@@ -184,12 +184,11 @@ def model_folder(name, *, argument: str = "name", parts: str = "all") -> Path:
 def _quiet():
     """Leave out the tables that transformers logs: their gist is in our errors."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.disabled, before = True, logger.disabled
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.disabled = before
 
 
 def load_config(name: str | os.PathLike = SMOLLM2, *, argument: str = "name"):
