@@ -274,7 +274,7 @@ PRUNE = {
 EVALUATE = {
     "--against": (*MODELS, *ODD_NAMES),
     "--tasks": ("piqa", "mmlu_philosophy", "no", ",", "piqa,,piqa", "\x00"),
-    "--limit": ("1", "0", "-1", "x", "9" * 30),
+    "--limit": ("1", "0", "-1", "x", "1e9"),
     "--data": ("ratings", "no/such", "file", "", "\udcff"),
 }
 BANDITS = {
