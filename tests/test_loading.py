@@ -587,7 +587,7 @@ def test_a_family_that_cannot_be_pruned_is_told_before_a_weight_is_read(
     folder = Path(shutil.copytree(whole / "gpt2", tmp_path / "model"))
     os.remove(folder / WEIGHTS)
     line = complaint(capsys, *PATHS[way](folder))
-    assert "of the family 'gpt2', which cannot be pruned; give a model of fal" in line
+    assert "of the family 'gpt2', which cannot be pruned; give one of fal" in line
 
 
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(folder, capsys):

@@ -311,7 +311,7 @@ def _skeleton(model: str, geometry: str):
     if config.model_type not in ADAPTERS:
         raise given.error(
             f"of the family {config.model_type!r}, which cannot be pruned",
-            f"give a model of {', '.join(sorted(ADAPTERS))}",
+            f"give one of {', '.join(sorted(ADAPTERS))}",
         )
     skeleton = empty_model(config, given)
     adapter_for(skeleton)  # raises if it is not built like its family
@@ -688,14 +688,14 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     if against:
         dense = load_model(against, device=device, argument="--against")
     judged = load_model(model, device=device, argument="MODEL")
+    if dense is not None:
+        _check_same_vocabulary(dense, judged, against, model)
     for argument, value, loaded in (
         ("MODEL", model, judged),
         ("--against", against, dense),
     ):
         if loaded is not None:
             _check_scored(Given(argument, value), loaded, tokenizer, names or against)
-    if dense is not None:
-        _check_same_vocabulary(dense, judged, against, model)
     text = evaluation.wikitext_tokens(tokenizer)
     window, beginning = within_context(judged, 1024), beginning_tokens(tokenizer)
     options = {"window": window, "max_windows": limit, "beginning": beginning}

@@ -847,7 +847,7 @@ def test_a_killed_process_leaves_nothing_that_looks_finished(tmp_path, monkeypat
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     hidden, dense = left_behind(tmp_path)
-    assert dense == "dense" and hidden.startswith(".out-")
+    assert dense == "dense" and hidden.startswith(".prunefair-partial-")
     assert left_behind(tmp_path / hidden / "partial") == ["model.safetensors"]
     monkeypatch.undo()
     prune_checkpoint(tmp_path / "dense", tmp_path / "out", LargestRows(), 0.3)
