@@ -22,6 +22,8 @@ from typing import Annotated, Any
 
 import typer
 
+from prunefair.messages import MESSAGE_LENGTH, Given, shortened, shown
+
 POLICY_KEYS = (
     "utility",
     "jain",
@@ -29,7 +31,6 @@ POLICY_KEYS = (
     "c_regret",
     "reward_sum",
 )
-MESSAGE_LENGTH = 300
 BANDITS_OPTIONS = {  # what an error calls it, and what the command does
     "folder is": "--data is",
     "dataset is": "--dataset is",
@@ -51,14 +52,6 @@ Json = Annotated[
 ]
 
 
-def _cut(text: str, limit: int) -> str:
-    """`text`, or its beginning and its longer end, `limit` characters in all."""
-    if len(text) <= limit:
-        return text
-    end = 2 * (limit - 3) // 3
-    return f"{text[: limit - 3 - end]}...{text[len(text) - end :]}"
-
-
 def _number(
     kind: Callable, low: float, high: float = float("inf"), *, closed: bool = False
 ) -> Callable:
@@ -76,7 +69,7 @@ def _number(
         except ValueError:
             value = float("nan")
         if not (low <= value < high or (closed and value == high)):
-            raise typer.BadParameter(f"it is {_cut(repr(text), 80)}; give {allowed}")
+            raise typer.BadParameter(f"it is {shown(text)}; give {allowed}")
         return value
 
     parse.__name__ = noun.split()[-1]
@@ -84,7 +77,10 @@ def _number(
 
 
 Seed = Annotated[
-    int, typer.Option(parser=_number(int, 0, 2**64), help="Same seed, same bytes.")
+    int,
+    typer.Option(
+        parser=_number(int, 0, 2**64), help="Same seed, same bytes but for seconds."
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -293,7 +289,6 @@ def _check_outputs(out: Path | None, policy: Path | None) -> None:
 def _skeleton(model: str, geometry: str):
     """The dense model without values, from its configuration alone."""
 
-    from prunefair.messages import Given
     from prunefair.models import empty_model, load_config
     from prunefair.pruning.llama2_7b import GEOMETRIES, geometry_config
     from prunefair.pruning.surgery import ADAPTERS, adapter_for
@@ -538,7 +533,6 @@ def _prune_whole(
     model, multiple, out, policy_file, device, kind: type, run: Callable, record: dict
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
-    from prunefair.messages import Given
     from prunefair.models import check_runs, load_model, load_tokenizer, model_source
     from prunefair.pruning.row_policy import load_policy
     from prunefair.pruning.surgery import row_matrices, save_pruned
@@ -672,7 +666,6 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     import torch
 
     from prunefair.data import data_file
-    from prunefair.messages import Given
     from prunefair.models import load_model, load_tokenizer, within_context
     from prunefair.pruning import evaluation
     from prunefair.pruning.evaluation import beginning_tokens
@@ -909,5 +902,5 @@ def _flushed(status: int | None) -> int | None:
 def _complain(message: str) -> int:
     words = "".join(c if c.isprintable() else " " for c in message).split()
     line = " ".join(words) or "missing command; see prunefair --help"
-    print(_cut(f"error: {line}", MESSAGE_LENGTH), file=sys.stderr)
+    print(f"error: {shortened(line, MESSAGE_LENGTH)}", file=sys.stderr)
     return 2

@@ -15,10 +15,10 @@ def shown(value, limit: int = 80) -> str:
         text = " ".join(repr(value).split())
     except (RecursionError, ValueError):  # deep nesting, or an integer of many digits
         text = f"a {type(value).__name__} too large to show"
-    return _cut(text, limit)
+    return shortened(text, limit)
 
 
-def _cut(text: str, limit: int) -> str:
+def shortened(text: str, limit: int) -> str:
     """`text`, or its beginning and its longer end, `limit` characters in all."""
     if len(text) <= limit:
         return text
@@ -51,9 +51,11 @@ class Given:
         room = MESSAGE_LENGTH - len(head) - len(remedy) - len("; ")
         problem = " ".join(problem.split())
         if reason:
-            reason = _cut(" ".join(reason.split()), max(room - len(problem) - 3, 20))
+            reason = shortened(
+                " ".join(reason.split()), max(room - len(problem) - 3, 20)
+            )
             problem += f" ({reason})"
-        return InputError(f"{head}{_cut(problem, room)}; {remedy}")
+        return InputError(f"{head}{shortened(problem, room)}; {remedy}")
 
     @contextmanager
     def using(self, problem: str, remedy: str):
