@@ -14,13 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from prunefair.messages import shown
 from prunefair.outputs import whole_file
-
-
-def shortened(value: Any, length: int = 80) -> str:
-    """Python text of `value` on one line, cut to `length` characters."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def array_of(value: Any) -> np.ndarray:
@@ -59,7 +54,7 @@ def check_real(
     number = array_of(value)
     real = not number.shape and number.dtype.kind in "iuf"
     if not real or not holds(float(number)):
-        raise ValueError(f"{name} is {shortened(value)}; it must {wanted}")
+        raise ValueError(f"{name} is {shown(value)}; it must {wanted}")
     return float(number)
 
 
@@ -108,7 +103,7 @@ def check_count(count: int, name: str, *, least: int = 1) -> int:
     whole = not value.shape and value.dtype.kind in "iuf" and float(value).is_integer()
     if not whole or value < least:
         kind = "positive whole number" if least == 1 else f"whole number >= {least}"
-        raise ValueError(f"{name} is {shortened(count)}; it must be a {kind}")
+        raise ValueError(f"{name} is {shown(count)}; it must be a {kind}")
     return int(value)
 
 
@@ -160,7 +155,7 @@ def check_context(context: Hashable) -> Hashable:
         if isinstance(context, plain):
             return plain(context) if plain is not str else str.__str__(context)
     raise TypeError(
-        f"context is or holds {shortened(context)} of type {type(context).__name__}; give "
+        f"context is or holds {shown(context)} of type {type(context).__name__}; give "
         "a string, number, boolean, None or a tuple of these (of an array or a list: "
         "tuple(values))"
     )
@@ -170,13 +165,11 @@ def check_rewards(rewards, n_arms: int) -> np.ndarray:
     """Return `rewards` as float64 of shape (N,), or raise if one is outside [0, 1]."""
     r = array_of(rewards)
     if r.dtype.kind not in "biuf":
-        raise ValueError(
-            f"rewards is {shortened(rewards)}; it must hold {n_arms} numbers"
-        )
+        raise ValueError(f"rewards is {shown(rewards)}; it must hold {n_arms} numbers")
     if r.shape != (n_arms,):
         raise ValueError(f"rewards has shape {r.shape}; it must be ({n_arms},)")
     if not ((r >= 0) & (r <= 1)).all():  # false for NaN as well
-        raise ValueError(f"rewards is {shortened(r)}; every entry must lie in [0, 1]")
+        raise ValueError(f"rewards is {shown(r)}; every entry must lie in [0, 1]")
     return r.astype(np.float64)
 
 
@@ -186,7 +179,7 @@ def check_played(played, n_arms: int) -> np.ndarray:
     fits = x.dtype.kind in "biuf" and x.shape == (n_arms,)
     if not fits or not ((x >= 0).all() and abs(x.sum() - 1) <= 1e-6):
         raise ValueError(
-            f"played is {shortened(played)}; it must hold the {n_arms} probabilities that "
+            f"played is {shown(played)}; it must hold the {n_arms} probabilities that "
             "were played, as `probabilities` returned them"
         )
     return x.astype(np.float64)
@@ -196,9 +189,7 @@ def check_arm(arm: int, n_arms: int) -> int:
     """Return `arm` as an int, or raise if it is not one of 0, ..., `n_arms` - 1."""
     value = array_of(arm)
     if value.shape or value.dtype.kind not in "iuf" or value not in range(n_arms):
-        raise ValueError(
-            f"arm is {shortened(arm)}; it must be one of 0, ..., {n_arms - 1}"
-        )
+        raise ValueError(f"arm is {shown(arm)}; it must be one of 0, ..., {n_arms - 1}")
     return int(value)
 
 
@@ -206,9 +197,7 @@ def check_reward(reward: float) -> float:
     """Return `reward` as a float, or raise if it is not a number in [0, 1]."""
     value = array_of(reward)
     if value.shape or value.dtype.kind not in "biuf" or not 0 <= value <= 1:
-        raise ValueError(
-            f"reward is {shortened(reward)}; it must be a number in [0, 1]"
-        )
+        raise ValueError(f"reward is {shown(reward)}; it must be a number in [0, 1]")
     return float(value)
 
 
@@ -216,7 +205,7 @@ def check_generator(rng: np.random.Generator, name: str = "rng") -> np.random.Ge
     """Return `rng`, or raise if it is not numpy's random generator."""
     if not isinstance(rng, np.random.Generator):
         raise ValueError(
-            f"{name} is {shortened(rng)}; give a generator, numpy.random.default_rng(seed)"
+            f"{name} is {shown(rng)}; give a generator, numpy.random.default_rng(seed)"
         )
     return rng
 
@@ -384,14 +373,14 @@ class Policy(ABC):
                     header, arrays
                 )
             except Exception as error:
-                reason = shortened(str(error), 120).strip("\"'")
+                reason = shown(str(error), 120).strip("\"'")
                 raise ValueError(
-                    f"path is {shortened(os.fspath(path))}, which holds no policy or is "
+                    f"path is {shown(os.fspath(path))}, which holds no policy or is "
                     f"damaged ({reason}); give a file that `save` wrote"
                 ) from error
         if not policy:
             raise ValueError(
-                f"path is {shortened(os.fspath(path))}, which holds a {header['policy']}; "
+                f"path is {shown(os.fspath(path))}, which holds a {header['policy']}; "
                 f"load it with {header['policy']}.load, not {cls.__name__}.load"
             )
         return policy

@@ -15,8 +15,8 @@ from prunefair.fairness.policy import (
     check_count,
     check_generator,
     read_only,
-    shortened,
 )
+from prunefair.messages import shown
 
 
 class ArraysEqual:
@@ -94,7 +94,7 @@ class RewardStream(ArraysEqual):
         strings = all(isinstance(name, str) for name in names)
         if not strings or len(names) not in (0, n_arms):
             raise ValueError(
-                f"arm_names is {shortened(self.arm_names)}; it must hold {n_arms} strings"
+                f"arm_names is {shown(self.arm_names)}; it must hold {n_arms} strings"
             )
         kept = {
             "contexts": _kept(contexts, np.int64),
@@ -136,7 +136,7 @@ def _numbers(values, name: str) -> np.ndarray:
         array = array.astype(np.float64)
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name} is {shortened(values)} of kind {array.dtype}; it must hold real numbers"
+            f"{name} is {shown(values)} of kind {array.dtype}; it must hold real numbers"
         )
     return array
 
@@ -193,7 +193,7 @@ def check_run(
         ("stream", stream, RewardStream),
     ):
         if not isinstance(value, kind):
-            raise ValueError(f"{name} is {shortened(value)}; give a {kind.__name__}")
+            raise ValueError(f"{name} is {shown(value)}; give a {kind.__name__}")
     if policy.n_arms != stream.n_arms:
         raise ValueError(
             f"policy has {policy.n_arms} arms and stream {stream.n_arms}; "
