@@ -74,9 +74,9 @@ from prunefair.fairness.policy import (
     check_count,
     check_policy_alpha,
     check_real,
-    shortened,
 )
 from prunefair.fairness.simulation import RewardStream
+from prunefair.messages import shown
 
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
@@ -176,7 +176,7 @@ class FixedMap(FullInformationPolicy):
         rows = array_of(table)
         if rows.dtype.kind not in "biuf" or rows.ndim != 2 or not rows.size:
             raise ValueError(
-                f"table is {shortened(table)}; it must hold numbers, shape (M, N)"
+                f"table is {shown(table)}; it must hold numbers, shape (M, N)"
             )
         rows = rows.astype(np.float64)
         if not ((rows >= 0).all() and abs(rows.sum(1) - 1).max() <= 1e-9):
@@ -842,7 +842,7 @@ def check_distribution(q, size: int) -> np.ndarray | None:
     fits = p.dtype.kind in "biuf" and p.shape == (size,)
     if not fits or not ((p >= 0).all() and abs(p.sum() - 1) <= 1e-9):
         raise ValueError(
-            f"context_probabilities is {shortened(q)}; it must hold {size} "
+            f"context_probabilities is {shown(q)}; it must hold {size} "
             "probabilities that sum to 1"
         )
     return p.astype(np.float64)
