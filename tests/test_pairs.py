@@ -219,3 +219,16 @@ def test_part_two_installs_neither_the_real_model_nor_its_reader():
     lean = {s for s in cells if "gguf" not in cells[s] and "smollm2" not in cells[s]}
     assert lean >= {stem for stem in cells if stem.startswith("fairness/")}
     assert "pruning/spectrum" not in lean
+
+
+def test_a_chapter_that_takes_the_default_device_opens_on_a_gpu(root):
+    chapter = pairs.notebook_path(root, "pruning/descent")
+    assert "accelerator" not in jupytext.read(chapter).metadata
+    with module(root).open("a") as file:
+        file.write('\n# %% tags=["active-ipynb"]\n# device = default_device()\n')
+    assert pairs.main(["py"], root) == pairs.main(["check"], root) == 0
+    notebook = jupytext.read(chapter)
+    assert notebook.metadata["accelerator"] == "GPU"
+    del notebook.metadata["accelerator"]
+    jupytext.write(notebook, chapter)
+    assert pairs.main(["check"], root) == 1

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from pairs import metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -25,14 +26,6 @@ ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "HF_HUB_OFFLINE": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm without ipywidgets
-}
-METADATA = {
-    "kernelspec": {
-        "display_name": "Python 3 (ipykernel)",
-        "language": "python",
-        "name": "python3",
-    },
-    "language_info": {"name": "python"},
 }
 CELL_METADATA = ("cell_marker", "lines_to_next_cell", "mystnb", "tags")
 
@@ -59,7 +52,7 @@ def _scrubbed(value):
 
 def normalise(notebook) -> None:
     """Bring `notebook` into normal form, in place."""
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.metadata = nbformat.from_dict(metadata(notebook))
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell in notebook.cells:
         kept = {

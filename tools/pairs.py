@@ -44,6 +44,23 @@ COLAB_MODEL = """
 LOADERS = {"load_model", "load_tokenizer", "model_source"}  # of the small real model
 
 
+METADATA = {
+    "kernelspec": {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": {"name": "python"},
+}
+
+
+def metadata(notebook) -> dict:
+    """Metadata of a chapter in normal form: a GPU where its cells ask for one."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    asks = any("default_device()" in source for source in code)
+    return METADATA | ({"accelerator": "GPU"} if asks else {})  # Colab's own key
+
+
 def colab_cell(root: Path, stem: str, notebook) -> str:
     """First code cell of the chapter `stem`: it installs what `notebook` needs."""
     names = _imported(notebook)
@@ -120,6 +137,9 @@ def differences(root: Path, stem: str) -> list[str]:
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     if not code or code[0] != colab_cell(root, stem, notebook):
         return ["the first code cell is not the Colab cell; run tools/pairs.py py"]
+    wanted = metadata(notebook).get("accelerator")
+    if notebook.metadata.get("accelerator") != wanted:
+        return ["the metadata ask for another machine; run tools/pairs.py py"]
     return list(
         difflib.unified_diff(
             render(notebook).splitlines(),
@@ -151,7 +171,7 @@ def module_to_notebook(root: Path, stem: str) -> None:
     _set_colab_cell(notebook, colab_cell(root, stem, notebook))
     if chapter.exists():
         notebook = combine_inputs_with_outputs(notebook, jupytext.read(chapter), FORMAT)
-    notebook.metadata = jupytext.read(chapter).metadata if chapter.exists() else {}
+    notebook.metadata = metadata(notebook)
     chapter.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(notebook, chapter)
     module.write_text(render(jupytext.read(chapter)), encoding="utf-8")

@@ -38,10 +38,11 @@ from prunefair.models import measuring
 # from torch.utils.flop_counter import FlopCounterMode
 # from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig
 #
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 #
 # SEED = 20250126
+# device = default_device()
 
 # %% [markdown]
 # ## Notation
@@ -128,16 +129,16 @@ def gate_matrices(model) -> list[torch.Tensor]:
 # We load the small model and check [(eq-anatomy-neurons)](#eq-anatomy-neurons) on its first layer, for a random half of the neurons: the sum over the half equals the whole layer with the other half set to zero.
 
 # %% tags=["active-ipynb"]
-# model = load_model("smollm2", dtype=torch.float32)
+# model = load_model("smollm2", dtype=torch.float32, device=device)
 # mlp = ffn_layers(model)[0]
 # generator = torch.Generator().manual_seed(SEED)
 # m, d = mlp.gate_proj.weight.shape
-# x = torch.randn(5, d, generator=generator)
-# half = torch.randperm(m, generator=generator)[: m // 2]
+# x = torch.randn(5, d, generator=generator).to(device)
+# half = torch.randperm(m, generator=generator)[: m // 2].to(device)
 # with torch.no_grad():
 #     G, U, D = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
 #     some = (torch.nn.functional.silu(x @ G[half].T) * (x @ U[half].T)) @ D[:, half].T
-#     mask = torch.zeros(m).index_fill(0, half, 1.0)
+#     mask = torch.zeros(m, device=device).index_fill(0, half, 1.0)
 #     whole = mlp.down_proj(mask * mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x))
 # assert (some - whole).abs().max() < 1e-6 * whole.abs().max()
 

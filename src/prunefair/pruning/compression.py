@@ -54,7 +54,7 @@ from prunefair.pruning.surgery import (
 #
 # from scipy import stats
 #
-# from prunefair.models import load_model, load_tokenizer
+# from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.evaluation import (
 #     kl_per_position,
@@ -135,7 +135,8 @@ def cut_scores(
 
 
 # %% tags=["active-ipynb"]
-# model, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+# device = default_device()
+# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
 # matrices = row_matrices(model)
 # norms = [W.norm(dim=1) for W in matrices]
 # equal = [torch.zeros(len(W)) for W in matrices]
@@ -998,7 +999,8 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 
 # %% tags=["active-ipynb"]
 # whole = select_rows(matrices[:2], pruned.policy, 0)
-# assert all(torch.equal(rows, torch.arange(len(matrices[0]))) for rows in whole)
+# everything = torch.arange(len(matrices[0]), device=device)
+# assert all(torch.equal(rows, everything) for rows in whole)
 # assert selection_distances(matrices[:2], whole).max() == 0
 
 # %% [markdown]

@@ -52,12 +52,13 @@ from prunefair.publishers import MMLU_SUBJECTS
 # import re
 # from pathlib import Path
 #
-# from prunefair.models import load_model, load_tokenizer
+# from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
 # from prunefair.pruning.surgery import row_matrices, slice_ffn_
 #
 # SEED = 20
+# device = default_device()
 
 # %% tags=["active-ipynb"]
 # PAPER = {  # mean accuracy of LLaMA-2-7B on five tasks, in the paper: % of rows removed
@@ -345,10 +346,10 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
 # The check compares with the loss that the library computes by itself when it is given labels.
 
 # %% tags=["active-ipynb"]
-# model, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
 # text = wikitext_tokens(tokenizer)
 # ours = perplexity(model, text, window=256, max_windows=3)
-# windows = text[: 3 * 256].view(3, 1, 256)
+# windows = text[: 3 * 256].view(3, 1, 256).to(device)
 # with torch.no_grad():
 #     losses = [model(w, labels=w).loss.item() for w in windows]
 # np.testing.assert_allclose(ours, np.exp(np.mean(losses)), rtol=1e-4)
@@ -643,7 +644,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
-# pruned = load_model("smollm2")
+# pruned = load_model("smollm2", device=device)
 # sizes = [len(W) for W in row_matrices(pruned)]
 # rows = [torch.randperm(m, generator=generator)[: rows_to_keep(m, 0.1)] for m in sizes]
 # slice_ffn_(pruned, [r.sort().values for r in rows])

@@ -53,11 +53,12 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 #
 # import numpy as np
 #
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.comparison import rank_correlation
 # from prunefair.pruning.compression import cut_scores
 # from prunefair.pruning.evaluation import random_llama, self_sample
+# device = default_device()
 
 # %% tags=["active-ipynb"]
 # from prunefair.pruning.policy_gradient import plot_learning_curves
@@ -612,7 +613,7 @@ def functional_distances(
 # The small real model, on 16 texts of 64 tokens that it samples itself:
 
 # %% tags=["active-ipynb"]
-# model = load_model("smollm2")
+# model = load_model("smollm2", device=device)
 # texts = self_sample(model, 16, 64, generator=generator)
 # fisher = fisher_costs(model, texts)
 # layers = functional_layers(model, hidden_moments(model, texts), fisher)
@@ -629,7 +630,7 @@ def functional_distances(
 # %% tags=["active-ipynb"]
 # odd, m = layers[outlier], len(layers[outlier])
 # drawn = torch.stack([torch.randperm(m, generator=generator)[:1075] for _ in range(40)])
-# felt = FunctionalSlices(odd).distance(drawn)
+# felt = FunctionalSlices(odd).distance(drawn).cpu()
 # exact = torch.cat([functional_distances([odd], [S]) for S in drawn[:5]])
 # error = (felt[:5] - exact).abs().max()
 # print(f"float32 errs by {576 * error:.0f} steps; KS {exact.min():.3f} to {exact.max():.3f}")
@@ -640,8 +641,8 @@ def functional_distances(
 # The cell asks which share of the variance over 40 draws is explained by whether the neuron is kept.
 
 # %% tags=["active-ipynb"]
-# kept = (drawn == energies[outlier].argmax()).any(1).double()
-# lost = EnergySlices(odd).distance(drawn)
+# kept = (drawn == int(energies[outlier].argmax())).any(1).double()
+# lost = EnergySlices(odd).distance(drawn).cpu()
 # for name, penalty in (("functional KS", felt), ("lost energy", lost)):
 #     explained = np.corrcoef(kept, penalty)[0, 1] ** 2
 #     print(f"{name:14s} mean {penalty.mean():.3f}, deviation {penalty.std():.3f}", end=", ")
@@ -786,8 +787,8 @@ def train_functional(
 # bits = 0
 # for layer, e in zip(layers, energies, strict=True):
 #     drawn = torch.rand(40, m, generator=generator).argsort(1)[:, :1075]
-#     kept = (drawn == e.argmax()).any(1).double()
-#     bits += np.corrcoef(kept, EnergySlices(layer).distance(drawn))[0, 1] ** 2 > 0.5
+#     kept, lost = drawn == int(e.argmax()), EnergySlices(layer).distance(drawn).cpu()
+#     bits += np.corrcoef(kept.any(1), lost)[0, 1] ** 2 > 0.5
 # print(f"{bits} of {len(layers)} layers are ruled by one neuron")
 # signal = {}
 # for name, row in table["signal"].items():

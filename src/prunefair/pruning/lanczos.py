@@ -52,12 +52,13 @@ PROBES, STEPS = 32, 8
 # from pathlib import Path
 #
 # import numpy as np
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
 # from prunefair.pruning.spectrum import uniform_selections
 #
 # SEED = 20250128
+# device = default_device()
 
 # %% [markdown]
 # ## A spectrum seen by one vector
@@ -413,10 +414,10 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
     -------
     ax : matplotlib.axes.Axes
     """
-    n = len(exact)
-    steps = rule.weights[0].cumsum(0)
+    n, exact, estimate = len(exact), exact.cpu(), estimate.cpu()
+    steps = rule.weights[0].cumsum(0).cpu()
     ax.plot(exact, (torch.arange(n) + 0.5) / n, label="exact", lw=2.5)
-    nodes = rule.nodes[0].clamp(min=0).sqrt()
+    nodes = rule.nodes[0].clamp(min=0).sqrt().cpu()
     ax.step(nodes, steps, where="post", lw=1, label="one probe, its Gauss rule")
     ax.plot(exact, estimate, label=f"{len(rule.nodes)} probes, joined midpoints")
     ax.set(xlabel="singular value", ylabel="share of singular values below")
@@ -425,8 +426,8 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 
 
 # %% tags=["active-ipynb"]
-# matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
-# W, v = matrices[12], orthonormal_probes(576, PROBES, generator=generator)
+# matrices = [W.float() for W in gate_matrices(load_model("smollm2", device=device))]
+# W, v = matrices[12], orthonormal_probes(576, PROBES, generator=generator).to(device)
 # slices = RowSlices(W, dtype=torch.float32)
 # G, exact = slices.gram, slices.values.flip(0) / slices.power
 # rule = gauss_rule(lanczos(lambda q: q @ G, v, 24))
@@ -439,9 +440,10 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # **Figure (fig-lanczos-distribution).** <a id="fig-lanczos-distribution"></a> Distribution of the singular values of one gate matrix of the small real model: exact, the Gauss rule of a single probe with 24 steps, and the mean of 32 probes after calibration.
 
 # %% tags=["active-ipynb"]
-# middle, spread = (torch.arange(576) + 0.5) / 576, {"before": [], "after": []}
+# middle = (torch.arange(576, device=device) + 0.5) / 576
+# spread = {"before": [], "after": []}
 # for _ in range(12):
-#     v = orthonormal_probes(576, PROBES, generator=generator)
+#     v = orthonormal_probes(576, PROBES, generator=generator).to(device)
 #     rule = gauss_rule(lanczos(lambda q: q @ G, v, 24))
 #     for name, r in (("before", rule), ("after", calibrated(rule, *known))):
 #         spread[name].append(spectral_distribution(r, exact))
@@ -672,7 +674,7 @@ def quadrature_distance(slices: LanczosSlices, gram: torch.Tensor) -> torch.Tens
 # for layer in range(2, 30, 6):
 #     W = matrices[layer]
 #     kept = uniform_selections(1536, k, 3, generator=generator)
-#     longest = W.norm(dim=1).topk(k).indices[None]
+#     longest = W.norm(dim=1).topk(k).indices[None].cpu()
 #     kept, slices = torch.cat([kept, longest]), RowSlices(W, dtype=torch.float32)
 #     exact, found = slices.distance(kept), LanczosSlices(slices, probes=v).distance(kept)
 #     errors.append(found - exact)
@@ -837,12 +839,12 @@ def plot_errors(ax, study: dict, key: str):
 # %% tags=["active-ipynb"]
 # W = matrices[0][:, :64]
 # exact = RowSlices(W).values.flip(0)
-# everything = orthonormal_probes(64, 64, generator=generator)
+# everything = orthonormal_probes(64, 64, generator=generator).to(device)
 # left = []
 # for steps in (4, 16, 64):
 #     rule = gauss_rule(lanczos(lambda q: q @ (W.T @ W), everything, steps))
 #     F = spectral_distribution(rule, exact)
-#     left.append(float((F - (torch.arange(64) + 0.5) / 64).abs().max()))
+#     left.append(float((F - (torch.arange(64, device=device) + 0.5) / 64).abs().max()))
 # print("largest error:", *(f"{x:.3f}" for x in left))
 # assert left[0] > left[1] > left[2] and left[2] < 0.02
 
@@ -861,7 +863,7 @@ def plot_errors(ax, study: dict, key: str):
 # exact, shared = RowSlices(W).distance(kept), LanczosSlices(W, probes=v)
 # errors, own = {"common": shared.distance(kept) - exact}, []
 # for rows in kept:
-#     shared.probes = orthonormal_probes(576, PROBES, generator=generator)
+#     shared.probes = orthonormal_probes(576, PROBES, generator=generator).to(device)
 #     own.append(shared.distance(rows))
 # errors["own"] = torch.stack(own) - exact
 # for name, error in errors.items():

@@ -62,7 +62,7 @@ from prunefair.pruning.surgery import cut_reader, ffn_slices, write_cut
 #
 # from transformers import AutoModelForCausalLM
 #
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices, parameter_counts, throughput_bound
 # from prunefair.pruning.lanczos import middle_distribution
@@ -70,6 +70,7 @@ from prunefair.pruning.surgery import cut_reader, ffn_slices, write_cut
 # from prunefair.pruning.surgery import row_matrices
 #
 # SEED = 20250129
+# device = default_device()
 
 # %% [markdown]
 # ## Memory first
@@ -327,10 +328,10 @@ def floor_seconds(work: dict, device: str) -> dict[str, float]:
 # %% tags=["active-ipynb"]
 # for probes in (PROBES, None):
 #     print("exact spectra" if probes is None else f"{probes} probes")
-#     for device in DEVICES:
-#         floor = floor_seconds(work_plan(config, 0.3, probes=probes), device)
+#     for card in DEVICES:
+#         floor = floor_seconds(work_plan(config, 0.3, probes=probes), card)
 #         parts = ", ".join(f"{name} {t:.2f} s" for name, t in floor.items())
-#         print(f"  {device:5} {sum(floor.values()):7.2f} s: {parts}")
+#         print(f"  {card:5} {sum(floor.values()):7.2f} s: {parts}")
 # assert sum(floor_seconds(work_plan(config, 0.3), "H100").values()) < 3
 
 # %% [markdown]
@@ -349,7 +350,7 @@ PROFILE = (0.05, 0.09, 0.12, 0.14, 0.19, 0.27, 0.37, 0.47, 0.53, 0.65, 1)
 ROW_SPREAD = 0.15  # standard deviation of the logarithm of a row's factor
 
 # %% tags=["active-ipynb"]
-# real = [W.float() for W in gate_matrices(load_model("smollm2"))]
+# real = [W.float() for W in gate_matrices(load_model("smollm2", device=device))]
 # spectra = torch.stack([singular_values(W, dtype=torch.float32) for W in real])
 # levels = torch.tensor(PROFILE_LEVELS, dtype=torch.float64)
 # found = (spectra / spectra[:, :1]).quantile(levels, dim=1)  # (11, layers)

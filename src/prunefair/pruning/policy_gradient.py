@@ -74,13 +74,15 @@ from prunefair.pruning.spectrum import (
 #
 # from scipy import stats
 #
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices
 # from prunefair.pruning.row_policy import FEATURES, plackett_luce_log_prob
 # from prunefair.pruning.spectrum import singular_values
 #
 # SEED = 20250126
+#
+# device = default_device()
 
 
 # %%
@@ -467,14 +469,14 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 #     print(f"{name} baseline: with later layers at least {ratio:.2f} times the variance")
 
 # %% tags=["active-ipynb"]
-# matrices = [W.float() for W in gate_matrices(load_model("smollm2"))][::6]
+# matrices = [W.float() for W in gate_matrices(load_model("smollm2", device=device))][::6]
 # start = RowPolicy()  # all weights zero: random rows
 # samples = [
 #     sampled_scores(start, W, 1075, (24, 2), generator=generator, dtype=torch.float32)
 #     for W in matrices
 # ]
-# d = torch.stack([s.penalties for s in samples], 2).transpose(0, 1)  # (2, 24, L)
-# scores = torch.stack([s.scores for s in samples], 2).transpose(0, 1)  # (2, 24, L, 6)
+# d, scores = (torch.stack(part, 2).transpose(0, 1).cpu() for part in zip(*samples))
+# assert d.shape == (2, 24, len(matrices)) and scores.shape == (*d.shape, 6)
 
 # %% [markdown]
 # Theorem and variance on the real model: 24 episodes of two draws on every sixth layer, under random rows.
@@ -1000,7 +1002,7 @@ def _released_step_(scorer: ReleasedScorer, optimiser, loss: torch.Tensor) -> No
 
 # %% tags=["active-ipynb"]
 # m, n = matrices[0].shape
-# scorer = ReleasedScorer(n, m, generator=generator, collapsed=True)
+# scorer = ReleasedScorer(n, m, generator=generator, collapsed=True).to(device)
 # before = torch.stack([scorer.scores(W).detach() for W in matrices]).sigmoid()
 # as_released = train_released(
 #     matrices, 0.3, generator=generator, episodes=10, scorer=scorer,

@@ -61,12 +61,13 @@ from prunefair.pruning.self_moments import (
 #
 # from transformers import AutoModelForCausalLM
 #
-# from prunefair.models import load_model, load_tokenizer
+# from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.evaluation import kl_to_dense, perplexity, standard_error
 # from prunefair.pruning.evaluation import wikitext_tokens
 # from prunefair.pruning.self_moments import plot_by_layer
 # from prunefair.pruning.surgery import load_pruned, save_pruned, tiny_model
+# device = default_device()
 
 # %% tags=["active-ipynb"]
 # SEED = 61
@@ -415,7 +416,7 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 
 
 # %% tags=["active-ipynb"]
-# model, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
 # weights = [linear.weight.detach() for linear in down_projections(model)]
 # texts, held = self_sample(model, 30, 64, generator=generator).split(24)
 # halves = tuple(hidden_moments(model, half) for half in texts.split(12))
@@ -1034,9 +1035,9 @@ def prune_functional(
 # %% tags=["active-ipynb"]
 # with tempfile.TemporaryDirectory() as folder:
 #     folder = save_pruned(pruned.model, None, Path(folder) / "uneven", pruned.kept)
-#     again = load_pruned(folder)
+#     again, tokens = load_pruned(folder, device=device), held.to(device)
 # with torch.no_grad():
-#     assert torch.equal(again(held).logits, pruned.model(held).logits)
+#     assert torch.equal(again(tokens).logits, pruned.model(tokens).logits)
 # print("neurons kept, from the first layer:", *map(len, pruned.kept))
 
 # %% tags=["active-ipynb"]

@@ -58,17 +58,18 @@ from prunefair.outputs import whole_file
 #
 # from scipy import integrate, stats
 #
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices
 # from prunefair.pruning.spectrum import spectral_distance
 #
 # SEED = 20250126
-
+#
+# device = default_device()
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
-# matrices = gate_matrices(load_model("smollm2"))
+# matrices = gate_matrices(load_model("smollm2", device=device))
 # W = matrices[10]
 # m, n = W.shape
 # print(f"{len(matrices)} matrices of {m} rows and {n} columns")
@@ -172,11 +173,11 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 # %% tags=["active-ipynb"]
-# scorer = ReleasedScorer(n, m, generator=generator)
+# scorer = ReleasedScorer(n, m, generator=generator).to(device)
 # with torch.no_grad():
 #     s, s_of_minus = scorer.scores(W), scorer.scores(-W).double()
 #     fast = ReleasedScorer(n, m, generator=torch.Generator(), collapsed=True)
-#     fast.load_state_dict(scorer.state_dict())
+#     fast.to(device).load_state_dict(scorer.state_dict())
 #     torch.testing.assert_close(fast.scores(W), s, atol=1e-4, rtol=1e-4)
 # u, c = collapse(scorer)
 # s = s.double()
@@ -297,8 +298,8 @@ def plot_keep_probabilities(ax, alphas: dict):
 # @torch.no_grad()
 # def initial_alpha(seed):
 #     init = torch.Generator().manual_seed(seed)
-#     scorer = ReleasedScorer(n, m, generator=init, collapsed=True)
-#     return torch.stack([scorer.scores(W).sigmoid() for W in matrices])
+#     scorer = ReleasedScorer(n, m, generator=init, collapsed=True).to(device)
+#     return torch.stack([scorer.scores(W).sigmoid().cpu() for W in matrices])
 #
 #
 # alphas = {f"start {seed}": initial_alpha(seed) for seed in range(4)}

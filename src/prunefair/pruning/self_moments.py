@@ -53,7 +53,7 @@ MOMENTS_FORMAT = "prunefair moments 1"
 #
 # import numpy as np
 #
-# from prunefair.models import load_model, load_tokenizer
+# from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.compression import cut_scores
 # from prunefair.pruning.evaluation import self_sample
@@ -62,6 +62,7 @@ MOMENTS_FORMAT = "prunefair moments 1"
 #
 # SEED = 60
 # generator = torch.Generator().manual_seed(SEED)
+# device = default_device()
 
 # %% [markdown]
 # ## The error of a removed set
@@ -530,10 +531,16 @@ def load_moments(path: str | os.PathLike) -> tuple[Moments, dict]:
 # Sums in float32 are enough: the cell asserts it on the layer with the largest activations.
 
 # %% tags=["active-ipynb"]
-# model = load_model("smollm2")
+# def second_moments(tokens):
+#     return [H.to(device) for H in hidden_moments(model, tokens).second]
+#
+#
+# model = load_model("smollm2", device=device)
 # matrices = [linear.weight.detach() for linear in down_projections(model)]
 # texts = self_sample(model, 16, 64, generator=generator)
-# halves = [hidden_moments(model, half).second for half in texts.split(8)]
+# halves = [second_moments(half) for half in texts.split(8)]
+
+# %% tags=["active-ipynb"]
 # own = [(H + K) / 2 for H, K in zip(*halves, strict=True)]
 # single, double = (
 #     hidden_moments(model, texts[:1], layers=[11], dtype=t).second[0]
@@ -584,7 +591,7 @@ def participation_ratio(H: torch.Tensor) -> torch.Tensor:
 # rotated = rng * torch.tensor([4.0, 1, 1, 0]) @ rng.T
 # torch.testing.assert_close(participation_ratio(rotated), torch.tensor(2.0).double())
 # L = texts.shape[1]
-# start = hidden_moments(model, texts[:1, :1]).second
+# start = second_moments(texts[:1, :1])
 # later = [(L * H - K) / (L - 1) for H, K in zip(own, start, strict=True)]
 
 
@@ -749,7 +756,8 @@ def error_of_mean(estimates: torch.Tensor) -> torch.Tensor:
 #     real.append((groups.mean(0) - truth).square().sum())
 # told, real = torch.stack(told), torch.stack(real)
 # assert abs(told.mean() / real.mean() - 1) < 4 * (told / told.mean()).std() / 500**0.5
-# relative = [error_of_mean(torch.stack(p)) / H.norm() for p, H in zip(zip(*halves), own)]
+# errors = torch.stack([error_of_mean(torch.stack(pair)) for pair in zip(*halves)])
+# relative = errors.cpu() / torch.stack([H.norm() for H in own]).cpu()
 # print(f"16 texts of {L}: median relative error of H {np.median(relative):.3f}")
 
 # %% [markdown]
@@ -891,8 +899,8 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # %% tags=["active-ipynb"]
 # random = torch.randint(model.config.vocab_size, (8, L), generator=generator)
 # random[:, 0] = texts[0, 0]
-# known = {"own text": halves[0], "random tokens": hidden_moments(model, random).second}
-# known["weights alone"] = [torch.eye(1536)] * len(matrices)
+# known = {"own text": halves[0], "random tokens": second_moments(random)}
+# known["weights alone"] = [torch.eye(1536, device=device)] * len(matrices)
 # lost = {}
 # for name, second in known.items():
 #     scores = [H.diagonal() * D.square().sum(0) for H, D in zip(second, matrices)]

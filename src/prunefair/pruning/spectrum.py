@@ -35,11 +35,12 @@ import torch
 # import numpy as np
 # from scipy.stats import ks_2samp
 #
-# from prunefair.models import load_model
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
 #
 # SEED = 20250126
+# device = default_device()
 
 # %% [markdown]
 # ## Notation
@@ -161,7 +162,7 @@ def singular_values(W, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 # Then a matrix made to be hard: its singular values fall from 1 to $10^{-9}$.
 
 # %% tags=["active-ipynb"]
-# matrices = gate_matrices(load_model("smollm2", dtype=torch.float32))
+# matrices = gate_matrices(load_model("smollm2", dtype=torch.float32, device=device))
 # exact = [torch.linalg.svdvals(W.double()) for W in matrices]
 # for dtype in (torch.float64, torch.float32):
 #     worst = 0.0
@@ -270,7 +271,8 @@ def plot_gram_errors(ax, values, errors: dict):
 
 # %% tags=["active-ipynb"]
 # _, released, _ = torch.svd(matrices[0])
-# np.testing.assert_allclose(released, singular_values(matrices[0]), rtol=2e-5)
+# values = singular_values(matrices[0])
+# torch.testing.assert_close(released.double(), values, rtol=2e-5, atol=0)
 
 # %% [markdown]
 # ## Interlacing
@@ -914,7 +916,7 @@ def plot_ratios(ax, ratios, references: dict):
 # selections = uniform_selections(1536, 1075, 5, generator=generator)
 # effects = [slicing_effect(slices, selections) for slices in prepared]
 # noise = RowSlices(torch.randn(1536, 576, generator=generator))
-# ratios = torch.stack([effect.ratios.mean(0) for effect in effects])
+# ratios = torch.stack([effect.ratios.mean(0).cpu() for effect in effects])
 # lines = {r"$\sqrt{k/m}$": math.sqrt(1075 / 1536)}
 # lines["Gaussian matrix"] = slicing_effect(noise, selections).ratios.mean(0)
 # with figure() as ax:
@@ -928,8 +930,8 @@ def plot_ratios(ax, ratios, references: dict):
 # for name, index in (("largest", 0), ("median", 288), ("smallest", 575)):
 #     ends = ratios[:, index].min(), ratios[:, index].max()
 #     print(f"{name}: {ends[0]:.2f} to {ends[1]:.2f}, common factor {factor:.2f}")
-# distance = torch.stack([effect.distance for effect in effects])
-# shape = torch.stack([effect.shape_distance for effect in effects])
+# distance = torch.stack([effect.distance for effect in effects]).cpu()
+# shape = torch.stack([effect.shape_distance for effect in effects]).cpu()
 # assert round(distance.mean().item(), 2) == 0.17
 # assert shape.mean() < distance.mean() / 2
 # print(f"mean distance {distance.mean():.3f}, of the shape {shape.mean():.3f}")

@@ -49,11 +49,12 @@ MOST_ROWS = 10**7  # more in a layer is a damaged file
 # import re
 #
 # import prunefair
-# from prunefair.models import load_model, load_tokenizer, model_source
+# from prunefair.models import default_device, load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
 #
 # SEED = 20250127
+# device = default_device()
 
 # %% [markdown]
 # ## Notation
@@ -678,7 +679,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers; in float64 a test finds it below $10^{-9}$ of the largest logit.
 
 # %% tags=["active-ipynb"]
-# dense, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+# dense, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
 # generator = torch.Generator().manual_seed(SEED)
 # widths = [len(matrix) for matrix in row_matrices(dense)]
 # counts = [rows_to_keep(m, 0.3) for m in widths]
@@ -689,7 +690,7 @@ def plot_neurons(ax, model, kept, layer=0):
 
 # %% tags=["active-ipynb"]
 # text = "A neuron is one row of G, one row of U and one column of D."
-# tokens = tokenizer(text, return_tensors="pt")["input_ids"]
+# tokens = tokenizer(text, return_tensors="pt")["input_ids"].to(device)
 # with torch.no_grad():
 #     logits, oracle = sliced(tokens).logits, masked(tokens).logits
 #     change = (dense(tokens).logits - oracle).abs().max()
@@ -885,7 +886,7 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
 # folder = Path(scratch.name)
 # save_pruned(sliced, tokenizer, folder / "pruned", kept)
 # again = reloaded_logits(folder / "pruned", tokens)
-# assert (again - oracle).abs().max() < 1e-4 * scale
+# assert (again - oracle.cpu()).abs().max() < 1e-4 * scale
 # print(*sorted(path.name for path in (folder / "pruned").iterdir()), sep="\n")
 
 # %% [markdown]
@@ -1214,7 +1215,7 @@ def write_cut(model, read, out, kept, tokenizer=None, record=None):
 #
 #
 # prune_checkpoint(model_source("smollm2"), folder / "streamed", LargestRows(), 0.3)
-# kept = select_rows(row_matrices(dense), LargestRows(), 0.3)
+# kept = select_rows([W.cpu() for W in row_matrices(dense)], LargestRows(), 0.3)
 # save_pruned(slice_ffn_(dense, kept), tokenizer, folder / "in_memory", kept)
 # names = sorted(path.name for path in (folder / "streamed").iterdir())
 # pair = folder / "streamed", folder / "in_memory"
