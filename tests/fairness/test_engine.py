@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -297,3 +298,24 @@ def test_numba_is_imported_by_the_first_run_only():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout == "False\n"
+
+
+SUMS = """
+import numpy as np
+from prunefair.fairness.baselines import ContextFreeGradient
+from prunefair.fairness.engine import run_fast
+from prunefair.fairness.full_information import AlphaFairGradient
+from prunefair.fairness.simulation import RewardStream
+rng = np.random.default_rng(0)
+few = np.where(rng.random((3000, 19)) < 0.2, 1, 1e-3)
+stream = RewardStream(contexts=rng.integers(0, 9, 3000), rewards=few, n_contexts=9)
+for kind in (AlphaFairGradient, ContextFreeGradient):
+    print(run_fast(kind(19, 0.9), stream).rewards.tobytes().hex())
+"""
+
+
+def test_the_process_that_compiles_gets_the_same_bits_as_later_ones(tmp_path):
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SUMS]
+    cold, warm = (subprocess.check_output(command, env=env) for _ in range(2))
+    assert list(tmp_path.rglob("*.nbc")) and cold == warm

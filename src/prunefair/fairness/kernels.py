@@ -59,8 +59,12 @@ class MendingCache(FunctionCache):
 
 @cache
 def compiled(kernel: Callable) -> Callable:
-    """`kernel` compiled, and kept on disk if numba finds a folder that it may write."""
-    options = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    """`kernel` compiled, and kept on disk if numba finds a folder that it may write.
+
+    Sums keep their order: with "reassoc" in `fastmath` the process that compiles and
+    those that read the file could differ in the last digits.
+    """
+    options = {"error_model": "numpy", "fastmath": {"contract", "nsz"}}
     dispatcher = njit(**options)(kernel)
     with suppress(RuntimeError):  # no such folder
         dispatcher._cache = MendingCache(kernel)
