@@ -284,6 +284,14 @@ BANDITS = {
     "--alpha": (*NUMBERS, "0.5", "1e-300", "0.999999"),
     "--feedback": ("full", "bandit", "", "none"),
     "--rounds": (*NUMBERS, "20", "76"),
+    "--users": (*NUMBERS, "2", "76"),
+    "--small-reward": (*NUMBERS, "0.01"),
+    "--malformed": ("error", "drop", "", "none"),
+    "--timings": (None,),
+}
+EXPORT = {
+    "--gguf": OUTS,
+    "--type": ("f16", "q8_0", "f32", "q4_k", "", "\x00"),
 }
 
 
@@ -311,15 +319,28 @@ CALLS = {
     "bandits": extras(BANDITS).map(
         lambda p: ("bandits", "--data", "ratings", "--rounds", "9", *p)
     ),
+    "export": st.tuples(MODEL, OUT, extras(EXPORT)).map(
+        lambda p: ("export", p[0], "--gguf", p[1], *p[2])
+    ),
     "anything": st.lists(
         st.sampled_from(
-            ("prune", "evaluate", "bandits", "", "--help", "-", "--ratio", "--out")
+            (
+                "prune",
+                "evaluate",
+                "bandits",
+                "export",
+                "",
+                "--help",
+                "-",
+                "--ratio",
+                "--out",
+            )
             + ("out", "llama", "0.3", "\x1b[31m", "\n", "x" * 400, "--json", "-h")
         ),
         max_size=5,
     ),
 }
-EXAMPLES = {"prune": 150, "evaluate": 40, "bandits": 70, "anything": 50}
+EXAMPLES = {"prune": 150, "evaluate": 30, "bandits": 60, "export": 40, "anything": 40}
 
 
 @pytest.mark.parametrize("command", CALLS)
