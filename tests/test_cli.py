@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from prunefair import cli
+from prunefair.messages import Given
 from prunefair.models import load_tokenizer
-from prunefair.pruning.evaluation import token_nats, wikitext_tokens
+from prunefair.pruning.evaluation import start_token, token_nats, wikitext_tokens
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_, tiny_model
@@ -392,7 +394,26 @@ def test_a_bad_reference_is_named_before_anything_is_measured(
 ):
     monkeypatch.setattr("prunefair.pruning.evaluation.perplexity", pytest.fail)
     line = complaint(capsys, "evaluate", model, "--against", "no/such")
-    assert "--against is 'no/such', which could not be loaded" in line
+    assert (
+        "--against is 'no/such', which is no folder here, nor came from the hub" in line
+    )
+
+
+@pytest.mark.parametrize("name", ["./no/such", "/no/such", "a/b/c"])
+def test_a_path_that_is_not_there_is_no_name_of_the_hub(name, tmp_path, capsys):
+    line = complaint(capsys, "prune", name, "--ratio", "0.3", "--out", tmp_path / "out")
+    assert f"MODEL is '{name}', which is no folder; give" in line
+
+
+def test_texts_begin_with_the_tokenizers_token_where_the_model_names_none():
+    dense = tiny_model("qwen2", generator=torch.Generator())
+    dense.config.bos_token_id = dense.config.eos_token_id = None
+    given, nothing = Given("MODEL", "mine"), SimpleNamespace(eos_token_id=None)
+    for tokenizer in (None, nothing):
+        with pytest.raises(ValueError, match="MODEL is 'mine', whose.*bos_token_id in"):
+            cli._check_start(dense, tokenizer, given)
+    cli._check_start(dense, SimpleNamespace(bos_token_id=None, eos_token_id=0), given)
+    assert start_token(dense) == 0
 
 
 def test_another_vocabulary_is_named_before_anything_is_measured(

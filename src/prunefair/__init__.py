@@ -9,6 +9,10 @@ which reads a pruned model back, loads them when it is first asked for.
 __version__ = "0.1.0"
 
 
+def __dir__():
+    return [*globals(), "load_pruned"]
+
+
 def __getattr__(name: str):
     """Import `load_pruned` when it is asked for, and nothing before."""
     if name == "load_pruned":

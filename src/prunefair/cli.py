@@ -543,8 +543,12 @@ def _prune_whole(
         policy = load_policy(policy_file, kind, argument="--policy")
     source = model_source(model, argument="MODEL")
     tokenizer = load_tokenizer(model, argument="MODEL", optional=True)
+    if tokenizer is None:
+        print("MODEL has no tokenizer; none is written", file=sys.stderr)
     dense = load_model(model, device=device, argument="MODEL")
     check_runs(dense, Given("MODEL", model))
+    if kind.__name__ == "FunctionalPolicy":
+        _check_start(dense, tokenizer, Given("MODEL", model))
     sizes = [len(matrix) for matrix in row_matrices(dense)]
     usual = 32 if record["objective"] == "functional" and min(sizes) >= 512 else 1
     multiple = _multiple(multiple, sizes, usual)
@@ -571,6 +575,21 @@ def _prune_whole(
         "seconds_total": time.perf_counter() - start,
         "out": str(out),
     }
+
+
+def _check_start(model, tokenizer, given: Given) -> None:
+    """See that texts can begin: the tokenizer helps out where the model names none."""
+    config = model.config
+    if config.bos_token_id is None and config.eos_token_id is None:
+        named = (
+            getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos")
+        )
+        config.bos_token_id = next((n for n in named if n is not None), None)
+    if config.bos_token_id is None and config.eos_token_id is None:
+        raise given.error(
+            "whose configuration and tokenizer name no token to begin a text with",
+            "set bos_token_id in its config.json",
+        )
 
 
 def _save(policy, policy_file, save: Callable | None, out) -> None:
@@ -680,6 +699,7 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     dense = None
     if against:
         dense = load_model(against, device=device, argument="--against")
+        _check_start(dense, tokenizer, Given("--against", against))
     judged = load_model(model, device=device, argument="MODEL")
     if dense is not None:
         _check_same_vocabulary(dense, judged, against, model)

@@ -173,7 +173,8 @@ _ROWS = {
 }
 
 _LOAD = (
-    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "from transformers import AutoModelForCausalLM",
+    "from transformers import AutoTokenizer",
     "",
     'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
     'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
@@ -200,7 +201,9 @@ def _shown(key, value) -> str:
     return f"{value:,}" if key.startswith("params") else str(value)
 
 
-def model_card(record: dict[str, Any], config: dict[str, Any]) -> str:
+def model_card(
+    record: dict[str, Any], config: dict[str, Any], *, tokenizer: bool = True
+) -> str:
     """Model card of a pruned model, as Markdown with the hub's metadata on top.
 
     Parameters
@@ -209,6 +212,8 @@ def model_card(record: dict[str, Any], config: dict[str, Any]) -> str:
         How the model came about, with its `widths`; see `save_pruned`.
     config : dict
         Content of its `config.json`.
+    tokenizer : bool
+        Whether the folder holds one.
 
     Returns
     -------
@@ -231,6 +236,7 @@ def model_card(record: dict[str, Any], config: dict[str, Any]) -> str:
         for name, version in record["versions"].items()
     ]
     uneven = len(set(record["widths"])) > 1
+    loading = _LOAD_UNEVEN if uneven else _LOAD
     lines = ["---", *top, "---", "", f"# {base or config['model_type']}, pruned", ""]
     lines += [
         "Neurons of the feed-forward layers were cut out of the base model with the "
@@ -244,14 +250,15 @@ def model_card(record: dict[str, Any], config: dict[str, Any]) -> str:
         "## Load",
         "",
         "```python",
-        *(_LOAD_UNEVEN if uneven else _LOAD),
+        *(line for line in loading if tokenizer or "Tokenizer" not in line),
         "```",
         "",
     ]
     if uneven:
         lines += [
             "The layers differ in width, as `per_layer_config` in `config.json` says; "
-            "versions of transformers that do not build such models end with an error.",
+            "transformers does not build such models up to version 5.23 and ends "
+            "with `AmbiguousGlobalPerLayerAttributeError` or a mismatch of shapes.",
             "",
         ]
     lines += [

@@ -138,6 +138,8 @@ def model_source(name: str | os.PathLike, *, argument: str = "name") -> str:
         )
     if not name or (found and not complete):
         raise given.error("which holds no config.json", _OTHER_MODEL)
+    if not found and (name[0] in "./~" or name.count("/") > 1):
+        raise given.error("which is no folder", _OTHER_MODEL)
     return name
 
 
@@ -174,7 +176,7 @@ def model_folder(name, *, argument: str = "name", parts: str = "all") -> Path:
         patterns.append("model*.safetensors")
     remedy = "give 'smollm2', a folder, or a hub name that this machine can read"
     given = Given(argument, name)
-    with given.using("which could not be loaded", remedy):
+    with given.using("which is no folder here, nor came from the hub", remedy):
         folder = Path(snapshot_download(source, allow_patterns=patterns))
     model_source(folder, argument=argument)  # an adapter, or no model
     return folder

@@ -349,6 +349,9 @@ def test_ratios_of_their_own_are_counted():
     assert layer_ratios(np.array([0.1, 0.2]), 2) == [0.1, 0.2]
     with pytest.raises(ValueError, match="ratio has 1 entries and the model 2 layers"):
         layer_ratios([0.1], 2)
+    for odd in ("0.3", None):
+        with pytest.raises(ValueError, match="ratio is .*; give a number"):
+            layer_ratios(odd, 2)
 
 
 # -- invariants

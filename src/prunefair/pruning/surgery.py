@@ -775,7 +775,8 @@ def _write_config(folder, model, record) -> None:
     setattr(config, folders.CONFIG_KEY, record)
     config.save_pretrained(folder)  # as transformers writes it, then completed
     content = _rewrite(folder / "config.json", folders.portable_config)
-    card = folders.model_card(record, content)
+    tokenizer = (folder / "tokenizer_config.json").is_file()
+    card = folders.model_card(record, content, tokenizer=tokenizer)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -1024,10 +1025,12 @@ def layer_ratios(ratio, n_layers) -> list[float]:
     Raises
     ------
     ValueError
-        If there are not as many ratios as layers.
+        If `ratio` is neither, or there are not as many ratios as layers.
     """
     if isinstance(ratio, Real):
         return [ratio] * n_layers
+    if isinstance(ratio, str) or not hasattr(ratio, "__iter__"):
+        raise ValueError(f"ratio is {ratio!r}; give a number in [0, 1), or one a layer")
     ratios = [float(share) for share in ratio]
     if len(ratios) != n_layers:
         raise ValueError(
