@@ -1,5 +1,7 @@
 """The bandit learners: their step, their sign, their bounds and their bookkeeping."""
 
+import decimal
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -458,3 +460,22 @@ def test_gap_runs_judge_each_run_against_the_best_map_of_its_own_stream():
     best = regrets + utilities - 3  # the first arm's mean is 0.3 + 3 root(0.3 6 / 3000)
     assert abs(best.mean() / 3000 - 0.3735) < 0.02
     assert (regrets > 0).all() and (regrets < 0.1 * best).all()
+
+
+@pytest.mark.parametrize("estimate", [-1e15, -3e16, -1e30, -1e90])
+def test_stability_of_a_rare_draw_is_what_two_hundred_digits_say(estimate):
+    p, eta = np.full(3, 1 / 3), 3.0
+    v = 1 / p
+    v[1] += eta * estimate
+    with decimal.localcontext(prec=200):
+        w = [decimal.Decimal(x) - decimal.Decimal(v.min()) for x in v.tolist()]
+        lam = decimal.Decimal(1)
+        for _ in range(50):
+            s1, s2 = sum(1 / (x + lam) for x in w), sum((x + lam) ** -2 for x in w)
+            lam += s1 * (s1 - 1) / s2
+        ratio = [1 / (x + lam) / decimal.Decimal(y) for x, y in zip(w, p.tolist())]
+        divergence = sum(r - 1 - r.ln() for r in ratio)
+        gain = decimal.Decimal(estimate) * decimal.Decimal(p[1]) * (1 - ratio[1])
+        cost = float(gain - divergence / decimal.Decimal(eta))
+    with np.errstate(all="raise", under="ignore"):
+        assert stability(p, 1, estimate, eta) == pytest.approx(cost, rel=1e-12)

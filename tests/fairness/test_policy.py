@@ -240,6 +240,18 @@ def test_bad_feedback_is_named_and_leaves_the_state_unchanged(feedback, name):
     assert snapshot(policy) == before
 
 
+class Enormous(IntEnum):
+    NUMBER = 2**2048
+
+
+def nested(depth):
+    """A context of so many tuples, one in the other."""
+    context = "ada"
+    for _ in range(depth):
+        context = (context,)
+    return context
+
+
 NO_CONTEXTS = [
     (["list"], TypeError, r"context is or holds \['list'\] of type list; give a"),
     (np.zeros(2), TypeError, "of type ndarray"),
@@ -251,6 +263,11 @@ NO_CONTEXTS = [
     (np.datetime64("2020-01-01T00:00:00.000000001"), TypeError, "of type datetime64"),
     (float("nan"), ValueError, "holds NaN, .* write None for what is missing"),
     (("ada", (np.float32("nan"), 3)), ValueError, "holds NaN"),
+    (10**5000, ValueError, "more than 2048 bits.*; give it as a string"),
+    (("a", -(2**2048)), ValueError, "more than 2048 bits"),
+    (Enormous.NUMBER, ValueError, "more than 2048 bits"),
+    (nested(51), ValueError, "more than 50 tuples deep.*; give a flatter tuple"),
+    (nested(100_000), ValueError, "more than 50 tuples deep"),
 ]
 
 
@@ -392,6 +409,14 @@ def test_contexts_of_every_allowed_kind_come_back_in_order(contexts):
     assert [type(key) for key in decoded] == [type(key) for key in contexts]
 
 
+@pytest.mark.parametrize("context", [2**2048 - 1, 1 - 2**2048, nested(50)])
+def test_the_largest_contexts_come_back_from_a_file(context, tmp_path):
+    policy = AlphaFairGradient(2, 0.5)
+    policy.update(context, [1, 0])
+    policy.save(tmp_path / "p.npz")
+    assert list(AlphaFairGradient.load(tmp_path / "p.npz").learners) == [context]
+
+
 def test_numpy_and_enum_contexts_find_their_learner_again(tmp_path):
     policy = AlphaFairGradient(2, 0.5)
     for context in (np.int64(4), np.str_("a"), Season.WINTER):
@@ -522,7 +547,7 @@ def test_the_estimate_is_divided_by_the_probability_of_the_draw(name):
 def test_a_probability_or_distribution_that_is_none_is_refused(feedback, name):
     policy = build(feedback, name)
     before = snapshot(policy)
-    bad = [0, -0.1, 1.1, np.nan, "0.5", [0.5], True]
+    bad = [0, 1e-308, 9e-10, -0.1, 1.1, np.nan, "0.5", [0.5], True]
     if feedback == "full":
         bad = [[0.5] * N_ARMS, [1, 0, 0], 0.5, "abcd", [2, -1, 0, 0], [np.nan, 1, 0, 0]]
     word = "probability" if feedback == "bandit" else "played"

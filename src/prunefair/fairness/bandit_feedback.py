@@ -101,6 +101,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # What is left is a linear bandit problem for each context, with rewards $g(t)$ of which one coordinate is seen.
 # Dividing by the probability of seeing it gives an estimate of all of them,
 #
+# <a id="eq-bandit-feedback-estimate"></a>
 # $$
 # \hat\ell_i(t)=-\frac{g_i(t)}{p_i(t)}\,[I_t=i],
 # \qquad
@@ -307,7 +308,8 @@ def stability(p: np.ndarray, arm: int, estimate: float, eta: float) -> float:
     v[arm] += eta * estimate
     q = log_barrier_step(v)
     d = q / p - 1
-    return max(estimate * (p[arm] - q[arm]) - (d - np.log1p(d)).sum() / eta, 0.0)
+    log = np.where(d > -0.5, np.log1p(np.maximum(d, -0.5)), np.log(q / p))
+    return max(estimate * (p[arm] - q[arm]) - (d - log).sum() / eta, 0.0)
 
 
 # %% tags=["active-ipynb"]
@@ -442,7 +444,7 @@ class ScaleFreeBandit(BanditPolicy):
 
 
 # %% [markdown]
-# The minus in the last method but one line is what the released code lacks.
+# The minus in the first line of `step` is what the released code lacks.
 # Two arms with constant rewards show it; the learner is the same, only the sign of what it is fed differs.
 
 
@@ -1247,6 +1249,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # %% [markdown]
 # A log is late feedback of *another* policy.
 # Replayed through `update` without its probabilities (its propensities), every estimate is divided by the wrong number, and the policy ends far from the best arm; with them it finds it.
+# A small propensity makes a single reward weigh $1/p$ times: clip propensities from below, at 0.01 say; `update` refuses those below $10^{-9}$.
 # `rewards` then holds what the log earned, which sets the weights if $\alpha>0$.
 
 # %% tags=["active-ipynb"]

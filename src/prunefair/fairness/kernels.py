@@ -315,7 +315,7 @@ def _stability_cost(p, arm, estimate, eta, w, q):
     divergence = 0.0
     for i in range(n):
         d = q[i] / p[i] - 1
-        divergence += d - np.log1p(d)
+        divergence += d - (np.log1p(d) if d > -0.5 else np.log(q[i] / p[i]))
     return max(estimate * (p[arm] - q[arm]) - divergence / eta, 0.0)
 
 

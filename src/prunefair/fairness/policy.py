@@ -17,6 +17,10 @@ import numpy as np
 from prunefair.messages import shown
 from prunefair.outputs import whole_file
 
+CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always reads
+CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
+LEAST_PROBABILITY = 1e-9  # a single reward weighs no more than its inverse
+
 
 def array_of(value: Any) -> np.ndarray:
     """`value` as an array, of None if it is ragged."""
@@ -119,7 +123,8 @@ def check_context(context: Hashable) -> Hashable:
     numpy scalar is the Python value that it holds, and an enumeration of strings or
     whole numbers is its value.  Two contexts are the same if they are equal in Python:
     1, 1.0 and True are one context, 1 and (1,) are two.  NaN is equal to nothing, so it
-    is refused; write None for what is missing.
+    is refused; write None for what is missing.  What no file can hold is refused too:
+    whole numbers of more than 2048 bits, and tuples more than 50 deep.
 
     Parameters
     ----------
@@ -135,13 +140,30 @@ def check_context(context: Hashable) -> Hashable:
     TypeError
         If `context` or a part of it is of another type.
     ValueError
-        If it is or holds a NaN.
+        If it is or holds a NaN or too large a number, or is nested too deep.
     """
+    return _key_of(context, CONTEXT_DEPTH)
+
+
+def _key_of(context: Hashable, levels: int) -> Hashable:
+    """`check_context` of a part that may hold so many `levels` of tuples."""
     kind = type(context)
-    if kind is int or kind is str or kind is bool or context is None:
+    if kind is str or kind is bool or context is None:
+        return context
+    if kind is int:
+        if context.bit_length() > CONTEXT_BITS:
+            raise ValueError(
+                f"context is or holds {shown(context)}, a number of more than "
+                f"{CONTEXT_BITS} bits, which no file can hold; give it as a string"
+            )
         return context
     if isinstance(context, tuple):
-        return tuple([check_context(part) for part in context])
+        if not levels:
+            raise ValueError(
+                f"context is nested more than {CONTEXT_DEPTH} tuples deep, which no "
+                "file can hold; give a flatter tuple or a string"
+            )
+        return tuple([_key_of(part, levels - 1) for part in context])
     if isinstance(context, np.generic) and context.dtype.kind in "biufU":
         context = context.item()  # a longdouble stays what it is
     if isinstance(context, float):
@@ -153,7 +175,8 @@ def check_context(context: Hashable) -> Hashable:
         return float(context)
     for plain in (bool, int, str):
         if isinstance(context, plain):
-            return plain(context) if plain is not str else str.__str__(context)
+            key = plain(context) if plain is not str else str.__str__(context)
+            return _key_of(key, levels)
     raise TypeError(
         f"context is or holds {shown(context)} of type {type(context).__name__}; give "
         "a string, number, boolean, None or a tuple of these (of an array or a list: "
@@ -527,7 +550,7 @@ class BanditPolicy(Policy):
         ------
         ValueError
             If `arm` is unknown, `reward` is outside [0, 1], `probability` is outside
-            (0, 1], or `context` holds NaN; the state is unchanged then.
+            [1e-9, 1], or `context` holds NaN; the state is unchanged then.
         TypeError
             If `context` is none.
         """
@@ -535,7 +558,10 @@ class BanditPolicy(Policy):
         arm, reward = check_arm(arm, self.n_arms), check_reward(reward)
         if probability is not None:
             probability = check_real(
-                probability, "probability", lambda p: 0 < p <= 1, "lie in (0, 1]"
+                probability,
+                "probability",
+                lambda p: LEAST_PROBABILITY <= p <= 1,
+                f"lie in [{LEAST_PROBABILITY:g}, 1]; clip propensities from below",
             )
         with self._lock:
             p = float(self.play(context)[arm]) if probability is None else probability
