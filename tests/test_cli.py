@@ -542,6 +542,8 @@ def test_bandits_takes_users_small_rewards_and_malformed_rows(capsys, tmp_path):
     )
     data += ("--malformed", "drop")
     line = complaint(capsys, *data)
+    assert "--users is 75 by default; give --users 0 for all, or a number; it" in line
+    line = complaint(capsys, *data, "--users", 75)
     assert "--users is 75; it must lie in 1, ..., 2" in line
     _, one, _ = run(capsys, *data, "--users", 1, "--small-reward", 0)
     assert (one["T"], one["M"]) == (2, 1)  # optimum 1 + 1 for IMAX or War, or 1 Comedy
@@ -646,7 +648,22 @@ BAD = {
     "dataset": (("bandits", "--dataset", "ml-1m"), "--dataset is 'ml-1m'.*ml-25m"),
     "users": (("bandits", "--users", "9999"), "--users is 9999; .* 610, the number"),
     "users-word": (("bandits", "--users", "all"), "'--users'.*'all'.*at least 0"),
-    "small-reward": (("bandits", "--small-reward", "2"), "--small-reward is 2.0"),
+    "small-reward": (
+        ("bandits", "--small-reward", "2"),
+        "'--small-reward'.*'2'; give.*0, 1.",
+    ),
+    "small-reward-low": (
+        ("bandits", "--small-reward", "-1"),
+        "'--small-reward'.*'-1'; give a number in .0, 1.",
+    ),
+    "policy-of-bandits": (
+        ("bandits", "--policies", "uniform, scale_free"),
+        "--policies names 'scale_free', which needs --feedback bandit; .*alpha_fair",
+    ),
+    "policy-of-full": (
+        ("bandits", "--policies", "hedge", "--feedback", "bandit"),
+        "--policies names 'hedge', which needs --feedback full; .*scale_free",
+    ),
     "malformed": (("bandits", "--malformed", "skip"), "--malformed is 'skip'.*'drop'"),
     "alpha": (("bandits", "--alpha", "-1"), "'--alpha'.*'-1'"),
     "policies": (("bandits", "--policies", "no"), "--policies names 'no'.*choose"),

@@ -772,6 +772,7 @@ def _use_data(folder: Path | None) -> None:
 
 @app.command("bandits")
 def bandits_command(
+    context: typer.Context,
     data: Data = None,
     dataset: Annotated[
         str, typer.Option(help="ml-latest-small, ml-25m or ml-32m.")
@@ -800,7 +801,8 @@ def bandits_command(
     small_reward: Annotated[
         float,
         typer.Option(
-            parser=_number(float, 0), help="Reward of a genre that a movie has not."
+            parser=_number(float, 0, 1, closed=True),
+            help="Reward of a genre that a movie has not.",
         ),
     ] = 1e-3,
     malformed: Annotated[
@@ -814,7 +816,11 @@ def bandits_command(
     as_json: Json = False,
 ) -> None:
     """Play every policy on MovieLens and compare it with the certified optimum."""
-    with _progress_on_stderr(), _as_options(BANDITS_OPTIONS):
+    words = BANDITS_OPTIONS
+    if context.get_parameter_source("users").name == "DEFAULT":
+        default = "--users is 75 by default; give --users 0 for all, or a number;"
+        words = {"n_users is 75;": default} | words
+    with _progress_on_stderr(), _as_options(words):
         names = _policy_names(policies, feedback)
         stream = _rated(data, dataset, malformed, users, small_reward)
         keys = POLICY_KEYS + (("rounds_per_second",) if timings else ())
@@ -850,6 +856,13 @@ def _policy_names(policies: str, feedback: str) -> list[str]:
     if feedback not in POLICIES:
         raise ValueError(f"--feedback is {feedback!r}; give {' or '.join(POLICIES)}")
     known = tuple(POLICIES[feedback])
+    other = "bandit" if feedback == "full" else "full"
+    for name in policies.split(","):
+        if name.strip() in POLICIES[other] and name.strip() not in known:
+            raise ValueError(
+                f"--policies names {name.strip()!r}, which needs --feedback {other}; "
+                f"with {feedback} feedback choose among {', '.join(known)}"
+            )
     return _names(policies, known, "--policies") or list(known)
 
 

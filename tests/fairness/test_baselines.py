@@ -435,3 +435,14 @@ def test_the_figure_has_one_row_a_policy():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b"]
     assert len(ax.containers) == 2
     plt.close("all")
+
+
+@pytest.mark.parametrize("word", [["hedge"], {"hedge": 1}, None, "x" * 999, "no\nname"])
+def test_what_is_no_name_of_a_policy_is_shown_on_one_line(word):
+    for (name, feedback), message in (
+        ((word, "full"), "name is"),
+        (("hedge", word), "feedback is"),
+    ):
+        with pytest.raises(ValueError, match=message) as caught:
+            make_policy(name, feedback=feedback, **SIZES)
+        assert len(str(caught.value)) <= 300 and "\n" not in str(caught.value)

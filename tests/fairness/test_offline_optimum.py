@@ -442,14 +442,39 @@ BAD = [
     (certificate, ([[0.7, 0.7]], ONE, 0.5), "no distribution"),
     (certificate, ([[1.5, -0.5]], ONE, 0.5), "no distribution"),
     (offline_problem, (2, 2, np.inf), "alpha is inf"),
+    (offline_problem, ("2", 2, 0.5), "n_contexts is '2'; it must be a positive whole"),
+    (offline_problem, (2, 2.5, 0.5), "n_arms is 2.5; it must be a positive whole"),
+    (offline_problem, (10**12, 2, 0.5), "n_contexts is 1000000000000 .*solve_offline"),
+    (reward_sums, (["a"], ONE, 2), r"contexts is \['a'\] .* must hold real numbers"),
+    (reward_sums, ([0.5], ONE, 2), r"contexts\[0\] is 0.5; .* whole number from 0"),
+    (reward_sums, ([[0], [1, 2]], ONE, 2), "contexts is .* in rows of one length"),
+    (reward_sums, ([0], [[1j, 0]], 2), "rewards is .* must hold real numbers"),
+    (reward_sums, ([0], [["x", "y"]], 2), "rewards is .* must hold real numbers"),
+    (reward_sums, ([0], [[1, -3]], 2), r"rewards\[0, 1\] is -3.0; .*\[0, 1\]"),
+    (reward_sums, ([0], [[3, 1]], 2), r"rewards\[0, 0\] is 3.0; .*\[0, 1\]"),
+    (reward_sums, ([0], 3, 2), r"contexts has shape \(1,\) and rewards \(\)"),
+    (reward_sums, ([0], ONE, "2"), "n_contexts is '2'; it must be a positive whole"),
+    (
+        reward_sums,
+        ([0], [[1, 0]], 10**12),
+        "n_contexts is 10+, too many.*unique",
+    ),
+    (solve_offline, ("G", 0.5), "G is 'G'; it must hold real numbers"),
+    (solve_offline, ([[1], [1, 2]], 0.5), "G is .* in rows of one length"),
+    (solve_offline, ([[1, 1j]], 0.5), "G is .* must hold real numbers"),
+    (solve_offline, ([[1, 2], [3, -4]], 0.5), r"G\[1, 1\] is -4.0; .* at least 0"),
+    (certificate, ([["a", "b"]], ONE, 0.5), "x is .* must hold real numbers"),
+    (dual_value, (["a", "b"], ONE, 0.5), "p is .* must hold real numbers"),
+    (dual_value, ([1.0, 1.0], ONE, 0.5, [1, 0]), r"initial\[1\] is 0.0; .* positive"),
     (inner_product_benchmark, ([1.0], 0.5), "G has shape"),
 ]
 
 
 @pytest.mark.parametrize(("function", "arguments", "message"), BAD)
 def test_bad_arguments_are_named(function, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         function(*arguments)
+    assert len(str(caught.value)) <= 300 and "\n" not in str(caught.value)
 
 
 def test_prices_are_refused_where_they_are_no_prices():

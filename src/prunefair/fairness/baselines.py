@@ -10,6 +10,8 @@ Nineteen, one multiplier for each arm, and a few steps of Newton's method find t
 A fair policy is judged beside policies that lack one of its ideas: contexts, coupling, fairness, or all of them, and beside one that has another idea of fairness, a quota on pulls.
 This chapter defines them all, puts them behind one function and plays them on one stream.
 
+<a id="tab-baselines-policies"></a>
+
 | policy | contexts | couples contexts | fair | feedback |
 | --- | --- | --- | --- | --- |
 | `Uniform`, `UniformBandit` | no | no | in pulls | full, bandit |
@@ -1091,11 +1093,13 @@ def make_policy(
     ValueError
         If `feedback` or `name` is unknown, or an argument is out of range.
     """
-    if feedback not in POLICIES:
-        raise ValueError(f"feedback is {feedback!r}; it must be 'full' or 'bandit'")
-    if name not in POLICIES[feedback]:
+    if feedback not in tuple(POLICIES):  # which also takes what has no hash
         raise ValueError(
-            f"name is {name!r}; with {feedback} feedback it must be one of "
+            f"feedback is {shown(feedback)}; it must be 'full' or 'bandit'"
+        )
+    if name not in tuple(POLICIES[feedback]):
+        raise ValueError(
+            f"name is {shown(name)}; with {feedback} feedback it must be one of "
             f"{', '.join(POLICIES[feedback])}"
         )
     cls = POLICIES[feedback][name]

@@ -46,7 +46,12 @@ import numpy as np
 import scipy
 from tqdm import tqdm
 
-from prunefair.fairness.policy import check_alpha
+from prunefair.fairness.policy import (
+    check_alpha,
+    check_count,
+    check_entries,
+    check_numbers,
+)
 from prunefair.fairness.utility import (
     alpha_fair_utility,
     arm_utility,
@@ -117,7 +122,7 @@ def reward_sums(contexts, rewards, n_contexts: int) -> np.ndarray:
     contexts : array_like, shape (T,), int
         Context $j_t \in \{0, ..., M-1\}$ of each round.
     rewards : array_like, shape (T, N)
-        Rewards $r(t)$, reward units.
+        Rewards $r(t) \in [0, 1]^N$, reward units.
     n_contexts : int
         Number of contexts $M$.
 
@@ -129,24 +134,36 @@ def reward_sums(contexts, rewards, n_contexts: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the shapes disagree or a context is not below `n_contexts`.
+        If the shapes disagree, a context is no whole number below `n_contexts`, a
+        reward lies outside [0, 1], or the sums do not fit into memory.
 
     References
     ----------
     Book {eq}`eq-offline-sums`.
     """
-    contexts, rewards = np.asarray(contexts), np.asarray(rewards, dtype=np.float64)
+    contexts = check_numbers(contexts, "contexts")
+    rewards = check_numbers(rewards, "rewards").astype(np.float64)
+    n_contexts = check_count(n_contexts, "n_contexts")
     if rewards.ndim != 2 or contexts.shape != rewards.shape[:1]:
         raise ValueError(
             f"contexts has shape {contexts.shape} and rewards {rewards.shape}; "
             "they must be (T,) and (T, N)"
         )
-    if not ((contexts >= 0) & (contexts < n_contexts)).all():
+    check_entries(
+        contexts,
+        "contexts",
+        lambda j: (j >= 0) & (j < n_contexts) & (j % 1 == 0),
+        f"be a whole number from 0 to n_contexts - 1 = {n_contexts - 1}",
+    )
+    check_entries(rewards, "rewards", lambda r: (r >= 0) & (r <= 1), "lie in [0, 1]")
+    if n_contexts * rewards.shape[1] > 1e9:  # numbers of 8 bytes
         raise ValueError(
-            f"contexts must lie in 0, ..., n_contexts - 1 = {n_contexts - 1}"
+            f"n_contexts is {n_contexts}, too many for the memory with "
+            f"{rewards.shape[1]} arms; number only the contexts that occur: "
+            "numpy.unique(contexts, return_inverse=True)"
         )
     G = np.zeros((n_contexts, rewards.shape[1]))
-    np.add.at(G, contexts, rewards)
+    np.add.at(G, contexts.astype(np.int64), rewards)
     return G
 
 
@@ -211,22 +228,28 @@ def _sums_error(streams, maps, statistic=reward_sums) -> float:
 # %%
 def check_sums(G, initial) -> tuple[np.ndarray, np.ndarray]:
     """Return `G` of shape (M, N) and `initial` of shape (N,) as float64, or raise."""
-    G, c = np.asarray(G, dtype=np.float64), np.asarray(initial, dtype=np.float64)
+    G = check_numbers(G, "G").astype(np.float64)
+    c = check_numbers(initial, "initial").astype(np.float64)
     if G.ndim != 2 or 0 in G.shape:
         raise ValueError(f"G has shape {G.shape}; it must be (M, N), neither zero")
-    if not (np.isfinite(G) & (G >= 0)).all():
-        raise ValueError("G has an entry that is negative, infinite or NaN")
+    check_entries(
+        G,
+        "G",
+        lambda g: np.isfinite(g) & (g >= 0),
+        "be finite and at least 0, not negative, infinite or NaN",
+    )
     if c.shape not in ((), (G.shape[1],)):
         raise ValueError(f"initial has shape {c.shape}; it must be () or {G.shape[1:]}")
-    if not (np.isfinite(c) & (c > 0)).all():
-        raise ValueError(f"initial is {initial!r}; it must be positive and finite")
+    check_entries(
+        c, "initial", lambda r: np.isfinite(r) & (r > 0), "be positive and finite"
+    )
     return G, np.broadcast_to(c, G.shape[1:])
 
 
 # %%
 def check_map(x, shape: tuple[int, int]) -> np.ndarray:
     """Return the map `x` as float64 if each row is a distribution, or raise."""
-    x = np.asarray(x, dtype=np.float64)
+    x = check_numbers(x, "x").astype(np.float64)
     if x.shape != shape:
         raise ValueError(f"x has shape {x.shape}; it must be {shape}, the shape of G")
     if not ((x >= 0).all() and np.allclose(x.sum(1), 1, rtol=0, atol=1e-9)):
@@ -318,7 +341,7 @@ def dual_value(p, G, alpha: float, initial=1.0) -> float:
     Book {eq}`eq-offline-dual`.
     """
     G, c = check_sums(G, initial)
-    p = np.asarray(p, dtype=np.float64)
+    p = check_numbers(p, "p").astype(np.float64)
     if p.shape != c.shape:
         raise ValueError(f"p has shape {p.shape}; it must be {c.shape}")
     best = (p * G).max(1).sum()  # each context sells to the arm that pays most
@@ -542,7 +565,8 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
     Raises
     ------
     ValueError
-        If `alpha` is negative or not finite.
+        If `alpha` is negative or not finite, a number is none, or both together are
+        too large for cvxpy.
 
     References
     ----------
@@ -551,6 +575,15 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
     import cvxpy as cp
 
     alpha = check_alpha(alpha)
+    n_contexts, n_arms = (
+        check_count(n, name)
+        for n, name in ((n_contexts, "n_contexts"), (n_arms, "n_arms"))
+    )
+    if n_contexts * n_arms > 1e7:
+        raise ValueError(
+            f"n_contexts is {n_contexts} and n_arms {n_arms}, too many for a cone "
+            "solver; take solve_offline"
+        )
     x = cp.Variable((n_contexts, n_arms), nonneg=True)
     G = cp.Parameter((n_contexts, n_arms), nonneg=True)
     initial = cp.Parameter(n_arms, nonneg=True)

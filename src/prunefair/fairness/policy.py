@@ -62,6 +62,65 @@ def check_real(
     return float(number)
 
 
+def check_numbers(value: Any, name: str) -> np.ndarray:
+    """Return `value` as an array of real numbers, or raise.
+
+    Parameters
+    ----------
+    value : array_like
+        What the caller was given.
+    name : str
+        Its name.
+
+    Returns
+    -------
+    array : ndarray
+
+    Raises
+    ------
+    ValueError
+        If it is ragged, or holds anything else.
+    """
+    array = array_of(value)
+    if not array.size:  # an empty list reads as floats, an empty column as objects
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        kind = f" of kind {array.dtype}" if array.shape else ""
+        raise ValueError(
+            f"{name} is {shown(value)}{kind}; it must hold real numbers, in rows of one "
+            "length"
+        )
+    return array
+
+
+def check_entries(
+    value: np.ndarray, name: str, holds: Callable[[np.ndarray], np.ndarray], wanted: str
+) -> None:
+    """Raise if an entry of an array is out of range, with its place.
+
+    Parameters
+    ----------
+    value : ndarray
+    name : str
+        Its name.
+    holds : callable
+        Whether each entry of an array is in range; false for NaN.
+    wanted : str
+        The range in words, after "every entry must".
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message names the first.
+    """
+    bad = np.argwhere(~holds(value))
+    if len(bad):
+        place = bad[0].tolist() if value.ndim else []
+        raise ValueError(
+            f"{name}{place or ''} is {value[tuple(place)]}; every entry must {wanted}"
+        )
+
+
 def check_alpha(alpha: float, *, below: float = np.inf) -> float:
     """Return `alpha` as a float, or raise if it is not in `[0, below)`."""
     return check_real(alpha, "alpha", lambda a: 0 <= a < below, f"lie in [0, {below})")

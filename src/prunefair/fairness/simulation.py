@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from prunefair.fairness.policy import (
     Policy,
-    array_of,
     check_count,
     check_generator,
+    check_numbers,
     read_only,
 )
 from prunefair.messages import shown
@@ -73,8 +73,8 @@ class RewardStream(ArraysEqual):
     source: str = field(default="", compare=False)
 
     def __post_init__(self):
-        contexts = _numbers(self.contexts, "contexts")
-        rewards = _numbers(self.rewards, "rewards")
+        contexts = check_numbers(self.contexts, "contexts")
+        rewards = check_numbers(self.rewards, "rewards")
         if rewards.ndim != 2 or contexts.shape != rewards.shape[:1]:
             raise ValueError(
                 f"contexts has shape {contexts.shape} and rewards {rewards.shape}; they "
@@ -127,18 +127,6 @@ def _kept(array: np.ndarray, kind: type) -> np.ndarray:
         array = array.astype(kind)
         array.flags.writeable = False
     return read_only(array)
-
-
-def _numbers(values, name: str) -> np.ndarray:
-    """`values` as an array of real numbers, or raise."""
-    array = array_of(values)
-    if not array.size:  # an empty list reads as floats, an empty column as objects
-        array = array.astype(np.float64)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} is {shown(values)} of kind {array.dtype}; it must hold real numbers"
-        )
-    return array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
