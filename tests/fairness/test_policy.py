@@ -451,6 +451,39 @@ def test_a_file_of_another_policy_or_of_none_is_refused(tmp_path):
         Uniform.load(tmp_path / "q.npz")
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (None, TypeError, "path is None; give the name of a file"),
+        (3.5, TypeError, "path is 3.5; give the name of a file"),
+        ("a\0b", ValueError, "path is 'a.*b', which no file .* without null"),
+        ("", ValueError, "path is '', which no file can be called"),
+        ("folder", (ValueError, OSError), "folder'.*a director.*give a|a folder; name"),
+        ("nowhere/p.npz", (ValueError, OSError), "path is .*; give a file|create that"),
+    ],
+)
+def test_a_path_that_is_none_is_named_with_a_remedy(name, kind, message, tmp_path):
+    (tmp_path / "folder").mkdir()
+    place = tmp_path / name if isinstance(name, str) and name.strip("a\0b") else name
+    for call in (Uniform(2).save, Uniform.load):
+        with pytest.raises(kind, match=message) as caught:
+            call(place)
+        text = str(caught.value)
+        assert text.startswith("path is ") and "\n" not in text and len(text) <= 300
+    assert [f.name for f in tmp_path.iterdir()] == ["folder"]
+
+
+def test_only_a_policy_that_there_is_is_suggested(tmp_path):
+    class Uniform2(Uniform):
+        pass
+
+    Uniform2.__name__ = "NoSuchPolicy"
+    Uniform2(2).save(tmp_path / "p.npz")
+    Uniform2.__name__ = "Uniform2"
+    with pytest.raises(ValueError, match="holds a NoSuchPolicy; no policy that is imp"):
+        Uniform.load(tmp_path / "p.npz")
+
+
 @pytest.mark.parametrize("damage", ["text", "cut", "flipped", "pickled", "npy"])
 def test_a_damaged_file_is_named_and_never_unpickled(damage, tmp_path):
     path = tmp_path / "p.npz"
@@ -625,11 +658,15 @@ def test_what_a_policy_was_given_may_be_changed_later():
 
 
 @every_policy
-@pytest.mark.parametrize("alpha", [-0.1, 1.0001, 2, 10, np.inf, np.nan, "0.5", True])
+@pytest.mark.parametrize(
+    "alpha", [-0.1, 1.0001, 2, 10, np.inf, np.nan, "x", True, None]
+)
 def test_policies_refuse_alpha_where_their_theorems_end(feedback, name, alpha):
     if "alpha" not in inspect.signature(POLICIES[feedback][name]).parameters:
         return
-    with pytest.raises(ValueError, match=r"alpha is .*\[0, 1\] for a policy") as caught:
+    beyond = not isinstance(alpha, (str, bool, type(None))) and 1 < alpha < np.inf
+    told = "lie in .* for a policy: beyond 1" if beyond else r"be a number in \[0, 1\]$"
+    with pytest.raises(ValueError, match=f"alpha is .*; it must {told}") as caught:
         build(feedback, name, alpha=alpha)
     assert len(str(caught.value)) <= 300
 

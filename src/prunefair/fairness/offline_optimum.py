@@ -50,6 +50,7 @@ from prunefair.fairness.policy import (
     check_alpha,
     check_count,
     check_entries,
+    check_n_arms,
     check_numbers,
 )
 from prunefair.fairness.utility import (
@@ -575,10 +576,7 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
     import cvxpy as cp
 
     alpha = check_alpha(alpha)
-    n_contexts, n_arms = (
-        check_count(n, name)
-        for n, name in ((n_contexts, "n_contexts"), (n_arms, "n_arms"))
-    )
+    n_contexts, n_arms = check_count(n_contexts, "n_contexts"), check_n_arms(n_arms)
     if n_contexts * n_arms > 1e7:
         raise ValueError(
             f"n_contexts is {n_contexts} and n_arms {n_arms}, too many for a cone "

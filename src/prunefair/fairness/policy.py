@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from prunefair.messages import shown
-from prunefair.outputs import whole_file
+from prunefair.outputs import check_new_file, whole_file
 
 CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always reads
 CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
@@ -132,10 +132,11 @@ def check_policy_alpha(alpha: float) -> float:
     The bounds of the book are for $0 \le \alpha < 1$, and for $\alpha = 1$ by the
     second exercise on full information.
     """
+    check_real(alpha, "alpha", lambda a: 0 <= a < np.inf, "be a number in [0, 1]")
     return check_real(
         alpha,
         "alpha",
-        lambda a: 0 <= a <= 1,
+        lambda a: a <= 1,
         "lie in [0, 1] for a policy: beyond 1 no bound is proved and play can be worse "
         "than uniform; utility and offline optimum take every alpha",
     )
@@ -415,7 +416,16 @@ class Policy(ABC):
 
         Other threads may go on updating: what is written is the state between two
         updates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `path` is no name of a file in an existing folder.
+        OSError
+            If it cannot be written.
         """
+        path = _file_name(path)
+        check_new_file(path)
         with self._lock:
             rewards, shared, learners = self.rewards, self.shared, dict(self.learners)
         header = {
@@ -444,10 +454,13 @@ class Policy(ABC):
         ------
         ValueError
             If `path` holds no whole policy or one of another kind.
+        TypeError
+            If `path` is no name of a file.
         OSError
             If `path` cannot be read.
         """
-        with open(path, "rb") as file:
+        path = _file_name(path)
+        with _opened(path) as file:
             try:
                 arrays = _arrays_of(file)
                 header = _header_of(arrays)
@@ -457,13 +470,15 @@ class Policy(ABC):
             except Exception as error:
                 reason = shown(str(error), 120).strip("\"'")
                 raise ValueError(
-                    f"path is {shown(os.fspath(path))}, which holds no policy or is "
+                    f"path is {shown(path)}, which holds no policy or is "
                     f"damaged ({reason}); give a file that `save` wrote"
                 ) from error
         if not policy:
+            known = header["policy"] in _names_below(Policy)
+            remedy = f"load it with {header['policy']}.load, not {cls.__name__}.load"
             raise ValueError(
-                f"path is {shown(os.fspath(path))}, which holds a {header['policy']}; "
-                f"load it with {header['policy']}.load, not {cls.__name__}.load"
+                f"path is {shown(path)}, which holds a {header['policy']}; "
+                + (remedy if known else "no policy that is imported has this name")
             )
         return policy
 
@@ -628,6 +643,41 @@ class BanditPolicy(Policy):
             gained = np.zeros(self.n_arms)
             gained[arm] = reward
             self.rewards = self.rewards + gained
+
+
+def _file_name(path: str | os.PathLike) -> str:
+    """`path` as a string, or raise if no file can be called so."""
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        raise TypeError(
+            f"path is {shown(path)}; give the name of a file, a string or a path"
+        ) from None
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    if not name or "\0" in name:
+        raise ValueError(
+            f"path is {shown(name)}, which no file can be called; give the name of a "
+            "file, without null characters"
+        )
+    return name
+
+
+def _opened(path: str):
+    """The file of that name, open, or raise with a remedy."""
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise type(error)(
+            f"path is {shown(path)}, which cannot be read ({error.strerror}); give a "
+            "file that `save` wrote"
+        ) from error
+
+
+def _names_below(kind: type) -> set[str]:
+    """Names of the classes derived from `kind`."""
+    children = kind.__subclasses__()
+    return {c.__name__ for c in children}.union(*map(_names_below, children))
 
 
 def _encode(key: Hashable) -> Any:
