@@ -85,7 +85,10 @@ def test_every_benchmark_asks_whose_the_table_is_before_it_writes(path):
 
 
 def test_no_benchmark_is_left_out():
-    assert len(STORING) == len(list((ROOT / "book" / "results").glob("*.json"))) == 16
+    tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
+    assert (
+        len(STORING) == len(tables - {"colab"}) == 16
+    )  # that one is of tools/colab.py
 
 
 @pytest.mark.parametrize("path", STORING, ids=lambda p: p.stem)
