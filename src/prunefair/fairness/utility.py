@@ -350,6 +350,7 @@ def _largest_vote(points, R, alpha, weight=utility_gradient) -> float:
 # Utilities at two values of $\alpha$ are not comparable, not even in sign.
 # What is comparable is the reward that, given to every arm, is as good as $R$:
 #
+# <a id="eq-utility-equivalent"></a>
 # $$
 # E_\alpha(R) = \Big( \frac1N \sum_i R_i^{1-\alpha} \Big)^{1/(1-\alpha)}, \qquad
 # E_1(R) = \Big( \prod_i R_i \Big)^{1/N}, \qquad E_\infty(R) = \min_i R_i .
