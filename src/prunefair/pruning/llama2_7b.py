@@ -351,7 +351,7 @@ ROW_SPREAD = 0.15  # standard deviation of the logarithm of a row's factor
 
 # %% tags=["active-ipynb"]
 # real = [W.float() for W in gate_matrices(load_model("smollm2", device=device))]
-# spectra = torch.stack([singular_values(W, dtype=torch.float32) for W in real])
+# spectra = torch.stack([singular_values(W, dtype=torch.float32) for W in real]).cpu()
 # levels = torch.tensor(PROFILE_LEVELS, dtype=torch.float64)
 # found = (spectra / spectra[:, :1]).quantile(levels, dim=1)  # (11, layers)
 # assert ((found.mean(1) - torch.tensor(PROFILE)).abs() < 0.01).all()
