@@ -107,6 +107,12 @@ def test_the_plain_renderer_would_show_myst(text):
     assert [*faults(text), *mathematical_faults(text)]
 
 
+@pytest.mark.parametrize("path", CHAPTERS + PAGES, ids=relative)
+def test_every_form_is_one_that_the_builder_knows(path):
+    turn = mystplain.notebook if path.suffix == ".ipynb" else mystplain.page
+    assert turn(path.stem, path.read_text(encoding="utf-8"))
+
+
 def test_the_book_defines_no_mathematics_of_its_own():
     assert "macros" not in (ROOT / "_config.yml").read_text()
     for path in CHAPTERS + PAGES:

@@ -10,8 +10,6 @@ Nineteen, one multiplier for each arm, and a few steps of Newton's method find t
 A fair policy is judged beside policies that lack one of its ideas: contexts, coupling, fairness, or all of them, and beside one that has another idea of fairness, a quota on pulls.
 This chapter defines them all, puts them behind one function and plays them on one stream.
 
-<a id="tab-baselines-policies"></a>
-
 | policy | contexts | couples contexts | fair | feedback |
 | --- | --- | --- | --- | --- |
 | `Uniform`, `UniformBandit` | no | no | in pulls | full, bandit |
