@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm without ipywidgets
 }
-CELL_METADATA = ("cell_marker", "lines_to_next_cell", "mystnb", "tags")
+CELL_METADATA = ("cell_marker", "lines_to_next_cell", "tags")
 
 
 def scrub(text: str) -> str:

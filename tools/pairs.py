@@ -28,7 +28,7 @@ FORMAT = {
     "extension": ".py",
     "format_name": "percent",
     "notebook_metadata_filter": "-all",
-    "cell_metadata_filter": "tags,mystnb,-all",
+    "cell_metadata_filter": "tags,-all",
 }
 COLAB_CELL = """\
 # Does nothing elsewhere; on Colab it fetches the book, installs the package
