@@ -76,10 +76,16 @@ def test_no_page_complains_in_a_browser(built):
 
 
 @needs_chromium
+def test_a_page_that_names_no_icon_is_no_complaint(tmp_path):
+    for number in range(4):  # the browser asks for one late, during a later page
+        (tmp_path / f"{number}.html").write_text("<p>no icon</p>", encoding="utf-8")
+    assert console.check(tmp_path, console.browser()) == []
+
+
+@needs_chromium
 def test_the_browser_check_finds_each_kind_of_fault(tmp_path):
     assert len(console.check(tmp_path, console.browser())) == 1  # no page at all
     (tmp_path / "p.html").write_text(
-        '<link rel="icon" href="data:,">'
         "<script>const A = 1</script><script>const A = 1</script>"
         "<script>console.error('not well')</script><script src='none.js'></script>"
         "<img src='http://host.invalid/x.png'>"

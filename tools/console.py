@@ -32,6 +32,18 @@ def browser() -> str | None:
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        """Answer as a host does that has an icon of its own.
+
+        For a page that names none (the redirect at the root of the book) a browser asks
+        the root of the host, sooner or later: the page did not.
+        """
+        if self.path == "/favicon.ico":
+            self.send_response(http.HTTPStatus.NO_CONTENT)
+            self.end_headers()
+        else:
+            super().do_GET()
+
     def log_message(self, *arguments):
         """Say nothing."""
 
