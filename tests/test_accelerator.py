@@ -54,8 +54,37 @@ assert str(theta.grad.device) == str(theta.device) == "cpu"
 print("passed")
 """
 
+LOOP = """
+import resource
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+import accelerator
+
+accelerator.pretend()
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+x = torch.randn(1000, 1000).to("cuda")
+weight = torch.nn.Parameter(x.clone())
+peaks = []
+for _ in range(25):
+    x.double() * x.double()  # 24 MB
+    x @ x[:, :9]
+    (x.cpu().to("cuda") * weight).sum().backward()
+    peaks.append(peak())
+print(peaks[-1] / peaks[4])
+"""
+
 
 def test_tensors_of_two_places_do_not_mix():
     command = [sys.executable, "-c", SCRIPT, str(ROOT / "tools")]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.stdout == "passed\n", run.stderr
+
+
+def test_memory_of_a_loop_stays_flat():
+    command = [sys.executable, "-c", LOOP, str(ROOT / "tools")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert float(run.stdout) < 1.2, run.stderr

@@ -20,7 +20,6 @@ from pathlib import Path
 import nbformat
 import torch
 from nbclient import NotebookClient
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -34,42 +33,31 @@ CELL = """import accelerator
 accelerator.pretend()"""
 
 
-def _storage(tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
 def _tensors(tree) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 class Memory:
-    """Which storages are on the device; a weak reference keeps an address taken."""
+    """Which storages are on the device: a mark that ends with the storage itself."""
 
     def __init__(self):
-        self.held, self.inside = {}, 0
+        self.inside = 0
         self.noise = torch.Generator()
 
     def has(self, tensor) -> bool:
         """Whether `tensor` is on the device."""
-        if tensor.device.type != "cpu" or tensor.layout != torch.strided:
-            return False
-        reference = self.held.get(_storage(tensor))
-        return reference is not None and not reference.expired()
-
-    def put(self, tensor) -> None:
-        """Note that `tensor` is on the device from now on."""
-        if tensor.device.type == "cpu" and tensor.layout == torch.strided:
-            self.held[_storage(tensor)] = StorageWeakRef(tensor.untyped_storage())
-        if len(self.held) > 100_000:
-            live = {key: r for key, r in self.held.items() if not r.expired()}
-            self.held = live
+        return _is_placed(tensor) and hasattr(tensor.untyped_storage(), "on_device")
 
     def place(self, tensor, there: bool) -> None:
-        """Note that `tensor` is on the device, or in ordinary memory."""
-        if there:
-            self.put(tensor)
-        else:
-            self.held.pop(_storage(tensor), None)
+        """Note that `tensor` is on the device from now on, or in ordinary memory."""
+        if there and _is_placed(tensor):
+            tensor.untyped_storage().on_device = True
+        elif self.has(tensor):
+            del tensor.untyped_storage().on_device
+
+
+def _is_placed(tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided
 
 
 class _Move(torch.autograd.Function):
@@ -114,7 +102,7 @@ class Operations(TorchDispatchMode):
         if there or (self.memory.inside and not operands):
             for tensor in _tensors(out):
                 self._perturb(name, tensor)
-                self.memory.put(tensor)
+                self.memory.place(tensor, True)
         return out
 
     def _perturb(self, name, tensor) -> None:
