@@ -1,11 +1,12 @@
-"""Sphinx extension: docstrings written in the book's notation, shown on the API page.
+"""Sphinx extension: docstrings written in the book's notation, shown on the API pages.
 
-A module's docstring is the opening of its chapter and is left out, as is the text that
-Python makes up for the fields of a named tuple.  In every other
+The docstring of a chapter's module is the chapter's opening and is left out, as is the
+text that Python makes up for the fields of a named tuple.  In every other
 docstring `$x$` becomes mathematics and `{eq}`, `{cite}` or `{prf:ref}` a link, as in
 the chapters.
 """
 
+import inspect
 import re
 
 ROLE = re.compile(r"\{(eq|cite|cite:t|cite:p|prf:ref|ref|numref)\}`")
@@ -21,7 +22,8 @@ def rest(text: str) -> str:
 
 
 def _process(app, what, name, obj, options, lines):
-    empty = what == "module" or lines[:1] and lines[0].startswith("Alias for field")
+    chapter = what == "module" and inspect.getsource(obj).startswith("# %%")
+    empty = chapter or lines[:1] and lines[0].startswith("Alias for field")
     lines[:] = [] if empty else rest("\n".join(lines)).split("\n")
 
 

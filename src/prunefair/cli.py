@@ -148,7 +148,9 @@ def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{key}: {shown}"
 
 
-@app.command("prune")
+@app.command(
+    "prune", epilog="Example: prunefair prune smollm2 --ratio 0.3 --out pruned"
+)
 def prune_command(
     ratio: Annotated[
         float,
@@ -620,7 +622,9 @@ def _blamed_on(option: str, place, kept: str):
         ) from error
 
 
-@app.command("export")
+@app.command(
+    "export", epilog="Example: prunefair export pruned --gguf pruned.gguf --type q8_0"
+)
 def export_command(
     folder: Annotated[
         str, typer.Argument(help="Folder of a LLaMA with its tokenizer.")
@@ -653,7 +657,10 @@ def export_command(
     _report({"model": folder} | result, as_json)
 
 
-@app.command("evaluate")
+@app.command(
+    "evaluate",
+    epilog="Example: prunefair evaluate pruned --against smollm2 --limit 100",
+)
 def evaluate_command(
     model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
     against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
@@ -770,7 +777,9 @@ def _use_data(folder: Path | None) -> None:
     os.environ["PRUNEFAIR_DATA"] = str(folder)
 
 
-@app.command("bandits")
+@app.command(
+    "bandits", epilog="Example: prunefair bandits --alpha 0.9 --feedback bandit"
+)
 def bandits_command(
     context: typer.Context,
     data: Data = None,
