@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-COLOURS = ("#0b6e99", "#d1495b", "#66a182", "#edae49", "#6a4c93", "#8d6a4f", "#5c6770")
+# Seven colours that differ by at least 14 (CIEDE2000) for every reader, also for one
+# without red or green cones, and that stand out from white by at least 3 to 1.
+COLOURS = ("#0b6e99", "#cc7707", "#6c013a", "#6e9a92", "#7b4628", "#7e7163", "#d45eee")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
+WIDTH = 5.6  # inches, of every figure: on a phone, 358 px, a label is then 9 px high
+
 STYLE = {
-    "figure.figsize": (6.4, 3.6),
+    "figure.figsize": (WIDTH, 3.2),
     "figure.dpi": 100,
     "savefig.dpi": 150,
     "savefig.bbox": "tight",
-    "font.size": 10,
+    "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -42,19 +46,36 @@ def use_style() -> None:
     set_matplotlib_formats("png", dpi=150, metadata={"Software": None})
 
 
-@contextmanager
-def figure(n_axes: int = 1, *, n_rows: int = 1, **options):
-    """Figure with `n_axes` axes in each row, in the book's style; shown on leaving.
+def shades(number: int) -> list[tuple[float, float, float]]:
+    """`number` colours for curves in an order, from dark to light blue.
 
-    Yields the axes: one object for a single one, an array otherwise.
+    Parameters
+    ----------
+    number : int
+        How many; at least one.
+    """
+    from matplotlib.colors import to_rgb
+
+    dark, light = to_rgb("#03263a"), to_rgb("#4593c4")
+    steps = [i / max(1, number - 1) for i in range(number)]
+    return [tuple(a + t * (b - a) for a, b in zip(dark, light)) for t in steps]
+
+
+@contextmanager
+def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
+    """Figure with `n_axes` axes in the book's style, in columns; shown on leaving.
+
+    Yields the axes: one object for a single one, otherwise an array in reading order.
     """
     import matplotlib.pyplot as plt
 
     use_style()
-    width, height = STYLE["figure.figsize"]
-    wide = width * (1 if n_axes == 1 else 1.5)
-    size = options.pop("figsize", (wide, height * n_rows))
-    options |= {"figsize": size, "layout": "constrained"}
-    _, axes = plt.subplots(n_rows, n_axes, **options)
-    yield axes
+    n_rows = -(-n_axes // n_columns)
+    height = 3.2 if n_axes == 1 else 2.7 * n_rows
+    options = {"figsize": (WIDTH, height), "layout": "constrained"} | options
+    drawing, axes = plt.subplots(n_rows, n_columns, squeeze=False, **options)
+    axes = axes.ravel()
+    for spare in axes[n_axes:]:
+        drawing.delaxes(spare)
+    yield axes[0] if n_axes == 1 else axes[:n_axes]
     plt.show()

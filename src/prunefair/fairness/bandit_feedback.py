@@ -1179,7 +1179,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
     if bound is not None:
         ax.plot(rounds, bound, "k--", label="proved bound")
     ax.set(xlabel="round $t$", ylabel="regret (utility units)")
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -1189,13 +1189,13 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # approximate = optimum.utility - approximation_factor(ALPHA) * proved
 # sizes = {"n_arms": 4, "n_contexts": 3, "horizon": T}
 # bound = [bandit_bound(u, 3, ALPHA, **sizes) for u in proved.mean(0)]
-# with figure(2) as (left, right):
-#     plot_regret_bands(left, optimum.rounds, standard)
-#     plot_regret_bands(right, optimum.rounds, {"log-barrier": approximate}, bound)
-#     right.set_ylabel(r"$c_\alpha$-regret (utility units)")
+# with figure(2) as (above, below):
+#     plot_regret_bands(above, optimum.rounds, standard)
+#     plot_regret_bands(below, optimum.rounds, {"log-barrier": approximate}, bound)
+#     below.set_ylabel(r"$c_\alpha$-regret (utility units)")
 
 # %% [markdown]
-# **Figure (fig-bandit-feedback-regret).** <a id="fig-bandit-feedback-regret"></a> Left: standard regret against the certified optimum of the rounds so far, mean of 20 runs and 95 % interval; no policy has a sublinear bound on it. Right: the approximate regret of the proved learner, which is negative here, and the bound on its mean, which holds at every round up to the horizon.
+# **Figure (fig-bandit-feedback-regret).** <a id="fig-bandit-feedback-regret"></a> Above: standard regret against the certified optimum of the rounds so far, mean of 20 runs and 95 % interval; no policy has a sublinear bound on it. Below: the approximate regret of the proved learner, which is negative here, and the bound on its mean, which holds at every round up to the horizon.
 #
 # ## In a recommender
 #

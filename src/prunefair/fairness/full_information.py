@@ -1219,7 +1219,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 #         plot_growth(ax, T, growth)
 
 # %% [markdown]
-# **Figure (fig-full-information-growth).** <a id="fig-full-information-growth"></a> Root of the squared norms, to which the regret bound is proportional, for one context and two arms. Left: Bernoulli rewards raised to at least 0.9; the curves flatten as $\alpha$ passes one half. Right: the probe adversary; every curve keeps growing.
+# **Figure (fig-full-information-growth).** <a id="fig-full-information-growth"></a> Root of the squared norms, to which the regret bound is proportional, for one context and two arms. Above: Bernoulli rewards raised to at least 0.9; the curves flatten as $\alpha$ passes one half. Below: the probe adversary; every curve keeps growing.
 #
 # ## Exercises
 #

@@ -936,7 +936,7 @@ def plot_ratio(ax, sizes, ratios: dict, power_sizes):
         ax.plot(power_sizes, power, "--", lw=1.2, color=line.get_color())
         level = approximation_factor(alpha)
         ax.axhline(level, ls=":", lw=1, color=line.get_color())
-        ax.annotate("$c_\\alpha$", (power_sizes[-1], level), fontsize=9, va="bottom")
+        ax.annotate("$c_\\alpha$", (power_sizes[-1], level), va="bottom")
     ax.set(xscale="log", xlabel="arms $N$", ylabel="optimum over ceiling")
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0.92))
     return ax
@@ -962,7 +962,7 @@ def plot_limit(ax, alphas):
 #     plot_limit(axes[1], few)
 
 # %% [markdown]
-# **Figure (fig-limits-ratio).** <a id="fig-limits-ratio"></a> What the hidden order costs every policy. Left: optimum over ceiling against the number of arms; dots for the best lengths, dashed for the best power lengths, dotted the factor that the coupled policy is guaranteed. Right: the limit of the ratio for power lengths; the dots are the factor.
+# **Figure (fig-limits-ratio).** <a id="fig-limits-ratio"></a> What the hidden order costs every policy. Above: optimum over ceiling against the number of arms; dots for the best lengths, dashed for the best power lengths, dotted the factor that the coupled policy is guaranteed. Below: the limit of the ratio for power lengths; the dots are the factor.
 #
 # ## What policies do on these games
 #

@@ -639,7 +639,7 @@ def plot_view(axes, view: View, wanted: Sequence[str]):
     Parameters
     ----------
     axes : ndarray of matplotlib.axes.Axes
-        At least as many as `wanted`; what is left over stays empty.
+        As many as `wanted`.
     view : View
     wanted : sequence of str
         Keys of `LABELS`.
@@ -649,13 +649,11 @@ def plot_view(axes, view: View, wanted: Sequence[str]):
         plot_quantity(ax, view, quantity)
         handles, labels = ax.get_legend_handles_labels()
         entries |= dict(zip(labels, handles))
-    for ax in flat[len(wanted) :]:
-        ax.set_axis_off()
     flat[0].figure.legend(
         entries.values(),
         entries,
         loc="outside lower center",
-        ncols=min(len(entries), 4),
+        ncols=2,
     )
     return axes
 
@@ -736,7 +734,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 
 # %% tags=["active-ipynb"]
 # panels = ["jain", "ratio", "regret", "c_regret"]
-# with figure(2, n_rows=2) as axes:
+# with figure(4, n_columns=2) as axes:
 #     plot_view(axes, full, panels)
 
 # %% [markdown]
@@ -771,7 +769,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # ## Bandit feedback
 
 # %% tags=["active-ipynb"]
-# with figure(2, n_rows=2) as axes:
+# with figure(4, n_columns=2) as axes:
 #     plot_view(axes, bandit, panels)
 
 # %% [markdown]
@@ -806,7 +804,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # The public code also takes the first fifty thousand rows of the file with all their users.
 
 # %% tags=["active-ipynb"]
-# with figure(2, n_rows=2) as axes:
+# with figure(4, n_columns=2) as axes:
 #     plot_view(axes, first, panels)
 
 # %% [markdown]
@@ -829,7 +827,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 
 # %% tags=["active-ipynb"]
 # alphas = views["jains_index_varying_alphas"][0]
-# with figure(2, n_rows=2) as axes:
+# with figure(4, n_columns=2) as axes:
 #     plot_view(axes, alphas, ["mean_reward", "jain", "ratio", "regret"])
 
 # %% [markdown]
@@ -847,7 +845,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 
 # %% tags=["active-ipynb"]
 # drawn = views["fairness_variation_bandit"][0]
-# with figure(3, n_rows=2) as axes:
+# with figure(5, n_columns=2) as axes:
 #     plot_view(axes, drawn, ["mean_reward", "utility", "jain", "ratio", "regret"])
 
 # %% [markdown]
@@ -867,7 +865,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 
 # %% tags=["active-ipynb"]
 # floors = views["jains_index_varying_nus"][0]
-# with figure(3, figsize=(11, 3.8)) as axes:
+# with figure(3) as axes:
 #     plot_view(axes, floors, ["jain", "ratio", "regret"])
 
 # %% [markdown]

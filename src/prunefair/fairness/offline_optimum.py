@@ -976,7 +976,7 @@ def plot_map(ax, x, arm_names):
 
 
 # %% tags=["active-ipynb"]
-# with figure(figsize=(6.4, 5.2)) as ax:
+# with figure(figsize=(5.6, 5.2)) as ax:
 #     plot_map(ax, best.x, stream.arm_names)
 
 # %% [markdown]

@@ -545,7 +545,7 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
         marker = "osD^vp"[number % 6]
         ax.errorbar(ratios, centre, bars, label=method, marker=marker, ms=4, capsize=2)
     ax.set(xlabel="FFN rows removed (%)", yscale="log")
-    ax.legend(fontsize=8, ncols=2)
+    ax.legend(ncols=2)
     return ax
 
 
@@ -568,7 +568,7 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 #     axes[1].get_legend().remove()
 
 # %% [markdown]
-# **Figure (fig-comparison-methods).** <a id="fig-comparison-methods"></a> Perplexity on WikiText-2 (left) and divergence from the dense model on its own text (right) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.
+# **Figure (fig-comparison-methods).** <a id="fig-comparison-methods"></a> Perplexity on WikiText-2 (above) and divergence from the dense model on its own text (below) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.
 #
 # The same in numbers; `windows` is how many of them every model of the line has read.
 # For the methods of the paper and what they are compared with that is the whole text, at every ratio.
@@ -669,7 +669,7 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
         distances = [r.ks for r in group]
         ax.plot(distances, np.exp(logs), "osD^vp"[number % 6], label=method)
     ax.set(xlabel="mean KS distance of gate_proj", ylabel="perplexity", yscale="log")
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -929,7 +929,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
         colour, face = ("C1", "white") if method in calibrated else ("C0", "C0")
         ax.plot([s.low, s.high], [place, place], "-", color=colour, lw=1.4)
         ax.plot(s.value, place, "o", color=colour, mfc=face, ms=5)
-    ax.set_yticks(range(len(found)), list(found), fontsize=8)
+    ax.set_yticks(range(len(found)), list(found))
     ax.set(ylim=(len(found) - 0.5, -0.5))
     return ax
 
@@ -937,7 +937,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 # %% tags=["active-ipynb"]
 # best_first = sorted(factors, key=lambda m: factors[m].value)
 # nothing = Spread(value=math.nan, low=math.nan, high=math.nan)
-# with figure(3, figsize=(10.5, 4.8), sharey=True) as axes:
+# with figure(3, figsize=(5.6, 9), sharey=True) as axes:
 #     plot_intervals(axes[0], {m: factors[m] for m in best_first}, CALIBRATED)
 #     axes[0].set(xscale="log", xlabel="perplexity over the dense model's")
 #     for ax, (rule, kept) in zip(axes[1:], retained.items(), strict=True):
@@ -948,7 +948,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 #         ax.axvline(1, color="0.4", ls="--", lw=1)
 
 # %% [markdown]
-# **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (left), and zero-shot accuracy above chance over that of the dense model, by likelihood and by likelihood a length; with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
+# **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (above), and zero-shot accuracy above chance over that of the dense model, by likelihood and by likelihood a length; with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
 #
 # With the [re-fit](refit.ipynb) the functional policy stays below the factor that we had set ourselves, a perplexity of 38 where the dense model has 23.7, without having read any text from outside, and below Wanda.
 # Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.

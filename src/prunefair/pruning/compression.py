@@ -524,7 +524,7 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
 #     plot_reuse(axes[1], ratios, reuse["kl"], "KL to dense (nats a token)")
 
 # %% [markdown]
-# **Figure (fig-compression-reuse).** <a id="fig-compression-reuse"></a> Train once, prune at every ratio, on the whole small model: policies trained at 10 %, 30 % and 40 %, used at four ratios, beside random rows; mean and range of three seeds.  Left: the mean spectral distance, which is trained.  Right: divergence from the dense model on text that it samples itself.
+# **Figure (fig-compression-reuse).** <a id="fig-compression-reuse"></a> Train once, prune at every ratio, on the whole small model: policies trained at 10 %, 30 % and 40 %, used at four ratios, beside random rows; mean and range of three seeds.  Above: the mean spectral distance, which is trained.  Below: divergence from the dense model on text that it samples itself.
 #
 # All policies stay below chance at every ratio, also where they were not trained, and their means differ from each other by less than a tenth of that: for the objective the claim of reuse holds on the whole model.
 # The right half is another matter, and the next section returns to it: at every ratio each of the nine policies diverges further from the dense model than each random choice, and has the larger perplexity, too.
@@ -838,7 +838,7 @@ def plot_shares(ax, shares: dict[str, Sequence[float]]):
     for label, values in shares.items():
         ax.plot(np.arange(len(values)), values, label=label)
     ax.set(xlabel="layer", ylabel="share of output energy kept", ylim=(0, 1.02))
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return ax
 
 
@@ -863,7 +863,7 @@ def plot_damage(ax, costs: dict[str, Damage], dense: float):
         ax.plot(cost.ks, cost.perplexity, "os^Dvp"[number % 6], label=label)
     ax.axhline(dense, color="0.4", ls=":", label="dense")
     ax.set(xlabel="mean KS distance", ylabel="perplexity", yscale="log")
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -873,7 +873,7 @@ def plot_damage(ax, costs: dict[str, Damage], dense: float):
 #     plot_shares(axes[1], shares)
 
 # %% [markdown]
-# **Figure (fig-compression-proxy).** <a id="fig-compression-proxy"></a> The proxy fails on this model.  Left: perplexity against the mean spectral distance of `gate_proj` with 30 % of the rows removed; the policy has the smallest distance and the largest perplexity.  Right: share of the output energy, on text that the model samples itself, that each selection keeps.
+# **Figure (fig-compression-proxy).** <a id="fig-compression-proxy"></a> The proxy fails on this model.  Above: perplexity against the mean spectral distance of `gate_proj` with 30 % of the rows removed; the policy has the smallest distance and the largest perplexity.  Below: share of the output energy, on text that the model samples itself, that each selection keeps.
 
 # %% [markdown]
 # A larger distance and a far better model: the spectrum of `gate_proj` and the output of the block are different things.

@@ -2052,7 +2052,7 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
         )
     ax.axhline(chance / dense, color="0.4", ls=":", label="a guess, raw")
     ax.set(xlabel="FFN rows removed (%)", ylabel="retention", ylim=(0, 1.05))
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 

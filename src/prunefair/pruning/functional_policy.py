@@ -847,7 +847,7 @@ def plot_ranking(
     for marker, (label, x) in zip("osD^vp", penalties.items()):
         ax.plot(x, damage[label], marker, ms=4, label=label)
     ax.set(xlabel=xlabel, ylabel="divergence (nats a token)", yscale="log")
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -865,7 +865,7 @@ def plot_ranking(
 #         plot_ranking(ax, charged[name], damage, xlabel=f"mean {name}")
 
 # %% [markdown]
-# **Figure (fig-functional-policy-scatter).** <a id="fig-functional-policy-scatter"></a> Divergence of 66 pruned models from the dense one against the two spectral distances of their selections. Left: the objective of the paper, from the spectrum of gate_proj. Right: from the functional spectrum.
+# **Figure (fig-functional-policy-scatter).** <a id="fig-functional-policy-scatter"></a> Divergence of 66 pruned models from the dense one against the two spectral distances of their selections. Above: the objective of the paper, from the spectrum of gate_proj. Below: from the functional spectrum.
 
 # %% tags=["active-ipynb"]
 # def ranks(measure, at=None):
@@ -907,7 +907,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
     ax.set(xlabel="rank correlation with the damage", yticks=range(len(names)))
     ax.set_yticklabels(names)
     ax.invert_yaxis()
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
 
 

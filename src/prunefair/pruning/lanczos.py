@@ -746,7 +746,7 @@ def plot_errors(ax, study: dict, key: str):
 #         plot_errors(ax, table["n_576"], key)
 
 # %% [markdown]
-# **Figure (fig-lanczos-errors).** <a id="fig-lanczos-errors"></a> Root mean square error of the estimated distance on six gate matrices of the small model (576 columns), by probes and steps. Left: of the distance. Middle: of the difference between random rows and the best single feature. Right: of a random selection against the others of its layer. Dotted: a tenth of the gap between random rows and the best feature. Dashed: standard deviation among random selections.
+# **Figure (fig-lanczos-errors).** <a id="fig-lanczos-errors"></a> Root mean square error of the estimated distance on six gate matrices of the small model (576 columns), by probes and steps. Above: of the distance. Middle: of the difference between random rows and the best single feature. Below: of a random selection against the others of its layer. Dotted: a tenth of the gap between random rows and the best feature. Dashed: standard deviation among random selections.
 #
 # In the table `rms` is the error of a distance, `gap` that of the difference between random rows and the better feature, and `among_random` the error of a random selection against the mean of its layer.
 #

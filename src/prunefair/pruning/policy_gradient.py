@@ -1056,7 +1056,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
         ax.plot(episode, mean, label=name)
     for (name, level), grey in zip(levels.items(), ("0.15", "0.45", "0.65")):
         ax.axhline(level, color=grey, lw=1, ls=":")
-        ax.annotate(name, (1, level), xycoords=("axes fraction", "data"), fontsize=8)
+        ax.annotate(name, (1, level), xycoords=("axes fraction", "data"))
     ax.set(xlabel="episode", ylabel="mean KS distance")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()

@@ -952,7 +952,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 #     axes[0].legend()
 
 # %% [markdown]
-# **Figure (fig-recovery-change).** <a id="fig-recovery-change"></a> Before and after recovery on WikiText-2 validation, 30 % of the rows removed, with 95 % intervals over windows and texts.  Left: perplexity on WikiText-2 test, where the dense model gains as well.  Right: divergence from the dense model on text that it samples itself, where the dense model can only lose.
+# **Figure (fig-recovery-change).** <a id="fig-recovery-change"></a> Before and after recovery on WikiText-2 validation, 30 % of the rows removed, with 95 % intervals over windows and texts.  Above: perplexity on WikiText-2 test, where the dense model gains as well.  Below: divergence from the dense model on text that it samples itself, where the dense model can only lose.
 #
 # Four limits of this table.
 # The control has the plan of the others, and not their training: its windows are draws of its own, and it trains more numbers, as printed above.

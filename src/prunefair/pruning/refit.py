@@ -492,7 +492,7 @@ def plot_by_ridge(
         least = int(np.argmin(curve))
         ax.plot(ridges[least], curve[least], "o", color=line.get_color(), ms=5)
     ax.set(xlabel="ridge $\\rho$", ylabel=ylabel)
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -509,7 +509,7 @@ def plot_by_ridge(
 #       f"with a ridge of 0.01 {numbers['ridge 0.01'][worst]:.0f}")  # fmt: skip
 
 # %% [markdown]
-# **Figure (fig-refit-condition).** <a id="fig-refit-condition"></a> Left: condition number of $H_{SS}$ as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Right: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.
+# **Figure (fig-refit-condition).** <a id="fig-refit-condition"></a> Above: condition number of $H_{SS}$ as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Below: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.
 #
 # With the ridge of each neuron the moments may be summed in float32, as [`hidden_moments`](self_moments.ipynb) does; the solution is computed in float64 all the same, since it costs little.
 
@@ -721,7 +721,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
         ax.axhline(before, color=line.get_color(), ls=":", lw=1)
     ax.set(xlabel="tokens of the re-fit", ylabel="divergence (nats a token)")
     ax.set(xscale="log", yscale="log")
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -747,7 +747,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 
 # %% [markdown]
-# **Figure (fig-refit-gain).** <a id="fig-refit-gain"></a> With 30 % of the neurons removed. Left: error of each block's output on held-out self-sampled text, widths by Fisher cost, sliced and re-fitted to more and more tokens. Right: divergence of the whole model after the re-fit against its tokens; dotted: before it.
+# **Figure (fig-refit-gain).** <a id="fig-refit-gain"></a> With 30 % of the neurons removed. Above: error of each block's output on held-out self-sampled text, widths by Fisher cost, sliced and re-fitted to more and more tokens. Below: divergence of the whole model after the re-fit against its tokens; dotted: before it.
 #
 # What the re-fit takes off each divergence, and which differences exceed two standard errors over the texts:
 

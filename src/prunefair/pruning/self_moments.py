@@ -615,7 +615,7 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
     for label, line in values.items():
         ax.plot(range(len(line)), line, label=label)
     ax.set(xlabel="layer", ylabel=ylabel)
-    ax.legend(fontsize=8)
+    ax.legend()
     return ax
 
 
@@ -647,7 +647,7 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # print(f"largest share of one neuron: {max(shares['one neuron']):.3f}")
 
 # %% [markdown]
-# **Figure (fig-self-moments-layers).** <a id="fig-self-moments-layers"></a> Left: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would have the one of the dotted line. Right: what one of the tokens of each text, and one of the 1536 neurons, contribute to the energy of the layer's output.
+# **Figure (fig-self-moments-layers).** <a id="fig-self-moments-layers"></a> Above: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would have the one of the dotted line. Below: what one of the tokens of each text, and one of the 1536 neurons, contribute to the energy of the layer's output.
 #
 # No layer comes near the isotropic case, of which the raw spectrum of the weights would be the special case.
 # Taking the start token out does not always help: where it ruled, a single other token may rule what is left.
@@ -822,7 +822,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
     lines, labels = ax.get_legend_handles_labels()
     order = [*range(1, len(lines)), 0]  # from above to below, as the lines
     lines, labels = [lines[i] for i in order], [labels[i] for i in order]
-    ax.legend(lines, labels, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(lines, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
 
 
@@ -845,7 +845,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # print(f"mean slope of the error of D H D^T: {slope:.2f}")
 
 # %% [markdown]
-# **Figure (fig-self-moments-need).** <a id="fig-self-moments-need"></a> Left: relative error of the mean of three seeds, told by their differences (lines: median over layers, bands: the middle 80 % of the layers), against the tokens of all three; dotted: slope $-1/2$. Right: divergence on held-out text of the model without 30 % of its rows, against the tokens of one seed (line: mean, band: range of three seeds). Horizontal lines: rows chosen by the cheaper inputs.
+# **Figure (fig-self-moments-need).** <a id="fig-self-moments-need"></a> Above: relative error of the mean of three seeds, told by their differences (lines: median over layers, bands: the middle 80 % of the layers), against the tokens of all three; dotted: slope $-1/2$. Below: divergence on held-out text of the model without 30 % of its rows, against the tokens of one seed (line: mean, band: range of three seeds). Horizontal lines: rows chosen by the cheaper inputs.
 
 # %% tags=["active-ipynb"]
 # for level in levels:

@@ -894,12 +894,13 @@ def plot_ratios(ax, ratios, references: dict):
     -------
     ax : matplotlib.axes.Axes
     """
+    from prunefair.plotting import shades
+
     n = ratios.shape[-1]
     position = (torch.arange(n) + 0.5) / n
-    for layer, line in enumerate(ratios):
-        shade = 0.15 + 0.7 * layer / max(1, len(ratios) - 1)
+    for layer, (line, colour) in enumerate(zip(ratios, shades(len(ratios)))):
         label = {0: "first layer", len(ratios) - 1: "last layer"}.get(layer)
-        ax.plot(position, line, "-", lw=0.8, color=(shade, 0.55, 0.75), label=label)
+        ax.plot(position, line, "-", lw=0.8, color=colour, label=label)
     for style, (label, line) in zip(("k--", "k:"), references.items()):
         ax.plot(position, torch.as_tensor(line).expand(n), style, label=label)
     ax.set(xlabel="position in the spectrum, from the largest, $i/n$")
