@@ -822,7 +822,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
     lines, labels = ax.get_legend_handles_labels()
     order = [*range(1, len(lines)), 0]  # from above to below, as the lines
     lines, labels = [lines[i] for i in order], [labels[i] for i in order]
-    ax.legend(lines, labels, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    ax.legend(lines, labels, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
     return ax
 
 
@@ -835,7 +835,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # others = {n: float(np.mean(row["kl"])) for n, row in table["substitutes"].items()}
 
 # %% tags=["active-ipynb"]
-# with figure(2) as axes:
+# with figure(2, figsize=(5.6, 6.6)) as axes:
 #     plot_moment_errors(axes[0], 3 * counts, table["errors"])
 #     read = [setup["length"] * level["texts"] for level in judged]
 #     plot_divergences(axes[1], read, curve, others)
