@@ -19,15 +19,16 @@ from prunefair.fairness.baselines import (
     IndependentGradient,
     SingleScaleFreeBandit,
     Uniform,
+    boundary_step,
     check_distribution,
     check_fairness,
     check_horizon,
     fair_dual,
     fair_multipliers,
+    fair_play,
     final_rewards,
     make_policy,
     multiplier_step,
-    on_boundary,
     plot_scores,
     running_frequencies,
 )
@@ -256,7 +257,7 @@ def test_a_solver_of_default_accuracy_projected_on_the_simplex_misses_the_quota(
 def test_excess_is_the_gradient_and_the_direction_descends(seed):
     scores, q, floor = dual_case(seed)
     n = scores.shape[1]
-    c = on_boundary(np.random.default_rng(seed).random(n))
+    c, _ = boundary_step(np.random.default_rng(seed).random(n), np.zeros(n))
     point = fair_dual(c, scores, q, floor)
     for i in range(n):
         e = 1e-5 * np.eye(n)[i]
@@ -271,12 +272,54 @@ def test_excess_is_the_gradient_and_the_direction_descends(seed):
     assert multiplier_step(c, point, q) @ point.excess <= 0
 
 
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=6).map(np.array))
-def test_on_boundary_touches_zero_and_moves_nothing_apart(c):
-    b = on_boundary(c)
-    assert b.min() == 0
-    positive = np.maximum(c, 0)
-    np.testing.assert_allclose(b, positive - positive.min(), atol=1e-12)
+@given(st.integers(0, 10**6), st.floats(0, 15))
+def test_a_boundary_step_touches_zero_and_loses_no_digit_of_a_small_step(seed, power):
+    rng = np.random.default_rng(seed)
+    c = 10**power * rng.random(5) * (np.arange(5) > 0)
+    direction = rng.normal(size=5)
+    moved, step = boundary_step(c, direction)
+    cut = np.maximum(direction, -c)
+    assert moved.min() == 0
+    np.testing.assert_allclose(moved, c + cut - (c + cut).min(), rtol=1e-12, atol=1e-12)
+    change = step - cut  # a common shift, however large the multipliers
+    np.testing.assert_allclose(change[moved > 0], -(c + cut).min(), atol=1e-14)
+
+
+@st.composite
+def extreme_duals(draw):
+    """Scores from 1e-12 to 1e12 with ties, contexts from common to all but unseen."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    K, n = draw(st.integers(1, 8)), draw(st.integers(1, 8))
+    scores = -(10 ** rng.uniform(-12, 12, (K, n)))
+    scores = draw(st.sampled_from([scores, np.full((K, n), scores[0, 0])])).copy()
+    scores *= rng.random((K, n)) < draw(st.sampled_from([0.3, 1.0]))
+    q = rng.dirichlet(np.full(K, draw(st.sampled_from([0.01, 0.1, 1, 10]))))
+    return scores, q, draw(st.sampled_from([0, 0.3, 0.98, 0.9999, 1 - 1e-9])) / n
+
+
+@given(extreme_duals(), st.sampled_from([0.0, 50.0, 1e9]))
+def test_scores_of_any_size_have_multipliers_that_meet_the_conditions(case, start):
+    scores, q, floor = case
+    n = scores.shape[1]
+    theta, play = fair_multipliers(scores, q, floor, start * np.arange(n))
+    excess = q @ play - floor
+    assert theta.min() == 0 and abs(np.where(theta > 0, excess, 0)).max() <= 1e-11
+    assert excess.min() >= -1e-11
+    np.testing.assert_allclose(play.sum(1), 1, atol=1e-13)
+    z = scores + q[:, None] * theta
+    where = play > 1e-200
+    z -= z.max(1, keepdims=True)
+    own = np.log(play, where=where, out=np.zeros_like(z))
+    rounding = 1e-12 * (1 + abs(scores).max() + (q[:, None] * theta).max())
+    shift = np.where(where, own - z, np.nan)
+    assert (np.nanmax(shift, 1) - np.nanmin(shift, 1) <= rounding).all()
+
+
+def test_the_conditions_of_an_extreme_dual_reject_the_play_of_another_quota():
+    scores, q = np.array([[0.0, -1e9], [-1e9, 0.0]]), np.array([0.3, 0.7])
+    theta, play = fair_multipliers(scores, q, 0.45, np.zeros(2))
+    np.testing.assert_allclose(q @ play, [0.45, 0.55], atol=1e-11)
+    assert (q @ fair_multipliers(scores, q, 0.44, np.zeros(2))[1]).min() < 0.45 - 1e-3
 
 
 def test_too_few_newton_steps_are_reported():
@@ -356,6 +399,43 @@ def test_bandit_faircb_estimates_losses_by_the_probability_it_played():
     p = policy.probabilities("b")[0]
     policy.update("b", 0, 1.0)
     assert policy.shared.losses[1].tolist() == [0, 0, 0]
+
+
+@st.composite
+def logs(draw):
+    """Rounds of a log: contexts, arms, rewards and propensities down to 1e-9."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    low, size = draw(st.floats(-9, 0)), draw(st.integers(1, 12))
+    propensities = np.maximum(10 ** rng.uniform(low, 0, size), 1e-9)
+    if draw(st.booleans()):
+        propensities[:] = propensities.min()
+    rewards = rng.random(size) * rng.integers(0, 2, size)
+    return rng.integers(2, size=size), rng.integers(3, size=size), rewards, propensities
+
+
+@given(logs())
+def test_no_propensity_that_update_takes_leaves_faircb_without_a_play(log):
+    policy = FairCB(3, n_contexts=2, horizon=100)
+    for context, arm, reward, propensity in zip(*(part.tolist() for part in log)):
+        policy.update(context, arm, reward, probability=propensity)
+        p = policy.probabilities(context)
+        state, row = policy.solved.state, policy.solved.row
+        q = running_frequencies(state.visits, row)
+        play = fair_play(state, row, None, policy.eta, policy.floor)[1]
+        np.testing.assert_allclose(play[row], p, atol=1e-8)
+        assert (q @ play).min() >= policy.floor - 1e-10
+
+
+def test_an_arm_that_cannot_have_been_drawn_needs_the_probability_of_its_draw():
+    policy = FairCB(2, n_contexts=1, horizon=10, fairness=0)
+    for _ in range(2):
+        policy.update(0, 0, 0.0, probability=1e-9)
+    before = policy.shared
+    with pytest.raises(ValueError, match="arm is 0, .* probability 0e.*give `prob"):
+        policy.update(0, 0, 0.0)
+    assert policy.shared is before and policy.rewards.tolist() == [1, 1]
+    policy.update(0, 0, 0.0, probability=0.5)
+    assert policy.probabilities(0).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, np.nan])

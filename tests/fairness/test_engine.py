@@ -116,6 +116,33 @@ def test_on_any_stream_and_from_any_state_the_engine_agrees(game):
     assert_same_state(fast, slow, rtol=1e-7)
 
 
+@given(
+    st.sampled_from([name for feedback, name in ALL if feedback == "bandit"]),
+    st.floats(-9, 0),
+    st.integers(0, 2**32 - 1),
+)
+def test_after_a_log_with_tiny_propensities_the_engine_and_the_batch_agree(
+    name, low, seed
+):
+    rng = np.random.default_rng(seed)
+    stream = RewardStream(
+        contexts=rng.integers(2, size=20),
+        rewards=rng.random((20, 4)) * 10 ** rng.uniform(-12, 0, (20, 4)),
+        n_contexts=2,
+    )
+    slow = build("bandit", name, stream, alpha=0.5)
+    for _ in range(8):
+        reward, probability = rng.integers(2), max(10**low, 1e-9)
+        slow.update(*rng.integers([2, 4]).tolist(), reward, probability=probability)
+    fast, batch = copy.deepcopy(slow), copy.deepcopy(slow)
+    simulate(slow, stream, rng=np.random.default_rng(seed))
+    run_fast(fast, stream, rng=np.random.default_rng(seed))
+    np.testing.assert_allclose(fast.rewards, slow.rewards, rtol=1e-9)
+    if type(slow) is ScaleFreeBandit:
+        run_batch([batch], stream, rngs=[np.random.default_rng(seed)])
+        np.testing.assert_allclose(batch.rewards, slow.rewards, rtol=1e-9)
+
+
 @every_policy
 def test_saved_in_the_middle_the_engine_goes_on_as_if_it_had_not_stopped(
     feedback, name, tmp_path

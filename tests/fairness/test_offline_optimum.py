@@ -198,6 +198,17 @@ def test_optimum_is_certified_and_no_random_map_beats_it(shape, seed, alpha):
         assert best.dual + 1e-12 * abs(best.dual) >= U
 
 
+@given(shapes, seeds, st.sampled_from([0.01, 0.5, 0.999, 1, 3]), st.floats(-6, 6))
+def test_sums_from_tiny_to_huge_are_certified(shape, seed, alpha, power):
+    rng = np.random.default_rng(seed)
+    G = 10 ** rng.uniform(-12, 12, shape) * (rng.random(shape) < 0.7)
+    best = solve_offline(G, alpha, initial=10**power)
+    assert best.gap <= 1e-9 * gap_unit(best.rewards, alpha)
+    other = rng.dirichlet(np.full(shape[1], 0.3), size=shape[0])
+    rewards = 10**power + (G * other).sum(0)
+    assert alpha_fair_utility(rewards, alpha) <= best.dual + 1e-9 * abs(best.dual)
+
+
 @given(seeds, st.floats(0.1, 2.5), st.floats(1e-4, 1e4))
 def test_the_unit_of_reward_and_the_order_of_contexts_do_not_matter(seed, alpha, unit):
     rng = np.random.default_rng(seed)

@@ -530,6 +530,7 @@ class DualPoint(NamedTuple):
 
     value: float
     excess: np.ndarray
+    log_play: np.ndarray
     play: np.ndarray
 
 
@@ -542,9 +543,9 @@ def fair_dual(
     Parameters
     ----------
     c : ndarray, shape (N,), float64
-        Multipliers of the fairness constraints times $\eta$.
+        Multipliers of the fairness constraints times $\eta$, or a change of them.
     scores : ndarray, shape (K, N), float64
-        $-\eta L^j_i$ for each context.
+        $-\eta L^j_i$ for each context; $\ln p^j_i$, for the change of the function.
     q : ndarray, shape (K,), float64
         Probability of each context.
     floor : float
@@ -553,30 +554,47 @@ def fair_dual(
     Returns
     -------
     point : DualPoint
-        Value, excess $\sum_j q_j p^j_i - \nu$ (N,) and play $p^j_i$ (K, N).
+        Value, excess $\sum_j q_j p^j_i - \nu$ (N,), $\ln p^j_i$ and $p^j_i$ (K, N).
     """
     z = scores + q[:, None] * c  # (K, N)
-    top = z.max(axis=1, keepdims=True)
-    play = np.exp(z - top)
+    z = z - (top := z.max(axis=1, keepdims=True))
+    play = np.exp(z)
     total = play.sum(axis=1, keepdims=True)  # (K, 1)
     play /= total
-    value = float(top.sum() + np.log(total).sum() - floor * c.sum())
-    return DualPoint(value, q @ play - floor, play)
+    logs = np.log(total)
+    value = float((top + logs).sum() - floor * c.sum())
+    return DualPoint(value, q @ play - floor, z - logs, play)
 
 
 # %% [markdown]
 # The Hessian is $\sum_jq_j^2\big(\operatorname{diag}p^j-p^j{p^j}^\top\big)$.
 # It is singular along $\mathbf 1$ and nowhere else, since a common shift of $\theta$ leaves the play as it is and changes $h$ by $1-N\nu$ times the shift.
-# So every iterate is shifted down until one entry is 0, and Newton's method runs over the entries that are free: those with $\theta_i=0$ and a positive excess are held, and of the zero entries always the one with the largest excess.
+# So the minimiser is the only one, every iterate is shifted down until one entry is 0, and Newton's method runs over the entries that are free: those with $\theta_i=0$ and a positive excess are held, and of the zero entries always the one with the largest excess.
 # What is left is positive definite.
 
 
 # %%
-def on_boundary(c: np.ndarray) -> np.ndarray:
-    """`c` without negative entries, shifted until one is zero; dust becomes zero."""
-    c = np.maximum(c, 0)
-    c = c - c.min()
-    return np.where(c <= 1e-14 * (1 + c.max()), 0.0, c)
+def boundary_step(c: np.ndarray, direction: np.ndarray):
+    """`c + direction` cut at zero and shifted until one entry is zero.
+
+    The step is returned as well, because a small one is lost in the sum with a large
+    multiplier.
+
+    Parameters
+    ----------
+    c, direction : ndarray, shape (N,), float64
+        Multipliers, and how they should change.
+
+    Returns
+    -------
+    multipliers, step : ndarray, shape (N,), float64
+        Where the step leads, and the step.
+    """
+    step = np.maximum(direction, -c)
+    step = step - (c + step).min()
+    moved = c + step
+    zero = moved <= 1e-14 * (abs(c) + abs(step))  # dust of a difference
+    return np.where(zero, 0.0, moved), np.where(zero, -c, step)
 
 
 # %%
@@ -608,7 +626,55 @@ def multiplier_step(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarra
 
 
 # %% [markdown]
-# A step is halved until $h$ falls enough; the solution of the round before is the start of the next.
+# A step is halved until $h$ falls enough.
+# From one round to the next the multipliers hardly move, and a few steps from the last ones are enough.
+#
+# Two things break this when a loss is huge, as after a reward that came with a propensity of $10^{-9}$.
+# First, $h$ and $\eta L^j_i$ then have no digits left for what the last steps change.
+# So we hold the *logarithms of the play* instead, which are near 0 where it matters: the play after a step $s$ of the multipliers is $p^j_ie^{q_js_i}$, normalised, and $h$ changes by $\sum_j\ln\sum_ip^j_ie^{q_js_i}-\nu\sum_is_i$, the dual function of scores $\ln p^j_i$ at $s$.
+
+
+# %%
+TOLERANCE = 1e-11  # how much may be missing from an optimality condition
+STAGE = 40  # Newton steps after which a problem counts as too far away
+
+
+def _newton_descent(
+    scores: np.ndarray, q: np.ndarray, floor: float, start: np.ndarray, n_steps: int
+) -> tuple[np.ndarray, np.ndarray, bool, int]:
+    r"""Projected Newton steps from `start`: multipliers, play, success, steps taken.
+
+    Parameters
+    ----------
+    scores, q, floor, start
+        As for `fair_multipliers`.
+    n_steps : int
+        Newton steps at most.
+    """
+    c, _ = boundary_step(start, np.zeros(len(start)))
+    point = fair_dual(c, scores, q, floor)
+    for taken in range(n_steps + 1):
+        missed = np.where(c > 0, point.excess, np.minimum(point.excess, 0))
+        solved = bool(abs(missed).max() <= TOLERANCE)
+        if solved or taken == n_steps:
+            return c, point.play, solved, taken
+        direction = multiplier_step(c, point, q)
+        for halving in range(60):
+            moved, step = boundary_step(c, direction * 0.5**halving)
+            new = fair_dual(step, point.log_play, q, floor)
+            rounding = 1e-15 * (len(q) + abs(step).max())
+            if new.value <= 1e-4 * point.excess @ step + rounding:
+                break
+        c, point = moved, new
+
+
+# %% [markdown]
+# Second, Newton's method takes forever from far away, where $h$ is all but piecewise linear.
+# If it does not arrive, we follow a path of easier problems, whose losses are scaled by $s\in[0,1]$.
+# At $s=0$ play is uniform and $\theta=0$.
+# Both change continuously with $s$, because the minimiser of a convex function that changes continuously is continuous where it is the only one.
+# Near its end Newton's method converges, so a scale that is near enough to the last one solved is solved from there.
+# For large losses $\theta$ is nearly proportional to $s$ ([Cominetti and San Martín 1994](../references.bib#cominetti1994exponential)), so we start from the last multipliers times the quotient of the scales, and the scale grows by factors: each success squares the factor, up to 16, and each failure takes its root.
 
 
 # %%
@@ -618,8 +684,7 @@ def fair_multipliers(
     floor: float,
     start: np.ndarray,
     *,
-    tol: float = 1e-11,
-    max_iter: int = 300,
+    max_iter: int = 2000,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Multipliers and play of the FairCB step, by projected Newton on the dual.
 
@@ -633,40 +698,45 @@ def fair_multipliers(
         Least probability $\nu < 1 / N$ of each arm.
     start : ndarray, shape (N,), float64
         Multipliers to start from, at least 0.
-    tol : float
-        Largest violation of the optimality conditions.
     max_iter : int
-        Newton steps at most.
+        Newton steps at most; some hundred are needed where losses are huge.
 
     Returns
     -------
     multipliers : ndarray, shape (N,), float64
         $\eta c$, at least 0.
     play : ndarray, shape (K, N), float64
-        A distribution over arms for each context.
+        A distribution over arms for each context; what is missing from a quota, or
+        from the complementarity of its multiplier, is at most 1e-11.
 
     Raises
     ------
     RuntimeError
-        If `max_iter` steps do not reach `tol`.
+        If `max_iter` steps are not enough.
 
     References
     ----------
     Book {eq}`eq-baselines-dual`; {cite}`chen2020faircb`, the constrained FTRL step.
     """
-    c = on_boundary(start)
-    point = fair_dual(c, scores, q, floor)
-    for _ in range(max_iter):
-        if abs(np.where(c > 0, point.excess, np.minimum(point.excess, 0))).max() <= tol:
-            return c, point.play
-        direction = multiplier_step(c, point, q)
-        slack = 1e-13 * (1 + abs(point.value))
-        for halving in range(60):
-            trial = on_boundary(c + direction * 0.5**halving)
-            new = fair_dual(trial, scores, q, floor)
-            if new.value <= point.value + 1e-4 * point.excess @ (trial - c) + slack:
-                break
-        c, point = trial, new
+    c, play, solved, spent = _newton_descent(
+        scores, q, floor, start, min(STAGE, max_iter)
+    )
+    if solved:
+        return c, play
+    last, scale, factor = 0.0, 1 / max(1.0, np.ptp(scores, axis=1).max()), 4.0
+    c = np.zeros(len(start))
+    while spent < max_iter:
+        guess = c * (scale / last) if last else c
+        stage = min(STAGE, max_iter - spent)
+        found = _newton_descent(scale * scores, q, floor, guess, stage)
+        spent += found[3]
+        if found[2] and scale == 1:
+            return found[:2]
+        if found[2]:
+            c, last, factor = found[0], scale, min(factor**2, 16.0)
+        else:
+            factor = factor**0.5
+        scale = min(1.0, last * factor) if last else scale / 4
     raise RuntimeError(f"max_iter is {max_iter}; the dual needs more Newton steps")
 
 
@@ -727,6 +797,17 @@ def _dual_error(best, scores, q, floor, play=exponential_play, least=0.0) -> flo
 # assert (theta * excess <= 1e-9).all()
 # print("multipliers", theta.round(3), " excess", excess.round(4) + 0.0)
 # print("unknowns in the hook:", 75 * 19, "in cvxpy,", 19, "multipliers")
+
+# %% [markdown]
+# The same scores up to $10^{12}$ times as large: the quota holds still, and no multiplier of a quota that is met with something left is positive.
+
+# %% tags=["active-ipynb"]
+# for size in (1e3, 1e6, 1e9, 1e12):
+#     theta, play = fair_multipliers(size * scores, q, 0.98 / 4, np.zeros(4))
+#     excess = q @ play - 0.98 / 4
+#     assert excess.min() >= -1e-10 and theta.min() == 0
+#     assert (abs(excess[theta > 0]) <= 1e-10).all()
+#     print(f"scores times {size:.0e}: multipliers over it", (theta / size).round(3))
 
 # %% [markdown]
 # ### Which distribution of contexts?

@@ -22,9 +22,10 @@ from numba import njit, types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, register_jitable
 
+from prunefair.fairness.baselines import STAGE, TOLERANCE
+
 CENTRED, RELEASED = 1, 2  # kinds of step; 0 is squared
-MAX_ITER = 300
-TOLERANCE = 1e-11  # of the optimality conditions of FairCB, as in the chapter
+MAX_ITER = 2000
 LOG2_E, LN2_HIGH, LN2_LOW = (
     1.4426950408889634,
     0.6931471803691238,
@@ -386,45 +387,48 @@ def barrier_rounds(
 
 
 @register_jitable
-def _put_on_boundary(c):
-    """`on_boundary` of the chapter, in place."""
+def _boundary_step(c, direction, scale, moved, step):
+    """`boundary_step` of the chapter along `scale` times `direction`."""
+    low = np.inf
     for i in range(c.size):
-        c[i] = max(c[i], 0.0)
-    low, high = _smallest(c), 0.0
+        step[i] = max(scale * direction[i], -c[i])
+        low = min(low, c[i] + step[i])
     for i in range(c.size):
-        c[i] -= low
-        high = max(high, c[i])
-    for i in range(c.size):
-        if c[i] <= 1e-14 * (1 + high):
-            c[i] = 0.0
+        step[i] -= low
+        moved[i] = c[i] + step[i]
+        if moved[i] <= 1e-14 * (abs(c[i]) + abs(step[i])):
+            moved[i], step[i] = 0.0, -c[i]
 
 
 @register_jitable
-def _fair_dual_at(c, losses, q, eta, floor, play, excess):
-    """`fair_dual` of the chapter: fills `play` and `excess`, returns the value."""
+def _fair_dual_at(c, scores, factor, q, floor, logs, play, excess):
+    """`fair_dual` of the chapter for `factor` times `scores`; returns the value."""
     n, value = c.size, 0.0
     for i in range(n):
         value -= floor * c[i]
         excess[i] = -floor
     for k in range(q.size):
-        z, top, total = play[k], -np.inf, 0.0
+        z, p, top, total = logs[k], play[k], -np.inf, 0.0
         for i in range(n):
-            z[i] = q[k] * c[i] - eta * losses[k, i]
+            z[i] = q[k] * c[i] + factor * scores[k, i]
             top = max(top, z[i])
         for i in range(n):
-            z[i] = _exp(z[i] - top)
+            z[i] -= top
+            p[i] = _exp(z[i])
         for i in range(n):
-            total += z[i]
-        value += top + np.log(total)
+            total += p[i]
+        log = np.log(total)
+        value += top + log
         for i in range(n):
-            z[i] /= total
-            excess[i] += q[k] * z[i]
+            z[i] -= log
+            p[i] /= total
+            excess[i] += q[k] * p[i]
     return value
 
 
 @register_jitable
 def _violation(c, excess):
-    """Largest _violation of the optimality conditions of FairCB's dual."""
+    """Largest violation of the optimality conditions of FairCB's dual."""
     worst = 0.0
     for i in range(c.size):
         if c[i] > 0 or excess[i] < 0:
@@ -482,6 +486,67 @@ def _newton_direction(c, excess, play, q, H, free, b, direction):
         direction[free[a]] = b[a] * min(1.0, 30 / longest)
 
 
+@register_jitable
+def _fair_descent(c, losses, factor, q, floor, n_steps, play, scratch):
+    """`_newton_descent` of the chapter: success and steps; changes `c` and `play`."""
+    logs, new_logs, new_play, H, vectors, free = scratch
+    excess, new_excess, direction, moved, step, b = vectors
+    direction[:] = 0.0
+    _boundary_step(c, direction, 1.0, moved, step)
+    c[:] = moved
+    _fair_dual_at(c, losses, factor, q, floor, logs, play, excess)
+    for taken in range(n_steps + 1):
+        solved = _violation(c, excess) <= TOLERANCE
+        if solved or taken == n_steps:
+            return solved, taken
+        _newton_direction(c, excess, play, q, H, free, b, direction)
+        scale = 1.0
+        for _ in range(60):
+            _boundary_step(c, direction, scale, moved, step)
+            change = _fair_dual_at(
+                step, logs, 1.0, q, floor, new_logs, new_play, new_excess
+            )
+            gain, longest = 0.0, 0.0
+            for i in range(c.size):
+                gain += excess[i] * step[i]
+                longest = max(longest, abs(step[i]))
+            if change <= 1e-4 * gain + 1e-15 * (q.size + longest):
+                break
+            scale *= 0.5
+        c[:], excess[:] = moved, new_excess
+        logs[: q.size], play[: q.size] = new_logs[: q.size], new_play[: q.size]
+    return False, n_steps
+
+
+@register_jitable
+def _fair_multipliers(c, losses, eta, q, floor, play, scratch):
+    """`fair_multipliers` of the chapter; changes `c`, fills `play`."""
+    solved, spent = _fair_descent(c, losses, -eta, q, floor, STAGE, play, scratch)
+    if solved:
+        return
+    spread = 1.0
+    for k in range(q.size):
+        widest = -_smallest(-losses[k]) - _smallest(losses[k])
+        spread = max(spread, eta * widest)
+    last, scale, factor = 0.0, 1 / spread, 4.0
+    best = np.zeros(c.size)
+    while spent < MAX_ITER:
+        for i in range(c.size):
+            c[i] = best[i] * (scale / last if last > 0 else 1.0)
+        solved, taken = _fair_descent(
+            c, losses, -eta * scale, q, floor, STAGE, play, scratch
+        )
+        spent += taken
+        if solved and scale == 1:
+            return
+        if solved:
+            best[:], last, factor = c, scale, min(factor**2, 16.0)
+        else:
+            factor = factor**0.5
+        scale = min(1.0, last * factor) if last > 0 else scale / 4
+    raise RuntimeError("the dual of FairCB needs more Newton steps")
+
+
 def fair_rounds(
     contexts, rewards, draws, R, rows, count, losses, visits, multipliers, q, settings
 ):
@@ -507,10 +572,15 @@ def fair_rounds(
     """
     eta, floor, given, bandit = settings
     n = R.size
-    play, new_play = np.empty(losses.shape), np.empty(losses.shape)
-    excess, new_excess, direction = np.empty(n), np.empty(n), np.empty(n)
-    c, trial, b = multipliers.copy(), np.empty(n), np.empty(n)
-    H, free = np.empty((n, n)), np.empty(n, np.int64)
+    play, c, cumulative = np.empty(losses.shape), multipliers.copy(), np.empty(n)
+    scratch = (
+        np.empty(losses.shape),
+        np.empty(losses.shape),
+        np.empty(losses.shape),
+        np.empty((n, n)),
+        np.empty((6, n)),
+        np.empty(n, np.int64),
+    )
     for t in range(contexts.size):
         row = _row_of(contexts[t], rows, count)
         K, r = count[0], rewards[t]
@@ -520,40 +590,15 @@ def fair_rounds(
                 total += visits[k]
             for k in range(K):
                 q[k] = (visits[k] + (k == row)) / total
-        Q = q[:K]
-        _put_on_boundary(c)
-        value = _fair_dual_at(c, losses, Q, eta, floor, play, excess)
-        steps = 0
-        while _violation(c, excess) > TOLERANCE:
-            if steps == MAX_ITER:
-                raise RuntimeError("the dual of FairCB needs more Newton steps")
-            steps += 1
-            _newton_direction(c, excess, play, Q, H, free, b, direction)
-            slack, scale, found = 1e-13 * (1 + abs(value)), 1.0, value
-            for _ in range(60):
-                gain = 0.0
-                for i in range(n):
-                    trial[i] = c[i] + scale * direction[i]
-                _put_on_boundary(trial)
-                for i in range(n):
-                    gain += excess[i] * (trial[i] - c[i])
-                found = _fair_dual_at(
-                    trial, losses, Q, eta, floor, new_play, new_excess
-                )
-                if found <= value + 1e-4 * gain + slack:
-                    break
-                scale *= 0.5
-            c, trial, value = trial, c, found
-            play, new_play = new_play, play
-            excess, new_excess = new_excess, excess
+        _fair_multipliers(c, losses, eta, q[:K], floor, play, scratch)
         p = play[row]
         visits[row] += 1
         if bandit:
             total = 0.0
             for i in range(n):
                 total += p[i]
-                b[i] = total
-            arm = _drawn(b, draws[t])
+                cumulative[i] = total
+            arm = _drawn(cumulative, draws[t])
             losses[row, arm] += (1 - r[arm]) / p[arm]
             R[arm] += r[arm]
         else:

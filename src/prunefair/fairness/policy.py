@@ -20,6 +20,7 @@ from prunefair.outputs import check_new_file, whole_file
 CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always reads
 CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
 LEAST_PROBABILITY = 1e-9  # a single reward weighs no more than its inverse
+NEVER = 1e-18  # an arm of less probability has not been drawn
 
 
 def array_of(value: Any) -> np.ndarray:
@@ -624,7 +625,8 @@ class BanditPolicy(Policy):
         ------
         ValueError
             If `arm` is unknown, `reward` is outside [0, 1], `probability` is outside
-            [1e-9, 1], or `context` holds NaN; the state is unchanged then.
+            [1e-9, 1], or not given for an arm that is now all but never drawn, or
+            `context` holds NaN; the state is unchanged then.
         TypeError
             If `context` is none.
         """
@@ -639,6 +641,11 @@ class BanditPolicy(Policy):
             )
         with self._lock:
             p = float(self.play(context)[arm]) if probability is None else probability
+            if p < NEVER:
+                raise ValueError(
+                    f"arm is {arm}, which is drawn with probability {p:.0e} now; give "
+                    "`probability`, that of the draw"
+                )
             self.step(context, arm, reward, p)
             gained = np.zeros(self.n_arms)
             gained[arm] = reward
