@@ -31,7 +31,6 @@ from prunefair.pruning.compression import (
     prune_rows,
     selection_distances,
 )
-from prunefair.pruning.evaluation import perplexity, self_sample, wikitext_tokens
 from prunefair.pruning.functional_policy import (
     EnergySlices,
     FunctionalSlices,
@@ -42,6 +41,7 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
+from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
 from prunefair.pruning.policy_gradient import leave_one_out, train_policy
 from prunefair.pruning.row_policy import gumbel_top_k, plackett_luce_gradient
 from prunefair.pruning.self_moments import (

@@ -25,8 +25,8 @@ from storing import Table
 from prunefair.harness import HarnessResult, harness_results
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.evaluation import TaskResult, zero_shot
 from prunefair.pruning.surgery import row_matrices, slice_ffn_
+from prunefair.pruning.zero_shot import TaskResult, zero_shot
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "harness_equality.json"
 CONFIGURATION = {

@@ -23,11 +23,11 @@ from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.compression import cut_scores, prune_rows, spread_ratios
-from prunefair.pruning.evaluation import (
+from prunefair.pruning.estimates import standard_error
+from prunefair.pruning.perplexity import (
     kl_per_position,
     perplexity,
     self_sample,
-    standard_error,
     wikitext_tokens,
 )
 from prunefair.pruning.policy_gradient import train_policy

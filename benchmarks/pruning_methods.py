@@ -31,35 +31,27 @@ from storing import check_same, read_table, versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
-from prunefair.pruning.comparison import (
-    ModelRecord,
-    evaluation_order,
-    lost_outputs,
-    wanda_scores,
-)
+from prunefair.pruning.comparison import lost_outputs, wanda_scores
 from prunefair.pruning.compression import cut_scores, prune_rows, selection_distances
-from prunefair.pruning.evaluation import (
-    TASK_CHANCE,
-    kl_per_position,
-    log_likelihoods,
-    self_sample,
-    task_questions,
-    task_result,
-    text_windows,
-    token_nats,
-    wikitext_tokens,
-)
 from prunefair.pruning.functional_policy import (
     functional_layers,
     surgeon_energies,
     train_functional,
     uneven_ratios,
 )
+from prunefair.pruning.perplexity import (
+    kl_per_position,
+    self_sample,
+    text_windows,
+    token_nats,
+    wikitext_tokens,
+)
 from prunefair.pruning.policy_gradient import (
     released_draw,
     train_policy,
     train_released,
 )
+from prunefair.pruning.records import ModelRecord, evaluation_order
 from prunefair.pruning.refit import (
     SelfStatistics,
     choose_ridge,
@@ -80,6 +72,12 @@ from prunefair.pruning.spectrum import (
     uniform_selections,
 )
 from prunefair.pruning.surgery import row_matrices
+from prunefair.pruning.zero_shot import (
+    TASK_CHANCE,
+    log_likelihoods,
+    task_questions,
+    task_result,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "pruning_methods.json"

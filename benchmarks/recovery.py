@@ -36,14 +36,10 @@ from prunefair.pruning.compression import (
     prune,
     prune_rows,
 )
-from prunefair.pruning.evaluation import (
-    kl_per_position,
-    self_sample,
-    wikitext_tokens,
-    zero_shot,
-)
+from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
 from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
 from prunefair.pruning.surgery import row_matrices
+from prunefair.pruning.zero_shot import zero_shot
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "recovery.json"
 RATIO, TASKS = 0.3, ("arc_easy", "piqa")

@@ -21,7 +21,6 @@ from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.compression import cut_scores, prune_rows
-from prunefair.pruning.evaluation import kl_per_position, self_sample
 from prunefair.pruning.functional_policy import (
     fisher_costs,
     functional_layers,
@@ -29,6 +28,7 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
+from prunefair.pruning.perplexity import kl_per_position, self_sample
 from prunefair.pruning.refit import (
     choose_ridge,
     mean_moments,

@@ -19,7 +19,7 @@ from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.compression import cut_scores, prune_rows, sharing_copy
-from prunefair.pruning.evaluation import kl_per_position, self_sample, start_token
+from prunefair.pruning.perplexity import kl_per_position, self_sample, start_token
 from prunefair.pruning.self_moments import (
     down_projections,
     error_of_mean,

@@ -21,8 +21,8 @@ from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep, throughput_bound
-from prunefair.pruning.evaluation import throughput
 from prunefair.pruning.surgery import row_matrices, slice_ffn_
+from prunefair.pruning.throughput import throughput
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "throughput.json"
 CONFIGURATION = {

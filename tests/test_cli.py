@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_tokenizer
-from prunefair.pruning.evaluation import start_token, token_nats, wikitext_tokens
 from prunefair.pruning.functional_policy import FunctionalPolicy
+from prunefair.pruning.perplexity import start_token, token_nats, wikitext_tokens
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_, tiny_model
 
@@ -392,7 +392,7 @@ def test_evaluate_has_null_where_nothing_is_defined(capsys, model):
 def test_a_bad_reference_is_named_before_anything_is_measured(
     capsys, model, monkeypatch
 ):
-    monkeypatch.setattr("prunefair.pruning.evaluation.perplexity", pytest.fail)
+    monkeypatch.setattr("prunefair.pruning.perplexity.perplexity", pytest.fail)
     line = complaint(capsys, "evaluate", model, "--against", "no/such")
     assert (
         "--against is 'no/such', which is no folder here, nor came from the hub" in line
@@ -419,7 +419,7 @@ def test_texts_begin_with_the_tokenizers_token_where_the_model_names_none():
 def test_another_vocabulary_is_named_before_anything_is_measured(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("prunefair.pruning.evaluation.perplexity", pytest.fail)
+    monkeypatch.setattr("prunefair.pruning.perplexity.perplexity", pytest.fail)
     tiny_model("llama", generator=torch.Generator()).save_pretrained(tmp_path)
     line = complaint(capsys, "evaluate", model, "--against", tmp_path, "--tasks", "")
     assert re.search("--against is '.*among 32 tokens, but '.*among 49152;", line), line

@@ -9,18 +9,17 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-import prunefair.pruning.evaluation as evaluation
 from prunefair.harness import harness_results, publisher_row
 from prunefair.models import load_tokenizer
-from prunefair.pruning.evaluation import (
+from prunefair.pruning.perplexity import random_llama
+from prunefair.pruning.surgery import tiny_model
+from prunefair.pruning.zero_shot import (
     TASK_CHANCE,
     encode_pair,
-    random_llama,
     task_questions,
     task_rows,
     zero_shot,
 )
-from prunefair.pruning.surgery import tiny_model
 
 TASKS = [*TASK_CHANCE, "mmlu_conceptual_physics"]
 
@@ -119,7 +118,9 @@ def test_both_lengths_equal_the_harness_where_they_choose_differently(
         for n in range(2, 6)
         for m in range(2, 12)
     ]
-    monkeypatch.setattr(evaluation, "task_rows", lambda path, limit=None: rows)
+    monkeypatch.setattr(
+        "prunefair.pruning.zero_shot.task_rows", lambda path, limit=None: rows
+    )
     names = ("acc", "acc_norm", "acc_bytes")
     metrics = [
         {"metric": m, "aggregation": "mean", "higher_is_better": True} for m in names

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import jupytext
@@ -66,6 +67,79 @@ def test_neither_part_imports_the_other(part, other):
     assert len(paths) > 5
     for path in paths:
         assert not [n for n in imported(path) if n.startswith(f"prunefair.{other}")]
+
+
+def asked_names(code, nodes=ast.walk):
+    """Dotted names that `code` asks for, each module and what is taken from it."""
+    for node in nodes(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def asked_by(path):
+    """What a chapter asks for in all its cells, another module when it is imported."""
+    if path not in CHAPTERS:
+        return {*asked_names(path.read_text(), lambda tree: tree.body)}
+    chapter = ROOT / "book" / path.relative_to(SOURCE).with_suffix(".ipynb")
+    cells = json.loads(chapter.read_text())["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    return {n for c in code if "google.colab" not in c for n in asked_names(c)}
+
+
+def reached_chapters(path):
+    """Chapters that a chapter imports, itself or through modules that are none."""
+    names = {dotted(module): module for module in MODULES}
+    found, seen, left = set(), set(), {path}
+    while left:
+        seen |= left
+        asked = {names[n] for one in left for n in asked_by(one) if n in names} - seen
+        found |= asked & {*CHAPTERS}
+        left = asked - found
+    return found
+
+
+def later_imports(order):
+    """Pairs of a chapter and a later one of `order` that it imports."""
+    pairs = ((path, other) for path in order for other in reached_chapters(path))
+    return {
+        (relative(path), relative(other))
+        for path, other in pairs
+        if order.index(other) > order.index(path)
+    }
+
+
+LATER = {  # what is still to be mended, and taken out here then
+    (
+        "src/prunefair/fairness/bandit_feedback.py",
+        "src/prunefair/fairness/baselines.py",
+    ),
+    (
+        "src/prunefair/fairness/full_information.py",
+        "src/prunefair/fairness/bandit_feedback.py",
+    ),
+    (
+        "src/prunefair/fairness/offline_optimum.py",
+        "src/prunefair/fairness/movielens.py",
+    ),
+}
+
+
+def test_no_chapter_imports_from_a_later_one():
+    names = [f.removeprefix("book/") for f in toc_files() if f.count("/") == 2]
+    order = [SOURCE / f"{name}.py" for name in names]
+    assert later_imports(order) == LATER
+    perplexity, surgery, records, zero_shot = (
+        SOURCE / "pruning" / f"{stem}.py"
+        for stem in ("perplexity", "surgery", "records", "zero_shot")
+    )
+    assert "surgery" not in {n.split(".")[-1] for n in imported(perplexity)}
+    backwards = later_imports(order[::-1])  # what only a demonstration asks for, too
+    assert (relative(perplexity), relative(surgery)) in backwards
+    assert zero_shot in reached_chapters(records) and records not in CHAPTERS
 
 
 def test_no_public_name_is_defined_twice():
@@ -253,17 +327,23 @@ def prose(path):
     return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
+def words(path):
+    """What `prose` says, without where its links lead."""
+    return re.sub(r"(\[\([^)]*\))?\]\([^)]*\)", "]", prose(path)).lower()
+
+
 def test_whoever_prints_a_perplexity_says_that_the_text_is_tokenised():
-    evaluation = SOURCE / "pruning" / "evaluation.py"
+    perplexity = SOURCE / "pruning" / "perplexity.py"
     others = [ROOT / "README.md", ROOT / "tools" / "demo.py", SOURCE / "cli.py"]
     others += [ROOT / "book" / name for name in ("intro.md", "claims.md")]
-    chapters = [path for path in CHAPTERS if "perplexit" in prose(path).lower()]
-    assert evaluation in chapters and len(chapters) >= 7
+    chapters = [path for path in CHAPTERS if "perplexit" in words(path)]
+    assert perplexity in chapters and len(chapters) >= 7
     for path in [*chapters, *others]:
-        assert "perplexit" in prose(path).lower()
+        assert "perplexit" in words(path)
         assert "tokenised" in prose(path), path
-        assert path in (evaluation, *others) or "#perplexity)" in prose(path), path
-    examples = re.findall(r"`([^`]*@[^`]*)`", prose(evaluation))
+        link = "perplexity.ipynb#the-tokenised-text)"
+        assert path in (perplexity, *others) or link in prose(path), path
+    examples = re.findall(r"`([^`]*@[^`]*)`", prose(perplexity))
     assert len(examples) == 2
     for name in ("wikitext2/test.txt", "wikitext2/valid.txt"):
         text = data_file(name).read_text(encoding="utf-8")

@@ -46,7 +46,7 @@ from prunefair.models import (
 )
 from prunefair.plotting import use_style
 from prunefair.pruning.compression import prune, prune_rows, selection_distances
-from prunefair.pruning.evaluation import (
+from prunefair.pruning.perplexity import (
     kl_to_dense,
     perplexity,
     self_sample,

@@ -693,14 +693,13 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
 
     from prunefair.data import data_file
     from prunefair.models import load_model, load_tokenizer, within_context
-    from prunefair.pruning import evaluation
-    from prunefair.pruning.evaluation import beginning_tokens
+    from prunefair.pruning import perplexity, retention, zero_shot
 
     _use_data(data)
-    known = (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE)
+    known = (*zero_shot.TASK_CHANCE, *zero_shot.MMLU_CHANCE)
     names = _names(tasks, known, "--tasks")
     for name in names:  # what is missing is known, or fetched, before the work
-        evaluation.task_questions(name, 1)
+        zero_shot.task_questions(name, 1)
     data_file("wikitext2/test.txt")
     tokenizer = load_tokenizer(model, argument="MODEL")
     dense = None
@@ -716,16 +715,17 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     ):
         if loaded is not None:
             _check_scored(Given(argument, value), loaded, tokenizer, names or against)
-    text = evaluation.wikitext_tokens(tokenizer)
-    window, beginning = within_context(judged, 1024), beginning_tokens(tokenizer)
+    text = perplexity.wikitext_tokens(tokenizer)
+    window = within_context(judged, 1024)
+    beginning = perplexity.beginning_tokens(tokenizer)
     options = {"window": window, "max_windows": limit, "beginning": beginning}
     result = {
-        "perplexity": evaluation.perplexity(judged, text, **options),
+        "perplexity": perplexity.perplexity(judged, text, **options),
         "perplexity_window": window,
         "perplexity_beginning": tokenizer.decode(beginning) or None,
         "kl_to_dense": None,
     }
-    answers = evaluation.zero_shot(judged, tokenizer, names, limit=limit)
+    answers = zero_shot.zero_shot(judged, tokenizer, names, limit=limit)
     result["tasks"] = {
         name: {key: getattr(answer, key) for key in TASK_KEYS}
         for name, answer in answers.items()
@@ -734,11 +734,11 @@ def _evaluate(model, against, tasks, limit, data, seed, device) -> dict[str, Any
     if dense is not None:
         generator = torch.Generator(device=dense.device).manual_seed(seed)
         length = min(within_context(m, 128) for m in (dense, judged))
-        sample = evaluation.self_sample(dense, 16, length, generator=generator)
-        result["kl_to_dense"] = evaluation.kl_to_dense(dense, judged, sample)
-        reference = evaluation.zero_shot(dense, tokenizer, names, limit=limit)
+        sample = perplexity.self_sample(dense, 16, length, generator=generator)
+        result["kl_to_dense"] = perplexity.kl_to_dense(dense, judged, sample)
+        reference = zero_shot.zero_shot(dense, tokenizer, names, limit=limit)
         for key in ("raw_retention", "above_chance_retention") if names else ():
-            result[key] = getattr(evaluation, key)(answers, reference).value
+            result[key] = getattr(retention, key)(answers, reference).value
     return result
 
 

@@ -95,7 +95,7 @@ def _definition(task: str, limit: int | None, folder: Path) -> dict[str, Any]:
     """The harness's definition of a task, with our files for its data set."""
     import lm_eval.tasks
 
-    from prunefair.pruning.evaluation import task_rows
+    from prunefair.pruning.zero_shot import task_rows
 
     files = {"test": f"zeroshot/{task}.jsonl"}
     where = DEFINITIONS.get(task, f"mmlu/default/{task}.yaml")
@@ -142,7 +142,7 @@ def harness_results(
         Its tokenizer.
     tasks : sequence of str
         Keys of `TASK_CHANCE` or, but for `"mmlu"` as a whole, of `MMLU_CHANCE`; see
-        `prunefair.pruning.evaluation`.
+        `prunefair.pruning.zero_shot`.
     limit : int, optional
         Only the first so many questions of each task.
     batch_size : int

@@ -1,4 +1,4 @@
-"""The comparison's estimates and errors, its storage, and the piecewise benchmark."""
+"""The comparison's estimates and errors, and the benchmark that works in pieces."""
 
 import json
 import os
@@ -10,35 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from prunefair.pruning.comparison import (
-    ModelRecord,
-    Spread,
-    common_questions,
-    evaluation_order,
-    grouped,
     log_perplexity,
     lost_outputs,
-    packed,
     perplexities,
     perplexity_factor,
     plot_intervals,
     plot_methods,
     plot_objective,
-    rank_correlation,
-    spread,
-    task_results,
-    unpacked,
     wanda_scores,
 )
-from prunefair.pruning.evaluation import (
-    Estimate,
-    above_chance_retention,
-    standard_error,
+from prunefair.pruning.estimates import Range, standard_error
+from prunefair.pruning.records import (
+    ModelRecord,
+    common_questions,
+    records_by_method,
+    task_results,
 )
+from prunefair.pruning.retention import above_chance_retention
 from prunefair.pruning.surgery import ADAPTERS, adapter_for, tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,28 +38,6 @@ SHOWN = {"seed": 0, "ratio": 0.3, "parameters": 9, "seconds": 1.5, "ks": 0.25}
 
 def record(method="a", **fields):
     return ModelRecord(method=method, **SHOWN | fields)
-
-
-@given(st.text(alphabet="01"))
-def test_packing_keeps_every_outcome(outcomes):
-    assert unpacked(packed(outcomes)) == outcomes
-    assert len(packed(outcomes)) <= len(outcomes) / 4 + 6
-
-
-def test_a_record_survives_a_json_file_with_six_digits():
-    whole = record(nats=[1.25, 2.5], kl=[0.123456], answers={"piqa": ["101", "011"]})
-    again = ModelRecord.from_json(json.loads(json.dumps(whole.to_json())))
-    assert again == whole
-    assert record(nats=[1 / 3]).to_json()["nats"] == [0.333333]
-
-
-def test_any_prefix_of_the_order_is_a_simple_random_sample():
-    rng, firsts = np.random.default_rng(0), np.zeros(7)
-    for _ in range(7000):
-        order = evaluation_order(7, rng=rng)
-        assert sorted(order) == [*range(7)]
-        firsts[order[:3]] += 1
-    assert stats.chisquare(firsts, np.full(7, 3000)).pvalue > 1e-3
 
 
 def read_text(family):
@@ -131,15 +100,6 @@ def test_the_error_of_log_perplexity_covers_the_truth_at_its_level():
     assert 0.92 < inside / 1000 < 0.97
 
 
-def test_a_spread_holds_the_intervals_of_all_seeds():
-    found = spread([Estimate(1.0, 0.5), Estimate(2.0, 0.0)])
-    assert found.value == 1.5
-    np.testing.assert_allclose([found.low, found.high], [1 - 0.98, 2.0])
-    for unknown in ([np.nan, 0.1], [0.1, np.nan]):
-        found = spread([Estimate(1.0, e) for e in unknown])
-        assert np.isnan(found.low) and np.isnan(found.high)
-
-
 def test_perplexities_use_the_geometric_mean_over_seeds():
     group = [record(nats=[10.0, 10]), record(nats=[30.0, 30])]
     found = perplexities(group, [10, 10], 2)
@@ -167,51 +127,10 @@ def test_a_factor_is_paired_over_the_windows_that_both_have_read():
     assert both.low == factor.low and np.isclose(both.high, np.exp(0.3))
 
 
-def test_groups_leave_out_the_dense_model_and_other_ratios():
-    records = [record("dense", ratio=0.0), record("a"), record("b"), record("a")]
-    records += [record("a", ratio=0.1)]
-    assert {k: len(v) for k, v in grouped(records, 0.3).items()} == {"a": 2, "b": 1}
-
-
-def test_only_questions_that_every_model_answered_count():
-    one = record(answers={"piqa": ["1101", "1111"], "winogrande": ["10"]})
-    two = record(answers={"piqa": ["001", "000"], "winogrande": ["0111"]})
-    limits = common_questions([one, two])
-    assert limits == {"piqa": 3, "winogrande": 2}
-    results = task_results(one, limits)
-    assert results["piqa"].acc == 2 / 3 and results["piqa"].acc_norm == 1
-    assert results["winogrande"].acc_norm is None and results["winogrande"].n == 2
-    assert common_questions([one, record()]) == {}
-    with pytest.raises(
-        ValueError, match="asks for 4 questions of piqa, of which a has"
-    ):
-        task_results(two, {"piqa": 4})
-    with pytest.raises(ValueError, match="of which a has answered 0"):
-        task_results(record(), {"piqa": 4})
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3))
-def test_rank_correlation_is_spearmans(pairs):
-    x, y = np.array(pairs, dtype=float).T
-    found = rank_correlation(x, y, resamples=50, rng=np.random.default_rng(0))
-    if np.ptp(x) and np.ptp(y):
-        np.testing.assert_allclose(
-            found.value, stats.spearmanr(x, y).statistic, atol=1e-12
-        )
-    else:  # nothing is ranked
-        assert found.value == 0
-
-
-def test_rank_correlation_refuses_two_pairs():
-    for x, y in (([1, 2], [3, 4]), ([1, 2, 3], [1, 2, 3, 4])):
-        with pytest.raises(ValueError, match="3 pairs"):
-            rank_correlation(x, y, rng=np.random.default_rng(0))
-
-
 def test_figures_have_a_mark_for_every_method():
     import matplotlib.pyplot as plt
 
-    points = {r: Spread(value=2.0, low=1.0, high=3.0) for r in (0.1, 0.3)}
+    points = {r: Range(value=2.0, low=1.0, high=3.0) for r in (0.1, 0.3)}
     _, axes = plt.subplots(1, 2)
     ax = plot_methods(axes[0], {"a": points, "b": points})
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
@@ -228,7 +147,7 @@ def test_figures_have_a_mark_for_every_method():
 def test_open_dots_are_the_calibrated_methods_and_the_first_is_on_top():
     import matplotlib.pyplot as plt
 
-    found = {m: Spread(value=2.0, low=1.0, high=4.0) for m in ("own", "seen")}
+    found = {m: Range(value=2.0, low=1.0, high=4.0) for m in ("own", "seen")}
     _, ax = plt.subplots()
     plot_intervals(ax, found, ["seen"])
     assert [t.get_text() for t in ax.get_yticklabels()] == ["own", "seen"]
@@ -243,7 +162,7 @@ def test_stored_table_meets_both_aims_without_outside_text():
     """Perplexity at most 38 where dense is 23.7, and 60 % of the accuracy is kept."""
     table = json.loads((ROOT / "book/results/pruning_methods.json").read_text())
     records = [ModelRecord.from_json(values) for values in table["models"]]
-    groups, counts = grouped(records, 0.3), table["windows"]
+    groups, counts = records_by_method(records, 0.3), table["windows"]
     own = perplexity_factor(groups["functional, re-fitted"], records[0], counts)
     wanda = perplexity_factor(groups["wanda"], records[0], counts)
     assert records[0].method == "dense" and len(records[0].nats) == len(counts)
@@ -262,7 +181,7 @@ def bench(monkeypatch, tmp_path):
     sys.modules.pop("pruning_methods", None)
     import pruning_methods as module
 
-    from prunefair.pruning.evaluation import Question
+    from prunefair.pruning.zero_shot import Question
 
     class Tokenizer:
         bos_token_id = 1
@@ -304,7 +223,7 @@ def run(module, monkeypatch, minutes):
 
 
 def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
-    from prunefair.pruning.evaluation import perplexity
+    from prunefair.pruning.perplexity import perplexity
 
     early, none = run(bench, monkeypatch, 0)
     assert len(none) == 1 + 4 * (6 + 2 * 3) and not any(

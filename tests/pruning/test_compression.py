@@ -27,7 +27,7 @@ from prunefair.pruning.compression import (
     sharing_copy,
     spread_ratios,
 )
-from prunefair.pruning.evaluation import (
+from prunefair.pruning.perplexity import (
     kl_to_dense,
     perplexity,
     random_llama,

@@ -13,7 +13,6 @@ from scipy.linalg import sqrtm
 from scipy.stats import ks_2samp, spearmanr
 
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.evaluation import random_llama
 from prunefair.pruning.functional_policy import (
     EnergySlices,
     FunctionalLayer,
@@ -26,6 +25,7 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
+from prunefair.pruning.perplexity import random_llama
 from prunefair.pruning.policy_gradient import (
     all_selections,
     leave_one_out,

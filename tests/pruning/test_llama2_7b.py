@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM
 from prunefair.pruning import llama2_7b
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.compression import prune
-from prunefair.pruning.evaluation import Throughput
 from prunefair.pruning.lanczos import PROBES, LanczosSlices, orthonormal_probes
 from prunefair.pruning.llama2_7b import (
     PROFILE,
@@ -47,6 +46,7 @@ from prunefair.pruning.spectrum import (
     uniform_selections,
 )
 from prunefair.pruning.surgery import ffn_slices, row_matrices
+from prunefair.pruning.throughput import Throughput
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -17,13 +17,7 @@ from peft.import_utils import is_torchao_available
 from scipy import stats
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
-from prunefair.pruning.evaluation import (
-    Interval,
-    accuracy_difference,
-    perplexity,
-    random_llama,
-    token_nats,
-)
+from prunefair.pruning.perplexity import perplexity, random_llama, token_nats
 from prunefair.pruning.recovery import (
     RecoveryPlan,
     answered,
@@ -39,6 +33,7 @@ from prunefair.pruning.recovery import (
     window_nats,
     with_lora,
 )
+from prunefair.pruning.retention import Interval, accuracy_difference
 from prunefair.pruning.surgery import ADAPTERS, save_pruned, slice_ffn_, tiny_model
 
 ROWS = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning import refit
 from prunefair.pruning.compression import cut_scores, prune_rows
-from prunefair.pruning.evaluation import (
+from prunefair.pruning.functional_policy import fisher_costs, uneven_ratios
+from prunefair.pruning.perplexity import (
     kl_to_dense,
     perplexity,
     self_sample,
     wikitext_tokens,
 )
-from prunefair.pruning.functional_policy import fisher_costs, uneven_ratios
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.refit import (
     RIDGES,

@@ -34,12 +34,17 @@ import torch
 from prunefair.models import measuring
 
 # %% tags=["active-ipynb"]
+# import itertools
+# import json
+# from pathlib import Path
+#
 # import numpy as np
 # from torch.utils.flop_counter import FlopCounterMode
 # from transformers import AutoModelForCausalLM, LlamaConfig, PhiConfig
 #
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
+# from prunefair.pruning.throughput import throughput
 #
 # SEED = 20250126
 # device = default_device()
@@ -778,6 +783,35 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # %% [markdown]
 # **Figure (fig-anatomy-bound).** <a id="fig-anatomy-bound"></a> The bound of the theorem for three models, and the speed-ups of PruneNet that the paper reports at 30 %.
 #
+# ## Reading and writing, measured
+#
+# Reading a prompt (*prefill*) multiplies many tokens at once and is bound by arithmetic; writing (*decode*) reads all weights for every token and is bound by memory.
+# One number for both hides which was measured, so `prunefair.pruning.throughput` times them apart, in one process and after a warm-up.
+# The fastest of several runs is reported: other load on a machine only ever adds time.
+# No cell measures seconds, because no second run would repeat them: the check below reads a clock that advances by one second at every look, and the measurement is stored.
+
+# %% tags=["active-ipynb"]
+# ticks = itertools.count()
+# prompts = torch.zeros(5, 4, dtype=torch.long)
+# speed = throughput(model, prompts, 7, clock=lambda: next(ticks))
+# assert speed == (5 * 4, 5 * 7)  # tokens in one second each
+
+# %% [markdown]
+# The seconds were taken on the small model (`benchmarks/throughput.py`), dense and without 30 % of its rows, in one process and in turn, and are processor time of one thread.
+# The bound of decoding counts the head, which every written token passes; while a prompt is read the head serves its last token only, so that the bound of prefill is the one without the head.
+# The ratio is the median over rounds, with the quartiles in brackets; the machine had other work, and single rounds scatter across the bound.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/throughput.json").read_text())
+# setting = table["configuration"]
+# print(f"{table['device']}; {setting['prompt_tokens']} tokens read,"
+#       f" {setting['new_tokens']} written, {setting['rounds']} rounds")
+# for phase, row in table["phases"].items():
+#     low, high = row["ratio_quartiles"]
+#     print(f"{phase:8} {row['dense']:6.1f} tokens/s dense, {row['pruned']:6.1f} pruned:"
+#           f" {row['ratio']:.3f} [{low:.3f}, {high:.3f}], bound {row['bound']:.3f}")
+
+# %% [markdown]
 # ## Exercises
 #
 # **Exercise.** <a id="ex-anatomy-1"></a>

@@ -7,7 +7,7 @@ Which of a random choice, the longest rows, calibrated scores, the released reci
 At 30 % the largest perplexity is more than a thousand times the smallest, and the models of smallest spectral distance are not the ones of smallest perplexity.
 
 **Notation.**
-Window $w$ of a text has $n_w$ scored tokens whose information sums to $b_w$ nats ([evaluation](evaluation.ipynb)); $W$ windows have been read.
+Window $w$ of a text has $n_w$ scored tokens whose information sums to $b_w$ nats ([perplexity](perplexity.ipynb)); $W$ windows have been read.
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ the hidden vector of a feed-forward block.
 """
 
@@ -26,19 +26,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 
 from prunefair.pruning.compression import output_energies, visit_hidden_vectors
-from prunefair.pruning.evaluation import (
-    TASK_CHANCE,
-    Estimate,
-    PerQuestion,
-    TaskResult,
-    standard_error,
-)
+from prunefair.pruning.estimates import Estimate, Range, range_over_seeds
+from prunefair.pruning.records import ModelRecord
 from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for
 
@@ -49,9 +43,14 @@ from prunefair.pruning.surgery import adapter_for
 # from scipy import stats
 #
 # from prunefair.plotting import figure
-# from prunefair.pruning.evaluation import above_chance_retention, accuracy_difference
-# from prunefair.pruning.evaluation import perplexity, random_llama, raw_retention
-# from prunefair.pruning.evaluation import text_windows, token_nats
+# from prunefair.pruning.estimates import rank_correlation, standard_error
+# from prunefair.pruning.perplexity import perplexity, random_llama
+# from prunefair.pruning.perplexity import text_windows, token_nats
+# from prunefair.pruning.records import common_questions, evaluation_order
+# from prunefair.pruning.records import records_by_method, task_results
+# from prunefair.pruning.retention import above_chance_retention, accuracy_difference
+# from prunefair.pruning.retention import raw_retention
+# from prunefair.pruning.zero_shot import TASK_CHANCE
 #
 # SEED = 40
 
@@ -84,7 +83,7 @@ from prunefair.pruning.surgery import adapter_for
 # $$ (eq-comparison-wanda)
 #
 # with the expectation over calibration text.
-# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in the tokenised form](evaluation.ipynb#perplexity): they have seen text of that kind, the others have not, and the tables mark them by a star.
+# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in the tokenised form](perplexity.ipynb#the-tokenised-text): they have seen text of that kind, the others have not, and the tables mark them by a star.
 #
 # <div class="alert alert-warning">
 #
@@ -153,105 +152,8 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 # Each piece evaluates some windows of text and some questions of one model and stores every single outcome.
 # Windows and questions are taken in one fixed random order, the same for all models: what has been read so far is then a simple random sample of the whole, and any two models can be compared on the pieces that both have.
 # Of HellaSwag the first 2000 questions come first, in random order; only a run on a GPU goes on to the other 8042, so that a prefix is a sample of the one part or of the other.
-
-
-# %%
-def evaluation_order(count: int, *, rng: np.random.Generator) -> np.ndarray:
-    """Random order of `count` windows or questions, of which any prefix is a sample."""
-    return rng.permutation(count)
-
-
-# %%
-@dataclass(kw_only=True)
-class ModelRecord:
-    """Everything that was measured on one model.
-
-    Parameters
-    ----------
-    method : str
-        Name of the method; "dense" for the whole model.
-    seed : int or None
-        Seed of a method that draws.
-    ratio : float
-        Share of the rows removed.
-    parameters : int
-        Parameters left, tied ones counted once.
-    seconds : float
-        Processor time of choosing the rows at this ratio and of the re-fit, in seconds,
-        with what a method shares between ratios.
-    ks : float or None
-        Mean KS distance of the spectra of `gate_proj`; none where no rows are cut.
-    lost : list of float
-        Share of each layer's output that the removed neurons wrote on the dense model's
-        own text, by `lost_outputs`; empty where no rows are cut.
-    rows : str
-        Digest of the rows kept and of the ridge, by which a later run knows the model
-        again; empty where no rows are cut.
-    kl : list of float
-        Divergence from the dense model on each self-sampled text; nats a token.
-    nats : list of float
-        Information of each window read, in the fixed order; nats.
-    answers : dict of str to list of str
-        For every task the outcomes by `acc` and, where it exists, by `acc_norm`: "1"
-        for a right answer, in the fixed order.
-    """
-
-    method: str
-    seed: int | None
-    ratio: float
-    parameters: int
-    seconds: float
-    ks: float | None
-    lost: list[float] = field(default_factory=list)
-    rows: str = ""
-    kl: list[float] = field(default_factory=list)
-    nats: list[float] = field(default_factory=list)
-    answers: dict[str, list[str]] = field(default_factory=dict)
-
-    def answered(self, task: str) -> int:
-        """Questions of a task that the model has answered."""
-        return len(self.answers.get(task, [""])[0])
-
-    def to_json(self) -> dict:
-        """Plain values for a JSON file, floats with six digits."""
-        values = asdict(self)
-        for name in ("lost", "kl", "nats"):
-            values[name] = [float(f"{x:.6g}") for x in values[name]]
-        values["answers"] = {t: [packed(s) for s in a] for t, a in self.answers.items()}
-        return values
-
-    @classmethod
-    def from_json(cls, values: dict) -> ModelRecord:
-        """Record written by `to_json`."""
-        answers = {t: [unpacked(s) for s in a] for t, a in values["answers"].items()}
-        return cls(**values | {"answers": answers})
-
-
-# %% [markdown]
-# A thousand outcomes are a thousand bits: they are stored four to a hexadecimal digit, after their number.
-
-
-# %%
-def packed(outcomes: str) -> str:
-    """Zeros and ones as their number, a colon and hexadecimal digits."""
-    size = -(-len(outcomes) // 4)
-    bits = outcomes.ljust(4 * size, "0")
-    return f"{len(outcomes)}:{int(bits or '0', 2):0{size}x}"
-
-
-# %%
-def unpacked(text: str) -> str:
-    """Zeros and ones that `packed` wrote."""
-    count, digits = text.split(":")
-    return f"{int(digits, 16):0{4 * len(digits)}b}"[: int(count)]
-
-
-# %% tags=["active-ipynb"]
-# for outcomes in ("", "1", "0000", "10110", "0" * 9 + "1" * 8):
-#     assert unpacked(packed(outcomes)) == outcomes
-# print(packed("10110"))
-
-# %% [markdown]
+# The order, the record of a model (`ModelRecord`) and what is read from it are a module of their own, `prunefair.pruning.records`.
+#
 # ## From pieces to estimates
 #
 # The perplexity of the windows read is the exponential of a ratio of sums,
@@ -329,55 +231,6 @@ def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
 # np.testing.assert_allclose(claimed, spread, rtol=0.05)
 
 
-# %%
-def task_results(record: ModelRecord, limits: dict[str, int]) -> dict[str, TaskResult]:
-    """Outcomes of the first questions of every task, as `evaluation` judges them.
-
-    Parameters
-    ----------
-    record : ModelRecord
-        Model with at least so many answers.
-    limits : dict of str to int
-        How many questions of each task count; at least two.
-
-    Returns
-    -------
-    results : dict of str to TaskResult
-        Ready for `raw_retention`, `above_chance_retention` and `paired_bootstrap`.
-
-    Raises
-    ------
-    ValueError
-        If the record has fewer answers than a limit.
-    """
-    results = {}
-    for task, n in limits.items():
-        if record.answered(task) < n:
-            raise ValueError(
-                f"limits asks for {n} questions of {task}, of which {record.method} has "
-                f"answered {record.answered(task)}; take `common_questions`"
-            )
-        rules = [np.array([*a[:n]]) == "1" for a in record.answers[task]]
-        acc, norm = rules[0], rules[1] if len(rules) > 1 else None
-        results[task] = TaskResult(
-            float(acc.mean()),
-            None if norm is None else float(norm.mean()),
-            standard_error(acc),
-            None if norm is None else standard_error(norm),
-            n,
-            TASK_CHANCE[task],
-            PerQuestion(acc, norm, []),
-        )
-    return results
-
-
-# %%
-def common_questions(records: Sequence[ModelRecord]) -> dict[str, int]:
-    """Number of questions of each task that all of the records have answered."""
-    tasks = [t for t in TASK_CHANCE if all(t in r.answers for r in records)]
-    return {t: min(r.answered(t) for r in records) for t in tasks}
-
-
 # %% [markdown]
 # By hand: of four questions the first model solves three, and the second answered only the first two.
 
@@ -396,53 +249,9 @@ def common_questions(records: Sequence[ModelRecord]) -> dict[str, int]:
 
 
 # %%
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Mean over the models of a method, and the range of their 95 % intervals."""
-
-    value: float
-    low: float
-    high: float
-
-
-# %%
-def spread(estimates: Sequence[Estimate]) -> Spread:
-    """Mean of the estimates, and the range of their 95 % intervals.
-
-    Parameters
-    ----------
-    estimates : sequence of Estimate
-        One for every seed.
-
-    Returns
-    -------
-    spread : Spread
-        In the unit of the estimates; NaN at both ends if an error is not known.
-    """
-    ends = [(e.value - 1.96 * e.stderr, e.value + 1.96 * e.stderr) for e in estimates]
-    return Spread(
-        value=float(np.mean([e.value for e in estimates])),
-        low=float(np.min(ends)),
-        high=float(np.max(ends)),
-    )
-
-
-# %%
-def grouped(
-    records: Sequence[ModelRecord], ratio: float
-) -> dict[str, list[ModelRecord]]:
-    """Records of every method at one ratio, in the order in which methods come."""
-    groups: dict[str, list[ModelRecord]] = {}
-    for record in records:
-        if record.ratio == ratio and record.method != "dense":
-            groups.setdefault(record.method, []).append(record)
-    return groups
-
-
-# %%
 def perplexities(
     group: Sequence[ModelRecord], counts: Sequence[int], windows: int
-) -> Spread:
+) -> Range:
     """Perplexity of a method on the first windows: mean over seeds, and range.
 
     Parameters
@@ -456,7 +265,7 @@ def perplexities(
 
     Returns
     -------
-    perplexity : Spread
+    perplexity : Range
         The mean is geometric; no unit.
 
     Raises
@@ -470,21 +279,21 @@ def perplexities(
             f"windows is {windows}, but a model has read {least}; take that"
         )
     return _exponential(
-        spread([log_perplexity(r.nats[:windows], counts) for r in group])
+        range_over_seeds([log_perplexity(r.nats[:windows], counts) for r in group])
     )
 
 
 # %%
-def _exponential(logs: Spread) -> Spread:
+def _exponential(logs: Range) -> Range:
     """Perplexity, or a ratio of two, of its logarithm."""
-    return Spread(
+    return Range(
         value=math.exp(logs.value), low=math.exp(logs.low), high=math.exp(logs.high)
     )
 
 
 # %% tags=["active-ipynb"]
 # two = [Estimate(1.0, 0.1), Estimate(3.0, 0.5)]
-# assert spread(two) == Spread(value=2.0, low=1 - 0.196, high=3 + 0.98)
+# assert range_over_seeds(two) == Range(value=2.0, low=1 - 0.196, high=3 + 0.98)
 
 # %% [markdown]
 # ## The table
@@ -499,10 +308,10 @@ def _exponential(logs: Spread) -> Spread:
 # label = {m["method"]: m["method"] + " *" * (m["method"] in CALIBRATED) for m in table["models"]}
 # everything = [ModelRecord.from_json(values) for values in table["models"]]
 # records = [record for record in everything if record.method in METHODS]
-# dense, at_30 = records[0], grouped(records, 0.3)
+# dense, at_30 = records[0], records_by_method(records, 0.3)
 # counts = table["windows"]
 # p = perplexities([dense], counts, len(dense.nats))
-# all_at_30 = {m: g for m, g in grouped(everything, 0.3).items() if all(r.nats for r in g)}
+# all_at_30 = {m: g for m, g in records_by_method(everything, 0.3).items() if all(r.nats for r in g)}
 # print(f"{table['device']}; torch {table['versions']['torch']}; {len(counts)} windows in all")
 # print(f"dense: {len(dense.nats)} windows, {p.value:.2f} ({p.low:.1f} to {p.high:.1f})")
 
@@ -521,14 +330,14 @@ def _exponential(logs: Spread) -> Spread:
 
 
 # %%
-def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
+def plot_methods(ax, curves: dict[str, dict[float, Range]]):
     """A quantity of every method against the share of rows removed, on a log scale.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
-    curves : dict of str to dict of float to Spread
+    curves : dict of str to dict of float to Range
         For every method the quantity at each ratio.
 
     Returns
@@ -553,12 +362,12 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 # OWN = "functional, re-fitted"  # of a later chapter, on the model's own text
 # perplexity_of, divergence_of, read_of = ({m: {} for m in (*at_30, OWN)} for _ in range(3))
 # for ratio in (0.1, 0.2, 0.25, 0.3):
-#     groups = grouped(everything, ratio)
+#     groups = records_by_method(everything, ratio)
 #     for method, group in ((name, groups[name]) for name in perplexity_of):
 #         seen = read_of[method][ratio] = min(len(record.nats) for record in group)
 #         perplexity_of[method][ratio] = perplexities(group, counts, seen)
 #         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
-#         divergence_of[method][ratio] = spread(texts)
+#         divergence_of[method][ratio] = range_over_seeds(texts)
 
 # %% tags=["active-ipynb"]
 # with figure(2) as axes:
@@ -589,50 +398,6 @@ def plot_methods(ax, curves: dict[str, dict[float, Spread]]):
 # Each model has a spectral distance and a perplexity.
 # If the distance were a good proxy, the two would rise together.
 # We ask for the rank correlation over all pruned models of one ratio, and let a bootstrap over models say how sure it is.
-
-
-# %%
-def rank_correlation(
-    x: Sequence[float],
-    y: Sequence[float],
-    *,
-    resamples: int = 4000,
-    rng: np.random.Generator,
-) -> Spread:
-    """Spearman's rank correlation, with a 95 % bootstrap interval over the pairs.
-
-    Parameters
-    ----------
-    x, y : sequence of float, length n
-        Paired values.
-    resamples : int
-        Draws of n pairs with replacement.
-    rng : numpy.random.Generator
-        Source of the draws.
-
-    Returns
-    -------
-    correlation : Spread
-        In [-1, 1]; 0 where all values of `x` or of `y` are equal and nothing is ranked.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three pairs, or the lengths differ.
-    """
-    from scipy.stats import rankdata
-
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if len(x) < 3 or x.shape != y.shape:
-        raise ValueError(f"x, y have shapes {x.shape}, {y.shape}; give 3 pairs or more")
-    draws = rng.integers(len(x), size=(resamples, len(x)))
-    rows = np.concatenate([np.arange(len(x))[None], draws])  # the data come first
-    a, b = (rankdata(v[rows], axis=1) for v in (x, y))
-    a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
-    norms = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    rho = np.divide((a * b).sum(1), norms, out=np.zeros(len(rows)), where=norms > 0)
-    low, high = np.quantile(rho[1:], [0.025, 0.975])
-    return Spread(value=float(rho[0]), low=float(low), high=float(high))
 
 
 # %% tags=["active-ipynb"]
@@ -802,7 +567,7 @@ def lost_outputs(
 # %% [markdown]
 # ## Zero-shot accuracy
 #
-# Retention is taken on the questions that the dense model and all models of a method have answered, by both [rules](evaluation.ipynb) for what counts as the answer: the largest likelihood (`acc`), or the largest by length (`acc_norm`).
+# Retention is taken on the questions that the dense model and all models of a method have answered, by both [rules](zero_shot.ipynb) for what counts as the answer: the largest likelihood (`acc`), or the largest by length (`acc_norm`).
 # On a CPU that is every question of four tasks and the first 2000 of HellaSwag's 10042; a method is left out before it has answered twenty of every task.
 
 # %% tags=["active-ipynb"]
@@ -817,7 +582,7 @@ def lost_outputs(
 #     for method in (m for m in all_at_30 if m not in silent):
 #         n, group = asked[method], all_at_30[method]
 #         pairs = [(task_results(r, n), task_results(dense, n)) for r in group]
-#         raw, above = (spread([share(*p, metric=rule) for p in pairs])
+#         raw, above = (range_over_seeds([share(*p, metric=rule) for p in pairs])
 #                       for share in (raw_retention, above_chance_retention))  # fmt: skip
 #         shares[rule][method], kept[method] = raw, above
 #         print(f"{label[method]:36}{sum(n.values()):9}{raw.value:6.2f}"
@@ -861,7 +626,7 @@ def lost_outputs(
 # %%
 def perplexity_factor(
     group: Sequence[ModelRecord], reference: ModelRecord, counts: Sequence[int]
-) -> Spread:
+) -> Range:
     """Perplexity of a method over that of a model, on the windows that both have read.
 
     Parameters
@@ -876,7 +641,7 @@ def perplexity_factor(
 
     Returns
     -------
-    factor : Spread
+    factor : Range
         From the differences window by window; the mean over seeds is geometric; no
         unit.
 
@@ -889,7 +654,7 @@ def perplexity_factor(
         both = min(len(record.nats), len(reference.nats))
         more = np.array(record.nats[:both]) - np.array(reference.nats[:both])
         logs.append(log_perplexity(more, counts))
-    return _exponential(spread(logs))
+    return _exponential(range_over_seeds(logs))
 
 
 # %% tags=["active-ipynb"]
@@ -909,14 +674,14 @@ def perplexity_factor(
 
 
 # %%
-def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ()):
+def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
     """A quantity of every method with its interval, one method a line.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
-    found : dict of str to Spread
+    found : dict of str to Range
         The quantity by method, from the top.
     calibrated : sequence of str
         Methods that read text from outside, drawn with an open dot.
@@ -936,7 +701,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 
 # %% tags=["active-ipynb"]
 # best_first = sorted(factors, key=lambda m: factors[m].value)
-# nothing = Spread(value=math.nan, low=math.nan, high=math.nan)
+# nothing = Range(value=math.nan, low=math.nan, high=math.nan)
 # with figure(3, figsize=(5.6, 9), sharey=True) as axes:
 #     plot_intervals(axes[0], {m: factors[m] for m in best_first}, CALIBRATED)
 #     axes[0].set(xscale="log", xlabel="perplexity over the dense model's")
@@ -1015,7 +780,7 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 
 # %% tags=["active-ipynb"]
 # for ratio in (0.1, 0.2, 0.25, 0.3):
-#     groups = grouped(records, ratio)
+#     groups = records_by_method(records, ratio)
 #     left = {r.parameters for group in groups.values() for r in group}
 #     assert len(left) == 1
 #     seconds = {m: np.mean([r.seconds for r in g]) for m, g in groups.items()}
@@ -1091,6 +856,5 @@ def plot_intervals(ax, found: dict[str, Spread], calibrated: Sequence[str] = ())
 # %% [markdown]
 # ## Summary
 #
-# `ModelRecord` holds what was measured of a model (`packed`, `unpacked`), piece by piece in one random order (`evaluation_order`).
-# `log_perplexity`, `task_results`, `common_questions`, `spread`, `grouped`, `perplexities`, `perplexity_factor` and `rank_correlation` turn the pieces into estimates with their errors.
+# `log_perplexity`, `perplexities` and `perplexity_factor` turn the pieces that are stored of each model into estimates with their errors.
 # `wanda_scores` is the calibrated baseline, `lost_outputs` what a selection takes from the output; `plot_methods`, `plot_objective` and `plot_intervals` draw the figures.

@@ -36,7 +36,7 @@ import torch
 
 from prunefair.models import measuring
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.evaluation import kl_to_dense, perplexity
+from prunefair.pruning.perplexity import kl_to_dense, perplexity
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import singular_values, spectral_distance
@@ -56,12 +56,8 @@ from prunefair.pruning.surgery import (
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
-# from prunefair.pruning.evaluation import (
-#     kl_per_position,
-#     self_sample,
-#     standard_error,
-#     wikitext_tokens,
-# )
+# from prunefair.pruning.estimates import standard_error
+# from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
 #
 # SEED = 30
 
@@ -424,7 +420,7 @@ def prune(
 # ## Train at one ratio, use at all
 #
 # The paper trains at 10 % or 40 % and reports that using the policy at other ratios costs about one percent of accuracy.
-# Here is the same experiment on the whole small model, by `benchmarks/policy_reuse.py`: three seeds of training at each ratio, judged by the mean distance, by the divergence from the dense model on text that it samples itself and by the perplexity on a piece of WikiText-2, both of which the [evaluation](evaluation.ipynb) defines.
+# Here is the same experiment on the whole small model, by `benchmarks/policy_reuse.py`: three seeds of training at each ratio, judged by the mean distance, by the divergence from the dense model on text that it samples itself and by the perplexity on a piece of WikiText-2, both of which [the last chapter](perplexity.ipynb) defines.
 # The table holds each selection; a mean over three seeds comes with its range.
 
 
@@ -585,7 +581,7 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
 # ## What the model loses
 #
 # The objective has been met at every ratio, and the model has gained nothing from it.
-# We look at single selections at 30 %, the one of the pipeline above and three random ones: at their perplexity on WikiText-2, [in its tokenised form](evaluation.ipynb#perplexity), and at their divergence from the dense model on text that it writes itself.
+# We look at single selections at 30 %, the one of the pipeline above and three random ones: at their perplexity on WikiText-2, [in its tokenised form](perplexity.ipynb#the-tokenised-text), and at their divergence from the dense model on text that it writes itself.
 
 
 # %%

@@ -55,9 +55,9 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 #
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
-# from prunefair.pruning.comparison import rank_correlation
+# from prunefair.pruning.estimates import rank_correlation
 # from prunefair.pruning.compression import cut_scores
-# from prunefair.pruning.evaluation import random_llama, self_sample
+# from prunefair.pruning.perplexity import random_llama, self_sample
 # device = default_device()
 
 # %% tags=["active-ipynb"]
@@ -819,7 +819,7 @@ def train_functional(
 #
 # An objective is worth having if a selection that it prefers makes the better model.
 # The benchmark prunes the small real model by 22 selections at each of three ratios, random and structured: by norms, energies, surgeon's energies and Fisher costs, by trained policies, and by mixtures of a score with noise, so that the middle of the range is covered.
-# For each it stores seven penalties, the divergence from the dense model on held-out self-sampled text, and the perplexity on WikiText-2 *validation* [in its tokenised form](evaluation.ipynb#perplexity).
+# For each it stores seven penalties, the divergence from the dense model on held-out self-sampled text, and the perplexity on WikiText-2 *validation* [in its tokenised form](perplexity.ipynb#the-tokenised-text).
 # Spearman's rank correlation says how alike two orders are; its interval comes from a bootstrap over the selections, which share one model and one set of statistics.
 
 
@@ -887,7 +887,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
     ----------
     ax : matplotlib.axes.Axes
         Where to draw.
-    groups : dict of str to dict of str to Spread
+    groups : dict of str to dict of str to Range
         For each group of selections the correlation of each objective, best first.
 
     Returns

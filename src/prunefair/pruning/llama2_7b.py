@@ -41,7 +41,6 @@ import torch
 
 from prunefair.checkpoint import TensorSequence
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.evaluation import Throughput, throughput
 from prunefair.pruning.lanczos import (
     PROBES,
     STEPS,
@@ -54,6 +53,7 @@ from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import RowSlices
 from prunefair.pruning.surgery import cut_reader, ffn_slices, write_cut
+from prunefair.pruning.throughput import Throughput, throughput
 
 # %% tags=["active-ipynb"]
 # import json
@@ -997,7 +997,7 @@ def run_lines(table: dict) -> list[str]:
 #
 # The folder that was written is a model like any other.
 #
-# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](evaluation.ipynb#perplexity) WikiText-2), divergence and the five tasks ([evaluation](evaluation.ipynb)). The small spectral distance alone says little about them, as [compression](compression.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--objective functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
+# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](perplexity.ipynb#the-tokenised-text) WikiText-2), divergence and the five tasks ([zero-shot tasks](zero_shot.ipynb)). The small spectral distance alone says little about them, as [compression](compression.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--objective functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
 # 2. *Recover*: [low-rank adapters](recovery.ipynb) on the linear maps, trained on text or on the dense model's own samples, then merged with `merge_and_unload()`, so that the folder stays a plain model.
 # 3. *Push*: `AutoModelForCausalLM.from_pretrained("pruned").push_to_hub("you/llama-2-7b-pruned")`, and the same for the tokenizer; `kept_rows.json`, which says which neurons are left, and the model card `README.md` belong beside it. The licence of the dense model goes with it.
 # 4. *Serve*: plain transformers generates from it, and so does any server that reads its folders, because `config.json` holds the new width.

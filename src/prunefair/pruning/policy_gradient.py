@@ -1129,7 +1129,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # On all layers every run of the released recipe ends above the random rows, though not by much, and far from all of its $\alpha$ are close to one.
 # The exact gradient alone is not enough: with the scorer and the step size of the paper it does not come below 0.160 in twelve episodes.
 # With row features it learns what a reader can find by hand, and not quite as well: keeping the rows of largest leverage is closer to the dense spectrum than the learnt draws and than the top $k$ of the learnt scores.
-# What the spectrum of `gate_proj` is worth as an objective is another question, which the [evaluation](../pruning/evaluation.ipynb) of the pruned models answers.
+# What the spectrum of `gate_proj` is worth as an objective is another question, which the [comparison](comparison.ipynb#does-the-objective-rank-the-models) of the pruned models answers.
 #
 # ## What training costs
 #

@@ -8,7 +8,7 @@ On the small real model pruned by 30 % the adapters train fewer than 2 % as many
 
 **Notation.**
 $W \in \mathbb R^{m \times n}$ is any weight matrix of the pruned model, $A \in \mathbb R^{r \times n}$ and $B \in \mathbb R^{m \times r}$ are the factors of its adapter, $r$ is the rank and $\alpha$ a scale.
-$\ell_i$ is the information of a token in nats, as in [the chapter on evaluation](evaluation.ipynb), $\eta_t$ the learning rate of step $t = 0, \dots, T - 1$.
+$\ell_i$ is the information of a token in nats, as in [the chapter on perplexity](perplexity.ipynb), $\eta_t$ the learning rate of step $t = 0, \dots, T - 1$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -38,16 +38,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prunefair.pruning.evaluation import (
-    TASK_CHANCE,
-    Interval,
-    PerQuestion,
-    TaskResult,
-    information,
-    standard_error,
-    token_nats,
-)
+from prunefair.pruning.estimates import standard_error
+from prunefair.pruning.perplexity import information, token_nats
+from prunefair.pruning.retention import Interval
 from prunefair.pruning.surgery import adapter_for
+from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
 
 # %%
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
@@ -67,8 +62,8 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.compression import cut_scores, output_energies, prune_rows
-# from prunefair.pruning.evaluation import accuracy_difference, perplexity
-# from prunefair.pruning.evaluation import self_sample, wikitext_tokens
+# from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
+# from prunefair.pruning.retention import accuracy_difference
 # from prunefair.pruning.surgery import reloaded_logits, save_pruned, tiny_model
 
 # %% tags=["active-ipynb"]
@@ -329,7 +324,7 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 # $$ (eq-recovery-loss)
 #
 # the logarithm of the perplexity of these windows.
-# It is the quantity that [evaluation](evaluation.ipynb) measures, and the code is the same function, this time with a gradient.
+# It is the quantity whose mean [perplexity](perplexity.ipynb) is the exponential of, and the code is the same function, this time with a gradient.
 #
 # Steps are AdamW without weight decay, with a rate that rises over the first $\lceil u T \rceil$ steps and then falls like a cosine,
 #
@@ -764,7 +759,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
 # The dense model's matrices are larger, so by [(eq-recovery-count)](#eq-recovery-count) more numbers are trained, and its windows are draws of their own; the cell below prints both numbers.
 # Nothing was tuned on the text that judges: rank, scale and rate were fixed before any recovered model was judged, and what was raised once after that were sizes, for smaller errors (more steps and longer windows, two draws of them, more text and questions).
-# Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, both [in the tokenised form](evaluation.ipynb#perplexity); the two share no long line.
+# Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, both [in the tokenised form](perplexity.ipynb#the-tokenised-text); the two share no long line.
 
 # %% tags=["active-ipynb"]
 # texts = [data_file(f"wikitext2/{name}.txt").read_text() for name in ("valid", "test")]
@@ -1039,7 +1034,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # %% [markdown]
 # ## Summary
 #
-# LoRA starts at the pruned model, trains a change of low rank on the loss that evaluation measures, and disappears by merging.
+# LoRA starts at the pruned model, trains a change of low rank on the loss that perplexity measures, and disappears by merging.
 # A gain on the text it trains on is not yet a repair; a dense control under the same plan tells the two apart.
 # What a chapter or a program imports from here:
 #

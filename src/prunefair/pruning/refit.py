@@ -37,7 +37,6 @@ import torch
 from prunefair.models import within_context
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
-from prunefair.pruning.evaluation import self_sample
 from prunefair.pruning.functional_policy import (
     FunctionalPolicy,
     fisher_costs,
@@ -46,6 +45,7 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
+from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.self_moments import (
     Moments,
     down_projections,
@@ -63,8 +63,8 @@ from prunefair.pruning.self_moments import (
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
-# from prunefair.pruning.evaluation import kl_to_dense, perplexity, standard_error
-# from prunefair.pruning.evaluation import wikitext_tokens
+# from prunefair.pruning.estimates import standard_error
+# from prunefair.pruning.perplexity import kl_to_dense, perplexity, wikitext_tokens
 # from prunefair.pruning.self_moments import plot_by_layer
 # from prunefair.pruning.surgery import load_pruned, save_pruned, tiny_model
 # device = default_device()
@@ -1012,7 +1012,7 @@ def prune_functional(
 # %% [markdown]
 # `prune_functional` is the pipeline, from a model and a source of randomness to a smaller model; no text comes from outside.
 # The small real model again, with the 24 texts that are there already, and one episode.
-# The text of the perplexity is a window of WikiText-2 validation [in its tokenised form](evaluation.ipynb#perplexity).
+# The text of the perplexity is a window of WikiText-2 validation [in its tokenised form](perplexity.ipynb#the-tokenised-text).
 
 # %% tags=["active-ipynb"]
 # statistics = SelfStatistics(halves, fisher)

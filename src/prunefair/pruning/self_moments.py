@@ -56,7 +56,7 @@ MOMENTS_FORMAT = "prunefair moments 1"
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.compression import cut_scores
-# from prunefair.pruning.evaluation import self_sample
+# from prunefair.pruning.perplexity import self_sample
 # from prunefair.pruning.spectrum import interlacing_bounds, ks_distance, singular_values
 # from prunefair.pruning.surgery import ADAPTERS, tiny_model
 #
@@ -291,7 +291,7 @@ def removed_neurons(kept, m: int) -> torch.Tensor:
 # ## Measuring the moments on the model's own text
 #
 # The expectation needs inputs, and a language model is a distribution over texts.
-# So it supplies them: after the start token, each token is drawn from the model's own distribution at temperature 1, as [`self_sample`](evaluation.ipynb) does.
+# So it supplies them: after the start token, each token is drawn from the model's own distribution at temperature 1, as [`self_sample`](perplexity.ipynb) does.
 # From $n$ texts of $L$ tokens,
 #
 # $$

