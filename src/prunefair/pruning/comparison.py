@@ -44,8 +44,7 @@ from prunefair.pruning.surgery import adapter_for
 #
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import rank_correlation, standard_error
-# from prunefair.pruning.perplexity import perplexity, random_llama
-# from prunefair.pruning.perplexity import text_windows, token_nats
+# from prunefair.pruning.perplexity import perplexity, random_llama, text_windows, token_nats
 # from prunefair.pruning.records import common_questions, evaluation_order
 # from prunefair.pruning.records import records_by_method, task_results
 # from prunefair.pruning.retention import above_chance_retention, accuracy_difference
