@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# A policy for the spectrum that the model feels
+# Functional policy: keeping the spectrum that the model feels
 
 The policy of the paper preserves the spectrum of a matrix that no input has touched, and on the small real model it does so better than chance while the model breaks.
 Here it gets another spectrum to preserve: that of the operator $D H^{1/2}$, which maps white noise to what a feed-forward block adds to the residual stream.
@@ -1182,14 +1182,15 @@ def uneven_ratios(
 # assert more[0] < less[0]
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# A neuron's Fisher cost is the curvature of a divergence, on the model's own text and there only; the functional spectrum is an objective in which every direction of a block's output has the same say, and among selections of one size it ranks pruned models where the raw spectrum fails.
-# What a chapter or a program imports from here:
+# A neuron's Fisher cost is the curvature of a divergence, on the model's own text and there only.
+# The functional spectrum gives every direction of a block's output the same say; among selections of one size it ranks pruned models where the raw spectrum fails.
 #
-# - `fisher_costs`, `surgeon_energies`: what a neuron is worth to the distribution of texts, and to its layer when the others may change;
-# - `FunctionalLayer`, `functional_layers`, `FUNCTIONAL_FEATURES`, `FunctionalPolicy`: what the policy sees, and the policy;
-# - `FunctionalSlices`, `EnergySlices`, `functional_distances`: what it is charged with;
-# - `train_functional`: its training, once for every ratio;
-# - `uneven_ratios`: widths from the costs;
-# - `plot_ranking`, `plot_rank_correlations`: the pictures.
+# - Say what a neuron is worth to the distribution of texts, and to its layer when the others may change: `fisher_costs`, `surgeon_energies`.
+# - Give a policy these costs to see: `FunctionalLayer`, `functional_layers`, `FUNCTIONAL_FEATURES`, `FunctionalPolicy`.
+# - Charge it with the functional spectrum or with the lost energy: `FunctionalSlices`, `EnergySlices`, `functional_distances`.
+# - Train it once for every ratio, `train_functional`, and give the layers widths by their costs, `uneven_ratios`.
+# - Judge an objective by how it ranks finished models: `plot_ranking`, `plot_rank_correlations`.
+#
+# Next: [Re-fit](refit.ipynb) lets the neurons that stay take over what they can of the others.

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Spectra from a few matrix products
+# Lanczos: spectra from a few matrix products
 
 The policy asks how far the spectrum of a matrix moves when rows go, 768 times for LLaMA-2-7B, and each answer so far was an eigenvalue decomposition.
 Can the answer be had from products with a few vectors?
@@ -873,9 +873,15 @@ def plot_errors(ax, study: dict, key: str):
 # %% [markdown]
 # ∎
 #
-# ## Summary
+# ## What you can do now
 #
-# A Gauss rule of $s$ nodes is exact up to degree $2s - 1$ for one probe, and the mean over probes is unbiased, with a variance that falls with the size of the matrix and vanishes for a whole basis.
-# Common probes, two exact moments and the known spectrum of the whole on its own scale bring the error of a distance below a tenth of what separates random rows from good ones.
+# A Gauss rule of $s$ nodes is exact up to degree $2s - 1$ for one probe.
+# The mean over probes is unbiased, with a variance that falls with the size of the matrix and vanishes for a whole basis.
+# Common probes, two exact moments and the known spectrum of the whole bring the error of a distance below a tenth of what separates random rows from good ones.
 #
-# This chapter exports `lanczos`, `Tridiagonal`, `gauss_rule`, `GaussRule`, `orthonormal_probes`, `calibrated`, `spectral_distribution`, `middle_distribution`, `LanczosSlices`, `quadrature_distance`, `selection_cost`, `SelectionCost`, the default `PROBES` and `STEPS`, and the figures `plot_distributions` and `plot_errors`.
+# - Turn a few products with a matrix into a quadrature rule: `lanczos`, `Tridiagonal`, `gauss_rule`, `GaussRule`, `orthonormal_probes`.
+# - Turn rules into a distribution of singular values: `calibrated`, `spectral_distribution`, `middle_distribution`, `plot_distributions`.
+# - Charge a policy with estimated distances: `LanczosSlices`, with `PROBES` vectors and `STEPS` steps by default, and `quadrature_distance`.
+# - Decide when it pays, and how wrong it is: `selection_cost`, `SelectionCost`, `plot_errors`.
+#
+# Next: [LLaMA-2-7B](llama2_7b.ipynb) puts it to use on matrices of 4096 columns, a layer at a time.

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Seven billion parameters in a minute
+# LLaMA-2-7B: one layer in memory at a time
 
 The paper compresses LLaMA-2-7B ([Touvron et al. 2023](../references.bib#touvron2023llama2)) in 916 s on a GPU, policy training included ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 How long must it take?
@@ -1060,7 +1060,13 @@ def run_lines(table: dict) -> list[str]:
 # %% [markdown]
 # ∎
 #
-# ## Summary
+# ## What you can do now
 #
-# Memory is planned (`memory_plan`, `MemoryPlan`), work and its floor are derived (`work_plan`, `floor_seconds`, `DEVICES`), and a run never holds more than one layer on the device: `prune_streamed` with `StreamedRun`, `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy`, `Stopwatch`, `full_precision`.
-# `open_geometry` gives weights where there are none (`GEOMETRIES`, `geometry_config`, `shaped_matrix`, `plot_profiles`); `filled` puts a model on a device and `median_throughput` times it; `run_lines` prints the stored table.
+# Memory is planned and work has a floor, both before anything runs, and a run never holds more than one layer on the device.
+#
+# - Plan: `memory_plan` (`MemoryPlan`), `work_plan`, and `floor_seconds` for the `DEVICES`.
+# - Prune a checkpoint that no memory holds: `prune_streamed`, which returns a `StreamedRun`; its parts are `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy`, `Stopwatch` and `full_precision`.
+# - Work without the weights, on random ones of the same shapes: `open_geometry` with `GEOMETRIES`, `geometry_config`, `shaped_matrix`, `plot_profiles`.
+# - Measure prefill and decoding, and print a stored run: `filled`, `median_throughput`, `run_lines`.
+#
+# Next: [Utility](../fairness/utility.ipynb) opens Part II, which needs nothing of Part I.

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Recovery by fine-tuning
+# Recovery: what fine-tuning after the cut gives back
 
 After pruning, the paper trains a little: low-rank adapters on WikiText-2, which add about 1.5 % of accuracy on LLaMA-2-7B and can cost some on Phi-2 ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 What does such a recovery repair, and what does it merely teach about the text it trains on?
@@ -1032,13 +1032,13 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert 0 < same < changed
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
 # LoRA starts at the pruned model, trains a change of low rank on the loss that perplexity measures, and disappears by merging.
 # A gain on the text it trains on is not yet a repair; a dense control under the same plan tells the two apart.
-# What a chapter or a program imports from here:
 #
-# - `recover`, `Recovered`, `RecoveryPlan`: the whole of it, its result and its choices;
-# - `lora_targets`, `with_lora`, `fit_lora_`, `merged`: its parts;
-# - `next_token_loss`, `learning_rates`, `draw_windows`: what is minimised, how fast, on which windows;
-# - `window_nats`, `paired_change`, `answered`, `plot_recovery`: before and after, with intervals.
+# - Fine-tune a pruned model and get a plain model back: `recover` with a `RecoveryPlan`, which returns `Recovered`.
+# - Do the same in steps: `lora_targets`, `with_lora`, `fit_lora_`, `merged`; `next_token_loss`, `learning_rates` and `draw_windows` say what is minimised, how fast, on which windows.
+# - Compare before and after with intervals, beside a dense control: `window_nats`, `paired_change`, `answered`, `plot_recovery`.
+#
+# Next: [Lanczos](lanczos.ipynb) begins the last act: how to judge a selection when a matrix is too large for its eigenvalues.

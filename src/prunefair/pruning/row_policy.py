@@ -1,10 +1,10 @@
 # %% [markdown]
 r"""
-# Which rows to keep
+# Row policy: which rows to keep
 
 PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) scores the rows of a feed-forward matrix by a network with 45 million parameters for LLaMA-2-7B, 0.67 % of the model.
 How many numbers do its scores depend on?
-4097: everything else cancels, as we prove and check below.
+4097: everything else cancels, as we prove and check.
 
 This chapter turns scores into kept rows.
 It takes the released scorer apart, replaces it by one that does not change when a row changes its sign, and finds the exact probability of a draw without replacement, which the [policy gradient](../pruning/policy_gradient.ipynb) needs.
@@ -1159,10 +1159,15 @@ def _policy_header(given: Given) -> dict:
 # %% [markdown]
 # ∎
 #
-# ## Summary
+# ## What you can do now
 #
 # The released scorer is a direction and an offset; its scores are odd in a row although the spectrum is even.
-# `ReleasedScorer`, `collapse`, `released_keep_probabilities` and `bernoulli_divergence` restate it.
-# `row_features` (named by `FEATURES`, from `leverage` and `coherence`, made comparable by `standardised`) and `RowPolicy` replace it; `selected_rows` keeps the top or draws, and `check_k` refuses a number of rows that cannot be kept.
-# `gumbel_top_k` draws without replacement, `plackett_luce_log_prob` and `plackett_luce_gradient` give the exact probability of the draw and its gradient, `plackett_luce_set_log_prob` that of the set.
-# `save_policy`, `load_policy` and `policy_metadata` keep a policy in a file; `plot_keep_probabilities` draws the figure.
+# Six even features and the Plackett--Luce law replace it.
+#
+# - Restate the released scorer and reduce it to one direction: `ReleasedScorer`, `collapse`, `released_keep_probabilities`, `bernoulli_divergence`, `plot_keep_probabilities`.
+# - Describe rows by numbers that do not change with their sign: `row_features` (named by `FEATURES`), from `leverage` and `coherence`, made comparable by `standardised`.
+# - Score the rows of any layer by six weights and keep the best, or draw: `RowPolicy`, `selected_rows`, `check_k`, `gumbel_top_k`.
+# - Say how probable a draw was, and how that changes with the scores: `plackett_luce_log_prob`, `plackett_luce_gradient`, `plackett_luce_set_log_prob`.
+# - Keep a policy in a file: `save_policy`, `load_policy`, `policy_metadata`.
+#
+# Next: [Policy gradient](policy_gradient.ipynb) learns the six weights from one number a layer.

@@ -1,10 +1,10 @@
 # %% [markdown]
 r"""
-# What the model feels
+# Self-moments: measured on text that the model writes itself
 
 A pruner that knows how large the neurons get on text keeps better ones than a pruner that knows the weights alone.
-Random tokens cost nothing, so let it measure on 2560 of them; and let a second one read a single text of 160 tokens that the model has written itself.
-[Figure (fig-self-moments-need)](#fig-self-moments-need) shows what becomes of the small real model: with the random tokens it ends up more than twice as far from the dense one.
+Suppose one pruner measures on 2560 random tokens and another on 160 tokens that the model wrote itself.
+The second, with a sixteenth of the data, leaves a model less than half as far from the dense one ([Figure (fig-self-moments-need)](#fig-self-moments-need)).
 
 This chapter measures the second moment of the hidden vector of every block on the model's own text.
 From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
@@ -994,13 +994,14 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # assert abs(told / (5 / 4) - 1) < 0.1 and abs(real / (15 / 4) - 1) < 0.1
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# What a removed set costs is $\operatorname{tr}(D_R H_{RR} D_R^\top)$, and $H$ is measured on a few thousand tokens of the model's own text, with an error that independent seeds tell.
-# What a chapter or a program imports from here:
+# What a removed set of neurons costs is $\operatorname{tr}(D_R H_{RR} D_R^\top)$.
+# $H$ is measured on a few thousand tokens of the model's own text, with an error that independent seeds tell.
 #
-# - `hidden_moments`, `Moments`, `down_projections`: both moments of every block in one pass, and the maps that they belong to;
-# - `save_moments`, `load_moments`: a file that serves every ratio;
-# - `lost_energy`, `functional_spectrum`, `removed_neurons`: the error of a removed set, and the spectrum that the residual stream sees;
-# - `error_of_mean`, `participation_ratio`: how sure, and how far from isotropic;
-# - `plot_by_layer`, `plot_moment_errors`, `plot_divergences`: the pictures.
+# - Measure both moments of every block in one pass, and keep them for every ratio: `hidden_moments`, `Moments`, `down_projections`, `save_moments`, `load_moments`.
+# - Say what a set of neurons costs, and which spectrum the residual stream sees without it: `lost_energy`, `functional_spectrum`, `removed_neurons`.
+# - Say how sure the moments are, and how far from isotropic: `error_of_mean`, `participation_ratio`.
+# - Draw it: `plot_by_layer`, `plot_moment_errors`, `plot_divergences`.
+#
+# Next: [Functional policy](functional_policy.ipynb) trains the policy on this spectrum instead of the paper's.

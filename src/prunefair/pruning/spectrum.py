@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# What slicing does to a spectrum
+# Spectrum: what slicing does to singular values
 
 PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) calls a selection of rows good if the singular values of what is left are distributed like those of the whole matrix.
 Its measure is the Kolmogorov–Smirnov distance, and its policy never sees anything else.
@@ -1145,10 +1145,14 @@ def plot_layer_distances(ax, distances: dict, floor):
 # %% [markdown]
 # ∎
 #
-# ## Summary
+# ## What you can do now
 #
-# A Gram matrix gives the singular values to a precision that gate matrices never strain, and float32 is enough for their distances.
-# Deleting rows moves a spectrum down, by at most the interlacing bound; the KS distance to the whole is one-sided, a multiple of $1/n$, and bounded from both sides.
-# Random slicing shrinks the spectrum of the real model by a common factor and spreads it; the factor makes up more than half of the distance that PruneNet's policy is trained on.
+# Deleting rows moves a spectrum down, by at most the interlacing bound, and its KS distance to the whole is a multiple of $1/n$ that is bounded from both sides.
+# Random rows shrink the spectrum of the real model by a common factor and spread it; the factor makes up more than half of the distance that PruneNet's policy is trained on.
 #
-# This chapter exports `singular_values`, `interlacing_bounds`, `interlaces`, `ks_distance`, `RowSlices`, `row_mask`, `sliced_values`, `spectral_distance`, `uniform_selections`, `SlicingEffect`, `slicing_effect`, `distance_floor`, `graded_matrix`, and the figures `plot_gram_errors`, `plot_ratios` and `plot_layer_distances`.
+# - Compute singular values by a Gram matrix, and know what that costs in digits: `singular_values`, `graded_matrix`, `plot_gram_errors`.
+# - Judge a selection of rows by the paper's objective: `ks_distance`, `spectral_distance`, and `RowSlices` for many selections of one matrix (`row_mask`, `sliced_values`).
+# - Compare with rows drawn at random, `uniform_selections`, and with what no selection can beat: `interlacing_bounds`, `interlaces`, `distance_floor`.
+# - Tell shrinking from skewing: `slicing_effect`, `SlicingEffect`, `plot_ratios`, `plot_layer_distances`.
+#
+# Next: [Row policy](row_policy.ipynb) turns a matrix into scores, and scores into the rows to keep.
