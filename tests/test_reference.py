@@ -1,16 +1,20 @@
 """The reference pages say what the package is: modules, names, commands."""
 
+import html as html_module
 import importlib
+import json
 import pkgutil
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import typer
+from pybtex.database import parse_file
 from typer.testing import CliRunner
 
 import prunefair
@@ -18,9 +22,16 @@ import prunefair
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
+import claims  # noqa: E402
+import colophon  # noqa: E402
+import console  # noqa: E402
 import reference  # noqa: E402
 
 from prunefair import cli  # noqa: E402
+
+needs_chromium = pytest.mark.skipif(
+    console.browser() is None, reason="no Chromium is installed"
+)
 
 
 def test_every_module_with_public_names_has_its_page_and_no_other(tmp_path):
@@ -122,6 +133,23 @@ PAGE = """\
 # A page
 
 By `shortened`, `prunefair.messages`, `Given.error` and `shown(1)`, not `argument`.
+By ([Chaudhary and Sinha 2023](references.bib#chaudhary2023alphafair)),
+([Condat 2016](references.bib#condat2016simplex)),
+([Ubaru et al. 2017](references.bib#ubaru2017fast)),
+([Sun et al. 2024](references.bib#sun2024wanda)) and
+([Sun et al. 2024](references.bib#sun2024massive)).
+
+| claim | verdict | where |
+| --- | --- | --- |
+| one | reproduced | here |
+| two | not testable here | there |
+| three | reproduced | there |
+
+| verdict | number |
+| --- | --- |
+| **Reproduced** | 2 |
+
+[All works](references.bib)
 """
 SECOND = """\
 # Names
@@ -132,9 +160,177 @@ SECOND = """\
 """
 
 
+def page_of(built, name="book/page.html"):
+    return (built / name).read_text(encoding="utf-8")
+
+
+def test_works_have_the_labels_of_the_text_typeset_titles_and_links(built):
+    html = page_of(built)
+    works = dict(
+        re.findall(r'role="doc-backlink"[^>]*>(.*?)</a>.*?<p>(.*?)</p>', html, re.S)
+    )
+    cited = re.findall(r'<span class="bibtex-citation"[^>]*>\[<a[^>]*>(.*?)</a>', html)
+    assert [re.sub("<.*?>", "", text) for text in cited] == [
+        "Chaudhary and Sinha, 2023",
+        "Condat, 2016",
+        "Ubaru et al., 2017",
+        "Sun et al., 2024",
+        "Sun et al., 2024",
+    ]
+    assert [*works] == [
+        "Chaudhary and Sinha, 2023",
+        "Condat, 2016",
+        "Sun et al., 2024a",
+        "Sun et al., 2024b",
+        "Ubaru et al., 2017",
+    ]
+    fair = works["Chaudhary and Sinha, 2023"]
+    formula = '<span class="math notranslate nohighlight">'
+    assert f"{formula}\\(\\alpha\\)</span>-Fair Contextual Bandits." in fair
+    assert 'href="https://arxiv.org/abs/2310.14164">arXiv:2310.14164</a>' in fair
+    assert fair.count("2310.14164") == 2
+    assert (
+        f"the Simplex and the {formula}\\(\\ell_1\\)</span> Ball."
+        in works["Condat, 2016"]
+    )
+    assert "\\(\\mathrm{tr}(f(A))\\)</span> via" in works["Ubaru et al., 2017"]
+    assert 'href="https://doi.org/10.1137/16M1104974"' in works["Ubaru et al., 2017"]
+    assert "<em>SIAM Journal" in works["Ubaru et al., 2017"]
+
+
+def test_every_work_says_where_to_find_it():
+    works = parse_file(str(ROOT / "book" / "references.bib")).entries
+    assert len(works) > 50
+    for key, work in works.items():
+        assert {"doi", "eprint", "url", "isbn"} & work.fields.keys(), key
+        for name, form in {"doi": r"10\.\d{4,}/\S+", "url": r"https://\S+"}.items():
+            assert (
+                re.fullmatch(form, work.fields.get(name, "")) or name not in work.fields
+            )
+        assert "arXiv" not in work.fields.get("note", ""), key
+
+
+def test_verdicts_are_marked_and_the_page_without_them_has_no_script(built):
+    html = page_of(built)
+    assert re.findall(r'<tr class="(verdict-[\w-]+)', html) == [
+        "verdict-reproduced",
+        "verdict-not-testable-here",
+        "verdict-reproduced",
+    ]
+    cells = re.findall(r'<td class="verdict (verdict-[\w-]+)"><p>(.*?)</p>', html)
+    assert cells == [
+        ("verdict-reproduced", "reproduced"),
+        ("verdict-not-testable-here", "not testable here"),
+        ("verdict-reproduced", "reproduced"),
+        ("verdict-reproduced", "<strong>Reproduced</strong>"),
+    ]
+    assert re.search(r'src="\.\./_static/claims\.js', html)
+    assert "claims.js" not in page_of(built, "book/second.html")
+
+
+def test_totals_of_the_claims_are_those_of_the_tables():
+    text = (ROOT / "book" / "claims.md").read_text(encoding="utf-8")
+    counted = [Counter(verdicts) for verdicts in claims.tables(text)]
+    assert len(counted) == 2 and all(sum(count.values()) > 10 for count in counted)
+    stated = re.findall(r"^\| \*\*(.+?)\*\* \|.*\| (\d+) \| (\d+) \|$", text, re.M)
+    assert [name for name, *_ in stated] == [v.capitalize() for v in claims.VERDICTS]
+    for name, *numbers in stated:
+        assert [int(n) for n in numbers] == [
+            count.pop(name.lower(), 0) for count in counted
+        ]
+    assert not any(counted)  # no other verdict
+    css = (ROOT / "tools" / "assets" / "claims.css").read_text(encoding="utf-8")
+    marks = re.findall(r"^\.verdict-([\w-]+) \{.*--mark: \"(.)\"", css, re.M)
+    assert [name.replace("-", " ") for name, _ in marks] == [*claims.VERDICTS]
+    assert len({mark for _, mark in marks}) == len(marks)
+
+
+def test_every_page_has_version_description_and_icon_but_no_commit_outside_git(built):
+    pages = [*built.glob("*.html"), *built.glob("book/*.html")]
+    assert {"index.html", "search.html", "page.html"} <= {path.name for path in pages}
+    for path in pages:
+        html = path.read_text(encoding="utf-8")
+        about = re.findall(r'<meta name="description" content="([^"]+)"', html)
+        assert len(about) == 1 and 0 < len(about[0]) <= colophon.LENGTH + 40
+        assert re.search(r'<link rel="icon" href="[./]*_static/favicon.svg"', html)
+        assert "<title>" in html
+        if path.name != "index.html":
+            assert f"<p>Version {prunefair.__version__}</p>" in html
+
+
+def test_the_commit_is_that_of_the_checkout_itself(tmp_path):
+    def git(*arguments):
+        done = subprocess.run(
+            ["git", "-c", "user.name=n", "-c", "user.email=e", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    assert colophon.commit(tmp_path) == ""
+    git("init", "--quiet")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("a")
+    git("add", "inner")
+    git("commit", "--quiet", "--message", "m")
+    name = git("rev-parse", "HEAD")
+    assert colophon.commit(tmp_path) == name[:10]
+    (tmp_path / "untracked").write_text("a")
+    assert colophon.commit(tmp_path) == name[:10]
+    assert colophon.commit(tmp_path / "inner") == ""  # unpacked within another project
+    (tmp_path / "inner" / "file").write_text("b")
+    assert colophon.commit(tmp_path) == name[:10] + "+"
+    link = f'commit <a href="https://x/y/commit/{name[:10]}">{name[:10]}+</a>'
+    assert link in colophon.footer(tmp_path, "https://x/y")
+
+
+@needs_chromium
+def test_buttons_show_the_claims_of_one_verdict_offline(built):
+    script = """
+        const shown = () => [...document.querySelectorAll("table.claims tbody tr")]
+            .filter((row) => row.offsetParent).map((row) => row.cells[0].innerText);
+        const buttons = [...document.querySelectorAll(".claims-filter button")];
+        const seen = [buttons.map((button) => button.textContent)];
+        for (const button of buttons) { button.click(); seen.push(shown()); }
+        document.title = JSON.stringify(seen);
+    """
+    page = built / "book" / "filter.html"
+    page.write_text(
+        page_of(built).replace(
+            "</body>",
+            f"<script>addEventListener('load', () => {{{script}}})</script></body>",
+        ),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [
+            console.browser(),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--dump-dom",
+            "--virtual-time-budget=10000",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    page.unlink()
+    seen = json.loads(
+        html_module.unescape(re.search("<title>(.*?)</title>", done.stdout)[1])
+    )
+    assert seen == [
+        ["all (3)", "reproduced (2)", "not testable here (1)"],
+        ["one", "two", "three"],
+        ["one", "three"],
+        ["two"],
+    ]
+
+
 def test_names_in_code_font_lead_to_their_documentation(built):
-    html = (built / "book" / "page.html").read_text(encoding="utf-8")
-    paragraph = re.search(r"<p>By .*?</p>", html, re.S)[0]
+    paragraph = re.search(r"<p>By .*?</p>", page_of(built), re.S)[0]
     targets = re.findall(r'href="second\.html#([\w.-]+)"', paragraph)
     assert targets == [
         "prunefair.messages.shortened",
@@ -142,7 +338,7 @@ def test_names_in_code_font_lead_to_their_documentation(built):
         "prunefair.messages.Given.error",
         "prunefair.messages.shown",
     ]
-    second = (built / "book" / "second.html").read_text(encoding="utf-8")
+    second = page_of(built, "book/second.html")
     assert all(f'id="{target}"' in second for target in targets)
     for name in reference.public_names(ROOT / "src/prunefair/fairness/kernels.py"):
         assert f'id="prunefair.fairness.kernels.{name}"' in second  # compiled ones too
