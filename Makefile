@@ -13,7 +13,7 @@ export PYTHONHASHSEED := 0
 PYTHON313 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python) python3.13)
 STEM ?=
 
-.PHONY: setup demo test oldest colab book execute sync lint clean
+.PHONY: setup demo test oldest colab book pdf execute sync lint clean
 
 setup: $(VENV)/.ready
 
@@ -62,6 +62,11 @@ lint: setup
 book: setup
 	$(BIN)/jupyter-book build . -W --keep-going
 	$(BIN)/python tools/console.py
+
+# The book as one file, _build/pdf/book.pdf; needs a Chromium.
+pdf: setup
+	$(BIN)/jupyter-book build . -W --keep-going
+	$(BIN)/python tools/pdf.py
 
 execute: setup
 	$(BIN)/python tools/execute.py $(NB)

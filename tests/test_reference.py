@@ -9,12 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import typer
 from pybtex.database import parse_file
+from pypdf import PdfReader
 from typer.testing import CliRunner
 
 import prunefair
@@ -25,6 +27,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import claims  # noqa: E402
 import colophon  # noqa: E402
 import console  # noqa: E402
+import pdf  # noqa: E402
 import reference  # noqa: E402
 
 from prunefair import cli  # noqa: E402
@@ -129,7 +132,9 @@ def built(tmp_path_factory):
     return folder / "_build" / "html"
 
 
-PAGE = """\
+LINES = [f"{'word ' * (n // 5 - 2)}".ljust(n - 6, "x") + f"END{n}" for n in (88, 180)]
+CODE = "```python\n" + "".join(f"# {line[2:]}\n" for line in LINES) + "```\n"
+PAGE = f"""\
 # A page
 
 By `shortened`, `prunefair.messages`, `Given.error` and `shown(1)`, not `argument`.
@@ -149,10 +154,26 @@ By ([Chaudhary and Sinha 2023](references.bib#chaudhary2023alphafair)),
 | --- | --- |
 | **Reproduced** | 2 |
 
+{CODE}
+$$
+x = {" + ".join(map(str, range(40)))} + \\text{{endofsum}}
+$$ (eq-wide)
+
+**Exercise.** <a id="ex-a"></a>
+Do it.
+
+<details><summary>Solution</summary>
+
+It was folded.
+
+</details>
+
 [All works](references.bib)
 """
 SECOND = """\
 # Names
+
+After [(eq-wide)](page.md#eq-wide), see [page](page.md).
 
 [`prunefair.messages`](../src/prunefair/messages.py)
 
@@ -239,7 +260,7 @@ def test_totals_of_the_claims_are_those_of_the_tables():
             count.pop(name.lower(), 0) for count in counted
         ]
     assert not any(counted)  # no other verdict
-    css = (ROOT / "tools" / "assets" / "claims.css").read_text(encoding="utf-8")
+    css = (ROOT / "tools" / "static" / "claims.css").read_text(encoding="utf-8")
     marks = re.findall(r"^\.verdict-([\w-]+) \{.*--mark: \"(.)\"", css, re.M)
     assert [name.replace("-", " ") for name, _ in marks] == [*claims.VERDICTS]
     assert len({mark for _, mark in marks}) == len(marks)
@@ -327,6 +348,57 @@ def test_buttons_show_the_claims_of_one_verdict_offline(built):
         ["one", "three"],
         ["two"],
     ]
+
+
+def words_with_places(page):
+    """Words of a page of a PDF, and where on it each run of text begins."""
+    found = []
+
+    def visit(text, cm, tm, font, size):
+        x = cm[0] * tm[4] + cm[2] * tm[5] + cm[4]
+        found.extend((word, x) for word in text.split())
+
+    page.extract_text(visitor_text=visit)
+    return found
+
+
+@needs_chromium
+def test_nothing_is_cut_in_the_pdf_and_folded_parts_are_open(built, tmp_path):
+    file = tmp_path / "folder" / "book.pdf"
+    count = pdf.write_pdf(built, file, console.browser())
+    contents, first, *_, last = PdfReader(file).pages
+    words = words_with_places(first)
+    width = float(first.mediabox.width)
+    text = " ".join(word for word, _ in words)
+    for end in ("END88", "END180", "endofsum", "folded."):
+        assert end in text.replace(" ", "")
+    assert all(0 < x < width - 72 * pdf.MARGIN for _, x in words)
+    assert "\\" not in text and "\u03b1" in unicodedata.normalize("NFKC", text)
+    assert re.search("A page 2 Names 3 1$", " ".join(contents.extract_text().split()))
+    assert last.extract_text().split()[-1] == str(count)
+
+
+@needs_chromium
+def test_links_of_the_pdf_lead_within_it_and_none_to_the_file_system(built, tmp_path):
+    file = tmp_path / "book.pdf"
+    pdf.write_pdf(built, file, console.browser())
+    reader = PdfReader(file)
+    places = {page.indirect_reference: n for n, page in enumerate(reader.pages)}
+    leads = [[] for _ in reader.pages]
+    for page, found in zip(reader.pages, leads):
+        for link in (one.get_object() for one in page.get("/Annots", ())):
+            if "/Dest" in link:
+                place, _, _, height, _ = list(link["/Dest"])
+                found.append((places[place.indirect_reference], height))
+            else:
+                assert link["/A"]["/URI"].startswith("https://")
+    assert [place for place, _ in leads[0]] == [1, 2]
+    top = max(y for _, y in leads[0])
+    assert {place for place, _ in leads[1]} >= {1, 2}
+    assert leads[2][0][0] == 1 and leads[2][0][1] < top - 100  # to the equation
+    assert leads[2][1] == (1, top)
+    outline = [item.title for item in reader.outline if not isinstance(item, list)]
+    assert outline == ["Contents", "A page", "Names"]
 
 
 def test_names_in_code_font_lead_to_their_documentation(built):

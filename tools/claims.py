@@ -1,9 +1,9 @@
 """Sphinx extension: verdicts of the claims page have a colour and a mark, and a filter.
 
 The verdict of a claim is the text of its cell in the column `verdict`.  The cell and
-the row of the claim get a class, which `assets/claims.css` colours and marks, and by which
-the buttons of `assets/claims.js` show the claims of one verdict.  Without a script the
-page is the plain table.
+the row of the claim get a class, which `static/claims.css` colours and marks, and by
+which the buttons of `static/claims.js` show the claims of one verdict.  Without a
+script the page is the plain table.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from docutils import nodes
 
 VERDICTS = ("reproduced", "contradicted", "bounded", "not testable here")
-ASSETS = Path(__file__).parent / "assets"
+STATIC = Path(__file__).parent / "static"
 
 
 def tables(text: str) -> list[list[str]]:
@@ -28,7 +28,7 @@ def tables(text: str) -> list[list[str]]:
 
 
 def classified(doctree) -> bool:
-    """Give cells, and the rows of claims, the class of their verdict; whether any is."""
+    """Give cells and rows of claims the class of their verdict; whether one did."""
     any_claim = False
     for table in doctree.findall(nodes.table):
         rows = list(table.findall(nodes.row))
@@ -62,6 +62,6 @@ def setup(app):
     app.connect("doctree-resolved", _resolved)
     app.connect("html-page-context", _page)
     app.connect(
-        "config-inited", lambda app, config: config.html_static_path.append(str(ASSETS))
+        "config-inited", lambda app, config: config.html_static_path.append(str(STATIC))
     )
     return {"parallel_read_safe": True}

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from tornado.httpclient import AsyncHTTPClient
@@ -65,59 +66,64 @@ def complaint(event: dict, base: str) -> str | None:
     return None
 
 
-async def _visit(socket, base: str, pages: list[str]) -> list[str]:
-    """Complaints about `pages`, paths below the address `base`."""
-    number, found = 0, []
+class Tab:
+    """A tab of a browser, over the protocol of its developer tools."""
 
-    async def call(method, until=None, **parameters):
+    def __init__(self, socket, hear=None):
+        self.socket, self.hear, self.number = socket, hear, 0
+
+    @classmethod
+    async def opened(cls, port: int, hear=None) -> Tab:
+        """The tab of the browser at `port`; `hear` is called with every event."""
+        answer = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json")
+        tab = next(t for t in json.loads(answer.body) if t["type"] == "page")
+        address = tab["webSocketDebuggerUrl"]
+        return cls(await websocket_connect(address, max_message_size=1 << 28), hear)
+
+    async def call(self, method: str, until: str | None = None, **parameters) -> dict:
         """Send a command; return its answer once the event `until` has been seen."""
-        nonlocal number
-        number += 1
-        await socket.write_message(
-            json.dumps({"id": number, "method": method, "params": parameters})
-        )
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        await self.socket.write_message(json.dumps(message))
         answer = seen = None
         while answer is None or (until and not seen):
-            event = json.loads(
-                await asyncio.wait_for(socket.read_message(), PAGE_LIMIT)
-            )
-            answer = event if event.get("id") == number else answer
+            read = self.socket.read_message()
+            event = json.loads(await asyncio.wait_for(read, PAGE_LIMIT))
+            answer = event if event.get("id") == self.number else answer
             seen = seen or event.get("method") == until
-            if text := complaint(event, base):
-                found.append(f"{page}: {text}")
+            if self.hear:
+                self.hear(event)
         return answer
 
-    page = ""
-    await call("Log.clear")
-    for domain in ("Page", "Runtime", "Log", "Network"):
-        await call(f"{domain}.enable")
-    for page in pages:
-        await call("Page.navigate", until="Page.loadEventFired", url=base + page)
-        ready = "window.MathJax?.startup?.promise.then(() => 1) ?? 1"
-        await call("Runtime.evaluate", expression=ready, awaitPromise=True)
-    return found
+    async def value(self, expression: str):
+        """The value of an expression of the page, once it is known."""
+        options = {"awaitPromise": True, "returnByValue": True}
+        answer = await self.call("Runtime.evaluate", expression=expression, **options)
+        return answer["result"]["result"].get("value")
 
 
 async def _run(port: int, base: str, pages: list[str]) -> list[str]:
-    answer = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json")
-    tab = next(t for t in json.loads(answer.body) if t["type"] == "page")
-    socket = await websocket_connect(
-        tab["webSocketDebuggerUrl"], max_message_size=1 << 28
-    )
-    return await _visit(socket, base, pages)
+    """Complaints about `pages`, paths below the address `base`."""
+    page, found = "", []
+
+    def hear(event):
+        if text := complaint(event, base):
+            found.append(f"{page}: {text}")
+
+    tab = await Tab.opened(port, hear)
+    await tab.call("Log.clear")
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        await tab.call(f"{domain}.enable")
+    for page in pages:
+        await tab.call("Page.navigate", until="Page.loadEventFired", url=base + page)
+        await tab.value("window.MathJax?.startup?.promise.then(() => 1) ?? 1")
+    return found
 
 
-def check(folder: Path, chromium: str) -> list[str]:
-    """Every complaint about the pages below `folder`, from files and over HTTP."""
-    folder = folder.resolve()
-    paths = (path.relative_to(folder) for path in folder.rglob("*.html"))
-    pages = sorted(p.as_posix() for p in paths if p.parts[0] != "_static")  # templates
-    if not pages:
-        return [f"{folder} holds no page"]
-    handler = functools.partial(_Server, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory() as profile:
+@contextmanager
+def started(chromium: str):
+    """A headless browser for as long as it is needed; gives the port of its tools."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [
                 chromium,
@@ -136,15 +142,30 @@ def check(folder: Path, chromium: str) -> list[str]:
             for line in process.stderr:
                 if "DevTools listening on ws://" in line:
                     break
-            port = int(line.split("ws://")[1].split("/")[0].rpartition(":")[2])
-            bases = (f"{folder.as_uri()}/", f"http://127.0.0.1:{server.server_port}/")
-            return [t for base in bases for t in asyncio.run(_run(port, base, pages))]
+            yield int(line.split("ws://")[1].split("/")[0].rpartition(":")[2])
         finally:
             process.terminate()
             process.stderr.close()
             process.wait()
-            server.shutdown()
-            server.server_close()
+
+
+def check(folder: Path, chromium: str) -> list[str]:
+    """Every complaint about the pages below `folder`, from files and over HTTP."""
+    folder = folder.resolve()
+    paths = (path.relative_to(folder) for path in folder.rglob("*.html"))
+    pages = sorted(p.as_posix() for p in paths if p.parts[0] != "_static")  # templates
+    if not pages:
+        return [f"{folder} holds no page"]
+    handler = functools.partial(_Server, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    bases = (f"{folder.as_uri()}/", f"http://127.0.0.1:{server.server_port}/")
+    try:
+        with started(chromium) as port:
+            return [t for base in bases for t in asyncio.run(_run(port, base, pages))]
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def main(arguments: list[str]) -> int:
