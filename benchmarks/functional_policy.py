@@ -26,11 +26,6 @@ from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.compression import (
-    cut_scores,
-    prune_rows,
-    selection_distances,
-)
 from prunefair.pruning.functional_policy import (
     EnergySlices,
     FunctionalSlices,
@@ -51,8 +46,9 @@ from prunefair.pruning.self_moments import (
     removed_neurons,
     save_moments,
 )
+from prunefair.pruning.spectral_pruning import cut_scores, selection_distances
 from prunefair.pruning.spectrum import singular_values
-from prunefair.pruning.surgery import adapter_for, row_matrices
+from prunefair.pruning.surgery import adapter_for, prune_rows, row_matrices
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "functional_policy.json"

@@ -99,11 +99,11 @@ def empty_table(options, config) -> dict:
 
 def opened(options):
     """Skeleton and reader of the checkpoint or of the geometry."""
+    from prunefair.models import stream_folder
     from prunefair.pruning.llama2_7b import open_geometry
-    from prunefair.pruning.surgery import open_checkpoint
 
     if options.model:
-        return open_checkpoint(options.model)
+        return stream_folder(options.model)
     return open_geometry(options.geometry, seed=options.seed, device=options.device)
 
 

@@ -20,7 +20,8 @@ from storing import Table
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
-from prunefair.pruning.policy_gradient import train_policy, train_released
+from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.released import train_released
 from prunefair.pruning.row_policy import (
     FEATURES,
     ReleasedScorer,

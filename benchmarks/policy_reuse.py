@@ -22,7 +22,6 @@ import torch
 from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
-from prunefair.pruning.compression import cut_scores, prune_rows, spread_ratios
 from prunefair.pruning.estimates import standard_error
 from prunefair.pruning.perplexity import (
     kl_per_position,
@@ -32,8 +31,9 @@ from prunefair.pruning.perplexity import (
 )
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy
+from prunefair.pruning.spectral_pruning import cut_scores, spread_ratios
 from prunefair.pruning.spectrum import RowSlices
-from prunefair.pruning.surgery import row_matrices
+from prunefair.pruning.surgery import prune_rows, row_matrices
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "policy_reuse.json"
 CONFIGURATION = {

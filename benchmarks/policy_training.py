@@ -31,12 +31,12 @@ from streaming_memory import resident
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.policy_gradient import (
+from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.released import (
     _released_step_,
     released_draw,
     released_loss,
     released_rewards,
-    train_policy,
     train_released,
 )
 from prunefair.pruning.row_policy import ReleasedScorer

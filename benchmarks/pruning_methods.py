@@ -26,19 +26,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from slicegpt import slice_gpt, sliced_width
 from storing import check_same, read_table, versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
 from prunefair.pruning.comparison import lost_outputs, wanda_scores
-from prunefair.pruning.compression import cut_scores, prune_rows, selection_distances
 from prunefair.pruning.functional_policy import (
     functional_layers,
     surgeon_energies,
     train_functional,
     uneven_ratios,
 )
+from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
 from prunefair.pruning.perplexity import (
     kl_per_position,
     self_sample,
@@ -46,19 +45,10 @@ from prunefair.pruning.perplexity import (
     token_nats,
     wikitext_tokens,
 )
-from prunefair.pruning.policy_gradient import (
-    released_draw,
-    train_policy,
-    train_released,
-)
+from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.records import ModelRecord, evaluation_order
-from prunefair.pruning.refit import (
-    SelfStatistics,
-    choose_ridge,
-    mean_moments,
-    refit_,
-    self_statistics,
-)
+from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
+from prunefair.pruning.released import released_draw, train_released
 from prunefair.pruning.row_policy import ReleasedScorer
 from prunefair.pruning.self_moments import (
     down_projections,
@@ -66,12 +56,14 @@ from prunefair.pruning.self_moments import (
     load_moments,
     save_moments,
 )
+from prunefair.pruning.slicegpt import slice_gpt, sliced_width
+from prunefair.pruning.spectral_pruning import cut_scores, selection_distances
 from prunefair.pruning.spectrum import (
     row_mask,
     singular_values,
     uniform_selections,
 )
-from prunefair.pruning.surgery import row_matrices
+from prunefair.pruning.surgery import prune_rows, row_matrices
 from prunefair.pruning.zero_shot import (
     TASK_CHANCE,
     log_likelihoods,

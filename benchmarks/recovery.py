@@ -30,15 +30,10 @@ import torch
 from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
-from prunefair.pruning.compression import (
-    cut_scores,
-    output_energies,
-    prune,
-    prune_rows,
-)
 from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
 from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
-from prunefair.pruning.surgery import row_matrices
+from prunefair.pruning.spectral_pruning import cut_scores, output_energies, prune
+from prunefair.pruning.surgery import prune_rows, row_matrices
 from prunefair.pruning.zero_shot import zero_shot
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "recovery.json"

@@ -20,7 +20,6 @@ import torch
 from storing import Table
 
 from prunefair.models import load_model
-from prunefair.pruning.compression import cut_scores, prune_rows
 from prunefair.pruning.functional_policy import (
     fisher_costs,
     functional_layers,
@@ -37,6 +36,8 @@ from prunefair.pruning.refit import (
     refit_down,
 )
 from prunefair.pruning.self_moments import down_projections, hidden_moments
+from prunefair.pruning.spectral_pruning import cut_scores
+from prunefair.pruning.surgery import prune_rows
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "refit.json"
 CONFIGURATION = {

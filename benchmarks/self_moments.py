@@ -18,7 +18,6 @@ import torch
 from storing import Table
 
 from prunefair.models import load_model
-from prunefair.pruning.compression import cut_scores, prune_rows, sharing_copy
 from prunefair.pruning.perplexity import kl_per_position, self_sample, start_token
 from prunefair.pruning.self_moments import (
     down_projections,
@@ -27,7 +26,9 @@ from prunefair.pruning.self_moments import (
     lost_energy,
     removed_neurons,
 )
+from prunefair.pruning.spectral_pruning import cut_scores
 from prunefair.pruning.spectrum import uniform_selections
+from prunefair.pruning.surgery import prune_rows, sharing_copy
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "self_moments.json"
 CONFIGURATION = {

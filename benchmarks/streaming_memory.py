@@ -57,10 +57,9 @@ def prune(way: str, dense: str, out: str) -> None:
     import transformers  # noqa: F401  (its memory is not part of the work)
 
     from prunefair.models import load_model
+    from prunefair.pruning.folders import prune_checkpoint, save_pruned
     from prunefair.pruning.surgery import (
-        prune_checkpoint,
         row_matrices,
-        save_pruned,
         select_rows,
         slice_ffn_,
         tiny_model,

@@ -22,10 +22,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_tokenizer
+from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.perplexity import start_token, token_nats, wikitext_tokens
 from prunefair.pruning.row_policy import RowPolicy, save_policy
-from prunefair.pruning.surgery import load_pruned, save_pruned, slice_ffn_, tiny_model
+from prunefair.pruning.surgery import slice_ffn_, tiny_model
 
 POLICY_KEYS = {"utility", "jain", "regret", "c_regret", "reward_sum"}
 
@@ -721,7 +722,7 @@ def test_a_policy_outlives_a_full_disk_and_the_command_can_be_repeated(
     command = ("prune", model, "--ratio", 0.3, "--out", tmp_path / "out", *FEW)
     command += ("--policy", policy, *WAYS[way])
     with monkeypatch.context() as patched:
-        patched.setattr("prunefair.pruning.surgery._write_model", full)
+        patched.setattr("prunefair.pruning.folders._write_model", full)
         line = complaint(capsys, *command)
     assert re.search("--out is '.*No space left on device.*the policy is saved", line)
     assert list(tmp_path.iterdir()) == [policy]

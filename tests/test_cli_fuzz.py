@@ -26,9 +26,10 @@ from transformers import PreTrainedTokenizerFast
 
 from prunefair import cli
 from prunefair.data import data_file
+from prunefair.pruning.folders import save_pruned
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
-from prunefair.pruning.surgery import save_pruned, slice_ffn_, tiny_model
+from prunefair.pruning.surgery import slice_ffn_, tiny_model
 
 MORE = int(os.environ.get("PRUNEFAIR_FUZZ", 0))
 CONFIGS = {  # what stands in config.json instead of what belongs there

@@ -26,14 +26,8 @@ from prunefair import cli
 from prunefair.export import export_gguf
 from prunefair.models import load_model, load_tokenizer, model_source
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.compression import prune_rows
-from prunefair.pruning.surgery import (
-    load_pruned,
-    row_matrices,
-    save_pruned,
-    slice_ffn_,
-    tiny_model,
-)
+from prunefair.pruning.folders import load_pruned, save_pruned
+from prunefair.pruning.surgery import prune_rows, row_matrices, slice_ffn_, tiny_model
 
 TEXT = "One neuron, 1234 more; naïve über 😀\n\n  don't — x  y"
 WIDTHS = {"even": (64, 64), "uneven": (32, 96)}

@@ -21,12 +21,9 @@ from prunefair import cli
 from prunefair.checkpoint import INDEX, Checkpoint
 from prunefair.messages import Given, InputError, shown
 from prunefair.models import load_model, load_tokenizer, stream_folder
+from prunefair.pruning.folders import prune_checkpoint, save_pruned
 from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
-from prunefair.pruning.surgery import (
-    save_pruned,
-    slice_ffn_,
-    tiny_model,
-)
+from prunefair.pruning.surgery import slice_ffn_, tiny_model
 
 WEIGHTS = "model.safetensors"
 
@@ -413,11 +410,13 @@ def test_a_family_that_cannot_be_pruned_is_judged_by_what_transformers_reports(
     folder = Path(shutil.copytree(whole / "gpt2", tmp_path / "model"))
     add(**{"transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64)})(folder)
     load_model(folder)  # what old versions have left is no weight
+    with pytest.raises(ValueError, match="'gpt2', which has no adapter"):
+        prune_checkpoint(folder, tmp_path / "out", None, 0.3)
     change, pattern = REPORTED[name]
     change(folder)
     with pytest.raises(InputError, match=pattern):
         load_model(folder)
-    with pytest.raises(ValueError, match="'gpt2', which has no adapter"):
+    with pytest.raises(InputError, match=pattern):
         stream_folder(folder)
 
 
@@ -554,9 +553,9 @@ def test_a_number_that_is_not_finite_is_found_by_every_command_before_the_work(
 ):
     put(UP, float("nan"))(folder)
     load_tokenizer("smollm2").save_pretrained(folder)
-    for name in ("llama2_7b.prune_streamed", "compression.prune"):
+    functions = ("llama2_7b.prune_streamed", "spectral_pruning.prune")
+    for name in (*functions, "functional_pruning.prune_functional"):
         monkeypatch.setattr(f"prunefair.pruning.{name}", pytest.fail)
-    monkeypatch.setattr("prunefair.pruning.refit.prune_functional", pytest.fail)
     line = complaint(capsys, *PATHS[way](folder))
     assert f"MODEL is {str(folder)!r}, {NOT_FINITE}float32" in line
     assert not (folder / "out").exists()

@@ -45,16 +45,17 @@ from prunefair.models import (
     load_tokenizer,
 )
 from prunefair.plotting import use_style
-from prunefair.pruning.compression import prune, prune_rows, selection_distances
+from prunefair.pruning.folders import save_pruned
+from prunefair.pruning.functional_pruning import prune_functional
 from prunefair.pruning.perplexity import (
     kl_to_dense,
     perplexity,
     self_sample,
     wikitext_tokens,
 )
-from prunefair.pruning.refit import prune_functional
+from prunefair.pruning.spectral_pruning import prune, selection_distances
 from prunefair.pruning.spectrum import uniform_selections
-from prunefair.pruning.surgery import row_matrices, save_pruned
+from prunefair.pruning.surgery import prune_rows, row_matrices
 
 ROOT = Path(__file__).resolve().parents[1]
 RATIO, TEXTS, WINDOWS = 0.3, 64, 3
@@ -174,7 +175,8 @@ def pruning(folder: Path) -> Half:
         "The column of mean KS is the paper's distance, of gate_proj. Its policy is "
         "trained for a small one and reaches it, and the model is broken all the same, "
         "as it is with random rows (one draw); the functional policy looks at another "
-        "spectrum. The chapters on compression and on the functional policy show why.",
+        "spectrum. The chapters on spectral pruning and on the functional policy show "
+        "why.",
     ]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     axes[0].plot(result.history, label="functional spectrum")

@@ -16,7 +16,7 @@ def __dir__():
 def __getattr__(name: str):
     """Import `load_pruned` when it is asked for, and nothing before."""
     if name == "load_pruned":
-        from prunefair.pruning.surgery import load_pruned
+        from prunefair.pruning.folders import load_pruned
 
         return load_pruned
     raise AttributeError(f"module 'prunefair' has no attribute {name!r}")

@@ -372,7 +372,7 @@ def _prune_streamed(
     import torch
 
     from prunefair.models import load_tokenizer, model_source, stream_folder
-    from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
+    from prunefair.pruning import folders, lanczos, llama2_7b, row_policy, surgery
 
     start, source, tokenizer, policy = time.perf_counter(), "", None, None
     if policy_file is not None and policy_file.exists():
@@ -419,7 +419,7 @@ def _prune_streamed(
     def save():
         begin = time.perf_counter()
         meta = copy.deepcopy(dense)
-        surgery.write_cut(meta, read, out, run.kept, tokenizer, record)
+        folders.write_sliced(meta, read, out, run.kept, tokenizer, record)
         run.seconds["save"] = time.perf_counter() - begin
 
     new = run.policy if policy is None else None
@@ -469,7 +469,7 @@ def _rounded(record: dict[str, Any]) -> dict[str, Any]:
 
 def _base(model: str, source: str, geometry: str = "") -> dict[str, Any]:
     """What the record of a pruned model says of the model it was."""
-    from prunefair.folders import license_in
+    from prunefair.model_card import license_in
     from prunefair.models import SMOLLM2, SMOLLM2_HUB_NAME, SMOLLM2_LICENSE
 
     if geometry:
@@ -487,8 +487,8 @@ def _prune(
 ) -> dict[str, Any]:
     import torch
 
-    from prunefair.pruning.compression import prune
     from prunefair.pruning.row_policy import RowPolicy
+    from prunefair.pruning.spectral_pruning import prune
 
     def run(dense, policy, sizes, multiple):
         generator = torch.Generator().manual_seed(seed)
@@ -508,7 +508,7 @@ def _prune_functional(
     import torch
 
     from prunefair.pruning.functional_policy import FunctionalPolicy
-    from prunefair.pruning.refit import prune_functional
+    from prunefair.pruning.functional_pruning import prune_functional
 
     def run(dense, policy, sizes, multiple):
         generator = torch.Generator().manual_seed(seed)
@@ -536,8 +536,9 @@ def _prune_whole(
 ) -> dict[str, Any]:
     """Load, prune by `run` and save; a policy of class `kind` may come from a file."""
     from prunefair.models import check_runs, load_model, load_tokenizer, model_source
+    from prunefair.pruning.folders import save_pruned
     from prunefair.pruning.row_policy import load_policy
-    from prunefair.pruning.surgery import row_matrices, save_pruned
+    from prunefair.pruning.surgery import row_matrices
 
     start = time.perf_counter()
     policy = None

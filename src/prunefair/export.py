@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunefair.folders import CONFIG_KEY
+from prunefair.widths import CONFIG_KEY
 
 TYPES = ("f16", "q8_0", "f32")
 _BLOCK = 32  # weights that share a scale in Q8_0, which is an f16
@@ -53,8 +53,9 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
         If `file` cannot be written; nothing is left behind.
     """
     gguf = _gguf()
+    from prunefair.models import stream_folder
     from prunefair.outputs import whole_file
-    from prunefair.pruning.surgery import open_checkpoint, row_matrices
+    from prunefair.pruning.surgery import row_matrices
 
     file = Path(file)
     if kind not in TYPES:
@@ -63,7 +64,7 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
         why = "exists" if file.exists() else "is in a folder that does not exist"
         raise ValueError(f"file is {str(file)!r}, which {why}; choose another name")
     record = _checked_config(folder).get(CONFIG_KEY) or {}
-    model, read = open_checkpoint(folder)
+    model, read = stream_folder(folder, argument="folder")
     _check_model(folder, model.config)
     widths = [len(matrix) for matrix in row_matrices(model)]
     architecture = "llama" if len(set(widths)) == 1 else "deci"
@@ -135,7 +136,7 @@ def _check_model(folder, config) -> None:
 
 def _tensors(gguf, folder, model, read, kind) -> list[tuple]:
     """Name, shape and reader of every tensor, in the order of the file."""
-    from prunefair.pruning.surgery import stored_names
+    from prunefair.pruning.folders import stored_names
 
     config = model.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
@@ -242,7 +243,7 @@ def _write(gguf, writer, tensors, kind) -> None:
 
 def _add_tokenizer(gguf, writer, folder, rows: int) -> None:
     """Tokens, their kinds, merges or scores, and what is special."""
-    from prunefair.pruning.surgery import tokenizer_of
+    from prunefair.models import load_tokenizer
 
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
@@ -251,7 +252,7 @@ def _add_tokenizer(gguf, writer, folder, rows: int) -> None:
             "tokenizer there with save_pretrained first"
         )
     content = json.loads(path.read_bytes())
-    tokenizer = tokenizer_of(folder)
+    tokenizer = load_tokenizer(folder, argument="folder", optional=True)
     vocabulary = {number: token for token, number in tokenizer.get_vocab().items()}
     last = max(vocabulary)
     if last >= rows:

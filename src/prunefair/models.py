@@ -25,11 +25,14 @@ from typing import Any
 from prunefair.checkpoint import DEQUANTISE, SAVE_AGAIN, Checkpoint, read_json
 from prunefair.messages import Given, shown
 from prunefair.outputs import check_new_folder, whole_folder
+from prunefair.widths import CONFIG_KEY, narrow_layers_, set_widths_, stored_widths
 
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_LICENSE = "apache-2.0"
 ADAPTER = "adapter_config.json"
+# Beginning of a name in a model, and what it is in the files of its checkpoints.
+_RENAMED = {"gpt_neox": ("lm_head.", "embed_out.")}
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _MOST_LAYERS = 10_000
 _OTHER_MODEL = "give 'smollm2', a folder written by save_pretrained, or a hub name"
@@ -392,20 +395,17 @@ def _narrow_class(given: Given, folder: Path, config):
 
     The configuration gets the largest width; None if all layers have the same.
     """
-    from prunefair.folders import CONFIG_KEY
-    from prunefair.pruning import surgery
-
-    widths = surgery.stored_widths(folder, argument=given.argument)
+    widths = stored_widths(folder, argument=given.argument)
     if widths is None:
         return None
     record = getattr(config, CONFIG_KEY, None)
-    surgery._set_widths_(config, [max(widths)])
+    set_widths_(config, [max(widths)])
 
     def narrow_class(plain):
         def narrow(self, config):
             plain.__init__(self, config)
             with given.using("whose widths of layers do not fit", _SAME_PLACE):
-                surgery.slice_ffn_(self, [range(width) for width in widths])
+                narrow_layers_(self, widths)
             setattr(self.config, CONFIG_KEY, record)
 
         body = {"__init__": narrow, "__module__": plain.__module__}
@@ -421,16 +421,32 @@ def _numbers(shape) -> int:
     return product
 
 
+def file_name(model, name: str) -> str:
+    """Name in a checkpoint's files of the weight that the model calls `name`.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Its weights may be on the meta device.
+    name : str
+        Name of a parameter or buffer.
+
+    Returns
+    -------
+    name : str
+        Of most families the same.
+    """
+    ours, theirs = _RENAMED.get(model.config.model_type, ("", ""))
+    return theirs + name[len(ours) :] if name.startswith(ours) else name
+
+
 def _stored(checkpoint: Checkpoint, model) -> dict[str, str | None]:
     """Name in the files of everything in the state of the model; None if absent."""
-    from prunefair.pruning.surgery import ADAPTERS
-
-    adapter = ADAPTERS.get(model.config.model_type)
     prefix = model.base_model_prefix + "."
     stored = {}
     for name in model.state_dict():
         ways = [name, name.removeprefix(prefix), prefix + name]
-        ways = [adapter.file_name(name), *ways] if adapter else ways
+        ways.insert(0, file_name(model, name))
         stored[name] = next(filter(checkpoint.entries.get, ways), None)
     return stored
 
@@ -582,7 +598,7 @@ def load_opened(opened: ModelFolder, *, dtype=None):
 
 
 def stream_folder(name, *, argument: str = "name"):
-    """Model of a supported family without its values, and a function that reads them.
+    """Model without its values, and a function that reads them.
 
     Parameters
     ----------
@@ -599,14 +615,10 @@ def stream_folder(name, *, argument: str = "name"):
     Raises
     ------
     ValueError
-        See `load_model`, or if the family is not supported; `read` raises it for a
-        weight that is not finite.
+        See `load_model`; `read` raises it for a weight that is not finite.
     """
-    from prunefair.pruning.surgery import adapter_for
-
     opened = open_folder(name, argument=argument)
     model, stored, twins = opened.model, opened.stored, twins_of(opened.model)
-    adapter_for(model)
     check_stored(opened)
     _take_generation_config(opened)
     dtypes = {name: value.dtype for name, value in model.state_dict().items()}

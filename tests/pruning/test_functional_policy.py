@@ -26,10 +26,7 @@ from prunefair.pruning.functional_policy import (
     uneven_ratios,
 )
 from prunefair.pruning.perplexity import random_llama
-from prunefair.pruning.policy_gradient import (
-    all_selections,
-    leave_one_out,
-)
+from prunefair.pruning.policy_gradient import all_selections, leave_one_out
 from prunefair.pruning.row_policy import (
     RowPolicy,
     gumbel_top_k,

@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 
 from prunefair.pruning import llama2_7b
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.compression import prune
 from prunefair.pruning.lanczos import PROBES, LanczosSlices, orthonormal_probes
 from prunefair.pruning.llama2_7b import (
     PROFILE,
@@ -39,6 +38,7 @@ from prunefair.pruning.llama2_7b import (
     work_plan,
 )
 from prunefair.pruning.row_policy import RowPolicy
+from prunefair.pruning.spectral_pruning import prune
 from prunefair.pruning.spectrum import (
     RowSlices,
     ks_distance,

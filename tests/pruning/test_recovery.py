@@ -17,6 +17,7 @@ from peft.import_utils import is_torchao_available
 from scipy import stats
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
+from prunefair.pruning.folders import save_pruned
 from prunefair.pruning.perplexity import perplexity, random_llama, token_nats
 from prunefair.pruning.recovery import (
     RecoveryPlan,
@@ -34,7 +35,7 @@ from prunefair.pruning.recovery import (
     with_lora,
 )
 from prunefair.pruning.retention import Interval, accuracy_difference
-from prunefair.pruning.surgery import ADAPTERS, save_pruned, slice_ffn_, tiny_model
+from prunefair.pruning.surgery import ADAPTERS, slice_ffn_, tiny_model
 
 ROWS = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
 TEXT = torch.arange(200) % 32  # each token has one successor

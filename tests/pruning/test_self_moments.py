@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from scipy.linalg import sqrtm
 
 from prunefair.pruning import self_moments
-from prunefair.pruning.compression import output_energies
 from prunefair.pruning.self_moments import (
     Moments,
     down_projections,
@@ -26,6 +25,7 @@ from prunefair.pruning.self_moments import (
     removed_neurons,
     save_moments,
 )
+from prunefair.pruning.spectral_pruning import output_energies
 from prunefair.pruning.surgery import ADAPTERS, mask_ffn_, tiny_model
 
 

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
+from prunefair.pruning import slicegpt
 from prunefair.pruning.surgery import tiny_model
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def slicegpt(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import slicegpt
-
-    return slicegpt
 
 
 @pytest.fixture
@@ -30,7 +19,7 @@ def llama():
     return model, torch.randint(23, (6, 9), generator=generator)
 
 
-def test_nothing_is_lost_while_every_coordinate_stays(slicegpt, llama):
+def test_nothing_is_lost_while_every_coordinate_stays(llama):
     model, tokens = llama
     with torch.no_grad():
         before = model(tokens).logits
@@ -39,7 +28,7 @@ def test_nothing_is_lost_while_every_coordinate_stays(slicegpt, llama):
         torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=0)
 
 
-def test_cutting_coordinates_projects_the_stream(slicegpt, llama, monkeypatch):
+def test_cutting_coordinates_projects_the_stream(llama, monkeypatch):
     """The sliced model is the dense one whose half blocks each read a projection."""
     model, tokens = llama
     axes, find = [], slicegpt.principal_axes
@@ -66,7 +55,7 @@ def test_cutting_coordinates_projects_the_stream(slicegpt, llama, monkeypatch):
     assert (expected - whole).abs().max() > 0.01  # something was cut
 
 
-def test_axes_are_the_principal_ones_of_the_stream_before_its_normalisation(slicegpt):
+def test_axes_are_the_principal_ones_of_the_stream_before_its_normalisation():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(50, 6, generator=generator).double()
     x = x * torch.arange(1, 51)[:, None]  # long tokens count for more
@@ -79,7 +68,7 @@ def test_axes_are_the_principal_ones_of_the_stream_before_its_normalisation(slic
 
 
 @pytest.mark.parametrize("k", [1, 7, 16])
-def test_the_width_spends_the_parameters_and_no_more(slicegpt, llama, k):
+def test_the_width_spends_the_parameters_and_no_more(llama, k):
     model, tokens = llama
     size = slicegpt.slice_gpt(model, tokens, k).num_parameters()
     assert slicegpt.sliced_width(model, size) == k

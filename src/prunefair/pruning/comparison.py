@@ -30,11 +30,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from prunefair.pruning.compression import output_energies, visit_hidden_vectors
 from prunefair.pruning.estimates import Estimate, Range, range_over_seeds
 from prunefair.pruning.records import ModelRecord
+from prunefair.pruning.spectral_pruning import output_energies
 from prunefair.pruning.spectrum import row_mask
-from prunefair.pruning.surgery import adapter_for
+from prunefair.pruning.surgery import adapter_for, visit_hidden_vectors
 
 # %% tags=["active-ipynb"]
 # import json
@@ -62,7 +62,7 @@ from prunefair.pruning.surgery import adapter_for
 # | `row norm` | the longest rows of `gate_proj` | weights |
 # | `released` | draws of the released recipe, trained at 30 % | weights |
 # | `exact` | the top rows of the exact policy, trained at 30 % | weights |
-# | `energy` | the neurons whose output has the largest [energy](compression.ipynb) | weights and the model's own text |
+# | `energy` | the neurons whose output has the largest [energy](spectral_pruning.ipynb) | weights and the model's own text |
 # | `surgeon energy` | those whose output the others could replace worst, by [optimal brain surgery](functional_policy.ipynb) | the same |
 # | `functional` | the top neurons of the [functional policy](functional_policy.ipynb), trained at 30 %, widths by Fisher cost | the same |
 # | `functional, equal widths` | the same policy, the same share of every layer | the same |

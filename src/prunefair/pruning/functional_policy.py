@@ -56,8 +56,8 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import rank_correlation
-# from prunefair.pruning.compression import cut_scores
 # from prunefair.pruning.perplexity import random_llama, self_sample
+# from prunefair.pruning.spectral_pruning import cut_scores
 # device = default_device()
 
 # %% tags=["active-ipynb"]

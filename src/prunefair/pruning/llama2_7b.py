@@ -41,6 +41,7 @@ import torch
 
 from prunefair.checkpoint import TensorSequence
 from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.folders import write_sliced
 from prunefair.pruning.lanczos import (
     PROBES,
     STEPS,
@@ -52,7 +53,7 @@ from prunefair.pruning.lanczos import (
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import RowSlices
-from prunefair.pruning.surgery import cut_reader, ffn_slices, write_cut
+from prunefair.pruning.surgery import ffn_slices, sliced_reader
 from prunefair.pruning.throughput import Throughput, throughput
 
 # %% tags=["active-ipynb"]
@@ -413,7 +414,7 @@ def shaped_matrix(
 
 # %%
 def open_geometry(name: str, *, seed: int, device="cpu"):
-    """Random model of a geometry: what `open_checkpoint` gives, without a checkpoint.
+    """Random model of a geometry: what `stream_folder` gives, without a checkpoint.
 
     Parameters
     ----------
@@ -713,7 +714,7 @@ def prune_streamed(
     model : transformers.PreTrainedModel
         Dense model on the meta device; unchanged.
     read : callable
-        Gives the tensor of a name; see `open_checkpoint` and `open_geometry`.
+        Gives the tensor of a name; see `stream_folder` and `open_geometry`.
     ratio : float
         Share of the rows to remove from every layer, in [0, 1).
     generator : torch.Generator
@@ -762,7 +763,7 @@ def prune_streamed(
     kept = [rows.cpu() for rows in kept]
     if out is not None:
         with watch("save"):
-            write_cut(copy.deepcopy(model), read, out, kept, tokenizer)
+            write_sliced(copy.deepcopy(model), read, out, kept, tokenizer)
     result = kept, RowPolicy(weights), distances, history, watch.seconds
     return StreamedRun(*result, watch.peak_bytes())
 
@@ -853,7 +854,7 @@ def filled(model, read, kept=None, *, device):
 
     skeleton = copy.deepcopy(model)
     if kept is not None:
-        read = cut_reader(model, read, kept)
+        read = sliced_reader(model, read, kept)
         slice_ffn_(skeleton, kept)
     if kept is not None and len({len(rows) for rows in kept}) > 1:
         raise ValueError("kept differs in length between layers; use load_pruned")
@@ -865,10 +866,10 @@ def filled(model, read, kept=None, *, device):
 
 
 # %% [markdown]
-# On the tiny geometry the streamed run keeps the same rows as the pipeline of [compression](compression.ipynb), which holds the model in memory; plain transformers reloads what it wrote.
+# On the tiny geometry the streamed run keeps the same rows as the pipeline of [spectral pruning](spectral_pruning.ipynb), which holds the model in memory; plain transformers reloads what it wrote.
 
 # %% tags=["active-ipynb"]
-# from prunefair.pruning.compression import prune
+# from prunefair.pruning.spectral_pruning import prune
 #
 # scratch = tempfile.TemporaryDirectory()
 # out = Path(scratch.name) / "pruned"
@@ -997,7 +998,7 @@ def run_lines(table: dict) -> list[str]:
 #
 # The folder that was written is a model like any other.
 #
-# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](perplexity.ipynb#the-tokenised-text) WikiText-2), divergence and the five tasks ([zero-shot tasks](zero_shot.ipynb)). The small spectral distance alone says little about them, as [compression](compression.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--objective functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
+# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](perplexity.ipynb#the-tokenised-text) WikiText-2), divergence and the five tasks ([zero-shot tasks](zero_shot.ipynb)). The small spectral distance alone says little about them, as [spectral pruning](spectral_pruning.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--objective functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
 # 2. *Recover*: [low-rank adapters](recovery.ipynb) on the linear maps, trained on text or on the dense model's own samples, then merged with `merge_and_unload()`, so that the folder stays a plain model.
 # 3. *Push*: `AutoModelForCausalLM.from_pretrained("pruned").push_to_hub("you/llama-2-7b-pruned")`, and the same for the tokenizer; `kept_rows.json`, which says which neurons are left, and the model card `README.md` belong beside it. The licence of the dense model goes with it.
 # 4. *Serve*: plain transformers generates from it, and so does any server that reads its folders, because `config.json` holds the new width.

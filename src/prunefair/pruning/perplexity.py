@@ -664,4 +664,4 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # ## Summary
 #
 # This chapter exports the perplexity of a text (`information`, `token_nats`, `text_windows`, `beginning_tokens`, `perplexity`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `start_token`, `kl_per_position`, `kl_to_dense`), and a model small enough to enumerate its texts (`random_llama`).
-# [The next chapter](compression.ipynb) uses them on a model pruned by the policy.
+# [The next chapter](spectral_pruning.ipynb) uses them on a model pruned by the policy.

@@ -61,10 +61,11 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
-# from prunefair.pruning.compression import cut_scores, output_energies, prune_rows
+# from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
 # from prunefair.pruning.retention import accuracy_difference
-# from prunefair.pruning.surgery import reloaded_logits, save_pruned, tiny_model
+# from prunefair.pruning.spectral_pruning import cut_scores, output_energies
+# from prunefair.pruning.surgery import prune_rows, tiny_model
 
 # %% tags=["active-ipynb"]
 # SEED = 70
@@ -718,7 +719,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # %% [markdown]
 # ## The real model, for a moment
 #
-# The rows of largest output energy on self-sampled text ([compression](compression.ipynb)) stay, and 12 short steps on a few lines of WikiText-2 validation follow.
+# The rows of largest output energy on self-sampled text ([spectral pruning](spectral_pruning.ipynb)) stay, and 12 short steps on a few lines of WikiText-2 validation follow.
 # This is a demonstration that the machinery works on a real model, not a measurement: the loss on the very lines it trains on must fall.
 
 # %% tags=["active-ipynb"]

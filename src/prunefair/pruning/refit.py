@@ -27,46 +27,31 @@ $\operatorname{diag} H_{SS}$ is $H_{SS}$ without what lies off its diagonal, and
 # %%
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from prunefair.models import within_context
-from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
-from prunefair.pruning.compression import Pruned, cut_scores, prune_rows
-from prunefair.pruning.functional_policy import (
-    FunctionalPolicy,
-    fisher_costs,
-    functional_distances,
-    functional_layers,
-    train_functional,
-    uneven_ratios,
-)
-from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.self_moments import (
     Moments,
     down_projections,
-    hidden_moments,
     lost_energy,
     removed_neurons,
 )
 
 # %% tags=["active-ipynb"]
 # import json
-# import tempfile
 # from pathlib import Path
 #
-# from transformers import AutoModelForCausalLM
-#
-# from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import standard_error
-# from prunefair.pruning.perplexity import kl_to_dense, perplexity, wikitext_tokens
-# from prunefair.pruning.self_moments import plot_by_layer
-# from prunefair.pruning.surgery import load_pruned, save_pruned, tiny_model
+# from prunefair.pruning.functional_policy import fisher_costs
+# from prunefair.pruning.perplexity import self_sample
+# from prunefair.pruning.self_moments import hidden_moments, plot_by_layer
+# from prunefair.pruning.spectral_pruning import cut_scores
+#
 # device = default_device()
 
 # %% tags=["active-ipynb"]
@@ -416,7 +401,7 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 
 
 # %% tags=["active-ipynb"]
-# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+# model = load_model("smollm2", device=device)
 # weights = [linear.weight.detach() for linear in down_projections(model)]
 # texts, held = self_sample(model, 30, 64, generator=generator).split(24)
 # halves = tuple(hidden_moments(model, half) for half in texts.split(12))
@@ -868,185 +853,6 @@ def refit_(
             new.bias = torch.nn.Parameter(bias, False)
     return pruned
 
-
-# %%
-class SelfStatistics(NamedTuple):
-    """What the functional objective needs to know of a model, from its own texts."""
-
-    halves: tuple[Moments, Moments]
-    fisher: list[torch.Tensor]  # each (m,)
-
-
-# %%
-def self_statistics(
-    model,
-    *,
-    generator: torch.Generator,
-    n_texts: int = 256,
-    length: int = 128,
-) -> SelfStatistics:
-    """Moments and Fisher costs of a model on texts that it samples itself.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model of a supported family.
-    generator : torch.Generator
-        Source of the texts, on any device.
-    n_texts, length : int
-        Number of texts, at least two, and tokens in each; the model's context where
-        that is shorter.
-
-    Returns
-    -------
-    statistics : SelfStatistics
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two texts or two tokens.
-    """
-    if n_texts < 2 or length < 2:
-        raise ValueError(
-            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
-        )
-    length = within_context(model, length)
-    texts = self_sample(model, n_texts, length, generator=generator)
-    halves = tuple(hidden_moments(model, half) for half in texts.tensor_split(2))
-    return SelfStatistics(halves, fisher_costs(model, texts))
-
-
-# %%
-def prune_functional(
-    model,
-    ratio: float,
-    *,
-    generator: torch.Generator,
-    statistics: SelfStatistics | None = None,
-    n_texts: int = 256,
-    policy: FunctionalPolicy | None = None,
-    refit: bool = True,
-    ridge: float | None = None,
-    even: bool = False,
-    multiple: int = 1,
-    episodes: int = 8,
-    draws: int = 2,
-) -> Pruned:
-    """Model without the neurons that the functional policy gives up, and re-fitted.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model of a supported family; it is not changed.
-    ratio : float
-        Share of all FFN neurons to remove, in [0, 1).
-    generator : torch.Generator
-        Source of the texts and of the draws.
-    statistics : SelfStatistics, optional
-        Of `model`, where they are known; they serve every ratio.
-    n_texts : int
-        Texts to sample where they are not known; see `self_statistics`.
-    policy : FunctionalPolicy, optional
-        Trained at any ratio; by default one is trained at `ratio`.
-    refit : bool
-        Re-fit `down_proj` to what is left.
-    ridge : float, optional
-        Of the re-fit, where it is known; by default `choose_ridge` chooses it.
-    even : bool
-        Remove the same share from every layer; by default the shares follow the
-        Fisher costs and the widths differ.
-    multiple : int
-        Every width is a multiple of it; see `rows_to_keep` and `uneven_ratios`.
-    episodes, draws : int
-        Episodes of training, and draws in each.
-
-    Returns
-    -------
-    pruned : Pruned
-        Its distances are those of the functional spectra.
-
-    Raises
-    ------
-    ValueError
-        If the family is not supported, `ratio` is outside [0, 1), `multiple` is no whole
-        number between 1 and the width of a layer, or a block is dead on the texts.
-
-    References
-    ----------
-    Book {eq}`eq-refit-solution`.
-    """
-    begin = time.perf_counter()
-    sizes = [linear.in_features for linear in down_projections(model)]
-    ratios = [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
-    if statistics is None:
-        statistics = self_statistics(model, generator=generator, n_texts=n_texts)
-    moments, history = mean_moments(statistics.halves), []
-    layers = functional_layers(model, moments, statistics.fisher)
-    if not even:
-        ratios = uneven_ratios(statistics.fisher, ratio, multiple=multiple)
-    start = time.perf_counter()
-    if policy is None:
-        options = {"episodes": episodes, "draws": draws, "generator": generator}
-        policy, history = train_functional(layers, ratio, **options)
-    trained = time.perf_counter() - start if history else 0.0
-    kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
-    smaller, ks = prune_rows(model, kept), functional_distances(layers, kept).numpy()
-    if refit:
-        if ridge is None:
-            biased = down_projections(model)[0].bias is not None
-            weights, halves = [layer.D for layer in layers], statistics.halves
-            ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
-        refit_(smaller, model, kept, moments, ridge=ridge)
-    result = smaller, kept, policy, ks, history, trained
-    return Pruned(*result, time.perf_counter() - begin, ridge if refit else None)
-
-
-# %% tags=["active-ipynb"]
-# small = tiny_model("opt", generator=generator)
-# known = self_statistics(small, generator=generator, n_texts=6, length=9)
-# assert [half.tokens for half in known.halves] == [27, 27]
-# same = prune_functional(small, 0, generator=generator, statistics=known)
-# for new, old in zip(down_projections(same.model), down_projections(small), strict=True):
-#     assert torch.equal(new.weight, old.weight)  # nothing removed, nothing changed
-
-# %% [markdown]
-# `prune_functional` is the pipeline, from a model and a source of randomness to a smaller model; no text comes from outside.
-# The small real model again, with the 24 texts that are there already, and one episode.
-# The text of the perplexity is a window of WikiText-2 validation [in its tokenised form](perplexity.ipynb#the-tokenised-text).
-
-# %% tags=["active-ipynb"]
-# statistics = SelfStatistics(halves, fisher)
-# options = {"generator": generator, "statistics": statistics, "ridge": max(RIDGES)}
-# pruned = prune_functional(model, 0.3, episodes=1, **options)
-# sliced = prune_rows(model, pruned.kept)
-# window = wikitext_tokens(tokenizer, "validation")[:512]
-# rows = {"dense": model, "sliced": sliced, "re-fitted": pruned.model}
-# for name, each in rows.items():
-#     share = each.num_parameters() / model.num_parameters()
-#     rows[name] = kl_to_dense(model, each, held), perplexity(each, window)
-#     print(f"{name:9} {share:.3f} of the parameters, KL {rows[name][0]:.3f} nats a token, "
-#           f"perplexity {rows[name][1]:.1f}")  # fmt: skip
-# assert all(a > b for a, b in zip(rows["sliced"], rows["re-fitted"], strict=True))
-
-# %% [markdown]
-# The widths differ between layers, so the model is stored with its widths and `load_pruned` reloads it.
-# With `even=True` all widths are equal, and the folder is one that plain `from_pretrained` reads.
-
-# %% tags=["active-ipynb"]
-# with tempfile.TemporaryDirectory() as folder:
-#     folder = save_pruned(pruned.model, None, Path(folder) / "uneven", pruned.kept)
-#     again, tokens = load_pruned(folder, device=device), held.to(device)
-# with torch.no_grad():
-#     assert torch.equal(again(tokens).logits, pruned.model(tokens).logits)
-# print("neurons kept, from the first layer:", *map(len, pruned.kept))
-
-# %% tags=["active-ipynb"]
-# equal = prune_functional(small, 0.3, generator=generator, statistics=known, even=True)
-# with tempfile.TemporaryDirectory() as folder:
-#     folder = save_pruned(equal.model, None, Path(folder) / "even", equal.kept)
-#     again = AutoModelForCausalLM.from_pretrained(folder)
-# with torch.no_grad():
-#     assert torch.equal(again(held[:, :9] % 32).logits, equal.model(held[:, :9] % 32).logits)
 
 # %% [markdown]
 # ## Exercises

@@ -55,8 +55,8 @@ MOMENTS_FORMAT = "prunefair moments 1"
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
-# from prunefair.pruning.compression import cut_scores
 # from prunefair.pruning.perplexity import self_sample
+# from prunefair.pruning.spectral_pruning import cut_scores
 # from prunefair.pruning.spectrum import interlacing_bounds, ks_distance, singular_values
 # from prunefair.pruning.surgery import ADAPTERS, tiny_model
 #
@@ -762,7 +762,7 @@ def error_of_mean(estimates: torch.Tensor) -> torch.Tensor:
 
 # %% [markdown]
 # The benchmark (`benchmarks/self_moments.py`, with its device and seeds in the table) takes three seeds and up to 64 texts of 160 tokens for each of them.
-# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, as [per-layer ratios](compression.ipynb) did, and measures two things on data that the selection has not seen: the lost energy under the moments of the other two seeds, and the divergence of the pruned from the dense model on texts of a further seed.
+# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, as [per-layer ratios](spectral_pruning.ipynb) did, and measures two things on data that the selection has not seen: the lost energy under the moments of the other two seeds, and the divergence of the pruned from the dense model on texts of a further seed.
 
 
 # %%

@@ -24,34 +24,28 @@ This chapter cuts rows from ten families of models with one description each, sa
 from __future__ import annotations
 
 import copy
-import json
-import subprocess
-import sys
-import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
 
 import torch
 
-from prunefair import folders, models
-from prunefair.checkpoint import TensorSequence, read_json, write_weights
-from prunefair.messages import Given
-from prunefair.outputs import check_new_folder, whole_folder
+from prunefair.models import measuring
 from prunefair.pruning.anatomy import rows_to_keep
-
-KEPT_ROWS = "kept_rows.json"
-SHARD_BYTES = 5_000_000_000
-MOST_ROWS = 10**7  # more in a layer is a damaged file
+from prunefair.widths import set_widths_
 
 # %% tags=["active-ipynb"]
 # import filecmp
+# import json
 # import re
+# import tempfile
+# from pathlib import Path
 #
 # import prunefair
 # from prunefair.models import default_device, load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
+# from prunefair.pruning.folders import prune_checkpoint, reloaded_logits, save_pruned
 #
 # SEED = 20250127
 # device = default_device()
@@ -161,18 +155,12 @@ class FfnAdapter:
         Linear maps whose rows are neurons; the policy sees the first.
     column_name : str
         Linear map whose columns are the same neurons.
-    width_field : str
-        Field of the configuration that holds the number of neurons.
-    renamed : tuple of str
-        Beginning of a name in the model, and what it is in the checkpoint's files.
     """
 
     layers: str
     block: str
     row_names: tuple[str, ...]
     column_name: str
-    width_field: str
-    renamed: tuple[str, str] = ("", "")
 
     def blocks(self, model) -> list[torch.nn.Module]:
         """Feed-forward block of every layer, in order."""
@@ -184,25 +172,18 @@ class FfnAdapter:
         names = (*self.row_names, self.column_name)
         return [block.get_submodule(name) for name in names]
 
-    def file_name(self, name) -> str:
-        """Name in a checkpoint's files of the weight that the model calls `name`."""
-        ours, theirs = self.renamed
-        return theirs + name[len(ours) :] if name.startswith(ours) else name
-
 
 # %%
-_GATED = ("layers", "mlp", ("gate_proj", "up_proj"), "down_proj", "intermediate_size")
+_GATED = ("layers", "mlp", ("gate_proj", "up_proj"), "down_proj")
 _FOUR_H = (("dense_h_to_4h",), "dense_4h_to_h")
 ADAPTERS = {
     name: FfnAdapter(*_GATED)
     for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
 } | {
-    "phi": FfnAdapter("layers", "mlp", ("fc1",), "fc2", "intermediate_size"),
-    "opt": FfnAdapter("decoder.layers", "", ("fc1",), "fc2", "ffn_dim"),
-    "falcon": FfnAdapter("h", "mlp", *_FOUR_H, "ffn_hidden_size"),
-    "gpt_neox": FfnAdapter(
-        "layers", "mlp", *_FOUR_H, "intermediate_size", ("lm_head.", "embed_out.")
-    ),
+    "phi": FfnAdapter("layers", "mlp", ("fc1",), "fc2"),
+    "opt": FfnAdapter("decoder.layers", "", ("fc1",), "fc2"),
+    "falcon": FfnAdapter("h", "mlp", *_FOUR_H),
+    "gpt_neox": FfnAdapter("layers", "mlp", *_FOUR_H),
 }
 
 # %% [markdown]
@@ -360,6 +341,42 @@ def row_matrices(model) -> list[torch.Tensor]:
 
 
 # %%
+@torch.no_grad()
+def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
+    """Call `visit` for every block, in order, while the model reads a text.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    tokens : Tensor, shape (n, N), int64
+        Texts.
+    visit : callable
+        Called with the last linear map of the block, whose weight is $D$, and with the
+        hidden vectors $h$, shape (n N, m), float64.
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported, or the model's context is shorter than the
+        texts.
+    """
+    adapter, hooks = adapter_for(model), []
+
+    def pass_on(linear, inputs):
+        visit(linear, inputs[0].double().flatten(0, -2))
+
+    for block in adapter.blocks(model):
+        hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(pass_on))
+    try:
+        with measuring(model, length=tokens.shape[1]):
+            model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# %%
 def removed_parameters(model, kept) -> int:
     """Number of parameters that `slice_ffn_` takes out of `model`.
 
@@ -467,27 +484,8 @@ def slice_ffn_(model, kept):
     for block, rows in zip(adapter.blocks(model), kept):
         if hasattr(block, "intermediate_size"):
             block.intermediate_size = len(rows)
-    _set_widths_(model.config, [len(rows) for rows in kept])
+    set_widths_(model.config, [len(rows) for rows in kept])
     return model
-
-
-# %%
-def _set_widths_(config, widths) -> None:
-    """Write the widths into a configuration, one by one where they differ.
-
-    The form is transformers' own `per_layer_config`; what was said of the model before
-    is taken back.
-    """
-    for key in ("per_layer_config", folders.CONFIG_KEY):
-        setattr(config, key, None)  # where transformers knows it, a property
-        vars(config).pop(key, None)
-    field, widest = ADAPTERS[config.model_type].width_field, max(widths)
-    setattr(config, field, widest)
-    own = {layer: width for layer, width in enumerate(widths) if width != widest}
-    if own:
-        digits = len(str(max(own)))
-        own = {f"{layer:0{digits}}": {field: width} for layer, width in own.items()}
-        config.per_layer_config = own
 
 
 # %%
@@ -541,6 +539,76 @@ def mask_ffn_(model, kept):
             index = removed.nonzero()[:, 0].to(parameter.device)
             parameter.index_fill_(dim, index, 0)
     return model
+
+
+# %%
+def sliced_reader(model, read, kept):
+    """Function that reads a tensor as it is in the sliced model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model, on the meta device if need be; unchanged.
+    read : callable
+        Gives the dense tensor of a name.
+    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
+        Rows to keep in layer l, strictly increasing.
+
+    Returns
+    -------
+    read_sliced : callable
+        Gives the tensor of a name, cut if it holds neurons.
+
+    Raises
+    ------
+    ValueError
+        If the model is not supported or `kept` does not fit it.
+    """
+    cuts = {n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()}
+    return lambda n: _cut(read(n), *cuts[n]) if n in cuts else read(n)
+
+
+# %%
+def sharing_copy(model):
+    """Model of its own structure that shares every tensor of `model`.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Any model.
+
+    Returns
+    -------
+    copy : transformers.PreTrainedModel
+        Replacing a parameter of the copy leaves `model` alone; changing one in place
+        changes both.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+# %%
+def prune_rows(model, kept: Sequence[torch.Tensor]):
+    """Model with only the kept rows; `model` itself is not changed.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    kept : sequence of L Tensors, each of shape (k,), int64
+        Rows kept, ascending.
+
+    Returns
+    -------
+    pruned : transformers.PreTrainedModel
+        Shares every tensor that was not sliced with `model`.
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported or `kept` does not fit the model.
+    """
+    return slice_ffn_(sharing_copy(model), kept)
 
 
 # %% [markdown]
@@ -674,7 +742,7 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # ## The real model
 #
-# Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the next chapters' policies](compression.ipynb), not of this one.
+# Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the next chapters' policies](spectral_pruning.ipynb), not of this one.
 # The logits of the sliced and of the masked model agree to $10^{-4}$ of the largest logit in float32, and the count of parameters is the one that [the anatomy](anatomy.ipynb) predicts from the configuration alone.
 # What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers; in float64 a test finds it below $10^{-9}$ of the largest logit.
 
@@ -722,165 +790,8 @@ def plot_neurons(ax, model, kept, layer=0):
 # </div>
 
 
-# %%
-def stored_names(model) -> dict[str, str]:
-    """Names in a checkpoint's files of everything the model stores, each once.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Model of a supported family; its weights may be on the meta device.
-
-    Returns
-    -------
-    names : dict
-        Name in the files to name in the model, in the order of the model; of tied
-        weights only the first.
-    """
-    adapter = adapter_for(model)
-    once = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {adapter.file_name(n): n for n in model.state_dict() if n in once}
-
-
-# %%
-def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
-    """Fill `folder` with what `from_pretrained` needs."""
-    names, state = stored_names(model), model.state_dict()
-    write_weights(
-        folder,
-        {file_name: state[name] for file_name, name in names.items()},
-        lambda file_name: tensor_of(names[file_name]),
-        max_bytes=SHARD_BYTES,
-        parameters=model.num_parameters(),
-    )
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-        _rewrite(folder / "tokenizer_config.json", folders.portable_tokenizer_config)
-    if model.can_generate():
-        model.generation_config.save_pretrained(folder)
-    kept = [torch.as_tensor(rows).tolist() for rows in kept]
-    record = {k: v for k, v in (record or {}).items() if v is not None}
-    record |= {"widths": list(map(len, kept)), "versions": folders.versions()}
-    text = json.dumps(record | {"kept": kept}, sort_keys=True) + "\n"
-    (folder / KEPT_ROWS).write_text(text, encoding="utf-8")
-    _write_config(folder, model, record)
-
-
-# %%
-def _write_config(folder, model, record) -> None:
-    """Write `config.json` as versions 4 and 5 both read it, and the model card."""
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
-    config.dtype = str(model.dtype).removeprefix("torch.")
-    setattr(config, folders.CONFIG_KEY, record)
-    config.save_pretrained(folder)  # as transformers writes it, then completed
-    content = _rewrite(folder / "config.json", folders.portable_config)
-    tokenizer = (folder / "tokenizer_config.json").is_file()
-    card = folders.model_card(record, content, tokenizer=tokenizer)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-# %%
-def _rewrite(path, change) -> dict:
-    """Put `change` of a JSON file in its place, in the form of transformers."""
-    content = change(json.loads(path.read_text(encoding="utf-8")))
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
-    return content
-
-
-# %%
-def save_pruned(model, tokenizer, out, kept, record=None):
-    """Write a sliced model so that plain `from_pretrained` reloads it.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Model after `slice_ffn_`.
-    tokenizer : transformers.PreTrainedTokenizerBase or None
-        Saved beside the model if given.
-    out : str or path
-        Folder to create; it appears whole or not at all.
-    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
-        Rows that were kept, as given to `slice_ffn_`; stored in `kept_rows.json`.
-    record : dict, optional
-        How the model came about, in values that JSON knows: `base_model`, `objective`,
-        `ratio`, `seed` and what else is known; for the model card, `kept_rows.json`
-        and `config.json`.
-
-    Returns
-    -------
-    out : pathlib.Path
-        The folder.
-
-    Raises
-    ------
-    ValueError
-        If `out` exists and is not an empty folder, or `kept` does not fit the model.
-    OSError
-        If the folder cannot be written, as on a full disk.
-    """
-    widths, given = [len(m) for m in row_matrices(model)], [len(r) for r in kept]
-    if given != widths:
-        raise ValueError(
-            f"kept names {given} rows and the model has {widths}; call slice_ffn_ first"
-        )
-    state = model.state_dict()
-    with whole_folder(out) as partial:
-        _write_model(partial, model, state.__getitem__, tokenizer, kept, record)
-    return Path(out)
-
-
 # %% [markdown]
 # To show that the folder needs nothing of ours, the next function loads it in a fresh Python process that imports transformers only.
-
-# %%
-_RELOAD = """
-import sys
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
-folder, given, result = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(folder).eval()
-logits = model(load_file(given)["tokens"]).logits.detach().clone()
-assert "prunefair" not in sys.modules
-save_file({"logits": logits}, result)
-"""
-
-
-# %%
-def reloaded_logits(folder, tokens) -> torch.Tensor:
-    """Logits of the model in `folder` by plain transformers in a fresh process.
-
-    Parameters
-    ----------
-    folder : str or path
-        Folder that `AutoModelForCausalLM.from_pretrained` reads.
-    tokens : Tensor, shape (B, T), int64
-        Token numbers.
-
-    Returns
-    -------
-    logits : Tensor, shape (B, T, V)
-
-    Raises
-    ------
-    ValueError
-        If that process fails; the message ends with its last line, or with its exit
-        status if it wrote none.
-    """
-    from safetensors.torch import load_file, save_file
-
-    with tempfile.TemporaryDirectory() as exchange:
-        given, result = f"{exchange}/tokens", f"{exchange}/logits"
-        save_file({"tokens": tokens.contiguous()}, given)
-        command = [sys.executable, "-c", _RELOAD, str(folder), given, result]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode:
-            status = f"exit status {run.returncode}"
-            last = [status, *run.stderr.strip().splitlines()][-1]
-            raise ValueError(f"folder {str(folder)!r} does not load: {last}")
-        return load_file(result)["logits"].clone()
-
 
 # %% tags=["active-ipynb"]
 # scratch = tempfile.TemporaryDirectory()
@@ -910,75 +821,6 @@ def reloaded_logits(folder, tokens) -> torch.Tensor:
 # Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
 # Versions of transformers that read the form but do not build such models, or do not know it, must fail on plain loading, and they do, with an error and not with a wrong model.
 # `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from there: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
-
-
-# %%
-def load_pruned(folder, *, dtype=None, device="cpu", argument="folder"):
-    """Model that `save_pruned` wrote, also if the widths of its layers differ.
-
-    Parameters
-    ----------
-    folder : str or path
-        Folder written by `save_pruned` or `prune_checkpoint`.
-    dtype : torch.dtype, optional
-        Type of the weights; the stored one by default.
-    device : str or torch.device
-        Where the weights go.
-    argument : str
-        What errors call `folder`.
-
-    Returns
-    -------
-    model : transformers.PreTrainedModel
-        In evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If `load_model` refuses the folder.
-    """
-    return models.load_model(folder, dtype=dtype, device=device, argument=argument)
-
-
-# %%
-def stored_widths(folder, *, argument="folder") -> list[int] | None:
-    """Widths of the layers of the model in `folder`, where they differ.
-
-    Parameters
-    ----------
-    folder : str or path
-        Folder with `config.json`; where that does not hold the widths, `kept_rows.json`
-        is asked.
-    argument : str
-        What errors call `folder`.
-
-    Returns
-    -------
-    widths : list of L int, or None
-        None where the layers are alike, or no family of `ADAPTERS`.
-
-    Raises
-    ------
-    ValueError
-        If one of the two files does not hold what it should.
-    """
-    given, path = Given(argument, folder), Path(folder) / "config.json"
-    config = read_json(path, given) if path.is_file() else {}
-    adapter, widths = ADAPTERS.get(config.get("model_type")), None
-    remedy = "give a folder written by save_pruned"
-    with given.using(f"whose {path.name} does not hold the widths", remedy):
-        if adapter:
-            widths = folders.layer_widths_of(config, adapter.width_field)
-    path = Path(folder) / KEPT_ROWS
-    if adapter and widths is None and path.is_file():
-        widths = read_json(path, given).get("widths")
-        if not isinstance(widths, list) or not widths:
-            raise given.error(f"whose {path.name} does not hold the widths", remedy)
-    if any(
-        type(width) is not int or not 0 < width <= MOST_ROWS for width in widths or ()
-    ):
-        raise given.error(f"whose {path.name} does not hold the widths", remedy)
-    return widths if widths and len(set(widths)) > 1 else None
 
 
 # %% tags=["active-ipynb"]
@@ -1069,142 +911,6 @@ def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor
         policy.select(W, rows_to_keep(len(W), share), generator=generator)
         for W, share in zip(matrices, shares)
     ]
-
-
-# %%
-def tokenizer_of(folder, *, argument="folder"):
-    """Tokenizer in `folder`, called `argument` by errors, or None if there is none."""
-    return models.load_tokenizer(folder, argument=argument, optional=True)
-
-
-# %%
-def open_checkpoint(folder, *, argument="folder"):
-    """Model of a checkpoint without its values, and a function that reads them.
-
-    Parameters
-    ----------
-    folder : str or path
-        Causal language model as safetensors files, with `config.json`; the widths of
-        its layers may differ if `save_pruned` wrote it.
-    argument : str
-        What errors call `folder`.
-
-    Returns
-    -------
-    model : transformers.PreTrainedModel
-        On the meta device: names, types and shapes.
-    read : callable
-        Gives the tensor of a name in the model, read from the disk.
-
-    Raises
-    ------
-    ValueError
-        If `load_model` would refuse the folder, or its family is not supported;
-        `read` raises it for a weight that is not finite.
-    """
-    return models.stream_folder(folder, argument=argument)
-
-
-# %%
-def cut_reader(model, read, kept):
-    """Function that reads a tensor as it is in the sliced model.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model, on the meta device if need be; unchanged.
-    read : callable
-        Gives the dense tensor of a name.
-    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
-        Rows to keep in layer l, strictly increasing.
-
-    Returns
-    -------
-    read_cut : callable
-        Gives the tensor of a name, cut if it holds neurons.
-
-    Raises
-    ------
-    ValueError
-        If the model is not supported or `kept` does not fit it.
-    """
-    cuts = {n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()}
-    return lambda n: _cut(read(n), *cuts[n]) if n in cuts else read(n)
-
-
-# %%
-def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
-    """Prune the checkpoint in `folder` into `out` without loading the model.
-
-    In memory at a time are one tensor and what is cut from it or converted, or what
-    the policy needs for one matrix; in the stored type that is less than two layers
-    and one file.
-
-    Parameters
-    ----------
-    folder : str or path
-        Causal language model as safetensors files, with `config.json`; its tokenizer,
-        if any, is taken along.
-    out : str or path
-        Folder to create; it appears whole or not at all.
-    policy, ratio, generator
-        See `select_rows`.
-
-    Returns
-    -------
-    out : pathlib.Path
-        The folder, byte for byte what `save_pruned` writes for the same rows.
-
-    Raises
-    ------
-    ValueError
-        If `folder` holds no such model or a quantised one, its family is not
-        supported, `ratio` does not fit it, or `out` exists and is not an empty folder.
-    OSError
-        If `out` cannot be written, as on a full disk.
-    """
-    model, read = open_checkpoint(folder)
-    check_new_folder(out)
-    seen = TensorSequence(read, [next(iter(names)) for names in ffn_slices(model)])
-    kept = select_rows(seen, policy, ratio, generator=generator)
-    return write_cut(model, read, out, kept, tokenizer_of(folder))
-
-
-# %%
-def write_cut(model, read, out, kept, tokenizer=None, record=None):
-    """Write the sliced model a tensor at a time; `model` becomes its skeleton.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model on the meta device; sliced in place.
-    read : callable
-        Gives the dense tensor of a name.
-    out : str or path
-        Folder to create; it appears whole or not at all.
-    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
-        Rows to keep in layer l, strictly increasing.
-    tokenizer : transformers.PreTrainedTokenizerBase, optional
-        Saved beside the model.
-    record : dict, optional
-        See `save_pruned`.
-
-    Returns
-    -------
-    out : pathlib.Path
-
-    Raises
-    ------
-    ValueError
-        If `kept` does not fit the model or `out` exists and is not an empty folder.
-    OSError
-        If `out` cannot be written, as on a full disk.
-    """
-    with whole_folder(out) as partial:
-        read_cut = cut_reader(model, read, kept)
-        slice_ffn_(model, kept)
-        _write_model(partial, model, read_cut, tokenizer, kept, record)
-    return Path(out)
 
 
 # %% [markdown]
@@ -1338,5 +1044,5 @@ def write_cut(model, read, out, kept, tokenizer=None, record=None):
 # - `row_matrices`, `layer_ratios`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
 # - `slice_ffn_`, `mask_ffn_`: the two mutators, the second being the oracle of the first;
 # - `save_pruned`, `stored_names`, `stored_widths`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
-# - `prune_checkpoint`: the same on files, for models larger than memory, and its parts `open_checkpoint`, `tokenizer_of`, `cut_reader` and `write_cut`;
+# - `prune_checkpoint`: the same on files, for models larger than memory, and its parts `open_checkpoint`, `tokenizer_of`, `sliced_reader` and `write_sliced`;
 # - `tiny_model`, `plot_neurons`: a small random model of a family, and its picture.

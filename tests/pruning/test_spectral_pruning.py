@@ -12,7 +12,15 @@ from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, Qwen2Conf
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.compression import (
+from prunefair.pruning.folders import load_pruned, save_pruned
+from prunefair.pruning.perplexity import (
+    kl_to_dense,
+    perplexity,
+    random_llama,
+    wikitext_tokens,
+)
+from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
+from prunefair.pruning.spectral_pruning import (
     Damage,
     cut_scores,
     damage,
@@ -21,27 +29,19 @@ from prunefair.pruning.compression import (
     plot_reuse,
     plot_shares,
     prune,
-    prune_rows,
     run_values,
     selection_distances,
-    sharing_copy,
     spread_ratios,
 )
-from prunefair.pruning.perplexity import (
-    kl_to_dense,
-    perplexity,
-    random_llama,
-    wikitext_tokens,
-)
-from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
 from prunefair.pruning.surgery import (
     adapter_for,
-    load_pruned,
     mask_ffn_,
+    prune_rows,
     row_matrices,
-    save_pruned,
     select_rows,
+    sharing_copy,
 )
+from prunefair.widths import WIDTH_FIELDS
 
 
 def seeded(seed=0):
@@ -107,7 +107,7 @@ def test_prune_equals_masking_the_rows_that_the_policy_gives_up(dense):
 
 def test_prune_leaves_the_dense_configuration_alone_and_shares_what_it_can(dense):
     pruned = prune(dense, 0.5, policy=POLICY, generator=seeded()).model
-    width = adapter_for(dense).width_field
+    width = WIDTH_FIELDS[dense.config.model_type]
     assert (getattr(dense.config, width), getattr(pruned.config, width)) == (20, 10)
     own = dict(dense.named_parameters())
     shared = [n for n, p in pruned.named_parameters() if p is own[n]]

@@ -9,8 +9,7 @@ import yaml
 from gguf import GGUFReader
 from transformers import AutoConfig
 
-from prunefair.folders import (
-    layer_widths_of,
+from prunefair.model_card import (
     license_in,
     model_card,
     portable_config,
@@ -18,13 +17,8 @@ from prunefair.folders import (
     versions,
 )
 from prunefair.models import SMOLLM2_LICENSE, _wheel_gguf, load_tokenizer
-from prunefair.pruning.surgery import (
-    ADAPTERS,
-    load_pruned,
-    save_pruned,
-    slice_ffn_,
-    tiny_model,
-)
+from prunefair.pruning.folders import load_pruned, save_pruned
+from prunefair.pruning.surgery import ADAPTERS, slice_ffn_, tiny_model
 
 ROWS = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
 SCALED = {
@@ -108,13 +102,6 @@ def test_the_tokenizer_is_saved_for_both_versions_whatever_loaded_it(tmp_path):
     assert dict(again(text)) == dict(load_tokenizer()(text))
     kept = {"tokenizer_class": "LlamaTokenizer", "use_default_system_prompt": False}
     assert portable_tokenizer_config(kept) == kept
-
-
-@pytest.mark.parametrize("changes", [None, {}, {"1": {"head_dim": 4}}])
-def test_layers_without_a_width_of_their_own_are_alike(changes):
-    config = {"intermediate_size": 5, "num_hidden_layers": 2}
-    config["per_layer_config"] = changes
-    assert layer_widths_of(config, "intermediate_size") is None
 
 
 RECORD = {

@@ -26,15 +26,13 @@ $s(W_l) \in \mathbb R^m$ are the scores of a policy ([row policy](row_policy.ipy
 # %%
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from prunefair.models import measuring
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.perplexity import kl_to_dense, perplexity
 from prunefair.pruning.policy_gradient import train_policy
@@ -43,9 +41,10 @@ from prunefair.pruning.spectrum import singular_values, spectral_distance
 from prunefair.pruning.surgery import (
     adapter_for,
     layer_ratios,
+    prune_rows,
     row_matrices,
     select_rows,
-    slice_ffn_,
+    visit_hidden_vectors,
 )
 
 # %% tags=["active-ipynb"]
@@ -58,6 +57,7 @@ from prunefair.pruning.surgery import (
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import standard_error
 # from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
+# from prunefair.pruning.surgery import sharing_copy
 #
 # SEED = 30
 
@@ -68,18 +68,18 @@ from prunefair.pruning.surgery import (
 #
 # $$
 # S_l = \operatorname{top}_{k_l}\, s(W_l), \qquad k_l = \lfloor (1 - r_l)\, m \rfloor ,
-# $$ (eq-compression-keep)
+# $$ (eq-spectral-pruning-keep)
 #
 # and what the policy was trained for is
 #
-# <a id="eq-compression-mean"></a>
+# <a id="eq-spectral-pruning-mean"></a>
 # $$
 # \overline{\mathrm{KS}} = \frac{1}{L} \sum_{l=1}^L \mathrm{KS}\bigl(\sigma(W_l), \sigma(W_{l, S_l})\bigr) .
-# $$ (eq-compression-mean)
+# $$ (eq-spectral-pruning-mean)
 #
 # Nothing in the second step depends on the ratio of the first: the policy is a rule for scoring rows, so that one training serves all ratios, and all layers may have different ones.
 #
-# **Theorem (Selections are nested).** <a id="thm-compression-nested"></a>
+# **Theorem (Selections are nested).** <a id="thm-spectral-pruning-nested"></a>
 # For fixed scores without ties, $k \le k'$ implies $\operatorname{top}_k s \subseteq \operatorname{top}_{k'} s$.
 # Hence pruning to $k'$ rows and then to $k$, by the scores of the whole matrix, is pruning to $k$ at once.
 #
@@ -120,7 +120,7 @@ def cut_scores(
 
     References
     ----------
-    Book {eq}`eq-compression-keep`.
+    Book {eq}`eq-spectral-pruning-keep`.
     """
     ratios = layer_ratios(ratio, len(scores))
     sizes = [rows_to_keep(len(s), r) for s, r in zip(scores, ratios, strict=True)]
@@ -179,7 +179,7 @@ def selection_distances(
 
     References
     ----------
-    Book {eq}`eq-compression-mean`.
+    Book {eq}`eq-spectral-pruning-mean`.
     """
     if len(kept) != len(matrices):
         raise ValueError(
@@ -199,49 +199,6 @@ def selection_distances(
 # %% [markdown]
 # The released code copies the whole model in every episode.
 # Only the sliced matrices change, so our pruned model shares all other tensors with the dense one, and both can be compared in the memory of little more than one.
-
-
-# %%
-def sharing_copy(model):
-    """Model of its own structure that shares every tensor of `model`.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Any model.
-
-    Returns
-    -------
-    copy : transformers.PreTrainedModel
-        Replacing a parameter of the copy leaves `model` alone; changing one in place
-        changes both.
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-
-
-# %%
-def prune_rows(model, kept: Sequence[torch.Tensor]):
-    """Model with only the kept rows; `model` itself is not changed.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model of a supported family.
-    kept : sequence of L Tensors, each of shape (k,), int64
-        Rows kept, ascending.
-
-    Returns
-    -------
-    pruned : transformers.PreTrainedModel
-        Shares every tensor that was not sliced with `model`.
-
-    Raises
-    ------
-    ValueError
-        If the family is not supported or `kept` does not fit the model.
-    """
-    return slice_ffn_(sharing_copy(model), kept)
 
 
 # %% tags=["active-ipynb"]
@@ -362,7 +319,7 @@ def prune(
 
     References
     ----------
-    Book {eq}`eq-compression-keep`; {cite}`sengupta2025prunenet`, Algorithm 1.
+    Book {eq}`eq-spectral-pruning-keep`; {cite}`sengupta2025prunenet`, Algorithm 1.
     """
     begin = time.perf_counter()
     adapter_for(model)
@@ -520,11 +477,11 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
 #     plot_reuse(axes[1], ratios, reuse["kl"], "KL to dense (nats a token)")
 
 # %% [markdown]
-# **Figure (fig-compression-reuse).** <a id="fig-compression-reuse"></a> Train once, prune at every ratio, on the whole small model: policies trained at 10 %, 30 % and 40 %, used at four ratios, beside random rows; mean and range of three seeds.  Above: the mean spectral distance, which is trained.  Below: divergence from the dense model on text that it samples itself.
+# **Figure (fig-spectral-pruning-reuse).** <a id="fig-spectral-pruning-reuse"></a> Train once, prune at every ratio, on the whole small model: policies trained at 10 %, 30 % and 40 %, used at four ratios, beside random rows; mean and range of three seeds.  Above: the mean spectral distance, which is trained.  Below: divergence from the dense model on text that it samples itself.
 #
 # All policies stay below chance at every ratio, also where they were not trained, and their means differ from each other by less than a tenth of that: for the objective the claim of reuse holds on the whole model.
-# The right half is another matter, and the next section returns to it: at every ratio each of the nine policies diverges further from the dense model than each random choice, and has the larger perplexity, too.
-# A policy is a ranking, and [Theorem (Selections are nested)](#thm-compression-nested) says what another ratio does to it: it cuts the same ranking elsewhere.
+# The lower half is another matter, and the next section returns to it: at every ratio each of the nine policies diverges further from the dense model than each random choice, and has the larger perplexity, too.
+# A policy is a ranking, and [Theorem (Selections are nested)](#thm-spectral-pruning-nested) says what another ratio does to it: it cuts the same ranking elsewhere.
 #
 # What does it cost to use a policy at a ratio that it was not trained at?
 # At each of the three ratios of training we subtract the measure of the policy trained there from the mean of the other two, and average over the three; each seed gives one number.
@@ -689,11 +646,11 @@ def damage(
 #
 # $$
 # e_j = \mathbb E[h_j^2]\, \lVert d_j \rVert^2
-# $$ (eq-compression-energy)
+# $$ (eq-spectral-pruning-energy)
 #
 # the *energy* of neuron $j$.
 #
-# **Theorem (What a removed set costs).** <a id="thm-compression-energy"></a>
+# **Theorem (What a removed set costs).** <a id="thm-spectral-pruning-energy"></a>
 # $\mathbb E \bigl\lVert \sum_{j \in R} h_j d_j \bigr\rVert^2 \le |R| \sum_{j \in R} e_j$.
 # If $\mathbb E[h_i h_j] = 0$ for $i \ne j$, it equals $\sum_{j \in R} e_j$, and among all sets of its size the one of smallest energies is best.
 #
@@ -704,42 +661,6 @@ def damage(
 #
 # The expectation is over inputs.
 # The model can supply them: we record $h$ while the model reads its own samples, so no external data are used.
-
-
-# %%
-@torch.no_grad()
-def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
-    """Call `visit` for every block, in order, while the model reads a text.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model of a supported family.
-    tokens : Tensor, shape (n, N), int64
-        Texts.
-    visit : callable
-        Called with the last linear map of the block, whose weight is $D$, and with the
-        hidden vectors $h$, shape (n N, m), float64.
-
-    Raises
-    ------
-    ValueError
-        If the family is not supported, or the model's context is shorter than the
-        texts.
-    """
-    adapter, hooks = adapter_for(model), []
-
-    def pass_on(linear, inputs):
-        visit(linear, inputs[0].double().flatten(0, -2))
-
-    for block in adapter.blocks(model):
-        hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(pass_on))
-    try:
-        with measuring(model, length=tokens.shape[1]):
-            model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # %%
@@ -765,7 +686,7 @@ def output_energies(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 
     References
     ----------
-    Book {eq}`eq-compression-energy`.
+    Book {eq}`eq-spectral-pruning-energy`.
     """
     energies = []
 
@@ -869,7 +790,7 @@ def plot_damage(ax, costs: dict[str, Damage], dense: float):
 #     plot_shares(axes[1], shares)
 
 # %% [markdown]
-# **Figure (fig-compression-proxy).** <a id="fig-compression-proxy"></a> The proxy fails on this model.  Above: perplexity against the mean spectral distance of `gate_proj` with 30 % of the rows removed; the policy has the smallest distance and the largest perplexity.  Below: share of the output energy, on text that the model samples itself, that each selection keeps.
+# **Figure (fig-spectral-pruning-proxy).** <a id="fig-spectral-pruning-proxy"></a> The proxy fails on this model.  Above: perplexity against the mean spectral distance of `gate_proj` with 30 % of the rows removed; the policy has the smallest distance and the largest perplexity.  Below: share of the output energy, on text that the model samples itself, that each selection keeps.
 
 # %% [markdown]
 # A larger distance and a far better model: the spectrum of `gate_proj` and the output of the block are different things.
@@ -968,7 +889,7 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 #
 # ## Exercises
 #
-# **Exercise.** <a id="ex-compression-1"></a>
+# **Exercise.** <a id="ex-spectral-pruning-1"></a>
 # By hand: a layer has 10 rows.
 # How many are kept at 0 %, 25 %, 30 % and 90 %?
 #
@@ -984,7 +905,7 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # assert int((1 - 0.9) * 10) == 0
 
 # %% [markdown]
-# **Exercise.** <a id="ex-compression-2"></a>
+# **Exercise.** <a id="ex-spectral-pruning-2"></a>
 # A limit: what does the pipeline return at ratio 0, and what is the distance?
 #
 # <details><summary>Solution</summary>
@@ -1000,8 +921,8 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # assert selection_distances(matrices[:2], whole).max() == 0
 
 # %% [markdown]
-# **Exercise.** <a id="ex-compression-3"></a>
-# Break an assumption of [Theorem (Selections are nested)](#thm-compression-nested): score again after the first cut, with features of the sliced matrix.
+# **Exercise.** <a id="ex-spectral-pruning-3"></a>
+# Break an assumption of [Theorem (Selections are nested)](#thm-spectral-pruning-nested): score again after the first cut, with features of the sliced matrix.
 # Are the selections still nested in those of a single cut?
 #
 # <details><summary>Solution</summary>
@@ -1020,8 +941,8 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # assert once != twice
 
 # %% [markdown]
-# **Exercise.** <a id="ex-compression-4"></a>
-# The distance of [(eq-compression-mean)](#eq-compression-mean) does not change if `up_proj` and `down_proj` are replaced by anything else.
+# **Exercise.** <a id="ex-spectral-pruning-4"></a>
+# The distance of [(eq-spectral-pruning-mean)](#eq-spectral-pruning-mean) does not change if `up_proj` and `down_proj` are replaced by anything else.
 # Use this to build two models with equal distance at 30 % and unequal loss.
 #
 # <details><summary>Solution</summary>

@@ -29,7 +29,7 @@ from itertools import product
 import torch
 from torch import nn
 
-from prunefair.pruning.compression import sharing_copy
+from prunefair.pruning.surgery import sharing_copy
 
 
 class SlicedNorm(nn.Module):
@@ -45,7 +45,7 @@ class SlicedNorm(nn.Module):
         )
 
 
-def linear(weight, bias=None):
+def _linear(weight, bias=None):
     layer = nn.Linear(*weight.T.shape, bias=bias is not None)
     layer.weight.data = weight.contiguous()
     if bias is not None:
@@ -77,18 +77,20 @@ class SlicedLayer(nn.Module):
             self.read(self.mlp, name, after.weight, second)
         self.write(self.self_attn, "o_proj", second)
         self.write(self.mlp, "down_proj", third)
-        self.turns = nn.ModuleList([linear(second.T @ first), linear(third.T @ second)])
+        self.turns = nn.ModuleList(
+            [_linear(second.T @ first), _linear(third.T @ second)]
+        )
 
     @staticmethod
     def read(module, name, scale, Q):
         old = getattr(module, name)
-        setattr(module, name, linear(old.weight * scale @ Q, old.bias))
+        setattr(module, name, _linear(old.weight * scale @ Q, old.bias))
 
     @staticmethod
     def write(module, name, Q):
         old = getattr(module, name)
         bias = None if old.bias is None else Q.T @ old.bias
-        setattr(module, name, linear(Q.T @ old.weight, bias))
+        setattr(module, name, _linear(Q.T @ old.weight, bias))
 
     def forward(self, x, **options):
         x = self.turns[0](x) + self.self_attn(hidden_states=self.norm(x), **options)[0]
@@ -119,11 +121,11 @@ def sliced_width(model, parameters):
     return max(k for k, size in enumerate(sizes) if size <= parameters)
 
 
-def attention_half(layer, x, turn):
+def _attention_half(layer, x, turn):
     return layer.self_attn(layer.input_layernorm(x), turn, None)[0]
 
 
-def feed_forward_half(layer, x, turn):
+def _feed_forward_half(layer, x, turn):
     return layer.mlp(layer.post_attention_layernorm(x))
 
 
@@ -151,7 +153,7 @@ def slice_gpt(model, tokens, k):
     turn = core.rotary_emb(x, places)
     axes = [principal_axes(x, k)]
     x = x @ axes[-1] @ axes[-1].T
-    halves = product(core.layers, (attention_half, feed_forward_half))
+    halves = product(core.layers, (_attention_half, _feed_forward_half))
     for layer, half in [*halves][:-1]:
         x = x + torch.cat([half(layer, text, turn) for text in x.split(1)])
         axes.append(principal_axes(x, k))
@@ -163,5 +165,5 @@ def slice_gpt(model, tokens, k):
         SlicedLayer(layer, axes[2 * i : 2 * i + 3])
         for i, layer in enumerate(core.layers)
     )
-    inner.embed_tokens = nn.Sequential(core.embed_tokens, linear(axes[0].T))
+    inner.embed_tokens = nn.Sequential(core.embed_tokens, _linear(axes[0].T))
     return sliced

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-CONFIG_KEY = "prunefair"
+from prunefair.widths import CONFIG_KEY
+
 # Names that version 4 of transformers reads, where a family had its own.
 _ROPE_NAMES = {
     "gpt_neox": {
@@ -76,38 +77,6 @@ def portable_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
         # version 4 would add token_type_ids, which causal models do not take
         config.setdefault("model_input_names", ["input_ids", "attention_mask"])
     return config
-
-
-def layer_widths_of(config: dict[str, Any], field: str) -> list[int] | None:
-    """Widths of the layers where a configuration gives them one by one.
-
-    Parameters
-    ----------
-    config : dict
-        Content of a `config.json`.
-    field : str
-        Field that holds the width of a layer.
-
-    Returns
-    -------
-    widths : list of int, or None
-        None where all layers have the width of the field.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError, IndexError, AttributeError
-        If `per_layer_config` is not of the form that transformers reads.
-    """
-    changes = config.get("per_layer_config") or {}
-    if not any(field in change for change in changes.values()):
-        return None
-    widths = [config[field]] * config["num_hidden_layers"]
-    for layer, change in changes.items():
-        width = change.get(field, config[field])
-        if type(width) is not int or width < 1 or int(layer) < 0:
-            raise ValueError(f"layer {layer} has the width {width!r}")
-        widths[int(layer)] = width
-    return widths
 
 
 def license_in(source: str) -> str | None:

@@ -1,0 +1,286 @@
+"""Folders of pruned models: save them, load them, prune a checkpoint into one.
+
+A folder appears whole or not at all, and plain transformers reloads it where all layers
+have one width.  The chapter on surgery shows each step.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from prunefair.checkpoint import TensorSequence, write_weights
+from prunefair.model_card import (
+    model_card,
+    portable_config,
+    portable_tokenizer_config,
+    versions,
+)
+from prunefair.models import file_name, load_model, load_tokenizer, stream_folder
+from prunefair.outputs import check_new_folder, whole_folder
+from prunefair.pruning.surgery import (
+    ffn_slices,
+    row_matrices,
+    select_rows,
+    slice_ffn_,
+    sliced_reader,
+)
+from prunefair.widths import CONFIG_KEY, KEPT_ROWS
+
+SHARD_BYTES = 5_000_000_000
+
+
+def stored_names(model) -> dict[str, str]:
+    """Names in a checkpoint's files of everything the model stores, each once.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family; its weights may be on the meta device.
+
+    Returns
+    -------
+    names : dict
+        Name in the files to name in the model, in the order of the model; of tied
+        weights only the first.
+    """
+    once = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {file_name(model, n): n for n in model.state_dict() if n in once}
+
+
+def save_pruned(model, tokenizer, out, kept, record=None):
+    """Write a sliced model so that plain `from_pretrained` reloads it.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model after `slice_ffn_`.
+    tokenizer : transformers.PreTrainedTokenizerBase or None
+        Saved beside the model if given.
+    out : str or path
+        Folder to create; it appears whole or not at all.
+    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
+        Rows that were kept, as given to `slice_ffn_`; stored in `kept_rows.json`.
+    record : dict, optional
+        How the model came about, in values that JSON knows: `base_model`, `objective`,
+        `ratio`, `seed` and what else is known; for the model card, `kept_rows.json`
+        and `config.json`.
+
+    Returns
+    -------
+    out : pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If `out` exists and is not an empty folder, or `kept` does not fit the model.
+    OSError
+        If the folder cannot be written, as on a full disk.
+    """
+    widths, given = [len(m) for m in row_matrices(model)], [len(r) for r in kept]
+    if given != widths:
+        raise ValueError(
+            f"kept names {given} rows and the model has {widths}; call slice_ffn_ first"
+        )
+    state = model.state_dict()
+    with whole_folder(out) as partial:
+        _write_model(partial, model, state.__getitem__, tokenizer, kept, record)
+    return Path(out)
+
+
+def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
+    """Fill `folder` with what `from_pretrained` needs."""
+    names, state = stored_names(model), model.state_dict()
+    write_weights(
+        folder,
+        {file_name: state[name] for file_name, name in names.items()},
+        lambda file_name: tensor_of(names[file_name]),
+        max_bytes=SHARD_BYTES,
+        parameters=model.num_parameters(),
+    )
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+        _rewrite(folder / "tokenizer_config.json", portable_tokenizer_config)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    kept = [torch.as_tensor(rows).tolist() for rows in kept]
+    record = {k: v for k, v in (record or {}).items() if v is not None}
+    record |= {"widths": list(map(len, kept)), "versions": versions()}
+    text = json.dumps(record | {"kept": kept}, sort_keys=True) + "\n"
+    (folder / KEPT_ROWS).write_text(text, encoding="utf-8")
+    _write_config(folder, model, record)
+
+
+def _write_config(folder, model, record) -> None:
+    """Write `config.json` as versions 4 and 5 both read it, and the model card."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    setattr(config, CONFIG_KEY, record)
+    config.save_pretrained(folder)  # as transformers writes it, then completed
+    content = _rewrite(folder / "config.json", portable_config)
+    tokenizer = (folder / "tokenizer_config.json").is_file()
+    card = model_card(record, content, tokenizer=tokenizer)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _rewrite(path, change) -> dict:
+    """Put `change` of a JSON file in its place, in the form of transformers."""
+    content = change(json.loads(path.read_text(encoding="utf-8")))
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    return content
+
+
+_RELOAD = """
+import sys
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+folder, given, result = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder).eval()
+logits = model(load_file(given)["tokens"]).logits.detach().clone()
+assert "prunefair" not in sys.modules
+save_file({"logits": logits}, result)
+"""
+
+
+def reloaded_logits(folder, tokens) -> torch.Tensor:
+    """Logits of the model in `folder` by plain transformers in a fresh process.
+
+    Parameters
+    ----------
+    folder : str or path
+        Folder that `AutoModelForCausalLM.from_pretrained` reads.
+    tokens : Tensor, shape (B, T), int64
+        Token numbers.
+
+    Returns
+    -------
+    logits : Tensor, shape (B, T, V)
+
+    Raises
+    ------
+    ValueError
+        If that process fails; the message ends with its last line, or with its exit
+        status if it wrote none.
+    """
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory() as exchange:
+        given, result = f"{exchange}/tokens", f"{exchange}/logits"
+        save_file({"tokens": tokens.contiguous()}, given)
+        command = [sys.executable, "-c", _RELOAD, str(folder), given, result]
+        run = subprocess.run(command, capture_output=True, text=True)
+        if run.returncode:
+            status = f"exit status {run.returncode}"
+            last = [status, *run.stderr.strip().splitlines()][-1]
+            raise ValueError(f"folder {str(folder)!r} does not load: {last}")
+        return load_file(result)["logits"].clone()
+
+
+def load_pruned(folder, *, dtype=None, device="cpu", argument="folder"):
+    """Model that `save_pruned` wrote, also if the widths of its layers differ.
+
+    Parameters
+    ----------
+    folder : str or path
+        Folder written by `save_pruned` or `prune_checkpoint`.
+    dtype : torch.dtype, optional
+        Type of the weights; the stored one by default.
+    device : str or torch.device
+        Where the weights go.
+    argument : str
+        What errors call `folder`.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+        In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If `load_model` refuses the folder.
+    """
+    return load_model(folder, dtype=dtype, device=device, argument=argument)
+
+
+def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
+    """Prune the checkpoint in `folder` into `out` without loading the model.
+
+    In memory at a time are one tensor and what is cut from it or converted, or what
+    the policy needs for one matrix; in the stored type that is less than two layers
+    and one file.
+
+    Parameters
+    ----------
+    folder : str or path
+        Causal language model as safetensors files, with `config.json`; its tokenizer,
+        if any, is taken along.
+    out : str or path
+        Folder to create; it appears whole or not at all.
+    policy, ratio, generator
+        See `select_rows`.
+
+    Returns
+    -------
+    out : pathlib.Path
+        The folder, byte for byte what `save_pruned` writes for the same rows.
+
+    Raises
+    ------
+    ValueError
+        If `folder` holds no such model or a quantised one, its family is not
+        supported, `ratio` does not fit it, or `out` exists and is not an empty folder.
+    OSError
+        If `out` cannot be written, as on a full disk.
+    """
+    model, read = stream_folder(folder, argument="folder")
+    check_new_folder(out)
+    seen = TensorSequence(read, [next(iter(names)) for names in ffn_slices(model)])
+    kept = select_rows(seen, policy, ratio, generator=generator)
+    tokenizer = load_tokenizer(folder, argument="folder", optional=True)
+    return write_sliced(model, read, out, kept, tokenizer)
+
+
+def write_sliced(model, read, out, kept, tokenizer=None, record=None):
+    """Write the sliced model a tensor at a time; `model` becomes its skeleton.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model on the meta device; sliced in place.
+    read : callable
+        Gives the dense tensor of a name.
+    out : str or path
+        Folder to create; it appears whole or not at all.
+    kept : sequence of L integer vectors, kept[l] of shape (k_l,)
+        Rows to keep in layer l, strictly increasing.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        Saved beside the model.
+    record : dict, optional
+        See `save_pruned`.
+
+    Returns
+    -------
+    out : pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        If `kept` does not fit the model or `out` exists and is not an empty folder.
+    OSError
+        If `out` cannot be written, as on a full disk.
+    """
+    with whole_folder(out) as partial:
+        read_sliced = sliced_reader(model, read, kept)
+        slice_ffn_(model, kept)
+        _write_model(partial, model, read_sliced, tokenizer, kept, record)
+    return Path(out)

