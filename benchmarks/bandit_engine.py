@@ -24,10 +24,11 @@ from storing import Table
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 from prunefair.fairness.baselines import POLICIES
-from prunefair.fairness.batch import run_batch
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.fast.batch import run_batch
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
-from prunefair.fairness.movielens import load_ratings, movielens_stream, policy_for
+from prunefair.fairness.movielens import policy_for
+from prunefair.fairness.ratings import load_ratings, movielens_stream
 from prunefair.fairness.simulation import RewardStream, simulate
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "bandit_engine.json"

@@ -25,8 +25,13 @@ import numpy as np
 from storing import Table, write_whole
 
 from prunefair.fairness import movielens_figures as figures
-from prunefair.fairness.movielens import movielens_stream
-from prunefair.fairness.ratings import DATASETS, first_rows, load_ratings, users_with
+from prunefair.fairness.ratings import (
+    DATASETS,
+    first_rows,
+    load_ratings,
+    movielens_stream,
+    users_with,
+)
 from prunefair.fairness.simulation import RewardStream
 
 ROOT = Path(__file__).parents[1]

@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 import numpy as np
 from storing import Table
 
-from prunefair.fairness.movielens import load_ratings, movielens_stream
 from prunefair.fairness.offline_optimum import (
     gap_unit,
     offline_problem,
     optimum_over_time,
     solve_offline,
 )
+from prunefair.fairness.ratings import load_ratings, movielens_stream
 from prunefair.fairness.simulation import checkpoints
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "offline_solver.json"

@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import demo  # noqa: E402
 
-from prunefair.fairness.movielens import synthetic_stream  # noqa: E402
+from prunefair.fairness.ratings import synthetic_stream  # noqa: E402
 
 
 @pytest.fixture

@@ -59,6 +59,35 @@ def imported(path):
             yield node.module or ""
 
 
+def late_imports(order, sources):
+    """Pairs of a chapter and a later one that it imports, demonstrations included."""
+    names = "|".join(order)
+    pattern = (
+        rf"^(?:# )? *from prunefair\.\w+(?:\.({names}) import| import ({names})\b)"
+    )
+    for place, text in enumerate(sources):
+        for match in re.finditer(pattern, text, re.M):
+            name = match[1] or match[2]
+            if order.index(name) > place:
+                yield order[place], name
+
+
+@pytest.mark.parametrize("part", ["fairness"])
+def test_no_chapter_imports_from_a_later_one_of_its_part(part):
+    order = [f.split("/")[2] for f in toc_files() if f.startswith(f"book/{part}/")]
+    sources = [(SOURCE / part / f"{name}.py").read_text() for name in order]
+    assert len(order) >= 9 and not list(late_imports(order, sources))
+
+
+def test_an_import_from_a_later_chapter_is_found_in_a_demonstration():
+    late = "x = 1\n# from prunefair.part.two import (\n#     y,\n# )\n"
+    assert list(late_imports(["one", "two"], [late, late])) == [("one", "two")]
+    assert (
+        list(late_imports(["one", "two"], ["", "# from prunefair.part import one"]))
+        == []
+    )
+
+
 @pytest.mark.parametrize(
     ("part", "other"), [("pruning", "fairness"), ("fairness", "pruning")]
 )

@@ -28,14 +28,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from prunefair.fairness.baselines import POLICIES
-from prunefair.fairness.movielens import (
-    compare_policies,
+from prunefair.fairness.movielens import compare_policies, plot_over_time
+from prunefair.fairness.offline_optimum import offline_optimum_of
+from prunefair.fairness.ratings import (
+    load_ratings,
     movielens_stream,
-    offline_optimum_of,
-    plot_over_time,
     synthetic_stream,
 )
-from prunefair.fairness.ratings import load_ratings
 from prunefair.fairness.utility import jain_index
 from prunefair.models import (
     SMOLLM2_HUB_NAME,

@@ -852,8 +852,7 @@ def _as_options(words: dict[str, str]):
 
 def _rated(data, dataset, malformed, users, small_reward):
     """The stream of ratings that the options describe."""
-    from prunefair.fairness.movielens import movielens_stream
-    from prunefair.fairness.ratings import load_ratings
+    from prunefair.fairness.ratings import load_ratings, movielens_stream
 
     ratings = load_ratings(data, dataset=dataset, malformed=malformed)
     return movielens_stream(ratings, n_users=users or None, small_reward=small_reward)

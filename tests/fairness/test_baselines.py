@@ -17,8 +17,6 @@ from prunefair.fairness.baselines import (
     FullInformationFairCB,
     Hedge,
     IndependentGradient,
-    SingleScaleFreeBandit,
-    Uniform,
     boundary_step,
     check_distribution,
     check_fairness,
@@ -36,6 +34,7 @@ from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.policy import Policy
 from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.uniform import Uniform
 from prunefair.fairness.utility import alpha_fair_utility
 
 matplotlib.use("Agg")
@@ -174,15 +173,6 @@ def test_coupling_feeds_the_arm_that_only_one_context_can_feed():
     simulate(independent, stream)
     assert coupled.rewards[0] > 190
     np.testing.assert_allclose(independent.rewards[0], 101, atol=1)
-
-
-def test_the_single_learner_ignores_contexts_and_cumulative_rewards():
-    a, b = SingleScaleFreeBandit(3), SingleScaleFreeBandit(3)
-    b.rewards = b.rewards * 50
-    for t in range(30):
-        a.update(t % 4, t % 3, 0.5)
-        b.update("same", t % 3, 0.5)
-    np.testing.assert_array_equal(a.probabilities(0), b.probabilities("x"))
 
 
 # --- FairCB: the dual and its Newton steps ---------------------------------------

@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prunefair.fairness.adversaries import (
-    Game,
     adversaries,
-    late_rewards,
-    norms_over_time,
-    play,
     play_suite,
-    probe_norms,
     probe_rewards,
 )
 from prunefair.fairness.full_information import (
@@ -39,7 +34,7 @@ from prunefair.fairness.full_information import (
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import regret_factor, simplex_projection
-from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.simulation import Game, RewardStream, play, simulate
 from prunefair.fairness.utility import alpha_fair_utility
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -57,7 +52,13 @@ def games(request):
     rng = np.random.default_rng(1)
     return list(
         play_suite(
-            ALPHAS, SHAPES, ROUNDS, deltas=(0.0, 0.2), rng=rng, weights=request.param
+            AlphaFairGradient,
+            ALPHAS,
+            SHAPES,
+            ROUNDS,
+            deltas=(0.0, 0.2),
+            rng=rng,
+            weights=request.param,
         )
     )
 
@@ -163,7 +164,9 @@ def test_the_certificate_holds_at_every_round_for_the_final_optimum(games):
 
 def test_the_centred_certificate_holds():
     rng = np.random.default_rng(2)
-    for _, game in play_suite((0.2, 0.8), SHAPES, 150, rng=rng, step="centred"):
+    for _, game in play_suite(
+        AlphaFairGradient, (0.2, 0.8), SHAPES, 150, rng=rng, step="centred"
+    ):
         g = surrogate_gradients(game)
         norms = context_sums(game, ((g - g.mean(1, keepdims=True)) ** 2).sum(1))
         bound = 2 * np.sqrt(norms)
@@ -256,31 +259,6 @@ def test_probing_keeps_norms_and_regret_growing(alpha):
     cycles = np.diff(np.flatnonzero(game.rewards[:, 1] == 1))
     if len(cycles):
         assert cycles.max() <= 2 + 2**0.5 * (1 + T) ** alpha
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 0.9])
-def test_the_compiled_probe_is_the_game_against_the_probe(alpha):
-    def probe(t, policy):
-        return 0, probe_rewards(policy.probabilities(0), policy.rewards)
-
-    game = play(AlphaFairGradient(2, alpha), probe, 700, 1)
-    norms, regrets = probe_norms(700, alpha)
-    np.testing.assert_allclose(norms, context_norms(game)[:, 0], rtol=1e-12)
-    lost = linear_regret(game, np.eye(2)[:1])
-    np.testing.assert_allclose(regrets, lost, rtol=1e-9, atol=1e-12)
-
-
-def test_norms_over_time_are_those_of_the_game():
-    data = late_rewards(3, 2, 40, delta=0.2)
-    assert (data.rewards[:3, 0] == 1).all() and (data.rewards.min(1) == 0.2).all()
-    rewards, norms = norms_over_time(data, 0.6, np.array([5, 17, 40]))
-
-    def opponent(t, policy):
-        return (data.contexts[t], data.rewards[t])
-
-    game = play(AlphaFairGradient(2, 0.6), opponent, 40, 3)
-    np.testing.assert_allclose(rewards, game.cumulative[[5, 17, 40]], rtol=1e-12)
-    np.testing.assert_allclose(norms, context_norms(game)[[4, 16, 39]].sum(1))
 
 
 def test_norms_stop_growing_above_one_half_only_without_the_probe():
@@ -538,51 +516,6 @@ def test_the_policy_refuses_bad_arguments():
         AlphaFairGradient(3, -1)
     with pytest.raises(ValueError, match="n_arms is 0"):
         AlphaFairGradient(0, 0.5)
-
-
-# --- adversaries
-
-
-def test_adversaries_refuse_bad_arguments():
-    with pytest.raises(ValueError, match="delta is 2"):
-        adversaries(1, 2, 10, delta=2, rng=np.random.default_rng(0))
-    with pytest.raises(ValueError, match="n_arms is 0"):
-        adversaries(1, 0, 10, rng=np.random.default_rng(0))
-
-
-def test_a_seed_repeats_the_suite_and_delta_raises_every_reward():
-    def run(delta):
-        rng = np.random.default_rng(9)
-        return list(play_suite((0.5,), ((2, 3),), 40, deltas=(delta,), rng=rng))
-
-    for (name, one), (_, two), (_, raised) in zip(run(0.0), run(0.0), run(0.3)):
-        np.testing.assert_array_equal(one.rewards, two.rewards, err_msg=name)
-        np.testing.assert_array_equal(one.points, two.points, err_msg=name)
-        assert raised.rewards.min() >= 0.3
-
-
-def test_adversaries_do_what_their_names_say():
-    rng = np.random.default_rng(10)
-    games = {name: game for name, game in play_suite((0.5,), ((3, 4),), 90, rng=rng)}
-    played = games["least played"]
-    chosen = played.points[np.arange(90), played.rewards.argmax(1)]
-    np.testing.assert_allclose(chosen, played.points.min(1), atol=1e-9)
-    rich, poor = games["rich"], games["poor"]
-    gained = rich.cumulative[:-1][np.arange(90), rich.rewards.argmax(1)]
-    np.testing.assert_allclose(gained, rich.cumulative[:-1].max(1), atol=1e-9)
-    gained = poor.cumulative[:-1][np.arange(90), poor.rewards.argmax(1)]
-    np.testing.assert_allclose(gained, poor.cumulative[:-1].min(1), atol=1e-9)
-    assert (games["ones"].rewards == 1).all()
-    assert (np.diff(games["nested"].contexts) >= 0).all()
-    sizes = [games["nested"].rewards[30 * j].sum() for j in range(3)]
-    assert sizes == [4, 3, 2]
-    assert (games["rotating"].rewards.argmax(1) == np.arange(90) % 4).all()
-
-
-def test_the_probe_rewards_the_poorest_idle_arm():
-    x = np.array([1.0, 0, 0])
-    np.testing.assert_array_equal(probe_rewards(x, np.array([9, 2.0, 1])), [0, 0, 1])
-    np.testing.assert_array_equal(probe_rewards(x + 0.1, np.ones(3)), [1, 0, 0])
 
 
 # --- figures

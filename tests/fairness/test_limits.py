@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 from scipy.special import gamma, zeta
 
-from prunefair.fairness.baselines import ContextFreeGradient, Hedge, Uniform
+from prunefair.fairness.baselines import ContextFreeGradient, Hedge
 from prunefair.fairness.full_information import (
     AlphaFairGradient,
     approximation_factor,
@@ -40,6 +40,7 @@ from prunefair.fairness.limits import (
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.uniform import Uniform
 from prunefair.fairness.utility import alpha_fair_utility
 
 matplotlib.use("Agg")

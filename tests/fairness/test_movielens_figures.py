@@ -14,7 +14,6 @@ import pytest
 from prunefair.fairness import movielens_figures as module
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
-from prunefair.fairness.movielens import synthetic_stream
 from prunefair.fairness.movielens_figures import (
     Band,
     alpha_part,
@@ -36,6 +35,7 @@ from prunefair.fairness.movielens_figures import (
     with_regret,
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
+from prunefair.fairness.ratings import synthetic_stream
 from prunefair.fairness.simulation import simulate
 
 matplotlib.use("agg")

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize_scalar
 
-from prunefair.fairness.movielens import load_ratings, movielens_stream
 from prunefair.fairness.offline_optimum import (
     DPP_ENTRIES,
     arrow_solver,
@@ -27,6 +26,7 @@ from prunefair.fairness.offline_optimum import (
     solve_offline,
     sums_over_time,
 )
+from prunefair.fairness.ratings import load_ratings, movielens_stream
 from prunefair.fairness.simulation import RewardStream, checkpoints
 from prunefair.fairness.utility import (
     alpha_fair_utility,

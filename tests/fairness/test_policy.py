@@ -22,10 +22,9 @@ from prunefair.fairness.baselines import (
     POLICIES,
     FixedMap,
     FullInformationFairCB,
-    Uniform,
     make_policy,
 )
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.policy import (
     Policy,
@@ -36,6 +35,7 @@ from prunefair.fairness.policy import (
     check_reward,
 )
 from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.uniform import Uniform
 
 
 class Season(IntEnum):

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from prunefair.data import data_folder
 from prunefair.fairness import ratings as module
-from prunefair.fairness.movielens import movielens_stream
 from prunefair.fairness.ratings import (
     first_rows,
     load_ratings,
+    movielens_stream,
     rating_of,
     rows_at_once,
+    synthetic_stream,
     users_with,
 )
 
@@ -244,3 +245,103 @@ def test_ratings_are_equal_if_their_rows_are(tmp_path):
     assert one == load_ratings(folder)
     assert one != dataclasses.replace(one, users=one.users[::-1])
     assert one != first_rows(one, 1)
+
+
+@pytest.fixture(scope="module")
+def ratings():
+    return load_ratings()
+
+
+@pytest.fixture(scope="module")
+def stream(ratings):
+    return movielens_stream(ratings)
+
+
+def test_the_stream_has_the_published_sizes(stream):
+    assert (stream.n_contexts, stream.n_arms, stream.n_rounds) == (75, 19, 53_372)
+    assert list(stream.arm_names) == sorted(stream.arm_names)
+    assert "(no genres listed)" not in stream.arm_names
+    assert set(np.unique(stream.rewards)) == {0.001, 1.0}
+    assert (stream.rewards == 1).any(1).all()
+    assert "47 without a genre" in stream.source
+    visits = np.bincount(stream.contexts)
+    assert (np.diff(visits) <= 0).all()  # context 0 is the most active user
+
+
+def slow_stream(rows, genres_of, n_users, small):
+    """The stream by plain Python, from (user, movie, time) rows."""
+    rows = [row for row in rows if genres_of[row[1]]]
+    users = sorted({u for u, _, _ in rows})
+    users.sort(key=lambda u: -sum(row[0] == u for row in rows))
+    rank = {u: k for k, u in enumerate(users[:n_users])}
+    rows = sorted((row for row in rows if row[0] in rank), key=lambda row: row[2])
+    names = sorted(set().union(*genres_of.values()))
+    rewards = [[1.0 if g in genres_of[m] else small for g in names] for _, m, _ in rows]
+    return [rank[u] for u, _, _ in rows], rewards
+
+
+GENRES_OF = {1: {"War"}, 2: {"Comedy", "War"}, 3: set(), 4: {"IMAX"}}
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3)),
+        min_size=1,
+        max_size=30,
+    ),
+    n_users=st.integers(1, 3),
+    small=st.sampled_from([0.0, 0.001, 0.5]),
+)
+def test_the_stream_equals_a_slow_one_with_ties(tmp_path_factory, rows, n_users, small):
+    folder = tmp_path_factory.mktemp("ratings")
+    movies = "".join(
+        f"{m},T,{'|'.join(sorted(g)) or '(no genres listed)'}\n"
+        for m, g in GENRES_OF.items()
+    )
+    (folder / "movies.csv").write_text("movieId,title,genres\n" + movies)
+    lines = "".join(f"{u},{m},3.5,{t}\n" for u, m, t in rows)
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + lines)
+    loaded = load_ratings(folder)
+    active = len({u for u, m, _ in rows if GENRES_OF[m]})
+    if active < n_users:
+        with pytest.raises(ValueError, match=f"n_users is {n_users}; .* {active}, "):
+            movielens_stream(loaded, n_users=n_users)
+        return
+    got = movielens_stream(loaded, n_users=n_users, small_reward=small)
+    contexts, rewards = slow_stream(rows, GENRES_OF, n_users, small)
+    assert got.contexts.tolist() == contexts
+    assert got.rewards.tolist() == rewards
+
+
+def test_without_a_number_every_user_is_a_context(ratings):
+    part = first_rows(ratings, 5_000)
+    stream = movielens_stream(part, n_users=None)
+    assert stream.n_contexts == len(set(part.users.tolist())) == part.users.max()
+    labelled = part.genre_table[part.movies].any(1)
+    assert stream.n_rounds == labelled.sum()
+    assert "5000 in the first rows" in stream.source
+
+
+def test_bad_arguments_of_the_stream_are_named(ratings):
+    with pytest.raises(ValueError, match="small_reward is 2"):
+        movielens_stream(ratings, small_reward=2)
+    with pytest.raises(ValueError, match="n_users is 0; it must lie in 1, ..., 610"):
+        movielens_stream(ratings, n_users=0)
+
+
+def test_the_synthetic_stream_says_so_and_repeats_with_its_seed():
+    one, two, other = (
+        synthetic_stream(n_rounds=500, rng=np.random.default_rng(s)) for s in (1, 1, 2)
+    )
+    assert one.source.startswith("SYNTHETIC") and "not MovieLens" in one.source
+    assert (one.n_contexts, one.n_arms, one.n_rounds) == (75, 19, 500)
+    np.testing.assert_array_equal(one.rewards, two.rewards)
+    assert (one.rewards != other.rewards).any()
+
+
+def test_bad_sizes_of_the_synthetic_stream_are_named():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="must all be at least 1"):
+        synthetic_stream(n_arms=0, rng=rng)
+    with pytest.raises(ValueError, match="small_reward is -1"):
+        synthetic_stream(small_reward=-1, rng=rng)

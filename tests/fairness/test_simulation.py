@@ -15,12 +15,13 @@ from prunefair.fairness.bandit_feedback import (
     repeated_runs,
     two_armed_pulls,
 )
-from prunefair.fairness.baselines import FairCB, FixedMap, Hedge, Uniform, UniformBandit
-from prunefair.fairness.batch import run_batch
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.baselines import FairCB, FixedMap, Hedge
+from prunefair.fairness.fast.batch import run_batch
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.policy import BanditPolicy
 from prunefair.fairness.simulation import RewardStream, checkpoints, simulate
+from prunefair.fairness.uniform import Uniform, UniformBandit
 
 
 def stream(rounds=50, n_arms=3, seed=0):

@@ -22,18 +22,16 @@ from prunefair.fairness import full_information as full
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness import offline_optimum as offline
 from prunefair.fairness import online_gradient as gradient
-from prunefair.fairness.adversaries import (
+from prunefair.fairness.adversaries import late_rewards, play_suite
+from prunefair.fairness.fast.games import (
     gap_runs,
-    late_rewards,
     norms_over_time,
-    play,
-    play_suite,
     probe_norms,
     unweighted_run,
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import worst_gradients
-from prunefair.fairness.simulation import RewardStream
+from prunefair.fairness.simulation import RewardStream, play
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ROUNDING = 1e-9
@@ -330,7 +328,9 @@ def suite():
     """Games of all adversaries, each with its best fixed map."""
     rng, shapes = np.random.default_rng(4), ((1, 2), (2, 2), (3, 5), (5, 3))
     games = []
-    for _, game in play_suite(ALPHAS, shapes, 240, deltas=(0.05,), rng=rng):
+    for _, game in play_suite(
+        full.AlphaFairGradient, ALPHAS, shapes, 240, deltas=(0.05,), rng=rng
+    ):
         G = reward_sums(game.contexts, game.rewards, game.n_contexts)
         games.append((game, solve_offline(G, game.alpha).x))
     return games

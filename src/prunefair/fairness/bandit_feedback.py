@@ -75,12 +75,12 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # import cvxpy as cp
 #
-# from prunefair.fairness.adversaries import gap_runs, unweighted_run
 # from prunefair.fairness import bandit_feedback as package
-# from prunefair.fairness.baselines import SingleScaleFreeBandit, UniformBandit
-# from prunefair.fairness.batch import run_batch
+# from prunefair.fairness.fast.batch import run_batch
+# from prunefair.fairness.fast.games import gap_runs, unweighted_run
 # from prunefair.fairness.offline_optimum import optimum_over_time
 # from prunefair.fairness.simulation import checkpoints
+# from prunefair.fairness.uniform import UniformBandit
 
 # %% tags=["active-ipynb"]
 # from prunefair.plotting import figure
@@ -1083,6 +1083,29 @@ def _mean_share(results, sizes, bound: Callable = bandit_bound) -> float:
 # A bandit's run depends on its draws, so one curve says little.
 # We play each policy 20 times on one stream and show mean and 95 % interval of its regret, beside learners that lack one of the ideas: a single learner that sees neither contexts nor weights, and uniform play.
 # The third has the rate of the proved learner started 20 times larger, $\kappa=0.1$, which leaves the proof.
+
+
+# %%
+class SingleScaleFreeBandit(ScaleFreeBandit):
+    """One scale-free learner fed plain rewards; blind to contexts and to fairness.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    """
+
+    def __init__(self, n_arms: int):
+        super().__init__(n_arms, 0.0)
+
+    def config(self) -> dict[str, Any]:
+        return {"n_arms": self.n_arms}
+
+    def play(self, context: Hashable) -> np.ndarray:
+        return super().play(None)
+
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
+        super().step(None, arm, reward, probability)
 
 
 # %%

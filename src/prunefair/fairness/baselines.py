@@ -57,6 +57,7 @@ import numpy as np
 from prunefair.fairness.bandit_feedback import (
     LogBarrierBandit,
     ScaleFreeBandit,
+    SingleScaleFreeBandit,
     mean_interval,
     repeated_runs,
 )
@@ -76,6 +77,7 @@ from prunefair.fairness.policy import (
     check_real,
 )
 from prunefair.fairness.simulation import RewardStream
+from prunefair.fairness.uniform import NoState, Uniform, UniformBandit
 from prunefair.messages import shown
 
 # %% tags=["active-ipynb"]
@@ -98,59 +100,7 @@ from prunefair.messages import shown
 # %% [markdown]
 # ## Two reference points
 #
-# Uniform play learns nothing; it is the least a policy has to beat, and the approximate regret of [the previous chapters](full_information.ipynb) is already negative for it on many data, which is why we always show it beside.
-
-
-# %%
-class NoState(NamedTuple):
-    """State of a learner that learns nothing."""
-
-
-# %%
-class Uniform(FullInformationPolicy):
-    """Every arm with the same probability, whatever happens.
-
-    Parameters
-    ----------
-    n_arms : int
-        Number of arms $N$.
-    """
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms}
-
-    def initial(self) -> NoState:
-        return NoState()
-
-    def play(self, context: Hashable) -> np.ndarray:
-        return np.full(self.n_arms, 1 / self.n_arms)
-
-    def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
-        pass
-
-
-# %%
-class UniformBandit(BanditPolicy):
-    """Pulls every arm with the same probability, whatever happens.
-
-    Parameters
-    ----------
-    n_arms : int
-        Number of arms $N$.
-    """
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms}
-
-    def initial(self) -> NoState:
-        return NoState()
-
-    def play(self, context: Hashable) -> np.ndarray:
-        return np.full(self.n_arms, 1 / self.n_arms)
-
-    def step(self, context, arm: int, reward: float, probability: float) -> None:
-        pass
-
+# Uniform play (`Uniform` and `UniformBandit` of `prunefair.fairness.uniform`) learns nothing; it is the least a policy has to beat, and the approximate regret of [the previous chapters](full_information.ipynb) is already negative for it on many data, which is why we always show it beside.
 
 # %% [markdown]
 # At the other end stands the best fixed map from contexts to distributions, known only in hindsight: the [offline optimum](offline_optimum.ipynb).
@@ -461,33 +411,8 @@ class IndependentGradient(FullInformationPolicy):
 #     print(f"{type(policy).__name__:20} rewards", policy.rewards.round(0))
 
 # %% [markdown]
-# With bandit feedback the learner without contexts and without weights is one [scale-free learner](bandit_feedback.ipynb) fed with plain rewards.
-
-
-# %%
-class SingleScaleFreeBandit(ScaleFreeBandit):
-    """One scale-free learner fed plain rewards; blind to contexts and to fairness.
-
-    Parameters
-    ----------
-    n_arms : int
-        Number of arms $N$.
-    """
-
-    def __init__(self, n_arms: int):
-        super().__init__(n_arms, 0.0)
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms}
-
-    def play(self, context: Hashable) -> np.ndarray:
-        return super().play(None)
-
-    def step(self, context, arm: int, reward: float, probability: float) -> None:
-        super().step(None, arm, reward, probability)
-
-
-# %% [markdown]
+# With bandit feedback the learner without contexts and without weights is one [scale-free learner](bandit_feedback.ipynb) fed with plain rewards, `SingleScaleFreeBandit`.
+#
 # ## FairCB: a quota on pulls
 #
 # [Chen et al. (2020)](../references.bib#chen2020faircb) ask for something else: over the contexts, every arm is pulled with probability at least $\nu$.

@@ -47,7 +47,7 @@ The offline optimum over maps is the subject of [its own chapter](offline_optimu
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -64,28 +64,22 @@ from prunefair.fairness.policy import (
     check_alpha,
     check_policy_alpha,
 )
+from prunefair.fairness.simulation import Game
 from prunefair.fairness.utility import alpha_fair_utility, arm_utility
 
-if TYPE_CHECKING:
-    from prunefair.fairness.adversaries import Game
-
 # %% tags=["active-ipynb"]
+# from functools import partial
+#
 # import cvxpy as cp
 # from scipy.special import zeta
 #
-# from prunefair.fairness.adversaries import (
-#     adversaries,
-#     late_rewards,
-#     norms_over_time,
-#     play,
-#     play_suite,
-#     probe_norms,
-# )
+# from prunefair.fairness.adversaries import adversaries, late_rewards, play_suite
+# from prunefair.fairness.fast.games import norms_over_time, probe_norms
 
 # %% tags=["active-ipynb"]
 # from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 # from prunefair.fairness.online_gradient import worst_gradients
-# from prunefair.fairness.simulation import RewardStream
+# from prunefair.fairness.simulation import RewardStream, play
 # from prunefair.fairness.utility import equivalent_reward
 # from prunefair.plotting import figure
 #
@@ -533,7 +527,8 @@ def worst_by_alpha(
 
 # %% tags=["active-ipynb"]
 # SHAPES = ((1, 2), (2, 2), (3, 5), (5, 3))
-# games = list(play_suite(ALPHAS, SHAPES, 240, deltas=(0.0, 0.05), rng=rng))
+# suite = partial(play_suite, AlphaFairGradient, rng=rng)
+# games = list(suite(ALPHAS, SHAPES, 240, deltas=(0.0, 0.05)))
 # table = {}  # one row for each statement: its worst value at each alpha
 #
 # def optimal_map(game, rounds):
@@ -1260,7 +1255,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 # </details>
 
 # %% tags=["active-ipynb"]
-# for name, game in play_suite((1.0,), SHAPES, 200, rng=rng):
+# for name, game in suite((1.0,), SHAPES, 200):
 #     N, logs = game.rewards.shape[1], np.log(game.cumulative[1:]).sum(1)
 #     x = optimal_map(game, 200)
 #     ahead = 1 + np.cumsum(game.rewards * x[game.contexts], axis=0)
@@ -1303,7 +1298,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 
 # %% tags=["active-ipynb"]
 # options = {"step": "released", "weights": "after"}
-# for name, game in play_suite(ALPHAS, ((2, 3),), 200, rng=rng, **options):
+# for name, game in suite(ALPHAS, ((2, 3),), 200, **options):
 #     assert telescoping_excess(game).max() < 1e-13
 #     assert reduction_slack(game, optimal_map(game, 200)).min() > 0
 

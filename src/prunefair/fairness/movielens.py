@@ -45,16 +45,15 @@ import numpy as np
 # %%
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, scale_free_step
 from prunefair.fairness.baselines import make_policy
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import approximation_factor, surrogate_weights
 from prunefair.fairness.offline_optimum import (
     OfflineOptimum,
-    reward_sums,
+    offline_optimum_of,
     solve_offline,
     sums_over_time,
 )
 from prunefair.fairness.policy import Policy, check_alpha
-from prunefair.fairness.ratings import Ratings, load_ratings  # noqa: F401
 from prunefair.fairness.simulation import RewardStream, Trajectory
 from prunefair.fairness.utility import (
     alpha_fair_utility,
@@ -70,9 +69,14 @@ from prunefair.fairness.utility import (
 #
 # from prunefair.fairness.bandit_feedback import mean_interval, repeated_runs
 # from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
-# from prunefair.fairness.offline_optimum import dual_value, inner_product_benchmark
-# from prunefair.fairness.offline_optimum import optimum_over_time
+# from prunefair.fairness.offline_optimum import (
+#     dual_value,
+#     inner_product_benchmark,
+#     optimum_over_time,
+#     reward_sums,
+# )
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
+# from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
 # from prunefair.plotting import figure
 #
@@ -105,83 +109,6 @@ from prunefair.fairness.utility import (
 # The stream has one context for each of the most active users, one arm for each genre, and one round for each rating.
 # Rows that carry no genre cannot reward any arm and are left out, counted in the description of the stream.
 # Ties of the timestamps keep the order of the file.
-
-
-# %%
-def activity_ranks(users: np.ndarray, n_users: int | None) -> np.ndarray:
-    """Rank of the user of each rating by activity, 0 the most active; -1 if not ranked.
-
-    Parameters
-    ----------
-    users : ndarray, shape (n,), int64
-        Identifier of the user of each rating.
-    n_users : int or None
-        How many users are ranked; None for all.
-
-    Returns
-    -------
-    ranks : ndarray, shape (n,), int64
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than `n_users` users.
-    """
-    ids, counts = np.unique(users, return_counts=True)
-    n_users = len(ids) if n_users is None else n_users
-    if not 1 <= n_users <= len(ids):
-        raise ValueError(
-            f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
-            "users with ratings"
-        )
-    rank = np.full(len(ids), -1)
-    rank[np.lexsort((ids, -counts))[:n_users]] = np.arange(n_users)
-    return rank[np.searchsorted(ids, users)]
-
-
-# %%
-def movielens_stream(
-    ratings: Ratings, *, n_users: int | None = 75, small_reward: float = 1e-3
-) -> RewardStream:
-    r"""Contexts are the most active users, arms the genres, rounds the ratings.
-
-    Parameters
-    ----------
-    ratings : Ratings
-    n_users : int or None
-        Number of contexts $M$: users with most ratings, the smaller identifier first
-        where two are equal; None for all users.
-    small_reward : float
-        Reward of a genre that the rated movie has not; 1 if it has.
-
-    Returns
-    -------
-    stream : RewardStream
-        In the order of the timestamps, equal ones in the order of the file; the most
-        active user is context 0.  `source` counts what was left out.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than `n_users` users, or `small_reward` is not in [0, 1].
-    """
-    if not 0 <= small_reward <= 1:
-        raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
-    labelled = ratings.genre_table.any(1)[ratings.movies]  # (n,)
-    rank_of = np.full(len(ratings.users), -1)
-    rank_of[labelled] = activity_ranks(ratings.users[labelled], n_users)
-    chosen, n_contexts = np.flatnonzero(rank_of >= 0), int(rank_of.max()) + 1
-    chosen = chosen[np.argsort(ratings.timestamps[chosen], kind="stable")]
-    has = ratings.genre_table[ratings.movies[chosen]]  # (T, N)
-    return RewardStream(
-        contexts=rank_of[chosen],
-        rewards=np.where(has, 1.0, small_reward),
-        n_contexts=n_contexts,
-        arm_names=ratings.genres,
-        source=f"{ratings.source}; {len(chosen)} by the {n_contexts} most active users; "
-        f"left out: {(~labelled).sum()} without a genre, {len(ratings.faults)} malformed",
-    )
-
 
 # %% tags=["active-ipynb"]
 # ratings = load_ratings()
@@ -219,65 +146,10 @@ def movielens_stream(
 # Where there is neither data nor network, a made-up stream of the same form stands in.
 # It says so in its description, and none of the results below uses it.
 
-
-# %%
-def synthetic_stream(
-    *,
-    n_contexts: int = 75,
-    n_arms: int = 19,
-    n_rounds: int = 20_000,
-    small_reward: float = 1e-3,
-    rng: np.random.Generator,
-) -> RewardStream:
-    r"""A made-up stream of the same form, for where there is neither data nor network.
-
-    Parameters
-    ----------
-    n_contexts, n_arms, n_rounds : int
-        $M$, $N$ and $T$.
-    small_reward : float
-        Reward of an arm that is off; 1 if it is on.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    stream : RewardStream
-        `source` begins with "SYNTHETIC".
-
-    Raises
-    ------
-    ValueError
-        If a size is below 1 or `small_reward` is not in [0, 1].
-    """
-    if min(n_contexts, n_arms, n_rounds) < 1:
-        raise ValueError("n_contexts, n_arms and n_rounds must all be at least 1")
-    if not 0 <= small_reward <= 1:
-        raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
-    activity = 1 / np.arange(1, n_contexts + 1) ** 0.7
-    popularity = np.geomspace(0.4, 0.01, n_arms)  # of an arm, over all contexts
-    taste = np.minimum(popularity * rng.gamma(2, 0.5, (n_contexts, n_arms)), 1)
-    contexts = rng.choice(n_contexts, n_rounds, p=activity / activity.sum())
-    has = rng.random((n_rounds, n_arms)) < taste[contexts]  # (T, N)
-    return RewardStream(
-        contexts=contexts,
-        rewards=np.where(has, 1.0, small_reward),
-        n_contexts=n_contexts,
-        arm_names=tuple(f"arm {i}" for i in range(n_arms)),
-        source=f"SYNTHETIC stream, {n_rounds} rounds; not MovieLens",
-    )
-
-
 # %% [markdown]
 # ## The benchmark, certified
 #
 # All that the best fixed map $x^*$ of contexts to distributions needs to know is $G$, as [the chapter on the offline optimum](offline_optimum.ipynb) shows; its answer comes with a bound on its own error.
-
-
-# %%
-def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
-    """Certified best fixed map of the whole stream."""
-    G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
-    return solve_offline(G, alpha)
 
 
 # %% tags=["active-ipynb"]
@@ -956,4 +828,4 @@ class RewardFedBandit(ScaleFreeBandit):
 # The price bound certifies a run without solving for the optimum.
 # Every figure of the public code, with intervals, is in [the next chapter](movielens_figures.ipynb).
 #
-# The chapter exports `movielens_stream`, `synthetic_stream`, `offline_optimum_of`, `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.
+# The chapter exports `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.

@@ -53,6 +53,7 @@ import scipy
 from prunefair.fairness.bandit_feedback import (
     LogBarrierBandit,
     ScaleFreeBandit,
+    SingleScaleFreeBandit,
     mean_interval,
     repeated_runs,
 )
@@ -61,11 +62,8 @@ from prunefair.fairness.baselines import (
     FullInformationFairCB,
     Hedge,
     IndependentGradient,
-    SingleScaleFreeBandit,
-    Uniform,
-    UniformBandit,
 )
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import (
     AlphaFairGradient,
     approximation_factor,
@@ -75,11 +73,10 @@ from prunefair.fairness.full_information import (
 # %%
 from prunefair.fairness.movielens import (
     RewardFedBandit,
-    offline_optimum_of,
     price_bounds,
     squared_norms_over_time,
 )
-from prunefair.fairness.offline_optimum import optimum_over_time
+from prunefair.fairness.offline_optimum import offline_optimum_of, optimum_over_time
 from prunefair.fairness.policy import Policy
 from prunefair.fairness.simulation import (
     RewardStream,
@@ -87,6 +84,7 @@ from prunefair.fairness.simulation import (
     checkpoints,
     simulate,
 )
+from prunefair.fairness.uniform import Uniform, UniformBandit
 from prunefair.fairness.utility import alpha_fair_utility, jain_index
 
 # %% tags=["active-ipynb"]
@@ -94,8 +92,7 @@ from prunefair.fairness.utility import alpha_fair_utility, jain_index
 # from pathlib import Path
 #
 # from prunefair.fairness.bandit_feedback import bandit_bound
-# from prunefair.fairness.movielens import movielens_stream
-# from prunefair.fairness.ratings import first_rows, load_ratings
+# from prunefair.fairness.ratings import first_rows, load_ratings, movielens_stream
 # from prunefair.plotting import figure
 #
 # SEED = 11

@@ -40,7 +40,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -53,6 +53,7 @@ from prunefair.fairness.policy import (
     check_n_arms,
     check_numbers,
 )
+from prunefair.fairness.simulation import RewardStream
 from prunefair.fairness.utility import (
     alpha_fair_utility,
     arm_utility,
@@ -61,9 +62,6 @@ from prunefair.fairness.utility import (
     utility_gradient,
 )
 
-if TYPE_CHECKING:
-    from prunefair.fairness.simulation import RewardStream
-
 # %% tags=["active-ipynb"]
 # import json
 # from pathlib import Path
@@ -71,11 +69,8 @@ if TYPE_CHECKING:
 # import cvxpy as cp
 # from scipy.optimize import linprog
 #
-# from prunefair.fairness.movielens import (
-#     load_ratings,
-#     movielens_stream,
-#     offline_optimum_of,
-# )
+# from prunefair.fairness import offline_optimum as package
+# from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import checkpoints
 # from prunefair.fairness.utility import jain_index, price_of_fairness
 # from prunefair.plotting import figure
@@ -84,7 +79,7 @@ if TYPE_CHECKING:
 # SEED = 20232
 # rng = np.random.default_rng(SEED)
 # stream = movielens_stream(load_ratings())
-# best = offline_optimum_of(stream, 0.9)
+# best = package.offline_optimum_of(stream, 0.9)
 # assert best.gap < 1e-9 * best.utility
 # print(f"optimum {best.utility:.4f} utility units, less than 1e-9 of it left open")
 
@@ -894,6 +889,13 @@ def solve_offline(
     if seen.any():
         x[seen], p, iterations = _interior_point(G[seen], c, alpha, rtol, max_iter)
     return certified(x, G, alpha, c, p=p, iterations=iterations)
+
+
+# %%
+def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
+    """Certified best fixed map of the whole stream."""
+    G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
+    return solve_offline(G, alpha)
 
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""MovieLens ratings: reading them, saying what is malformed, selecting rows."""
+"""MovieLens ratings: reading them, saying what is malformed, streams of rewards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from prunefair.data import data_file
-from prunefair.fairness.simulation import ArraysEqual
+from prunefair.fairness.simulation import ArraysEqual, RewardStream
 
 DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32m"}
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -394,3 +394,123 @@ def users_with(ratings: Ratings, low: int, high: int) -> Ratings:
         )
     how = f"by users with {low} to {high} ratings"
     return selected_rows_of(ratings, keep, how)
+
+
+def activity_ranks(users: np.ndarray, n_users: int | None) -> np.ndarray:
+    """Rank of the user of each rating by activity, 0 the most active; -1 if not ranked.
+
+    Parameters
+    ----------
+    users : ndarray, shape (n,), int64
+        Identifier of the user of each rating.
+    n_users : int or None
+        How many users are ranked; None for all.
+
+    Returns
+    -------
+    ranks : ndarray, shape (n,), int64
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `n_users` users.
+    """
+    ids, counts = np.unique(users, return_counts=True)
+    n_users = len(ids) if n_users is None else n_users
+    if not 1 <= n_users <= len(ids):
+        raise ValueError(
+            f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
+            "users with ratings"
+        )
+    rank = np.full(len(ids), -1)
+    rank[np.lexsort((ids, -counts))[:n_users]] = np.arange(n_users)
+    return rank[np.searchsorted(ids, users)]
+
+
+def movielens_stream(
+    ratings: Ratings, *, n_users: int | None = 75, small_reward: float = 1e-3
+) -> RewardStream:
+    r"""Contexts are the most active users, arms the genres, rounds the ratings.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    n_users : int or None
+        Number of contexts $M$: users with most ratings, the smaller identifier first
+        where two are equal; None for all users.
+    small_reward : float
+        Reward of a genre that the rated movie has not; 1 if it has.
+
+    Returns
+    -------
+    stream : RewardStream
+        In the order of the timestamps, equal ones in the order of the file; the most
+        active user is context 0.  `source` counts what was left out.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `n_users` users, or `small_reward` is not in [0, 1].
+    """
+    if not 0 <= small_reward <= 1:
+        raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
+    labelled = ratings.genre_table.any(1)[ratings.movies]  # (n,)
+    rank_of = np.full(len(ratings.users), -1)
+    rank_of[labelled] = activity_ranks(ratings.users[labelled], n_users)
+    chosen, n_contexts = np.flatnonzero(rank_of >= 0), int(rank_of.max()) + 1
+    chosen = chosen[np.argsort(ratings.timestamps[chosen], kind="stable")]
+    has = ratings.genre_table[ratings.movies[chosen]]  # (T, N)
+    return RewardStream(
+        contexts=rank_of[chosen],
+        rewards=np.where(has, 1.0, small_reward),
+        n_contexts=n_contexts,
+        arm_names=ratings.genres,
+        source=f"{ratings.source}; {len(chosen)} by the {n_contexts} most active users; "
+        f"left out: {(~labelled).sum()} without a genre, {len(ratings.faults)} malformed",
+    )
+
+
+def synthetic_stream(
+    *,
+    n_contexts: int = 75,
+    n_arms: int = 19,
+    n_rounds: int = 20_000,
+    small_reward: float = 1e-3,
+    rng: np.random.Generator,
+) -> RewardStream:
+    r"""A made-up stream of the same form, for where there is neither data nor network.
+
+    Parameters
+    ----------
+    n_contexts, n_arms, n_rounds : int
+        $M$, $N$ and $T$.
+    small_reward : float
+        Reward of an arm that is off; 1 if it is on.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    stream : RewardStream
+        `source` begins with "SYNTHETIC".
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1 or `small_reward` is not in [0, 1].
+    """
+    if min(n_contexts, n_arms, n_rounds) < 1:
+        raise ValueError("n_contexts, n_arms and n_rounds must all be at least 1")
+    if not 0 <= small_reward <= 1:
+        raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
+    activity = 1 / np.arange(1, n_contexts + 1) ** 0.7
+    popularity = np.geomspace(0.4, 0.01, n_arms)  # of an arm, over all contexts
+    taste = np.minimum(popularity * rng.gamma(2, 0.5, (n_contexts, n_arms)), 1)
+    contexts = rng.choice(n_contexts, n_rounds, p=activity / activity.sum())
+    has = rng.random((n_rounds, n_arms)) < taste[contexts]  # (T, N)
+    return RewardStream(
+        contexts=contexts,
+        rewards=np.where(has, 1.0, small_reward),
+        n_contexts=n_contexts,
+        arm_names=tuple(f"arm {i}" for i in range(n_arms)),
+        source=f"SYNTHETIC stream, {n_rounds} rounds; not MovieLens",
+    )

@@ -1,10 +1,12 @@
-"""Running a policy over a stream of contexts and rewards."""
+"""Running a policy over a stream of rewards, or in a game against an adversary."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -256,3 +258,83 @@ def simulate(
             point += 1
     seconds = time.perf_counter() - start
     return Trajectory(rounds=rounds, rewards=rewards, seconds=seconds)
+
+
+class WeightedPolicy(Protocol):
+    """What a game needs of a policy: `AlphaFairGradient` has it."""
+
+    n_arms: int
+    alpha: float
+    weights: str
+    rewards: np.ndarray
+
+    def probabilities(self, context: Hashable) -> np.ndarray:
+        """Distribution over the arms for `context`."""
+
+    def update(self, context: Hashable, rewards: np.ndarray) -> None:
+        """Learn from the rewards of all arms in `context`."""
+
+
+Adversary = Callable[[int, WeightedPolicy], tuple[int, np.ndarray]]
+
+
+class Game(NamedTuple):
+    """Everything that happened in $T$ rounds of a policy against an adversary.
+
+    Parameters
+    ----------
+    contexts : ndarray, shape (T,), int64
+        Contexts $j_t$.
+    rewards : ndarray, shape (T, N), float64
+        Rewards $r(t)$, reward units.
+    points : ndarray, shape (T, N), float64
+        What was played, $x(t)$.
+    cumulative : ndarray, shape (T + 1, N), float64
+        $R(0), ..., R(T)$, reward units.
+    n_contexts : int
+        $M$.
+    alpha : float
+        Fairness parameter of the policy.
+    weights : str
+        Which cumulative rewards weigh a round, `"before"` or `"after"`.
+    """
+
+    contexts: np.ndarray
+    rewards: np.ndarray
+    points: np.ndarray
+    cumulative: np.ndarray
+    n_contexts: int
+    alpha: float
+    weights: str = "before"
+
+
+def play(
+    policy: WeightedPolicy, adversary: Adversary, n_rounds: int, n_contexts: int
+) -> Game:
+    """Record of `n_rounds` rounds; `adversary(t, policy)` names context and rewards.
+
+    Parameters
+    ----------
+    policy : AlphaFairGradient or another that has its attributes
+        Changed by the game; the adversary may look at all of it.
+    adversary : callable
+        Returns the context, below `n_contexts`, and the rewards in [0, 1], shape (N,).
+    n_rounds, n_contexts : int
+        $T$ and $M$.
+
+    Returns
+    -------
+    game : Game
+    """
+    contexts = np.empty(n_rounds, dtype=np.int64)
+    rewards = np.empty((n_rounds, policy.n_arms))
+    points = np.empty((n_rounds, policy.n_arms))
+    cumulative = np.empty((n_rounds + 1, policy.n_arms))
+    cumulative[0] = policy.rewards
+    for t in range(n_rounds):
+        contexts[t], rewards[t] = adversary(t, policy)
+        points[t] = policy.probabilities(int(contexts[t]))
+        policy.update(int(contexts[t]), rewards[t])
+        cumulative[t + 1] = policy.rewards
+    alpha, weights = policy.alpha, policy.weights
+    return Game(contexts, rewards, points, cumulative, n_contexts, alpha, weights)

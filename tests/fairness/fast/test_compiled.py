@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefair.fairness import engine, kernels
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, bernoulli_stream
-from prunefair.fairness.baselines import POLICIES, FairCB, UniformBandit, make_policy
-from prunefair.fairness.batch import run_batch
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.baselines import POLICIES, FairCB, make_policy
+from prunefair.fairness.fast import compiled, kernels
+from prunefair.fairness.fast.batch import run_batch
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
-from prunefair.fairness.movielens import load_ratings, movielens_stream
+from prunefair.fairness.ratings import load_ratings, movielens_stream
 from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.uniform import UniformBandit
 
 ALL = [(feedback, name) for feedback in POLICIES for name in POLICIES[feedback]]
 every_policy = pytest.mark.parametrize(("feedback", "name"), ALL)
@@ -190,7 +191,7 @@ def test_draws_made_in_blocks_are_the_same_draws(monkeypatch):
     stream = bernoulli_stream(150, 2, 3, rng=np.random.default_rng(6))
     slow, fast = ScaleFreeBandit(3, 0.9), ScaleFreeBandit(3, 0.9)
     simulate(slow, stream, rng=np.random.default_rng(7))
-    monkeypatch.setattr(engine, "BLOCK", 11)
+    monkeypatch.setattr(compiled, "BLOCK", 11)
     run_fast(fast, stream, rng=np.random.default_rng(7), n_points=2)
     np.testing.assert_array_equal(fast.rewards, slow.rewards)
 
@@ -320,7 +321,7 @@ def test_contexts_that_never_come_take_no_memory():
 
 
 def test_numba_is_imported_by_the_first_run_only():
-    code = "import sys, prunefair.fairness.engine; print('numba' in sys.modules)"
+    code = "import sys, prunefair.fairness.fast.compiled; print('numba' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -330,7 +331,7 @@ def test_numba_is_imported_by_the_first_run_only():
 SUMS = """
 import numpy as np
 from prunefair.fairness.baselines import ContextFreeGradient
-from prunefair.fairness.engine import run_fast
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.simulation import RewardStream
 rng = np.random.default_rng(0)

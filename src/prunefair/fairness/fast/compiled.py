@@ -14,16 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunefair.fairness.bandit_feedback import LogBarrierBandit, ScaleFreeBandit
+from prunefair.fairness.bandit_feedback import (
+    LogBarrierBandit,
+    ScaleFreeBandit,
+    SingleScaleFreeBandit,
+)
 from prunefair.fairness.baselines import (
     ContextFreeGradient,
     FairCB,
     FullInformationFairCB,
     Hedge,
     IndependentGradient,
-    SingleScaleFreeBandit,
-    Uniform,
-    UniformBandit,
 )
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
 from prunefair.fairness.policy import Policy
@@ -33,6 +34,7 @@ from prunefair.fairness.simulation import (
     check_run,
     checkpoints,
 )
+from prunefair.fairness.uniform import Uniform, UniformBandit
 
 BLOCK = 1 << 16
 STEPS = ("squared", "centred", "released")  # as the kernels number them
@@ -157,7 +159,7 @@ def _joined(parts: Iterator[Trajectory]) -> Trajectory:
 
 def _kernel(name: str) -> Callable:
     """A compiled kernel; numba is imported when the first one is wanted."""
-    from prunefair.fairness import kernels
+    from prunefair.fairness.fast import kernels
 
     return kernels.compiled(getattr(kernels, name))
 

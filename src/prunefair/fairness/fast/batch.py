@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
-from prunefair.fairness.engine import seen_contexts
+from prunefair.fairness.fast.compiled import seen_contexts
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
 from prunefair.fairness.policy import Policy, check_count, check_generator
 from prunefair.fairness.simulation import (

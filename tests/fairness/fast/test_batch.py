@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefair.fairness import batch
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, bernoulli_stream
 from prunefair.fairness.baselines import Hedge
-from prunefair.fairness.batch import run_batch
+from prunefair.fairness.fast import batch
+from prunefair.fairness.fast.batch import run_batch
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.simulation import RewardStream, simulate
 

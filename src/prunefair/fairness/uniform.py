@@ -1,0 +1,58 @@
+"""Uniform play, the least that a policy has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prunefair.fairness.policy import BanditPolicy, FullInformationPolicy
+
+
+class NoState(NamedTuple):
+    """State of a learner that learns nothing."""
+
+
+class Uniform(FullInformationPolicy):
+    """Every arm with the same probability, whatever happens.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    """
+
+    def config(self) -> dict[str, Any]:
+        return {"n_arms": self.n_arms}
+
+    def initial(self) -> NoState:
+        return NoState()
+
+    def play(self, context: Hashable) -> np.ndarray:
+        return np.full(self.n_arms, 1 / self.n_arms)
+
+    def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
+        pass
+
+
+class UniformBandit(BanditPolicy):
+    """Pulls every arm with the same probability, whatever happens.
+
+    Parameters
+    ----------
+    n_arms : int
+        Number of arms $N$.
+    """
+
+    def config(self) -> dict[str, Any]:
+        return {"n_arms": self.n_arms}
+
+    def initial(self) -> NoState:
+        return NoState()
+
+    def play(self, context: Hashable) -> np.ndarray:
+        return np.full(self.n_arms, 1 / self.n_arms)
+
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
+        pass
