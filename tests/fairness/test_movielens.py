@@ -297,5 +297,5 @@ def test_the_chapter_defines_what_its_summary_names():
     text = Path(movielens.__file__).read_text(encoding="utf-8")
     summary = text[text.rindex("The chapter exports") :]
     names = re.findall(r"`(\w+)`", summary)
-    assert len(names) > 10
+    assert len(names) >= 8
     assert all(hasattr(movielens, name) for name in names)

@@ -23,12 +23,8 @@ from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness import offline_optimum as offline
 from prunefair.fairness import online_gradient as gradient
 from prunefair.fairness.adversaries import late_rewards, play_suite
-from prunefair.fairness.fast.games import (
-    gap_runs,
-    norms_over_time,
-    probe_norms,
-    unweighted_run,
-)
+from prunefair.fairness.fast.games import norms_over_time, probe_norms
+from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import worst_gradients
 from prunefair.fairness.simulation import RewardStream, play

@@ -77,7 +77,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # from prunefair.fairness import bandit_feedback as package
 # from prunefair.fairness.fast.batch import run_batch
-# from prunefair.fairness.fast.games import gap_runs, unweighted_run
+# from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 # from prunefair.fairness.offline_optimum import optimum_over_time
 # from prunefair.fairness.simulation import checkpoints
 # from prunefair.fairness.uniform import UniformBandit
