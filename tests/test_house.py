@@ -59,35 +59,6 @@ def imported(path):
             yield node.module or ""
 
 
-def late_imports(order, sources):
-    """Pairs of a chapter and a later one that it imports, demonstrations included."""
-    names = "|".join(order)
-    pattern = (
-        rf"^(?:# )? *from prunefair\.\w+(?:\.({names}) import| import ({names})\b)"
-    )
-    for place, text in enumerate(sources):
-        for match in re.finditer(pattern, text, re.M):
-            name = match[1] or match[2]
-            if order.index(name) > place:
-                yield order[place], name
-
-
-@pytest.mark.parametrize("part", ["fairness"])
-def test_no_chapter_imports_from_a_later_one_of_its_part(part):
-    order = [f.split("/")[2] for f in toc_files() if f.startswith(f"book/{part}/")]
-    sources = [(SOURCE / part / f"{name}.py").read_text() for name in order]
-    assert len(order) >= 9 and not list(late_imports(order, sources))
-
-
-def test_an_import_from_a_later_chapter_is_found_in_a_demonstration():
-    late = "x = 1\n# from prunefair.part.two import (\n#     y,\n# )\n"
-    assert list(late_imports(["one", "two"], [late, late])) == [("one", "two")]
-    assert (
-        list(late_imports(["one", "two"], ["", "# from prunefair.part import one"]))
-        == []
-    )
-
-
 @pytest.mark.parametrize(
     ("part", "other"), [("pruning", "fairness"), ("fairness", "pruning")]
 )
@@ -141,26 +112,10 @@ def later_imports(order):
     }
 
 
-LATER = {  # what is still to be mended, and taken out here then
-    (
-        "src/prunefair/fairness/bandit_feedback.py",
-        "src/prunefair/fairness/baselines.py",
-    ),
-    (
-        "src/prunefair/fairness/full_information.py",
-        "src/prunefair/fairness/bandit_feedback.py",
-    ),
-    (
-        "src/prunefair/fairness/offline_optimum.py",
-        "src/prunefair/fairness/movielens.py",
-    ),
-}
-
-
 def test_no_chapter_imports_from_a_later_one():
     names = [f.removeprefix("book/") for f in toc_files() if f.count("/") == 2]
     order = [SOURCE / f"{name}.py" for name in names]
-    assert later_imports(order) == LATER
+    assert later_imports(order) == set()
     perplexity, surgery, records, zero_shot = (
         SOURCE / "pruning" / f"{stem}.py"
         for stem in ("perplexity", "surgery", "records", "zero_shot")

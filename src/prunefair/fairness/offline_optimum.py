@@ -891,7 +891,6 @@ def solve_offline(
     return certified(x, G, alpha, c, p=p, iterations=iterations)
 
 
-# %%
 def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
     """Certified best fixed map of the whole stream."""
     G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
