@@ -69,19 +69,14 @@ from prunefair.fairness.utility import (
 #
 # from prunefair.fairness.bandit_feedback import mean_interval, repeated_runs
 # from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
-# from prunefair.fairness.offline_optimum import (
-#     dual_value,
-#     inner_product_benchmark,
-#     optimum_over_time,
-#     reward_sums,
-# )
+# from prunefair.fairness.offline_optimum import dual_value, inner_product_benchmark
+# from prunefair.fairness.offline_optimum import optimum_over_time, reward_sums
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
 # from prunefair.plotting import figure
 #
-# SEED = 11
-# ALPHA = 0.9
+# SEED, ALPHA = 11, 0.9
 
 # %% [markdown]
 # ## From ratings to a stream
