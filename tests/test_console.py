@@ -1,13 +1,20 @@
-"""Built pages log no error in a browser and ask no other host for anything."""
+"""Built pages in a browser: no error, no other host, nothing too wide; code that folds,
+figures that open over the page and links that show what they lead to."""
 
+import asyncio
+import base64
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
+import nbformat
 import pytest
+from matplotlib.figure import Figure
+from nbformat import v4
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -34,11 +41,46 @@ Clear. ∎
 
 [All works](references.bib)
 """
+CODE = '''\
+def half(x):
+    """Half of `x`.
+
+    Parameters
+    ----------
+    x : float
+    """
+    return x / 2'''
+FIGURE = """\
+**Figure (fig-half).** <a id="fig-half"></a> A blue line from $0$ on up to `1`. More.
+
+See [Theorem (One)](page.md#thm-a), [(eq-a)](page.md#eq-a),
+[Figure (fig-half)](#fig-half) and ([Luce 1959](../references.bib#luce1959))."""
+WIDE = f"print({'1 + ' * 30}1)"
+
+
+def chapter():
+    """A notebook with code, a figure and links to another page."""
+    file = BytesIO()
+    figure = Figure(figsize=(5.6, 3), dpi=150)
+    figure.subplots().plot([0, 1])
+    figure.savefig(file)
+    data = {"image/png": base64.b64encode(file.getvalue()).decode()}
+    drawn = v4.new_output("display_data", data)
+    said = v4.new_output("stream", name="stdout", text="word " * 40)
+    cells = [
+        v4.new_markdown_cell("# A chapter"),
+        v4.new_code_cell(CODE),
+        v4.new_code_cell(WIDE, outputs=[said], metadata={"tags": []}),
+        v4.new_code_cell("plot()", outputs=[drawn]),
+        v4.new_markdown_cell(FIGURE),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A book of one page with the settings of the real one."""
+    """A book of two pages with the settings of the real one."""
     folder = tmp_path_factory.mktemp("book")
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copytree(ROOT / "tools", folder / "tools")
@@ -46,7 +88,9 @@ def built(tmp_path_factory):
     for name in ("references.bib", "favicon.svg"):
         shutil.copy(ROOT / "book" / name, folder / "book")
     (folder / "book" / "page.md").write_text(PAGE, encoding="utf-8")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: book/page\n")
+    nbformat.write(chapter(), folder / "book" / "chapter.ipynb")
+    contents = "format: jb-book\nroot: book/page\nchapters: [{file: book/chapter}]\n"
+    (folder / "_toc.yml").write_text(contents)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-W"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -73,6 +117,90 @@ def test_a_page_declares_no_constant_twice_and_names_no_other_host(built):
 @needs_chromium
 def test_no_page_complains_in_a_browser(built):
     assert console.check(built, console.browser()) == []
+
+
+def in_browser(page, *expressions):
+    """Values of expressions of a page, one after the other."""
+
+    async def values(port):
+        tab = await console.Tab.opened(port)
+        await tab.call("Page.enable")
+        await tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        await tab.screen(1280, "light")
+        await tab.open(page.as_uri())
+        return [await tab.value(expression) for expression in expressions]
+
+    with console.started(console.browser()) as port:
+        return asyncio.run(values(port))
+
+
+@needs_chromium
+def test_code_folds_and_a_figure_opens_over_the_page_by_keys(built):
+    pre, height = (
+        "document.querySelector('details.fold').closest('pre')",
+        "offsetHeight",
+    )
+    figure, dialog = (
+        "document.querySelector('a.enlarge')",
+        "document.querySelector('dialog')",
+    )
+    text, folded, _, open_, image, shown, closed = in_browser(
+        built / "book" / "chapter.html",
+        f"{pre}.textContent",
+        f"{pre}.{height}",
+        "document.querySelector('details.fold > summary').click()",
+        f"{pre}.{height}",
+        f"({figure}.focus(), {figure}.click(), {dialog}.querySelector('img').alt)",
+        f"{dialog}.open && {dialog}.querySelector('img').offsetWidth",
+        f"({dialog}.close(), new Promise((r) => setTimeout(r, 50)).then(() => "
+        f"{dialog} === null && document.activeElement === {figure}))",
+    )
+    assert text == CODE + "\n"
+    assert open_ - folded == pytest.approx((open_ - 16) / 8 * 5, abs=4)  # 5 of 8 lines
+    assert image == "A blue line from 0 on up to 1. More." and shown > 800 and closed
+
+
+@needs_chromium
+def test_a_link_shows_the_theorem_equation_figure_or_work_that_it_leads_to(built):
+    show = """(async (kind) => {
+      const links = [...document.querySelectorAll("article a.internal")];
+      links.find((a) => a.href.includes(kind)).focus({focusVisible: true});
+      for (let i = 0; i < 60 && getComputedStyle(document.querySelector("#tip") ??
+        document.body).visibility !== "visible"; i++) await 0;
+      await new Promise((done) => setTimeout(done, 400));
+      const tip = document.querySelector("#tip");
+      return [tip.innerText, tip.querySelectorAll("mjx-container").length,
+        [...tip.querySelectorAll("img")].every((image) => image.naturalWidth > 100),
+        tip.getBoundingClientRect().right <= innerWidth];
+    })"""
+    kinds = ("#thm-a", "#equation-eq-a", "#fig-half", "#id")
+    found = in_browser(
+        built / "book" / "chapter.html", *(f"{show}('{kind}')" for kind in kinds)
+    )
+    theorem, equation, figure, work = found
+    assert "Theorem 1" in theorem[0] and theorem[1] == 1
+    assert "(1)" in equation[0] and equation[1] == 1
+    assert "A blue line" in figure[0] and figure[1] == 1
+    assert "Luce" in work[0] and "1959" in work[0]
+    assert all(images and fits for _, _, images, fits in found)
+
+
+@needs_chromium
+def test_the_browser_check_finds_what_is_too_wide(tmp_path):
+    box = "<div style='overflow-x: auto'>"
+    wide = "<p style='width: 1170px'>text</p>"
+    page = f"<article style='width: 90vw'>{wide}</article>"
+    (tmp_path / "a.html").write_text(page)
+    (tmp_path / "b.html").write_text(page.replace(wide, f"{box}{wide}</div>"))
+    found = "\n".join(console.check(tmp_path, console.browser()))
+    wide = {w for w in console.WIDTHS if w * 0.9 < 1170}
+    for px in console.WIDTHS:
+        for theme in ("light", "dark"):
+            at = f"{px} px, {theme}: "
+            assert (f"a.html, {at}too wide: <p" in found) == (px in wide)
+            assert (f"a.html, {at}scrolls sideways" in found) == (px in wide)
+            fits = px not in wide or px <= console.SCROLLS
+            assert (f"b.html, {at}" not in found) == fits
 
 
 @needs_chromium

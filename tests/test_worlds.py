@@ -297,7 +297,8 @@ def test_a_caption_goes_to_the_cell_that_draws_the_figure():
     read = json.loads(mystplain.notebook("n", json.dumps({"cells": cells})))["cells"]
     assert [c["source"] for c in read] == ["plot()", "Text"]
     figure = {"name": "fig-a", "caption": "Of $x$, {eq}`eq-a`."}
-    assert read[0]["metadata"] == {"tags": ["t"], "mystnb": {"figure": figure}}
+    shown = {"figure": figure, "image": {"alt": "Of x, (eq-a)."}}
+    assert read[0]["metadata"] == {"tags": ["t"], "mystnb": shown}
     with pytest.raises(SphinxError, match="n, cell 0: fig-a is not right behind"):
         mystplain.notebook("n", json.dumps({"cells": cells[1:]}))
 

@@ -2,7 +2,8 @@
 
     python tools/console.py [FOLDER]      # FOLDER is _build/html by default
 
-Prints every error that a page logs and every request to another host, and ends with
+Prints every error that a page logs, every request to another host and everything that
+is wider than its place, on screens of four widths, light and dark, and ends with
 status 1 if there was one.  Where no Chromium is found, it says so and ends with 0.
 """
 
@@ -25,6 +26,34 @@ from tornado.websocket import websocket_connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PAGE_LIMIT = 60  # seconds
+WIDTHS = (1400, 1280, 820, 390)  # pixels of a screen
+SCROLLS = 820  # and below: code, tables and equations may scroll inside their own box
+WIDE = """(scrolls) => {
+  const article = document.querySelector("article") ?? document.body;
+  const found = [];
+  if (!article) return found;
+  const name = (e) => `<${e.localName}${e.id && "#" + e.id} ${e.className}> ` +
+    `${e.textContent.trim().slice(0, 60)}`;
+  const all = document.scrollingElement.scrollWidth;
+  if (all > innerWidth) found.push(`scrolls sideways, ${all} px`);
+  const edge = article.getBoundingClientRect().right + 1;
+  const visit = (e) => {
+    const style = getComputedStyle(e);
+    if (style.display === "none" || style.visibility === "hidden") return;
+    if (["auto", "scroll"].includes(style.overflowX)) {
+      if (!scrolls && e.scrollWidth > e.clientWidth + 1)
+        found.push(`${e.scrollWidth - e.clientWidth} px do not fit: ${name(e)}`);
+      if (e.getBoundingClientRect().right > edge) found.push(`too wide: ${name(e)}`);
+    } else if (style.overflowX !== "hidden") {
+      if (e.getBoundingClientRect().right > edge) found.push(`too wide: ${name(e)}`);
+      else for (const child of e.children) visit(child);
+    }
+  };
+  visit(article);
+  document.querySelectorAll("article details").forEach((part) => (part.open = true));
+  visit(article);
+  return [...new Set(found)];
+}"""
 
 
 def browser() -> str | None:
@@ -96,10 +125,28 @@ class Tab:
         return answer
 
     async def value(self, expression: str):
-        """The value of an expression of the page, once it is known."""
+        """The value of an expression of the page, once it is known.
+
+        None, too, if the page leads on to another one meanwhile.
+        """
         options = {"awaitPromise": True, "returnByValue": True}
         answer = await self.call("Runtime.evaluate", expression=expression, **options)
-        return answer["result"]["result"].get("value")
+        result = answer.get("result", {})
+        if "exceptionDetails" in result:
+            raise RuntimeError(result["exceptionDetails"]["exception"]["description"])
+        return result.get("result", {}).get("value")
+
+    async def screen(self, width, theme):
+        """Show the page on a screen of `width` pixels, in a `theme`."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        await self.call("Emulation.setDeviceMetricsOverride", **size)
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        await self.call("Emulation.setEmulatedMedia", features=features)
+
+    async def open(self, address):
+        """Load a page and wait for its mathematics."""
+        await self.call("Page.navigate", until="Page.loadEventFired", url=address)
+        await self.value("window.MathJax?.startup?.promise.then(() => 1) ?? 1")
 
 
 async def _run(port: int, base: str, pages: list[str]) -> list[str]:
@@ -115,8 +162,14 @@ async def _run(port: int, base: str, pages: list[str]) -> list[str]:
     for domain in ("Page", "Runtime", "Log", "Network"):
         await tab.call(f"{domain}.enable")
     for page in pages:
-        await tab.call("Page.navigate", until="Page.loadEventFired", url=base + page)
-        await tab.value("window.MathJax?.startup?.promise.then(() => 1) ?? 1")
+        await tab.screen(WIDTHS[0], "light")
+        await tab.open(base + page)
+        for theme in ("light", "dark"):
+            for width in WIDTHS:
+                await tab.screen(width, theme)
+                narrow = str(width <= SCROLLS).lower()
+                for wide in await tab.value(f"({WIDE})({narrow})") or ():
+                    found.append(f"{page}, {width} px, {theme}: {wide}")
     return found
 
 

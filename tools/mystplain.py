@@ -21,7 +21,9 @@ extension turns into numbered theorems, exercises, figures and references.
     </div>
 
     **Figure (fig-x).** <a id="fig-x"></a> ...   caption, right behind the cell that
-                                                 draws the figure
+                                                 draws the figure; its first sentences
+                                                 say what is to be seen, and are what
+                                                 a reader hears who does not see it
     <a id="eq-x"></a>
     $$                                           equation
     ...
@@ -191,6 +193,15 @@ def inline(text: str, fail) -> str:
     return text
 
 
+def plain(caption: str) -> str:
+    """The first sentences of a caption, of 40 characters or more, without marks."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", caption)  # a link's text
+    text = re.sub(r"\\(?:bar|hat|mathrm|operatorname|text)\b", "", text)
+    text = " ".join(re.sub(r"[$`*\\{}]", "", text).split())
+    end = re.compile(r"[.;:](?= )|$").search(text, min(40, len(text)))
+    return text[: end.end()]
+
+
 def notebook(name: str, text: str) -> str:
     """The notebook `text`, a JSON document, with its Markdown cells as MyST."""
     document, reader = json.loads(text), Reader(name)
@@ -203,7 +214,8 @@ def notebook(name: str, text: str) -> str:
                 if before.get("cell_type") != "code" or found[1] != found[2]:
                     reader.fail(f"{found[1]} is not right behind its code cell")
                 figure = {"name": found[1], "caption": inline(found[3], reader.fail)}
-                before["metadata"].setdefault("mystnb", {})["figure"] = figure
+                settings = before["metadata"].setdefault("mystnb", {})
+                settings |= {"figure": figure, "image": {"alt": plain(found[3])}}
                 source = source[found.end() :]
             cell["source"] = reader.cell(number, source)
         before = cell

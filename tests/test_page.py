@@ -1,0 +1,188 @@
+"""What a built page does with code, figures and references."""
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import mystpage  # noqa: E402
+import mystplain  # noqa: E402
+
+CHAPTERS = sorted((ROOT / "book").glob("*/*.ipynb"))
+CODE = '''\
+from __future__ import annotations
+
+import numpy as np
+
+
+def half(x):
+    r"""Half of `x < 1`.
+
+    Parameters
+    ----------
+    x : float
+    """
+    return x / 2
+
+
+class Pair:
+    """Two."""
+
+    def sum(self):
+        """Their sum,
+
+        a number."""
+        return 0'''
+PLOT = '''\
+def plot_a(ax):
+    """A curve.
+
+    Parameters
+    ----------
+    ax : Axes
+    """
+    ax.plot([1])
+    return ax
+
+
+def plot_b(
+    ax,
+):
+    """Another."""
+    return ax
+
+
+def plot_c(ax):
+    return ax'''
+
+
+def folded(source):
+    """The code as on a page."""
+    page = highlight(source, PythonLexer(stripnl=False), HtmlFormatter())
+    return mystpage.fold_html(page, source).strip()
+
+
+def text_of(page):
+    """The text of HTML, as a copy button takes it."""
+    return html.unescape(re.sub(r"<[^>]+>", "", page))
+
+
+def shown(page):
+    """The text of HTML that shows while everything is folded."""
+    page = re.sub(r"(</summary>).*?(</details>)", r"\1\2", page, flags=re.DOTALL)
+    page = re.sub(r'<span class="fold-break">\n</span>', "", page)
+    page = re.sub(r'<span class="fold-end" data-end="([^"]*)"></span>', r"\1…", page)
+    return text_of(page.replace("</details>", "</details>\n")).rstrip("\n")
+
+
+def test_a_docstring_folds_behind_its_first_line_and_imports_behind_the_first():
+    assert (
+        shown(folded(CODE))
+        == '''\
+from __future__ import annotations…
+
+
+def half(x):
+    r"""Half of `x < 1`."""…
+    return x / 2
+
+
+class Pair:
+    """Two."""
+
+    def sum(self):
+        """Their sum,"""…
+        return 0'''
+    )
+
+
+def test_a_function_that_draws_shows_its_signature_and_first_sentence():
+    assert (
+        shown(folded(PLOT))
+        == '''\
+def plot_a(ax):
+    """A curve."""…
+
+
+def plot_b(
+    ax,
+):
+    """Another."""…
+
+
+def plot_c(ax):…'''
+    )
+
+
+def test_what_is_no_docstring_does_not_fold():
+    for code in ('text = """a\nb"""', "%pip install x\nimport a\nimport b", "x = 1"):
+        assert mystpage.folds(code) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_code_of_a_chapter_is_the_same_to_the_letter(path):
+    sources = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    for source in sources:
+        assert text_of(folded(source)) == source + "\n"
+    long = [s for s in sources if re.search(r'"""[^"]*\n\n    Parameters', s)]
+    assert all('<details class="fold">' in folded(s) for s in long)
+
+
+LINES = st.sampled_from(
+    ["import a", "def f():", '    """A', "", "    B", '    """', "    x = '''", "'''"]
+)
+
+
+@given(st.lists(LINES, min_size=1))
+def test_no_code_is_lost_by_folding(lines):
+    source = "\n".join(lines).strip("\n")
+    page = folded(source)
+    assert text_of(page) == source + "\n"
+    assert page.count("<details") == page.count("</details>")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_figure_has_a_caption_and_words_for_who_does_not_see_it(path):
+    text = path.read_text(encoding="utf-8")
+    for cell in json.loads(mystplain.notebook(path.stem, text))["cells"]:
+        outputs = cell.get("outputs", [])
+        drawn = [o for o in outputs if "image/png" in o.get("data", {})]
+        settings = cell["metadata"].get("mystnb", {})
+        assert len(drawn) == ("figure" in settings), cell["source"]
+        if drawn:
+            assert re.fullmatch(r"[^$`*\\{}]{40,}[.;:]", settings["image"]["alt"])
+
+
+def test_words_for_a_figure_are_the_first_sentences_of_its_caption():
+    caption = (
+        r"[Regret](a.md) of $\hat R_t$. Left: `a` by *b*, which is 0.5; right. No."
+    )
+    assert mystplain.plain(caption) == "Regret of R_t. Left: a by b, which is 0.5;"
+
+
+def test_tips_hold_the_element_with_addresses_from_the_root():
+    page = (
+        '<p>x</p><div class="a" id="thm-a"><div>In <a href="b.html#eq">b</a> and '
+        '<a href="#thm-a">here</a> <img src="../_images/c.png" id="i"></div>'
+        '<a class="headerlink" href="#thm-a">#</a></div><div>no</div>'
+    )
+    assert mystpage.tips("book/part/a.html", page) == {
+        "book/part/a.html#thm-a": '<div class="a"><div>In '
+        '<a href="book/part/b.html#eq">b</a> and '
+        '<a href="book/part/a.html#thm-a">here</a> '
+        '<img src="book/_images/c.png"></div></div>'
+    }
+    with pytest.raises(mystpage.SphinxError, match="<div> is not closed"):
+        mystpage.element("<div><div></div>", 0)
