@@ -55,6 +55,15 @@ FIGURE = """\
 
 See [Theorem (One)](page.md#thm-a), [(eq-a)](page.md#eq-a),
 [Figure (fig-half)](#fig-half) and ([Luce 1959](../references.bib#luce1959))."""
+EXERCISE = """\
+**Exercise.** <a id="ex-half"></a>
+Half of what?
+
+<details><summary>Solution</summary>
+
+Of `x`.
+
+</details>"""
 WIDE = f"print({'1 + ' * 30}1)"
 
 
@@ -73,6 +82,8 @@ def chapter():
         v4.new_code_cell(WIDE, outputs=[said], metadata={"tags": []}),
         v4.new_code_cell("plot()", outputs=[drawn]),
         v4.new_markdown_cell(FIGURE),
+        v4.new_markdown_cell(EXERCISE),
+        v4.new_code_cell("assert half(4) == 2"),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
@@ -158,6 +169,19 @@ def test_code_folds_and_a_figure_opens_over_the_page_by_keys(built):
     assert text == CODE + "\n"
     assert open_ - folded == pytest.approx((open_ - 16) / 8 * 5, abs=4)  # 5 of 8 lines
     assert image == "A blue line from 0 on up to 1. More." and shown > 800 and closed
+
+
+@needs_chromium
+def test_the_check_of_an_exercise_folds_with_its_solution(built):
+    every = "[...document.querySelectorAll('pre')]"
+    code = f"{every}.find((e) => /half.4/.test(e.textContent))"
+    before, _, after = in_browser(
+        built / "book" / "chapter.html",
+        f"{code}.offsetHeight > 0 && getComputedStyle({code}).visibility",
+        "document.querySelector('.solution .toggle-button, .solution button').click()",
+        f"new Promise((done) => setTimeout(done, 600)).then(() => {code}.offsetHeight)",
+    )
+    assert before in (False, "hidden") and after > 10
 
 
 @needs_chromium

@@ -165,6 +165,22 @@ def test_every_figure_has_a_caption_and_words_for_who_does_not_see_it(path):
             assert re.fullmatch(r"[^$`*\\{}]{40,}[.;:]", settings["image"]["alt"])
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_exercise_has_one_form(path):
+    """Question, folded solution, and the code for it right behind."""
+    cells = nbformat.read(path, 4).cells
+    for place, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and "**Exercise.**" in cell.source:
+            assert re.search(r"(\A|## Exercises\n\n)\*\*Exercise\.\*\* ", cell.source)
+            assert cell.source.count("**Exercise.**") == 1
+            assert cell.source.endswith("\n</details>"), cell.source[:60]
+            assert cells[place + 1].cell_type == "code", cell.source[:60]
+    page = json.loads(mystplain.notebook(path.stem, path.read_text("utf-8")))
+    text = "\n".join("".join(c["source"]) for c in page["cells"])
+    count = text.count(":::{exercise}")
+    assert count == text.count(":::{solution-start}") == text.count(":::{solution-end}")
+
+
 def test_words_for_a_figure_are_the_first_sentences_of_its_caption():
     caption = (
         r"[Regret](a.md) of $\hat R_t$. Left: `a` by *b*, which is 0.5; right. No."

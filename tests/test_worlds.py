@@ -277,9 +277,10 @@ Do {ref}`ex-a` again.
 def test_every_form_becomes_its_directive_or_role():
     reader = mystplain.Reader("page")
     assert reader.cell(0, SAMPLE) == MYST
-    gated = ":::{solution-start} ex-b\n:class: dropdown\n:::\n\nCode:"
-    assert reader.cell(1, "**Solution.**\nCode:") == gated
-    assert reader.cell(3, "∎\n\nText") == "\n:::{solution-end}\n:::\n\n\nText"
+    gated = ":::{solution-start} ex-b\n:class: dropdown\n:::\n\nCode:\n"
+    solution = f"{mystplain.DETAILS}\nCode:\n</details>"
+    assert reader.cell(1, solution, checked=True) == gated.rstrip("\n")
+    assert reader.cell(3, "Text") == ":::{solution-end}\n:::\n\nText"
     reader.finish()
 
 
@@ -313,7 +314,7 @@ def test_a_caption_goes_to_the_cell_that_draws_the_figure():
         ("Text. ∎", "the end of a proof that has not begun"),
         ("<details><summary>Solution</summary>", "a solution without an exercise"),
         ('**Exercise.** <a id="ex-a"></a>\nDo it.', "ex-a has no solution"),
-        ('**Exercise.** <a id="ex-a"></a>\n\n**Solution.**\nDone.', "without its ∎"),
+        ('**Exercise.** <a id="ex-a"></a>\n\n**Solution.**\nDone.', "begins with <det"),
         ('<div class="alert alert-warning">\n\n**Deviation.**\nText.', "not closed"),
         ("See [the theorem](#thm-a).", "form is not known: See .the theorem"),
         ("See [(eq-a)](#eq-b).", "form is not known"),

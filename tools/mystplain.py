@@ -11,9 +11,9 @@ extension turns into numbered theorems, exercises, figures and references.
 
     **Exercise.** <a id="ex-x"></a>              exercise, up to its solution or to
     text                                         the end of the cell
-    <details><summary>Solution</summary>         solution within one cell,
-    text                                         or `**Solution.**` with text and code
-    </details>                                   cells up to a `∎`
+    <details><summary>Solution</summary>         solution, which folds with the code
+    text                                         cells right behind it, its check
+    </details>
 
     <div class="alert alert-warning">            note
     **Deviation.**
@@ -79,16 +79,27 @@ class Reader:
 
     def __init__(self, name: str):
         self.name, self.number, self.open, self.label = name, 0, None, None
+        self.gated = False  # whether code belongs to the solution that begins
 
     def fail(self, message: str):
         """Stop the build."""
         raise SphinxError(f"{self.name}, cell {self.number}: {message}")
 
-    def cell(self, number: int, text: str) -> str:
-        """The cell `number` as MyST; only a solution with code may stay open."""
+    def cell(self, number: int, text: str, checked: bool = False) -> str:
+        """The cell `number` as MyST.
+
+        With code behind it, `checked`, a solution at its end stays open up to the next
+        cell.
+        """
         self.number = number
         lines, fence = [], None
-        for line in text.split("\n"):
+        if self.open == "gated":
+            lines = [":::{solution-end}", *self.close("gated")]
+        checked = checked and text.rstrip().endswith("</details>")
+        given = text.split("\n")
+        last = max((i for i, x in enumerate(given) if x == DETAILS), default=-1)
+        for place, line in enumerate(given):
+            self.gated = checked and place == last
             mark = FENCE.match(line)
             if mark and fence in (None, mark[1]):
                 fence = None if fence else mark[1]
@@ -106,7 +117,7 @@ class Reader:
     def finish(self) -> None:
         """The page ends here."""
         if self.open or self.label:
-            self.fail(f"{self.label} has no solution, or one without its {END}")
+            self.fail(f"{self.label} has no solution")
 
     def begin(self, kind: str, after: str | None = None) -> list[str]:
         """Lines that close what may end here, `after`; `kind` is open now."""
@@ -153,20 +164,17 @@ class Reader:
                 f":label: {self.label}",
                 "",
             ]
+        if line == DETAILS and self.gated:
+            return [*self.solution("gated", "solution-start")[:-1], ":::", ""]
         if line == DETAILS:
             return self.solution("solution", "solution")
         if line == "</details>":
             self.label = None
-            return self.close("solution")
-        if line == "**Solution.**":
-            lines = self.solution("gated", "solution-start")
-            return lines[:-1] + [":::", ""]
+            return [] if self.open == "gated" else self.close("solution")
+        if line.startswith("**Solution"):
+            self.fail(f"a solution begins with {DETAILS}")
         if line.endswith(END):
-            before = [line.removesuffix(END).rstrip()]
-            if self.open == "gated":
-                self.label = None
-                return [*before, ":::{solution-end}", *self.close("gated")]
-            return before + self.close("proof")
+            return [line.removesuffix(END).rstrip(), *self.close("proof")]
         if line == NOTE:
             return self.begin("note without its title")
         if self.open == "note without its title":
@@ -205,8 +213,8 @@ def plain(caption: str) -> str:
 def notebook(name: str, text: str) -> str:
     """The notebook `text`, a JSON document, with its Markdown cells as MyST."""
     document, reader = json.loads(text), Reader(name)
-    before = {}
-    for number, cell in enumerate(document["cells"]):
+    before, cells = {}, document["cells"]
+    for number, cell in enumerate(cells):
         if cell["cell_type"] == "markdown":
             source = "".join(cell["source"])
             reader.number = number
@@ -217,8 +225,12 @@ def notebook(name: str, text: str) -> str:
                 settings = before["metadata"].setdefault("mystnb", {})
                 settings |= {"figure": figure, "image": {"alt": plain(found[3])}}
                 source = source[found.end() :]
-            cell["source"] = reader.cell(number, source)
+            checked = [c["cell_type"] for c in cells[number + 1 :][:1]] == ["code"]
+            cell["source"] = reader.cell(number, source, checked)
         before = cell
+    if reader.open == "gated":
+        last = {"cell_type": "markdown", "id": "solution-end", "metadata": {}}
+        cells.append(last | {"source": reader.cell(len(cells), "")})
     reader.finish()
     return json.dumps(document)
 

@@ -727,13 +727,15 @@ class RewardFedBandit(ScaleFreeBandit):
 # **Exercise.** <a id="ex-movielens-1"></a>
 # One context, two arms, one round with rewards $(1,0)$, $\alpha=\frac12$.
 # Compute by hand the optimum, the broadcast benchmark [(eq-offline-inner-product)](offline_optimum.ipynb#eq-offline-inner-product), and the regret of uniform play against both.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # Here $\phi(u)=2\sqrt u$.
 # The optimum puts the round on the first arm: $2\sqrt2+2$.
 # The broadcast value is $2\cdot2\sqrt2=4\sqrt2$, as if both arms had been paid.
 # Uniform play earns $R=(\frac32,1)$ and has utility $2\sqrt{3/2}+2$.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # die = alpha_fair_utility([1.5, 1.0], 0.5)
@@ -742,18 +744,17 @@ class RewardFedBandit(ScaleFreeBandit):
 # print(f"regret {true:.3f}, against the broadcast benchmark {shifted:.3f}")
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-movielens-2"></a>
 # Let $\alpha\to0$.
 # What becomes of $c_\alpha$, of the optimum, of Hedge's place in the table, and of the price bound?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # $c_\alpha\to1$ and the utility becomes the sum, so the optimum gives each context its largest sum: $N+\sum_j\max_iG_{ji}$.
 # By [Theorem (Price bound)](#thm-movielens-price) the price bound is the regret itself.
 # Hedge maximises the sum without contexts, and turns from the last policy into a good one.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # sum_optimum = n_arms + G.max(1).sum()
@@ -766,19 +767,18 @@ class RewardFedBandit(ScaleFreeBandit):
 # assert approximation_factor(0.0) == 1
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-movielens-3"></a>
 # Regret cannot be negative if the benchmark is the best policy of the same kind.
 # Which assumption fails here?
 # Find a set of users on which the final standard regret of the coupled policy is negative.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # The benchmark is one fixed map for all rounds; the policy may play one distribution for a user's early ratings and another for the late ones.
 # In [Figure (fig-movielens-regret)](#fig-movielens-regret) the policy is ahead for most of the time.
 # With the twelve most active users it is ahead at the end.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # few = movielens_stream(ratings, n_users=12)
@@ -789,16 +789,15 @@ class RewardFedBandit(ScaleFreeBandit):
 # print(f"regret {ahead.regret:.2f}")
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-movielens-4"></a>
 # Show that uniform play cannot have a positive $c_\alpha$-regret at $\alpha=0.9$ on streams with ten arms, by trying to break it: random sparse streams, and the worst case of [Theorem (Uniform play is hard to fail)](#thm-movielens-uniform).
 # How close does the worst case come?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # At $N=1/(1-\alpha)$ the factor $N^{1-\alpha}$ equals $c_\alpha$, so the worst case comes as close as one likes and never across.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # rng = np.random.default_rng(SEED)
@@ -811,9 +810,6 @@ class RewardFedBandit(ScaleFreeBandit):
 #     worst = max(worst, c_regret / die)
 # assert -1e-6 < worst <= 1e-9
 # print("largest c-regret over utility: 0 to six digits, from below")
-
-# %% [markdown]
-# ∎
 
 # %% [markdown]
 # ## Summary

@@ -884,11 +884,13 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # **Exercise.** <a id="ex-movielens-figures-1"></a>
 # By how many standard deviations of a run does the largest of ten runs of FairCB exceed their mean in [Figure (fig-movielens-figures-nu)](#fig-movielens-figures-nu)?
 # Compare with [Theorem (What the largest of n runs shows)](#thm-movielens-figures-largest).
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # The half width of the interval is $2.262\,s/\sqrt{10}$, so the standard deviation $s$ can be read off the figure.
 # For normal results the excess would be $1.54$ of them on average; the largest possible excess over the sample's own mean, in units of its own deviation, is $\frac{n-1}{\sqrt n}$.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # curves = floors.curves
@@ -900,16 +902,15 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # assert abs(excess.mean() - 1.54) < 0.2
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-movielens-figures-2"></a>
 # How many runs of the scale-free policy does it take to know its final standard regret to within $0.01$, and how many would one have needed to tell it from uniform play?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # The half width falls as $n^{-1/2}$, apart from Student's quantile, which matters for few runs only.
 # A difference is seen when it exceeds both half widths.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # runs = setting["runs"]
@@ -921,17 +922,16 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # assert h * (runs / wanted) ** 0.5 <= 0.01 and enough <= runs
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-movielens-figures-3"></a>
 # At $N\nu$ close to 1 FairCB must pull every arm equally often, as uniform play does.
 # Why does its Jain's index differ from that of uniform play?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # The quota holds for the average over contexts: within it, FairCB moves the pulls of an arm to the users who like that genre.
 # So each arm earns at least about as much as with uniform play and the popular ones earn much more, which raises the utility and makes the rewards less even.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # die = {q: b.mean[-1] for q, b in full.curves["uniform"].items()}
@@ -939,9 +939,6 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # print(f"N nu = {setting['fairness']}: Jain {ours['jain']:.3f} and {die['jain']:.3f}, "
 #       f"mean reward {ours['mean_reward']:.0f} and {die['mean_reward']:.0f}")
 # assert ours["jain"] < die["jain"] and ours["mean_reward"] > die["mean_reward"]
-
-# %% [markdown]
-# ∎
 
 # %% [markdown]
 # ## Summary

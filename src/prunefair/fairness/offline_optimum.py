@@ -1158,12 +1158,14 @@ def plot_optimum(ax, curve, wrong, uniform):
 # **Exercise.** <a id="ex-offline-1"></a>
 # By hand: two contexts, two arms, $G = \begin{pmatrix} 3 & 3 \\ 3 & 0 \end{pmatrix}$, $c = (1, 1)$ and any $\alpha > 0$.
 # Find an optimal map, its rewards and its prices, and check the certificate.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # Context 1 can only serve arm 0, so that arm has $1 + 3 = 4$ from it.
 # If context 0 serves arm 1 alone, $R = (4, 4)$, and the prices are equal: $p_i = 4^{-\alpha}$.
 # Context 0 then sells at $3 p_1 = \max_i p_i G_{0i}$ and context 1 at $3 p_0$, so the certificate is zero.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # x = np.array([[0, 1], [1, 0]])
@@ -1173,18 +1175,17 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     np.testing.assert_allclose(found.rewards, [4, 4], rtol=1e-4)
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-offline-2"></a>
 # A limit: as $\alpha$ grows, the optimum should approach the max-min fair map.
 # Write the max-min problem as a linear program, solve it for the ratings, and compare the smallest reward with that of the optimum at $\alpha = 2, 5, 10$.
 # What does [(eq-utility-maxmin)](utility.ipynb#eq-utility-maxmin) promise?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # Maximise $m$ subject to $m \le 1 + \sum_j G_{ji} x_{ji}$ for every arm and $x_j \in \Delta_N$; let its value be $m^*$, at a map $x^\infty$.
 # The optimum $R^\alpha$ has $E_\alpha(R^\alpha) \ge E_\alpha(R(x^\infty)) \ge m^*$, so $\min_i R_i^\alpha \ge N^{-1/(\alpha-1)} m^*$ by [(eq-utility-maxmin)](utility.ipynb#eq-utility-maxmin).
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # M, N = G.shape
@@ -1199,21 +1200,20 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     print(f"alpha {alpha:2d}: smallest reward {least:.1f}, max-min {-found.fun:.1f}")
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-offline-3"></a>
 # How many contexts have to randomise?
 # Show that for $\alpha > 0$ some optimal map has at most $M + N - 1$ positive entries, so that at most $N - 1$ contexts play more than one arm.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # By [Theorem (Strong duality and the certificate)](#thm-offline-strong) the optimal maps are the $x \ge 0$ with $\sum_i x_{ji} = 1$ for each $j$ and $\sum_j G_{ji} x_{ji} = R_i^* - c_i$ for each $i$: a polytope given by $M + N$ equations.
 # At a vertex the columns of the positive entries are linearly independent, so there are no more of them than the rank of the equations restricted to these entries.
 # On the entries that any optimal map uses, $p_i G_{ji} = y_j$: the equations of the arms with weights $p_i$ sum to the equations of the contexts with weights $y_j$.
 # So the restricted rank is at most $M + N - 1$.
 # Each context has at least one positive entry, which leaves $N - 1$ further ones.
 # We find a vertex with the simplex method on the entries of zero slack.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # slack = (best.prices * G).max(1, keepdims=True) - best.prices * G
@@ -1234,18 +1234,17 @@ def plot_optimum(ax, curve, wrong, uniform):
 # print(f"most arms that one context mixes in the solver's map: {mixing}")
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-offline-4"></a>
 # Breaking an assumption: what is lost if $c_i = 0$ is allowed?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # An arm that never earns anything then has $R_i = 0$ at every map, its price is infinite, and $p_i G_{ji}$ is infinity times zero.
 # For $\alpha \ge 1$ every map has the utility $-\infty$, so there is nothing to optimise.
 # For $\alpha < 1$ an optimum exists, and a small positive $c_i$ changes its value by at most $\sum_i \phi(c_i)$, because $\phi(u + c) \le \phi(u) + \phi(c)$.
 # The functions refuse $c_i = 0$ and say so.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # unlucky = np.array([[5.0, 0.0], [3.0, 0.0]])  # nobody ever rewards arm 1
@@ -1256,9 +1255,6 @@ def plot_optimum(ax, curve, wrong, uniform):
 # for c in (1e-2, 1e-4, 1e-6):
 #     value = solve_offline(unlucky, 0.5, initial=c).utility
 #     assert arm_utility(8.0, 0.5) <= value <= arm_utility(8.0, 0.5) + 2 * arm_utility(c, 0.5)
-
-# %% [markdown]
-# ∎
 
 # %% [markdown]
 # ## Summary

@@ -997,11 +997,13 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # **Exercise.** <a id="ex-utility-1"></a>
 # By hand: two arms earn 1 and 4 for a whole hour.
 # Find the shares, the rewards and the price of fairness at $\alpha = 1/2$ and $\alpha = 2$.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # At $\alpha = 1/2$, $s = 1$: shares $1/5$ and $4/5$, rewards $1/5$ and $16/5$, total $17/5$ of at most 4.
 # At $\alpha = 2$, $s = -1/2$: shares $2/3$ and $1/3$, rewards $2/3$ and $4/3$, total 2, half of what is possible.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # w = np.array([1.0, 4.0])
@@ -1011,18 +1013,17 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # np.testing.assert_allclose(prices, [0.15, 0.5])
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-utility-2"></a>
 # A limit: $\phi_\alpha$ itself has no limit as $\alpha \to 1$.
 # Show that $(u^{1-\alpha} - 1) / (1 - \alpha)$ tends to $\ln u$, that it gives the same preferences as $\phi_\alpha$, and that the error is at most $\frac12 |1 - \alpha| (\ln u)^2 \max(1, u^{1-\alpha})$.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # With $h = (1 - \alpha) \ln u$ the expression is $\ln u \cdot (e^h - 1) / h$, and $e^h - 1 - h = \frac12 h^2 e^{\xi}$ for some $\xi$ between 0 and $h$.
 # So the error is $\frac{1}{2} h^2 e^\xi / |1 - \alpha|$, which is the bound.
 # A constant for each arm changes no preference.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # u = np.logspace(-3, 3, 61)
@@ -1032,20 +1033,19 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 #     assert (error <= bound + 1e-12).all()
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-utility-3"></a>
 # Breaking an assumption: [Theorem (Fairness as a vote of relative changes)](#thm-utility-variational) asks for positive entries.
 # Let two arms share an hour with $w = (1, 0)$, so the second can earn nothing.
 # Which allocations maximise $U_{1/2}$, and which maximise $U_1$?
 # Why do the policies of this book start from $R_i(0) = 1$?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # $U_{1/2}$ is largest at $R = (1, 0)$, where the second entry of the gradient is infinite.
 # $U_1$ is $-\infty$ at every allocation, so all are maximisers and none is fair in any useful sense.
 # With $R_i(0) = 1$ the gradient is at most 1, every utility is finite, and an arm that never earns anything cannot spoil the comparison of the others.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # x = np.linspace(0, 1, 11)
@@ -1056,17 +1056,16 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # assert alpha_fair_utility(1 + R, 1).argmax() == 10
 
 # %% [markdown]
-# ∎
-
-# %% [markdown]
 # **Exercise.** <a id="ex-utility-4"></a>
 # The conjugate of the minimum: compute $\inf_{R \ge 0} \big( \sum_i p_i R_i - \min_i R_i \big)$ for every $p$, and say what the prices of a max-min fair allocation look like.
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 # If some $p_i < 0$, let that $R_i$ grow: $-\infty$.
 # Else the best $R$ for a given minimum $m$ has all entries $m$, which gives $(\sum_i p_i - 1) m$: 0 if $\sum_i p_i \ge 1$ and $-\infty$ otherwise.
 # So the useful prices are those with sum 1: a distribution over the arms, concentrated on the poorest, because $\sum_i p_i R_i = \min_i R_i$ forces $p_i = 0$ wherever $R_i$ is above the minimum.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for prices, finite in [([0.5, 0.5], 1), ([0.9, 0.2], 1), ([0.4, 0.5], 0), ([2, -1], 0)]:
@@ -1075,9 +1074,6 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 #     problem.solve(solver=cp.CLARABEL)
 #     assert problem.status == (cp.OPTIMAL if finite else cp.UNBOUNDED)
 #     assert abs(problem.value) < 1e-6 or not finite
-
-# %% [markdown]
-# ∎
 
 # %% [markdown]
 # ## Summary

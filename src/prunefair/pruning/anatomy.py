@@ -817,12 +817,14 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # **Exercise.** <a id="ex-anatomy-1"></a>
 # By hand: a model has $V = 10$, $d = 4$, one block, two heads of width 2 with one group of keys, $m = 6$ and a tied head.
 # Count its parameters by [(eq-anatomy-parameters)](#eq-anatomy-parameters), and its FLOPs a token over a context of 3 tokens by [(eq-anatomy-flops)](#eq-anatomy-flops).
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # Embedding $10 \cdot 4 = 40$; attention $2 \cdot 4 \cdot 4 + 2 \cdot 4 \cdot 2 = 48$; FFN $3 \cdot 4 \cdot 6 = 72$; norms $2 \cdot 4 + 4 = 12$; no head of its own: 172.
 # FLOPs: $2\,(48 + 72 + 40) + 4 \cdot 4 \cdot 3 = 368$.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # tiny = LlamaConfig(
@@ -834,16 +836,16 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # assert flops_per_token(tiny, context=3).total == 368
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-anatomy-2"></a>
 # A limit: what is the bound for $\rho \to 1$, when no feed-forward layer is left, and for $\rho \to 0$?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # At $\rho = 0$ the bound is 1.
 # At $\rho = 1$ it is the ratio of all matrices to those that are not feed-forward, finite because attention and the head remain.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert throughput_bound(large, 0) == 1
@@ -852,17 +854,17 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # print(f"without any feed-forward layer: {limit:.2f}")
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-anatomy-3"></a>
 # [(eq-anatomy-share)](#eq-anatomy-share) takes the context as short.
 # From which context on do the attention scores of LLaMA-2-7B cost as much as all its matrices, and what gain in FLOPs is left there at 30 %?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # The scores cost $4 L a c$, the matrices a constant, so the two are equal at a context $c$ that is their ratio.
 # There the removed share of the work is half of what it is for short contexts.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # scores = flops_per_token(llama2_7b, context=1).scores
@@ -874,15 +876,15 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # print(f"context {context}: gain at most {gain:.3f}, short {bound:.3f}")
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-anatomy-4"></a>
 # For how many of the ratios 0.01, 0.02, ..., 0.99 does `int((1 - ratio) * rows)` miss [(eq-anatomy-rows)](#eq-anatomy-rows), for 10, 100 and 11008 rows?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # It can only be one row short, and only where $(1 - \rho)\, m$ is a whole number: with 11008 rows seldom, with round numbers of rows often.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for rows in (10, 100, 11008):
@@ -892,8 +894,6 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 #     print(f"{rows} rows: {sum(short)} of {len(ratios)} ratios one row short")
 
 # %% [markdown]
-# ∎
-#
 # ## What you can do now
 #
 # Feed-forward layers hold 64 % of the parameters of LLaMA-2-7B, and a smaller share of the small model, whose embedding is large.

@@ -814,9 +814,12 @@ def plot_errors(ax, study: dict, key: str):
 # By hand: $A = \operatorname{diag}(0, 2)$ and $v = (1, 1)/\sqrt2$.
 # What are $T$ and the rule for one step and for two?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # $\alpha_1 = v^\top A v = 1$: one node at 1 with weight 1.
 # $A v - v = (-1, 1)/\sqrt 2$, so $\beta_1 = 1$, $\alpha_2 = 1$, and $T$ has the eigenvalues 0 and 2, each with weight $1/2$: the measure itself.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # A, v2 = torch.diag(torch.tensor([0.0, 2])).double(), torch.full((1, 2), 0.5).sqrt()
@@ -827,14 +830,15 @@ def plot_errors(ax, study: dict, key: str):
 # np.testing.assert_allclose(two.weights, [[0.5, 0.5]])
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-lanczos-2"></a>
 # A limit: let the number of probes go to $n$.
 # What is left of the error of a distribution function, and what takes it away?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # The variance is zero by [(eq-lanczos-orthogonal)](#eq-lanczos-orthogonal); the interpolation between nodes remains, and goes with the steps.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # W = matrices[0][:, :64]
@@ -849,14 +853,15 @@ def plot_errors(ax, study: dict, key: str):
 # assert left[0] > left[1] > left[2] and left[2] < 0.02
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-lanczos-3"></a>
 # Break an assumption: give every slice probes of its own.
 # By how much do the errors of two selections of a layer differ then?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # The errors no longer have a common part, and the bracket of [(eq-lanczos-difference)](#eq-lanczos-difference) is as wrong as two distribution functions.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # W, kept = matrices[12], uniform_selections(1536, k, 12, generator=generator)
@@ -871,8 +876,6 @@ def plot_errors(ax, study: dict, key: str):
 # assert errors["own"].std() > 1.5 * errors["common"].std()
 
 # %% [markdown]
-# ∎
-#
 # ## What you can do now
 #
 # A Gauss rule of $s$ nodes is exact up to degree $2s - 1$ for one probe.

@@ -1017,35 +1017,40 @@ def run_lines(table: dict) -> list[str]:
 # **Exercise.** <a id="ex-llama-1"></a>
 # By hand: how many bytes are the FFN matrices of one layer of LLaMA-2-7B in float16, and how many layers would fit into 16 GB?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # $3 \cdot 11008 \cdot 4096 \cdot 2$ bytes are 271 MB, so 59 layers, more than there are; with attention, embeddings and the work on top the 32 layers do not.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert plan.layer == 3 * 11008 * 4096 * 2 and 16e9 // plan.layer == 59
 # assert plan.weights + plan.peak > 0.93 * 16e9
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-llama-2"></a>
 # A limit: from which number of probes on do the products of [(eq-lanczos-cost)](lanczos.ipynb#eq-lanczos-cost) cost more than the downdate, for LLaMA-2-7B at 30 %?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # $2 n^2 b s > 2 r n^2$ for $b > r / s = 3303 / 8$, from 413 on: with fewer probes most of the work is not quadrature.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # r = 11008 - rows_to_keep(11008, 0.3)
 # assert r == 3303 and r // STEPS + 1 == 413
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-llama-3"></a>
 # Break an assumption: draw the gate matrix without the profile, as a plain Gaussian matrix.
 # How far is its spectrum from those of the real model, and how far is the shaped one?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # A Gaussian matrix has no value beyond the edge of its bulk and none near zero; the profile is as close to a real layer as the layers are to each other.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # plain = torch.randn(688, 256, generator=torch.Generator().manual_seed(SEED))
@@ -1059,8 +1064,6 @@ def run_lines(table: dict) -> list[str]:
 # assert min(gaps) > 0.3
 
 # %% [markdown]
-# ∎
-#
 # ## What you can do now
 #
 # Memory is planned and work has a floor, both before anything runs, and a run never holds more than one layer on the device.

@@ -1024,8 +1024,11 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # By hand: two draws of a layer have penalties 0.2 and 0.1.
 # With which numbers does [(eq-policy-gradient-loo)](#eq-policy-gradient-loo) multiply their score vectors, and what if both penalties are equal?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # With $\pm 0.1$, times the $1/B$ in front; equal penalties teach nothing and the step is zero.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # advantages = leave_one_out(torch.tensor([0.2, 0.1]))
@@ -1033,14 +1036,15 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert not leave_one_out(torch.tensor([0.3, 0.3])).any()
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-policy-gradient-2"></a>
 # Break the independence: subtract the mean of *all* draws, the draw itself included.
 # By which factor is the gradient too small for $B = 2$?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # $d_b - \bar d = \frac{B-1}{B} (d_b - \text{mean of the others})$, so by $(B-1)/B = 1/2$.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # d2, scores2 = sampled_scores(policy, small, 4, (20_000, 2), generator=generator)
@@ -1050,15 +1054,16 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert ((biased.mean(0) - exact).abs() / error).max() > allowed
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-policy-gradient-3"></a>
 # The limit of no pruning: what are penalty, gradient and reward when the ratio goes to 0?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # All rows stay and every penalty is 0, so every advantage and every step is 0: nothing is learnt and nothing explodes.
 # The score of the *set* is 0 as well, since one set has probability one; that of the order is not.
 # The released reward has no value there.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # trained0 = train_policy([small], 0.0, episodes=3, generator=generator)
@@ -1073,13 +1078,14 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 #     print(str(error).split(":")[0])
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-policy-gradient-4"></a>
 # How does the variance of [(eq-policy-gradient-loo)](#eq-policy-gradient-loo) fall with $B$, at the same total number of draws?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # A larger group has a steadier baseline, so at equal cost $B = 8$ is better than two; its gain over $B = 4$ is smaller than that of four over two.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # many, vectors = sampled_scores(policy, small, 4, (20_000, 8), generator=generator)
@@ -1092,8 +1098,6 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert 0 < 1 - share[8] / share[4] < 1 - share[4] / share[2]
 
 # %% [markdown]
-# ∎
-#
 # ## Summary
 #
 # The score-function gradient is unbiased for ordered draws and for sets, with or without a leave-one-out baseline, with or without the future; the variances differ by orders of magnitude.

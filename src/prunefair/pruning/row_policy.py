@@ -1096,8 +1096,11 @@ def _policy_header(given: Given) -> dict:
 # By hand: three items have weights 1, 1 and 2, and two are kept.
 # What is the probability of the set $\{0, 1\}$?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # The two orders have $\frac14 \cdot \frac13$ each, together $\frac16$, less than the $\frac13$ of equal weights.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # s3 = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64).log()
@@ -1105,13 +1108,14 @@ def _policy_header(given: Given) -> dict:
 # torch.testing.assert_close(P, torch.tensor(1 / 6, dtype=torch.float64))
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-row-policy-2"></a>
 # The set probability without enumeration: with the times $T_i$ of [Theorem (Gumbel top-k)](#thm-row-policy-gumbel), show that $P(S) = \int_0^\infty Z e^{-Z t} \prod_{i \in S} (1 - e^{-e^{s_i} t})\, dt$ with $Z = \sum_{i \notin S} e^{s_i}$, and check it.
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # $S$ is drawn if and only if all its times lie before the first time $t$ of the others, which is exponential with rate $Z$; given $t$, the times of $S$ are independent.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # weight = logits.exp()
@@ -1127,14 +1131,15 @@ def _policy_header(given: Given) -> dict:
 # assert abs(quadrature - enumerated) < 1e-8
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-row-policy-3"></a>
 # The limit of a sharp policy: multiply the scores of a layer by $\lambda$ and let $\lambda$ grow.
 # How large a share of the top $k$ does a draw contain?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # At $\lambda = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # s = row_features(W)[:, 0]
@@ -1144,21 +1149,20 @@ def _policy_header(given: Given) -> dict:
 #     print(f"lambda {lam:4d}: {len(top & set(draw)) / k:.3f} of the top k")
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-row-policy-4"></a>
 # Break the assumption that rows differ: what are the features of a matrix whose rows are all equal in norm, leverage and coherence, such as the identity, and what does every policy then do?
 #
-# **Solution.**
+# <details><summary>Solution</summary>
+#
 # Every feature is constant, hence zero, and so are all scores: each draw is uniform, whatever $\theta$ is.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # assert not row_features(torch.eye(8)).any()
 # assert not RowPolicy(torch.ones(6)).scores(torch.eye(8)).any()
 
 # %% [markdown]
-# ∎
-#
 # ## What you can do now
 #
 # The released scorer is a direction and an offset; its scores are odd in a row although the spectrum is even.

@@ -1057,14 +1057,16 @@ def plot_layer_distances(ax, distances: dict, floor):
 # **Exercise.** <a id="ex-spectrum-1"></a>
 # By hand: $W$ has the rows $(3, 0)$, $(0, 2)$ and $(0, 1)$.
 # Which spectra and distances do its three selections of two rows have, and which of them attain a bound of [(eq-spectrum-interlacing)](#eq-spectrum-interlacing)?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # $W^\top W = \operatorname{diag}(9, 5)$, so $\sigma(W) = (3, \sqrt 5)$.
 # Without the last row: $(3, 2)$, distance $1/2$; the largest value attains its upper bound.
 # Without the second: $(3, 1)$, distance $1/2$; the same.
 # Without the first: $(\sqrt 5, 0)$, distance $1/2$, for on $[0, \sqrt 5)$ one of the two values of $S$ is counted and none of $W$, and on $[\sqrt 5, 3)$ both of $S$ and one of $W$; both values attain their lower bounds.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # W = torch.tensor([[3.0, 0], [0, 2], [0, 1]])
@@ -1074,17 +1076,17 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert RowSlices(W).distance(kept).tolist() == [0.5, 0.5, 0.5]
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-spectrum-2"></a>
 # A limit: let the ratio go to 0, until one row of the first gate matrix is deleted.
 # Which distances does [Theorem (Slicing moves a spectrum one way, and not too far)](#thm-spectrum-ks) allow, and which occur?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # Only 0 and $1/n$ are allowed.
 # A distance of 0 needs every singular value to stay, so the deleted row would have to be zero: it is always $1/n$.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # slices, everything = prepared[0], torch.arange(1536)
@@ -1093,19 +1095,19 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert slices.distance(everything) == 0
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-spectrum-3"></a>
 # Break the assumption $k \ge n$ of [Theorem (Slicing moves a spectrum one way, and not too far)](#thm-spectrum-ks): a slice with fewer rows than columns has only $k$ singular values.
 # Find a matrix whose slice has the same distribution though most of its rows are gone.
 # What changes if the slice's spectrum is filled up with zeros to $n$ values?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # The identity: every slice has singular values 1, so the distance is 0 for any $k$.
 # The same holds for every orthogonal matrix, but only in the reals: in floating point its singular values differ in their last bits, count as different, and give a distance that is nothing but rounding.
 # Filled up with $n - k$ zeros the distance is $1 - k/n$, and the inequalities of the theorem hold for every $k$, by the same proof.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # eye, kept = torch.eye(10), torch.arange(2)
@@ -1118,17 +1120,17 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert ks_distance(full.round(decimals=12), sliced.round(decimals=12)) == 0
 
 # %% [markdown]
-# ∎
-#
 # **Exercise.** <a id="ex-spectrum-4"></a>
 # Keep the longest 70 % of the rows of each gate matrix, and then the shortest.
 # How do the distances compare with random rows and with the floor?
-
-# %% [markdown]
-# **Solution.**
+#
+# <details><summary>Solution</summary>
+#
 #
 # Long rows hold more than their share of the norm, so the spectrum shrinks less and the distance falls; short rows do the opposite.
 # No policy is needed for that, and the floor is still half as far: [row_policy](row_policy.ipynb) starts from here.
+#
+# </details>
 
 # %% tags=["active-ipynb"]
 # for name, descending in (("longest", True), ("shortest", False)):
@@ -1143,8 +1145,6 @@ def plot_layer_distances(ax, distances: dict, floor):
 # print(f"floor: {floor.mean():.3f}")
 
 # %% [markdown]
-# ∎
-#
 # ## What you can do now
 #
 # Deleting rows moves a spectrum down, by at most the interlacing bound, and its KS distance to the whole is a multiple of $1/n$ that is bounded from both sides.
