@@ -23,7 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "prunefair"
 MODULES = sorted(SOURCE.rglob("*.py"))
 CHAPTERS = sorted(path for path in MODULES if path.read_text().startswith("# %%"))
-NOTEBOOKS = sorted((ROOT / "book").glob("*/*.ipynb"))
+NOTEBOOKS = sorted(
+    path
+    for path in (ROOT / "book").rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in path.parts
+)
 
 
 def relative(path):
@@ -41,13 +45,13 @@ def toc_files():
 
 
 def test_every_chapter_of_the_contents_is_a_pair_with_tests_and_none_is_left_out():
-    names = [f.removeprefix("book/") for f in toc_files() if f.count("/") == 2]
+    files = toc_files()
+    names = [f.removeprefix("book/") for f in files if (ROOT / f"{f}.ipynb").is_file()]
     assert len(names) >= 10
     for name in names:
-        assert (ROOT / "book" / f"{name}.ipynb").is_file()
         assert (SOURCE / f"{name}.py") in CHAPTERS
-        folder, stem = name.split("/")
-        assert (ROOT / "tests" / folder / f"test_{stem}.py").is_file()
+        path = ROOT / "tests" / name
+        assert path.with_name(f"test_{path.name}.py").is_file()
     assert len(names) == len(CHAPTERS) == len(NOTEBOOKS)
 
 
@@ -334,3 +338,38 @@ def test_whoever_prints_a_perplexity_says_that_the_text_is_tokenised():
         for mark in ("<unk>", " @-@ ", " @,@ ", " @.@ "):
             assert text.count(mark) > 100
         assert name.endswith("valid.txt") or all(e in text for e in examples)
+
+
+def steps():
+    """Every chapter with what comes after it in the contents."""
+    files = [f for f in toc_files() if f.count("/") == 2]
+    return list(zip(files, [*files[1:], "book/claims"]))
+
+
+def links(path):
+    """Pages that a page of the book links to, each with the line that does."""
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        for target in re.findall(r"\]\(([\w/.]+\.(?:md|ipynb))[^)]*\)", line):
+            yield ROOT / os.path.normpath(path.parent / target), line
+
+
+def test_the_first_page_says_in_order_what_every_chapter_answers():
+    found = links(ROOT / "book" / "intro.md")
+    rows = [
+        path for path, line in found if re.fullmatch(r"\| [^|]+ \| [^|]+\? \|", line)
+    ]
+    assert rows == [ROOT / f"{file}.ipynb" for file, _ in steps()]
+
+
+@pytest.mark.parametrize(
+    ("wish", "start", "room"),
+    [
+        ("prune my model", "start_pruning", "pruning/functional_pruning"),
+        ("see why $c_\\alpha$", "start_fairness", "fairness/limits"),
+    ],
+)
+def test_a_newcomer_reaches_the_right_room_in_two_clicks(wish, start, room):
+    first = {path for path, line in links(ROOT / "book" / "intro.md") if wish in line}
+    page, room = ROOT / "book" / f"{start}.md", ROOT / "book" / f"{room}.ipynb"
+    assert page in first
+    assert room in {path for path, line in links(page) if wish in line}

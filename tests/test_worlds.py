@@ -19,7 +19,7 @@ import mystplain  # noqa: E402
 from sphinx.errors import SphinxError  # noqa: E402
 
 BOOK = ROOT / "book"
-CHAPTERS = sorted(BOOK.glob("*/*.ipynb"))
+CHAPTERS = sorted([*BOOK.glob("*.ipynb"), *BOOK.glob("*/*.ipynb")])
 PAGES = sorted(BOOK.glob("*.md"))
 EQUATION = re.compile(r"^( *)\$\$\n(.*?)\n *\$\$( \((eq-[\w-]+)\))?$", re.M | re.S)
 ENVIRONMENT = re.compile(
@@ -139,8 +139,7 @@ def map_lines(text):
 
 
 def author_and_year(entry):
-    names = [" ".join(p.last_names) for p in entry.persons["author"]]
-    names = [name.replace(r"{\'o}", "ó") for name in names]
+    names = [" ".join(map(str, p.rich_last_names)) for p in entry.persons["author"]]
     short = f"{names[0]} et al." if len(names) > 2 or names[-1] == "others" else None
     return short or " and ".join(names), entry.fields["year"]
 

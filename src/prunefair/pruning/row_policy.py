@@ -7,7 +7,7 @@ How many numbers do its scores depend on?
 4097: everything else cancels, as we prove and check.
 
 This chapter turns scores into kept rows.
-It takes the released scorer apart, replaces it by one that does not change when a row changes its sign, and finds the exact probability of a draw without replacement, which the [policy gradient](../pruning/policy_gradient.ipynb) needs.
+It takes the released scorer apart, replaces it by one that does not change when a row changes its sign, and finds the exact probability of a draw without replacement, which the [policy gradient](policy_gradient.ipynb) needs.
 
 ## Notation
 
@@ -727,7 +727,7 @@ def _left_out(ordered: torch.Tensor, m: int) -> torch.Tensor:
 # print(f"p-value {p_value(drawn):.2f}; reversed draws {p_value(drawn.flip(1)):.1g}")
 
 # %% [markdown]
-# The unordered set by enumeration, which serves as the oracle of the next chapter:
+# The unordered set by enumeration, which is the oracle of the [policy gradient](policy_gradient.ipynb):
 
 
 # %%
@@ -971,7 +971,7 @@ def selected_rows(
 
 # %% [markdown]
 # Rows of large norm or leverage keep the spectrum better than random ones, rows that repeat the others keep it worse.
-# The [next chapter](../pruning/policy_gradient.ipynb) finds the mixture.
+# The [policy gradient](policy_gradient.ipynb) finds the mixture.
 #
 # ## Files
 #
