@@ -123,7 +123,7 @@ def draw(table: dict, folder: Path) -> None:
         wanted = list(dict.fromkeys([quantity, "ratio", "regret"]))
         size = {"figsize": (3.6 * len(wanted), 3.8), "layout": "constrained"}
         fig, axes = plt.subplots(1, len(wanted), **size)
-        figures.plot_view(axes, view, wanted)
+        figures.plot_quantities(axes, view, wanted)
         fig.savefig(folder / f"{name}.png")
         plt.close(fig)
 

@@ -130,6 +130,51 @@ def test_no_chapter_imports_from_a_later_one():
     assert zero_shot in reached_chapters(records) and records not in CHAPTERS
 
 
+def chapter_faults(text, stem, following, known):
+    """What is wrong with the title and the end of a chapter, in words."""
+    title = re.search(r"^# ([^%].*)$", text, re.M)[1]
+    if re.sub(r"\W|_", "", title.split(":")[0]).lower() != stem.replace("_", ""):
+        yield "the title does not begin with the stem"
+    if "$" in title:
+        yield "the title holds mathematics"
+    end = text[text.find("## What you can do now") :]
+    if "# Next: [" not in end or f"]({following}.ipynb)" not in end:
+        yield "the next step is missing" if following else None
+    for name in re.findall(r"^# - .*", end, re.M):
+        for word in re.findall(r"`([A-Za-z]\w+)`", name):
+            if word not in known:
+                yield f"{word} is not defined"
+
+
+@pytest.mark.parametrize("part", ["fairness"])
+def test_a_chapter_is_titled_by_its_stem_and_ends_with_what_one_can_do(part):
+    known = {name for path in MODULES for name in defined_names(path)}
+    stems = [f.split("/")[2] for f in toc_files() if f.startswith(f"book/{part}/")]
+    for stem, following in zip(stems, [*stems[1:], None]):
+        text = (SOURCE / part / f"{stem}.py").read_text()
+        faults = [*filter(None, chapter_faults(text, stem, following, known))]
+        assert faults == [], (stem, faults)
+
+
+def defined_names(path):
+    """Functions, classes, their methods and constants that a module defines."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (t.id for t in targets if isinstance(t, ast.Name))
+            yield from (t.attr for t in targets if isinstance(t, ast.Attribute))
+
+
+def test_a_wrong_title_and_a_stale_name_are_found():
+    text = "# Other: of $c$\n# ## What you can do now\n# - Do it: `gone`, `here`.\n"
+    faults = list(chapter_faults(text, "two_words", "three", {"here"}))
+    assert len(faults) == 4 and "gone is not defined" in faults
+    right = "# Two words: x\n# ## What you can do now\n# Next: [Three](three.ipynb)"
+    assert list(chapter_faults(right, "two_words", "three", set())) == []
+
+
 def test_no_public_name_is_defined_twice():
     seen = {}
     for path in MODULES:
@@ -276,6 +321,8 @@ def test_public_functions_say_what_they_take_and_return(node):
     text = ast.get_docstring(node)
     assert text, "no docstring"
     documented = FunctionDoc(None, doc=text)
+    if node.name.startswith("plot_") and "\n" not in text:
+        return  # what it draws; the axes come first, the data after them
     if "Parameters" not in text:  # a one-line docstring serves at most two arguments
         assert len(node.args.args + node.args.kwonlyargs) <= 2, "Parameters missing"
         return

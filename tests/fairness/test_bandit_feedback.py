@@ -17,21 +17,21 @@ from prunefair.fairness.bandit_feedback import (
     ScaleFreeBandit,
     ScaleFreeState,
     SingleScaleFreeBandit,
+    _mean_check,
+    _path_slacks,
+    _two_armed_pulls,
     audited_run,
     bandit_bound,
     bernoulli_stream,
     log_barrier_step,
     log_barrier_update,
-    mean_check,
     mean_interval,
     nested_stream,
-    path_slacks,
     plot_regret_bands,
     repeated_runs,
     sampling_distribution,
     scale_free_step,
     stability,
-    two_armed_pulls,
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.simulation import RewardStream, checkpoints, simulate
@@ -217,8 +217,8 @@ def test_steps_are_pure():
 
 def test_the_right_sign_pulls_the_better_arm_and_the_released_one_the_worse():
     for seed in range(3):
-        good = two_armed_pulls(-1, 1500, rng=np.random.default_rng(seed))
-        bad = two_armed_pulls(1, 1500, rng=np.random.default_rng(seed))
+        good = _two_armed_pulls(-1, 1500, rng=np.random.default_rng(seed))
+        bad = _two_armed_pulls(1, 1500, rng=np.random.default_rng(seed))
         assert good[0] > 1400 > 100 > bad[0]
         assert good.sum() == bad.sum() == 1500
 
@@ -283,13 +283,13 @@ def test_path_slacks_reports_the_same_and_would_notice_wrong_books():
     stream = bernoulli_stream(300, 2, 3, rng=np.random.default_rng(4))
     policy = LogBarrierBandit(3, 0.5, horizon=300)
     run = audited_run(policy, stream, rng=np.random.default_rng(5))
-    ratios = path_slacks(policy, run)
+    ratios = _path_slacks(policy, run)
     assert ratios.shape == (2, 2)
     assert (ratios <= 1).all()
     wrong = run._replace(earned=-run.earned - 500)
-    assert (path_slacks(policy, wrong)[:, 0] > 1).all()
+    assert (_path_slacks(policy, wrong)[:, 0] > 1).all()
     poor = run._replace(squares=run.squares / 1e4)
-    assert (path_slacks(policy, poor)[:, 1] > 1).all()
+    assert (_path_slacks(policy, poor)[:, 1] > 1).all()
 
 
 def test_audited_run_keeps_true_books():
@@ -311,7 +311,7 @@ def test_audited_run_keeps_true_books():
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
 def test_mean_theorem_and_the_reduction_on_every_path(alpha):
     stream = nested_stream(200, 3, rng=np.random.default_rng(9))
-    check = mean_check(
+    check = _mean_check(
         lambda: LogBarrierBandit(3, alpha, horizon=200),
         stream,
         10,

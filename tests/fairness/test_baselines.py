@@ -17,6 +17,7 @@ from prunefair.fairness.baselines import (
     FullInformationFairCB,
     Hedge,
     IndependentGradient,
+    _final_rewards,
     boundary_step,
     check_distribution,
     check_fairness,
@@ -24,7 +25,6 @@ from prunefair.fairness.baselines import (
     fair_dual,
     fair_multipliers,
     fair_play,
-    final_rewards,
     make_policy,
     multiplier_step,
     plot_scores,
@@ -490,7 +490,7 @@ def test_an_unknown_name_or_feedback_lists_what_there_is():
 
 def test_final_rewards_plays_every_policy_and_bandits_many_times():
     stream = bernoulli_stream(30, 2, 3, rng=np.random.default_rng(2))
-    found = final_rewards(stream, 0.5, 3, rng=np.random.default_rng(3))
+    found = _final_rewards(stream, 0.5, 3, rng=np.random.default_rng(3))
     assert len(found) == sum(map(len, POLICIES.values()))
     for name, rewards in found.items():
         assert rewards.shape == (3 if name.endswith("bandit") else 1, 3)

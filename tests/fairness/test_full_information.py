@@ -14,6 +14,7 @@ from prunefair.fairness.adversaries import (
 )
 from prunefair.fairness.full_information import (
     AlphaFairGradient,
+    _worst_by_alpha,
     approximation_factor,
     certificate_bound,
     context_norms,
@@ -30,7 +31,6 @@ from prunefair.fairness.full_information import (
     surrogate_weights,
     telescoping_excess,
     utility_ceiling,
-    worst_by_alpha,
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import regret_factor, simplex_projection
@@ -388,7 +388,7 @@ def test_worst_by_alpha_takes_the_largest():
         ("b", base._replace(n_contexts=5)),
         ("a", base._replace(alpha=0.5)),
     ]
-    assert worst_by_alpha(named, lambda game: game.n_contexts) == {0.3: 5, 0.5: 1}
+    assert _worst_by_alpha(named, lambda game: game.n_contexts) == {0.3: 5, 0.5: 1}
 
 
 # --- the policy

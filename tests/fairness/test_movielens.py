@@ -1,7 +1,6 @@
 """The comparison of policies on real ratings, and the defects of the code."""
 
 import re
-from pathlib import Path
 
 import cvxpy as cp
 import matplotlib
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefair.fairness import movielens
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, repeated_runs
 from prunefair.fairness.full_information import (
     AlphaFairGradient,
@@ -291,11 +289,3 @@ def test_figures_draw_one_line_for_each_entry():
     assert plot_over_time(ax, np.arange(1, 5), curves, "regret (units)") is ax
     assert len(ax.lines) == 2 and ax.lines[1].get_color() == "black"
     assert re.match("round", ax.get_xlabel()) and ax.get_ylabel() == "regret (units)"
-
-
-def test_the_chapter_defines_what_its_summary_names():
-    text = Path(movielens.__file__).read_text(encoding="utf-8")
-    summary = text[text.rindex("The chapter exports") :]
-    names = re.findall(r"`(\w+)`", summary)
-    assert len(names) >= 8
-    assert all(hasattr(movielens, name) for name in names)

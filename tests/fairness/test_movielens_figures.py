@@ -1,7 +1,6 @@
 """The figures of the public code: what is computed, stored and drawn."""
 
 import json
-import re
 import statistics
 import sys
 from functools import partial
@@ -15,21 +14,21 @@ from prunefair.fairness import movielens_figures as module
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 from prunefair.fairness.full_information import AlphaFairGradient, certificate_bound
 from prunefair.fairness.movielens_figures import (
-    Band,
+    MeanCurve,
     alpha_part,
-    band_of,
     bandit_players,
-    bands_of,
     context_frequencies,
     curve_part,
     fairness_part,
     full_players,
+    mean_curve,
+    mean_curves,
     optimum_part,
     over_alpha,
     over_fairness,
     over_time,
+    plot_quantities,
     plot_quantity,
-    plot_view,
     published_figures,
     quantities,
     with_regret,
@@ -81,10 +80,10 @@ def test_a_band_is_the_mean_with_students_interval():
     values = [[1.0, 5.0], [2.0, 5.5], [4.0, 3.0]]
     for k in range(2):
         column = [row[k] for row in values]
-        mean, half = band_of(values).mean[k], band_of(values).half[k]
+        mean, half = mean_curve(values).mean[k], mean_curve(values).half[k]
         assert mean == pytest.approx(statistics.mean(column))
         assert half == pytest.approx(4.302653 * statistics.stdev(column) / 3**0.5)
-    np.testing.assert_array_equal(band_of([[1.0, 2.0]]), [[1, 2], [0, 0]])
+    np.testing.assert_array_equal(mean_curve([[1.0, 2.0]]), [[1, 2], [0, 0]])
 
 
 def test_quantities_are_what_their_names_say():
@@ -98,10 +97,10 @@ def test_quantities_are_what_their_names_say():
 
 def test_regrets_follow_from_the_utility_with_their_intervals():
     U = np.array([[3.0], [5.0], [4.0]])
-    bands = with_regret({"utility": band_of(U)}, np.array([9.0]), 1.5)
+    bands = with_regret({"utility": mean_curve(U)}, np.array([9.0]), 1.5)
     for name, c in (("regret", 1.0), ("c_regret", 1.5)):
-        np.testing.assert_allclose(bands[name], band_of(9 - c * U))
-    assert "c_regret" not in with_regret({"utility": band_of(U)}, 9.0)
+        np.testing.assert_allclose(bands[name], mean_curve(9 - c * U))
+    assert "c_regret" not in with_regret({"utility": mean_curve(U)}, 9.0)
 
 
 def test_a_curve_is_made_of_independent_runs_of_its_policy(stream):
@@ -192,7 +191,7 @@ def test_random_curves_have_intervals_and_the_others_have_none(table):
     for key, part in table["parts"].items():
         if key.startswith("curves/"):
             random = "/bandit/" in key or key.endswith("/FairCB")
-            half = bands_of(part)["utility"].half
+            half = mean_curves(part)["utility"].half
             assert (half[1:] > 0).all() if random else (half == 0).all(), key
             seen.add(random)
     assert seen == {True, False}
@@ -256,22 +255,24 @@ def test_uniform_play_is_left_out_where_it_would_hide_the_regret(table):
 def test_a_panel_shows_the_mean_and_the_interval():
     from matplotlib.figure import Figure
 
-    view = module.View(
+    view = module.FigureCurves(
         np.arange(3.0),
         "round $t$",
         {
-            "uniform": {"regret": Band(np.array([1.0, 2, 3]), np.array([0.0, 1, 1]))},
-            "optimum": {"jain": Band(np.ones(3), np.zeros(3))},
+            "uniform": {
+                "regret": MeanCurve(np.array([1.0, 2, 3]), np.array([0.0, 1, 1]))
+            },
+            "optimum": {"jain": MeanCurve(np.ones(3), np.zeros(3))},
         },
     )
-    worse = {"Hedge": {"regret": Band(np.full(3, 50.0), np.zeros(3))}}
+    worse = {"Hedge": {"regret": MeanCurve(np.full(3, 50.0), np.zeros(3))}}
     cut = plot_quantity(
         Figure().subplots(), view._replace(curves=view.curves | worse), "regret"
     )
     assert cut.get_ylim()[1] == pytest.approx(4.8)
     fig = Figure()
     axes = fig.subplots(1, 2)
-    assert plot_view(axes, view, ["regret", "jain"]) is axes
+    assert plot_quantities(axes, view, ["regret", "jain"]) is axes
     assert axes[0].lines[0].get_ydata().tolist() == [1, 2, 3]
     edges = axes[0].collections[0].get_paths()[0].vertices[:, 1]
     assert (edges.min(), edges.max()) == (1, 4)
@@ -325,10 +326,3 @@ def test_on_a_large_set_the_command_takes_the_public_codes_choice(tmp_path):
     assert (streams["first rows"].n_rounds, streams["first rows"].n_contexts) == (
         *(1500, 2),
     )
-
-
-def test_the_chapter_defines_what_its_summary_names():
-    text = Path(module.__file__).read_text(encoding="utf-8")
-    names = re.findall(r"`(\w+)`", text[text.rindex("The chapter exports") :])
-    assert len(names) > 10
-    assert all(hasattr(module, name) for name in names)

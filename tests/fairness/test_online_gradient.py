@@ -14,23 +14,23 @@ from prunefair.fairness.online_gradient import (
     AdaptiveState,
     GradientPath,
     ReleasedState,
+    _assert_chain,
+    _random_gradients,
+    _reactive_path,
+    _suite_of_paths,
+    _worst_ratios,
     adaptive_step,
-    assert_chain,
     checked_gradient,
     gradient_path,
     initial_state,
     plot_regret_ratios,
     plot_worst_ratios,
-    random_gradients,
-    reactive_path,
     regret,
     regret_chain,
     regret_factor,
     released_step,
     simplex_projection,
-    suite_of_paths,
     worst_gradients,
-    worst_ratios,
 )
 
 
@@ -310,13 +310,13 @@ def test_regret_against_a_point_is_the_plain_sum():
 @pytest.mark.parametrize("n_arms", [1, 2, 3, 7, 30])
 def test_every_link_of_the_regret_proof_holds_at_every_round(n_arms):
     rng = np.random.default_rng(n_arms)
-    for path in suite_of_paths(300, n_arms, rng=rng).values():
-        assert assert_chain(path) <= 1
+    for path in _suite_of_paths(300, n_arms, rng=rng).values():
+        assert _assert_chain(path) <= 1
 
 
 @given(arrays(np.float64, (25, 3), elements=st.floats(-1, 1, width=32)))
 def test_the_chain_holds_on_arbitrary_gradients(g):
-    assert assert_chain(gradient_path(g)) <= 1
+    assert _assert_chain(gradient_path(g)) <= 1
 
 
 @given(arrays(np.float64, (25, 4), elements=st.sampled_from([0.0, 1e-6, 0.5, 1.0])))
@@ -334,7 +334,7 @@ def test_the_chain_holds_for_random_comparators():
 
 def test_the_centred_step_keeps_twice_the_root_of_the_centred_sum():
     rng = np.random.default_rng(8)
-    for g in random_gradients(300, 5, rng=rng).values():
+    for g in _random_gradients(300, 5, rng=rng).values():
         path = gradient_path(g, step=lambda s, g: adaptive_step(s, g, centred=True))
         inner = gradient_path(g - g.mean(1, keepdims=True))
         centred = np.cumsum(((g - g.mean(1, keepdims=True)) ** 2).sum(1))
@@ -360,20 +360,20 @@ def test_the_chain_rejects_a_learner_that_does_not_project():
 
     path = gradient_path(np.full((100, 3), [2.0, 1, 1]), step=careless)
     with pytest.raises(ArithmeticError, match="a link of the chain fails"):
-        assert_chain(path)
+        _assert_chain(path)
 
 
 def test_the_chain_rejects_a_wrong_total():
     path = gradient_path(np.random.default_rng(1).normal(size=(50, 3)))
     wrong = GradientPath(path.gradients, path.points, path.totals / 9)
     with pytest.raises(ArithmeticError, match="a link of the chain fails"):
-        assert_chain(wrong)
+        _assert_chain(wrong)
 
 
 def test_the_chain_holds_when_gradients_react_to_the_point():
     rng = np.random.default_rng(10)
-    path = reactive_path(lambda x: np.sin(37 * x) * rng.exponential(), 400, 4)
-    assert assert_chain(path) < 1
+    path = _reactive_path(lambda x: np.sin(37 * x) * rng.exponential(), 400, 4)
+    assert _assert_chain(path) < 1
 
 
 # --- the released step
@@ -399,7 +399,7 @@ def test_the_lower_bound_on_the_released_step_holds_at_every_round(epsilon):
 def test_the_released_step_keeps_its_own_bound():
     rng = np.random.default_rng(11)
     for n_arms in (2, 6):
-        for g in random_gradients(300, n_arms, rng=rng).values():
+        for g in _random_gradients(300, n_arms, rng=rng).values():
             path = gradient_path(g, step=released_step)
             largest = np.maximum.accumulate(np.linalg.norm(g, axis=1))
             bound = (1 + largest) * np.sqrt(path.totals)
@@ -410,7 +410,7 @@ def test_the_released_step_keeps_its_own_bound():
 
 
 def test_no_grid_sequence_exceeds_the_proved_constants():
-    signed, rewards = worst_ratios(800), worst_ratios(800, nonnegative=True)
+    signed, rewards = _worst_ratios(800), _worst_ratios(800, nonnegative=True)
     assert (np.diff(signed) >= 0).all() and (np.diff(rewards) >= 0).all()
     assert 1.95 < signed[-1] <= 2
     assert 1.45 < rewards[-1] <= 1.5 == regret_factor(2, nonnegative=True)
@@ -424,7 +424,7 @@ def test_the_dynamic_programme_agrees_with_the_learner_on_two_rounds():
             path = gradient_path(np.array([[sign, -sign], [z, -z]]) / 2**0.5)
             ratio = regret(path, np.array([1.0, 0]))[-1] / path.totals[-1] ** 0.5
             worst = max(worst, ratio)
-    fine = worst_ratios(2, n_grid=3001)[1]
+    fine = _worst_ratios(2, n_grid=3001)[1]
     assert worst <= 2**0.5 and fine <= 2**0.5  # sine 1 would need an infinite gradient
     assert fine == pytest.approx(2**0.5, abs=0.03)
     assert worst == pytest.approx(2**0.5, abs=0.15)
@@ -438,7 +438,7 @@ def test_the_written_sequence_nearly_attains_the_constant(nonnegative, constant)
     reached = regret(path)[-1] / np.sqrt(path.totals[-1])
     assert 0.96 * constant < reached < constant
     assert (g.min() >= 0) == nonnegative
-    assert assert_chain(path) < 1
+    assert _assert_chain(path) < 1
 
 
 def test_the_swings_settle_at_their_fixed_point():

@@ -9,11 +9,11 @@ from scipy.stats import chisquare
 from prunefair.fairness.bandit_feedback import (
     LogBarrierBandit,
     ScaleFreeBandit,
+    _two_armed_pulls,
     audited_run,
     bernoulli_stream,
     nested_stream,
     repeated_runs,
-    two_armed_pulls,
 )
 from prunefair.fairness.baselines import FairCB, FixedMap, Hedge
 from prunefair.fairness.fast.batch import run_batch
@@ -283,7 +283,7 @@ def test_what_is_no_generator_is_refused_by_everything_that_draws(rng):
         lambda: bernoulli_stream(5, 2, 3, rng=rng),
         lambda: nested_stream(5, 3, rng=rng),
         lambda: repeated_runs(lambda: UniformBandit(3), stream(), 2, rng=rng),
-        lambda: two_armed_pulls(-1, 3, rng=rng),
+        lambda: _two_armed_pulls(-1, 3, rng=rng),
         lambda: audited_run(ScaleFreeBandit(3, 0.5), stream(), rng=rng),
     )
     for draw in draws:

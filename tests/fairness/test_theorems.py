@@ -197,7 +197,7 @@ def adaptive(factor=None):
 def released_paths():
     return [
         gradient.gradient_path(
-            gradient.swinging_gradients(size, 6000), step=gradient.released_step
+            gradient._swinging_gradients(size, 6000), step=gradient.released_step
         )
         for size in (0.1, 1.0, 10.0)
     ]
@@ -222,7 +222,7 @@ def hedge(**statement):
     shares = []
     for n in (2, 20):
         eta = (8 * np.log(n) / 10**5) ** 0.5
-        rewards = baselines.turning_rewards(10**5, n, eta)
+        rewards = baselines._turning_rewards(10**5, n, eta)
         shares.append(baselines._hedge_share(rewards, eta, **statement))
     return max(shares)
 
@@ -437,16 +437,16 @@ def unweighted(paying):
     return unweighted_run(rewards, rng=np.random.default_rng(20))
 
 
-def on_paths(bounds=bandit.path_bounds):
-    found = [bandit.path_slacks(*unweighted(paying), bounds) for paying in (1, 20)]
+def on_paths(bounds=bandit._path_bounds):
+    found = [bandit._path_slacks(*unweighted(paying), bounds) for paying in (1, 20)]
     return np.max(found)
 
 
-def path_bounds(room=None, *, regret=1.0, penalties=1.0, without_start=False):
+def _path_bounds(room=None, *, regret=1.0, penalties=1.0, without_start=False):
     """The theorem's bounds with another room for the barrier, or scaled."""
 
     def bounds(policy, state, squares):
-        first, second = bandit.path_bounds(policy, state, squares)
+        first, second = bandit._path_bounds(policy, state, squares)
         if room:
             share = room(policy) / policy.barrier
             first = share * (first - 2 * state.penalties) + 2 * state.penalties
@@ -623,10 +623,10 @@ CLAIMS = {
         dual,
         {
             "multipliers without q": {
-                "play": lambda s, q, t: baselines.exponential_play(s, 0 * q + 0.2, t)
+                "play": lambda s, q, t: baselines._exponential_play(s, 0 * q + 0.2, t)
             },
             "half the multipliers": {
-                "play": lambda s, q, t: baselines.exponential_play(s, q, t / 2)
+                "play": lambda s, q, t: baselines._exponential_play(s, q, t / 2)
             },
             "all multipliers positive": {"least": 0.01},
         },
@@ -797,11 +797,11 @@ CLAIMS = {
     "thm-bandit-feedback-path": Claim(
         on_paths,
         {
-            "without the first term": path_bounds(without_start=True),
-            "two thirds of the first": path_bounds(regret=2 / 3),
-            "half of the second": path_bounds(penalties=0.5),
-            "without N": path_bounds(lambda p: p.barrier / p.n_arms),
-            "without the logarithm": path_bounds(lambda p: p.n_arms),
+            "without the first term": _path_bounds(without_start=True),
+            "two thirds of the first": _path_bounds(regret=2 / 3),
+            "half of the second": _path_bounds(penalties=0.5),
+            "without N": _path_bounds(lambda p: p.barrier / p.n_arms),
+            "without the logarithm": _path_bounds(lambda p: p.n_arms),
         },
     ),
     "thm-bandit-feedback-mean": Claim(

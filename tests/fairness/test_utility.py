@@ -15,11 +15,11 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import gmean, pmean
 
 from prunefair.fairness.utility import (
-    DRAG_DRAWING,
+    _DRAG_DRAWING,
+    _draggable_indifference,
     alpha_fair_utility,
     arm_utility,
     concave_conjugate,
-    draggable_indifference,
     equivalent_reward,
     fair_shares,
     fenchel_young_gap,
@@ -315,19 +315,19 @@ def test_bad_arguments_are_named(function, arguments, message):
 
 
 def test_draggable_figure_needs_no_network_and_no_library():
-    page = draggable_indifference()
+    page = _draggable_indifference()
     assert "http" not in page and "src=" not in page and "import" not in page
     assert page.count("<script>") == page.count("</script>") == 1
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
 def test_script_of_the_draggable_figure_computes_the_same_curves():
-    start, stop = DRAG_DRAWING.index("const low"), DRAG_DRAWING.index("function draw")
+    start, stop = _DRAG_DRAWING.index("const low"), _DRAG_DRAWING.index("function draw")
     probe = """const R = [2, 0.7];
     console.log(JSON.stringify([1, 0.5, 0, -1, -4].map(
       (s) => [mean(s), other(1.3, mean(s), s)])));
     R[0] = 0.02; console.assert(Math.abs(mean(-197) - 0.02) < 1e-3);"""
-    script = DRAG_DRAWING[start:stop] + probe
+    script = _DRAG_DRAWING[start:stop] + probe
     result = subprocess.run(
         ["node", "-e", script], capture_output=True, text=True, check=True
     )

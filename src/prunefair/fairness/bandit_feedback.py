@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Fair play when only the pulled arm answers
+# Bandit feedback: fair play when only the pulled arm answers
 
 Two arms pay 1 and 0.001 in every round, and a learner may pull one of them 3000 times.
 How often does the released bandit learner pull the better one?
@@ -449,7 +449,7 @@ class ScaleFreeBandit(BanditPolicy):
 
 
 # %%
-def two_armed_pulls(
+def _two_armed_pulls(
     sign: float, rounds: int, *, rng: np.random.Generator
 ) -> np.ndarray:
     """Pulls of two arms that pay 1 and 0.001, shape (2,).
@@ -480,7 +480,7 @@ def two_armed_pulls(
 # %% tags=["active-ipynb"]
 # for name, sign in (("losses", -1), ("rewards, as released", 1)):
 #     runs = np.random.default_rng(SEED).spawn(5)
-#     pulls = np.array([two_armed_pulls(sign, 3000, rng=rng)[0] for rng in runs])
+#     pulls = np.array([_two_armed_pulls(sign, 3000, rng=rng)[0] for rng in runs])
 #     print(f"fed with {name}: {pulls.mean():.0f} pulls of the better arm of 3000")
 #     assert (pulls > 2900).all() if sign < 0 else (pulls < 100).all()
 
@@ -836,7 +836,7 @@ def nested_stream(
 
 
 # %%
-def path_bounds(policy: LogBarrierBandit, state: LogBarrierState, squares: float):
+def _path_bounds(policy: LogBarrierBandit, state: LogBarrierState, squares: float):
     """Right sides of both inequalities on paths for one context.
 
     Parameters
@@ -862,8 +862,8 @@ def path_bounds(policy: LogBarrierBandit, state: LogBarrierState, squares: float
 
 
 # %%
-def path_slacks(
-    policy: LogBarrierBandit, run: AuditedRun, bounds: Callable = path_bounds
+def _path_slacks(
+    policy: LogBarrierBandit, run: AuditedRun, bounds: Callable = _path_bounds
 ) -> np.ndarray:
     """Left over right side of the two inequalities on paths, shape (contexts, 2).
 
@@ -874,7 +874,7 @@ def path_slacks(
     run : AuditedRun
         Of contexts 0, ..., M-1.
     bounds : callable
-        The right sides, as `path_bounds` gives them.
+        The right sides, as `_path_bounds` gives them.
 
     Returns
     -------
@@ -904,7 +904,7 @@ def path_slacks(
 #     for rng in np.random.default_rng(SEED).spawn(5):
 #         policy = LogBarrierBandit(stream.n_arms, alpha, horizon=stream.n_rounds)
 #         run = audited_run(policy, stream, rng=rng)
-#         worst = np.maximum(worst, path_slacks(policy, run).max(0))
+#         worst = np.maximum(worst, _path_slacks(policy, run).max(0))
 #     print(f"{alpha:4}   {name:9}  {worst[0]:12.3f}   {worst[1]:15.3f}")
 #     assert (worst <= 1).all()
 
@@ -918,7 +918,7 @@ def path_slacks(
 # T, N = 2**17, 20
 # for name, paying in (("one arm pays", 1), ("all arms pay", N)):
 #     rewards = np.tile((np.arange(N) < paying).astype(float), (T, 1))
-#     shares = path_slacks(*unweighted_run(rewards, rng=np.random.default_rng(SEED)))[0]
+#     shares = _path_slacks(*unweighted_run(rewards, rng=np.random.default_rng(SEED)))[0]
 #     assert (shares <= 1).all()
 #     print(f"{name}: constants {shares[0]:.3f} and {shares[1]:.3f}")
 
@@ -940,7 +940,7 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 # %%
-class MeanCheck(NamedTuple):
+class _MeanCheck(NamedTuple):
     r"""Regrets of several runs beside what the theory allows.
 
     `regrets` and `reductions` have shape (runs,) and hold both sides of the reduction,
@@ -956,13 +956,13 @@ class MeanCheck(NamedTuple):
 
 
 # %%
-def mean_check(
+def _mean_check(
     build: Callable[[], BanditPolicy],
     stream: RewardStream,
     n_runs: int,
     *,
     rng: np.random.Generator,
-) -> MeanCheck:
+) -> _MeanCheck:
     """Run a policy several times against the best fixed map of the stream.
 
     Parameters
@@ -977,7 +977,7 @@ def mean_check(
 
     Returns
     -------
-    check : MeanCheck
+    check : _MeanCheck
     """
     check_generator(rng)
     policies = [build() for _ in range(check_count(n_runs, "n_runs"))]
@@ -997,7 +997,7 @@ def mean_check(
     bound = bandit_bound(U.mean(), float(np.mean(scales)), alpha, **sizes)
     form = np.array([np.sqrt(n * r.losses).sum() for r in runs])
     regrets = best.utility - approximation_factor(alpha) * U
-    return MeanCheck(regrets, reductions, surrogate, bound, form)
+    return _MeanCheck(regrets, reductions, surrogate, bound, form)
 
 
 # %% tags=["active-ipynb"]
@@ -1005,7 +1005,7 @@ def mean_check(
 # for alpha, (name, stream) in product((0.1, 0.5, 0.9), streams.items()):
 #     n, T = stream.n_arms, stream.n_rounds
 #     build = partial(LogBarrierBandit, n, alpha, horizon=T)
-#     check = mean_check(build, stream, 20, rng=np.random.default_rng(SEED))
+#     check = _mean_check(build, stream, 20, rng=np.random.default_rng(SEED))
 #     mean, half = mean_interval(check.regrets)
 #     row = f"{alpha:4}   {name:9}  {mean:8.2f} +- {half:.2f}  {check.bound:8.1f}"
 #     print(row, f"{check.surrogate.mean():12.2f}")
@@ -1071,7 +1071,7 @@ def _mean_share(results, sizes, bound: Callable = bandit_bound) -> float:
 # %% tags=["active-ipynb"]
 # for alpha, (name, stream) in product((0.1, 0.5, 0.9), streams.items()):
 #     build = partial(ScaleFreeBandit, stream.n_arms, alpha)
-#     check = mean_check(build, stream, 20, rng=np.random.default_rng(SEED))
+#     check = _mean_check(build, stream, 20, rng=np.random.default_rng(SEED))
 #     assert (check.regrets <= check.reductions + 1e-9).all()
 #     ratio, half = mean_interval(check.surrogate / check.form)
 #     print(f"{alpha:4}   {name:9}  {ratio:.3f} +- {half:.3f}")
@@ -1177,22 +1177,7 @@ def repeated_runs(
 
 # %%
 def plot_regret_bands(ax, rounds, curves: dict, bound=None):
-    """Mean regret with its 95 % interval over runs, and the proved bound.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    rounds : ndarray, shape (C,), int64
-        Rounds of the checkpoints.
-    curves : dict of ndarray, shape (runs, C), float64
-        Regret of each policy by its name, utility units.
-    bound : array_like, shape (C,), optional
-        Bound on the mean at each checkpoint, utility units.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Mean regret with its 95 % interval over runs, and the proved bound."""
     for name, regret in curves.items():
         mean, half = mean_interval(regret)
         (line,) = ax.plot(rounds, mean, label=name)
@@ -1392,7 +1377,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # T, form = 1000, []
 # for scale in (1.0, 1e-2, 1e-4):
 #     runs = np.random.default_rng(SEED).spawn(20)
-#     worse = np.array([two_armed_pulls(-scale, T, rng=r)[1] for r in runs])
+#     worse = np.array([_two_armed_pulls(-scale, T, rng=r)[1] for r in runs])
 #     ratio, half = mean_interval(worse / ((2 * T) ** 0.5 * (1 + scale**0.5)))
 #     form.append((ratio - half, ratio + half))
 #     assert (scale * worse).max() <= scale * (2 * T) ** 0.5 * 2 + np.log(T)
@@ -1400,12 +1385,15 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # assert form[0][1] < 1 and form[2][0] > 5
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# - With weights from $R(t-1)$ the pulled arm's reward gives an unbiased estimate of every surrogate reward, and the reduction of full information carries over; the stream has to be fixed in advance.
-# - `log_barrier_step` solves the learner's step by a Newton iteration that provably climbs to its root; `stability` is what one estimate may cost, `scale_free_step` and `log_barrier_update` are the learners' steps, with states `ScaleFreeState` and `LogBarrierState`.
-# - `ScaleFreeBandit` is the paper's policy with the sign put right; `two_armed_pulls` is the test that tells.
-# - `LogBarrierBandit` needs no forced exploration; `bandit_bound` is its proved bound, `path_slacks` and `mean_check` assert it on runs that `audited_run` has kept books on.
-# - `repeated_runs`, `mean_interval` and `plot_regret_bands` judge a policy over seeds; `bernoulli_stream` and `nested_stream` are the streams.
+# With weights from $R(t-1)$ the pulled arm's reward gives an unbiased estimate of every surrogate reward, and the reduction of full information carries over; the stream has to be fixed in advance.
 #
-# [The next chapter](baselines.ipynb) collects what these policies have to be compared with.
+# - Play fairly from the pulled arm alone: `ScaleFreeBandit`, the paper's policy with the sign put right, or `LogBarrierBandit`, which needs no forced exploration and has the proved bound `bandit_bound`.
+# - Leave out contexts and fairness, for comparison: `SingleScaleFreeBandit`.
+# - Take a learner apart: `log_barrier_step` climbs to its root by Newton's method, `stability` is what one estimate may cost, `scale_free_step`, `sampling_distribution` and `log_barrier_update` are the steps, `ScaleFreeState` and `LogBarrierState` the states.
+# - Judge a policy over seeds: `repeated_runs`, `mean_interval`, `plot_regret_bands`; `audited_run` (`AuditedRun`) keeps the books of a run; `bernoulli_stream` and `nested_stream` are streams to play on.
+# - Learn from late feedback and from logs: give `update` the probability of the draw.
+# - Play many runs at once: `run_batch` of `prunefair.fairness.fast.batch`.
+#
+# Next: [Baselines](baselines.ipynb) collects what these policies have to be compared with.

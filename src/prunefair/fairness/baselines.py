@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# What a fair policy has to beat
+# Baselines: what a fair policy has to beat
 
 A policy promises every one of 19 arms at least 98 % of an equal share of the pulls, over 75 contexts.
 In each round one number has changed, and to keep the promise the released code solves a cone program in 1425 unknowns.
@@ -100,7 +100,7 @@ from prunefair.messages import shown
 # %% [markdown]
 # ## Two reference points
 #
-# Uniform play (`Uniform` and `UniformBandit` of `prunefair.fairness.uniform`) learns nothing; it is the least a policy has to beat, and the approximate regret of [the previous chapters](full_information.ipynb) is already negative for it on many data, which is why we always show it beside.
+# Uniform play (`Uniform` and `UniformBandit` of `prunefair.fairness.uniform`) learns nothing; it is the least a policy has to beat, so we always show it beside.
 
 # %% [markdown]
 # At the other end stands the best fixed map from contexts to distributions, known only in hindsight: the [offline optimum](offline_optimum.ipynb).
@@ -241,7 +241,7 @@ class Hedge(FullInformationPolicy):
 
 
 # %%
-def turning_rewards(n_rounds: int, n_arms: int, eta: float) -> np.ndarray:
+def _turning_rewards(n_rounds: int, n_arms: int, eta: float) -> np.ndarray:
     """Two halves of the arms pay in turn; in the last 12 / eta rounds arm 0 alone.
 
     Parameters
@@ -294,7 +294,7 @@ def _hedge_share(
 # %% tags=["active-ipynb"]
 # for N in (2, 20):
 #     eta = (8 * np.log(N) / 10**5) ** 0.5
-#     share = _hedge_share(turning_rewards(10**5, N, eta), eta)
+#     share = _hedge_share(_turning_rewards(10**5, N, eta), eta)
 #     assert share <= 1
 #     print(f"N = {N:2}: constant {share:.3f}")
 
@@ -561,7 +561,7 @@ def multiplier_step(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarra
 
 # %%
 TOLERANCE = 1e-11  # how much may be missing from an optimality condition
-STAGE = 40  # Newton steps after which a problem counts as too far away
+STAGE_STEPS = 40  # Newton steps after which a problem counts as too far away
 
 
 def _newton_descent(
@@ -644,7 +644,7 @@ def fair_multipliers(
     Book {eq}`eq-baselines-dual`; {cite}`chen2020faircb`, the constrained FTRL step.
     """
     c, play, solved, spent = _newton_descent(
-        scores, q, floor, start, min(STAGE, max_iter)
+        scores, q, floor, start, min(STAGE_STEPS, max_iter)
     )
     if solved:
         return c, play
@@ -652,7 +652,7 @@ def fair_multipliers(
     c = np.zeros(len(start))
     while spent < max_iter:
         guess = c * (scale / last) if last else c
-        stage = min(STAGE, max_iter - spent)
+        stage = min(STAGE_STEPS, max_iter - spent)
         found = _newton_descent(scale * scores, q, floor, guess, stage)
         spent += found[3]
         if found[2] and scale == 1:
@@ -670,7 +670,7 @@ def fair_multipliers(
 
 
 # %%
-def exponential_play(scores, q, theta) -> np.ndarray:
+def _exponential_play(scores, q, theta) -> np.ndarray:
     r"""The play $e^{-\eta L^j_i+q_j\theta_i}/Z_j$ of the theorem, shape (K, N).
 
     Parameters
@@ -691,7 +691,7 @@ def exponential_play(scores, q, theta) -> np.ndarray:
     return w / w.sum(1, keepdims=True)
 
 
-def _dual_error(best, scores, q, floor, play=exponential_play, least=0.0) -> float:
+def _dual_error(best, scores, q, floor, play=_exponential_play, least=0.0) -> float:
     """Largest miss of the theorem beside the solution `best`, over 1e-4."""
     theta, _ = fair_multipliers(scores, q, floor, np.zeros(len(scores[0])))
     missed = abs(play(scores, q, theta) - best).max()
@@ -1123,7 +1123,7 @@ def make_policy(
 
 
 # %%
-def final_rewards(
+def _final_rewards(
     stream: RewardStream, alpha: float, n_runs: int, *, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Final rewards of every policy of `POLICIES` on one stream.
@@ -1171,7 +1171,7 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 
 
 # %% tags=["active-ipynb"]
-# found = final_rewards(stream, ALPHA, 20, rng=np.random.default_rng(SEED))
+# found = _final_rewards(stream, ALPHA, 20, rng=np.random.default_rng(SEED))
 # ratios = {}
 # print("policy, feedback              OPT/U            Jain   sum of rewards")
 # for name, R in found.items():
@@ -1315,11 +1315,15 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # np.testing.assert_array_equal(final[0], final[2])
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# - `Uniform`, `UniformBandit` and `FixedMap` are the reference points: no knowledge, and hindsight.
-# - `Hedge` in the log domain wants the sum of rewards and keeps its regret bound; `ContextFreeGradient`, `IndependentGradient` and `SingleScaleFreeBandit` each lack one idea of the coupled policy.
-# - FairCB's quota on pulls costs $N$ multipliers: `fair_dual`, `multiplier_step` and `fair_multipliers` find them by projected Newton steps, and `FairCB` and `FullInformationFairCB` meet the quota to $10^{-9}$ for the context distribution they are told or for the running frequencies.
-# - `POLICIES` holds every policy by feedback and name, `make_policy` builds one; `final_rewards` and `plot_scores` compare them all.
+# A quota on pulls costs $N$ multipliers, however many contexts there are, and is met to $10^{-9}$ whatever the losses are.
 #
-# [On real ratings](movielens.ipynb) the same comparison runs over 75 users and 19 genres.
+# - Ask for any policy by its name: `make_policy`, with the names in `POLICIES`.
+# - Compare with no knowledge and with hindsight: `Uniform` and `UniformBandit` of `prunefair.fairness.uniform`, and `FixedMap`.
+# - Leave out one idea of the coupled policy: `Hedge` (`HedgeState`) wants the sum of rewards and keeps its regret bound; `ContextFreeGradient` sees no contexts, `IndependentGradient` (`IndependentState`) does not couple them.
+# - Promise every arm a share of the pulls, for context probabilities that are given or for the running frequencies: `FairCB`, `FullInformationFairCB`.
+# - Solve the quota's dual yourself: `fair_multipliers`, by `fair_dual` (`DualPoint`), `multiplier_step` and `boundary_step`.
+# - Draw the comparison: `plot_scores`.
+#
+# Next: [Limits](limits.ipynb) asks how much better than all of them a policy could be.

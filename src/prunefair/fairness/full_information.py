@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Fair play with full information
+# Full information: fair play when every reward is seen
 
 Can a policy that sees the rewards of a round only after playing it be as fair as the best map from contexts to arms, chosen with all rounds in view?
 Up to a factor, yes: on every sequence its $\alpha$-fair utility stays within $c_\alpha=(1-\alpha)^{-(1-\alpha)}$ of the optimum, apart from a term that grows more slowly than the utility itself; and $c_\alpha$ never exceeds 1.4447.
@@ -502,7 +502,7 @@ class AlphaFairGradient(FullInformationPolicy):
 
 
 # %%
-def worst_by_alpha(
+def _worst_by_alpha(
     games: Iterable[tuple[str, Game]], measure: Callable[[Game], float]
 ) -> dict[float, float]:
     """Largest `measure(game)` for each alpha that occurs.
@@ -563,9 +563,9 @@ def _reduction_share(game, fixed_map, factor=approximation_factor, weight=None):
 # [Lemma (Telescoping)](#lem-full-information-telescoping) at every round and arm, then [Theorem (From linear regret to fair utility)](#thm-full-information-reduction) at every round for both maps:
 
 # %% tags=["active-ipynb"]
-# worst = worst_by_alpha(games, lambda game: telescoping_excess(game).max())
+# worst = _worst_by_alpha(games, lambda game: telescoping_excess(game).max())
 # assert max(worst.values()) < 1e-13
-# table["reduction: factor"] = worst_by_alpha(
+# table["reduction: factor"] = _worst_by_alpha(
 #     games, lambda game: max(_reduction_share(game, x) for x in maps[id(game)])
 # )
 
@@ -712,8 +712,8 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 
 
 # %% tags=["active-ipynb"]
-# table["learner: regret"] = worst_by_alpha(games, _roots_share)
-# table["certificate: roots"] = worst_by_alpha(
+# table["learner: regret"] = _worst_by_alpha(games, _roots_share)
+# table["certificate: roots"] = _worst_by_alpha(
 #     games, lambda game: max(_certificate_share(game, x) for x in maps[id(game)])
 # )
 
@@ -829,9 +829,9 @@ def _ceiling_share(game: Game, ceiling: Callable = utility_ceiling) -> float:
 
 
 # %% tags=["active-ipynb"]
-# table["norms: root"] = worst_by_alpha(games, _norms_share)
-# table["explicit: roots"] = worst_by_alpha(games, _explicit_share)
-# table["explicit: ceiling"] = worst_by_alpha(games, _ceiling_share)
+# table["norms: root"] = _worst_by_alpha(games, _norms_share)
+# table["explicit: roots"] = _worst_by_alpha(games, _explicit_share)
+# table["explicit: ceiling"] = _worst_by_alpha(games, _ceiling_share)
 
 # %% [markdown]
 # ## Rewards bounded away from zero: the phase transition
@@ -993,7 +993,7 @@ def _growth_share(
 #     return _growth_share(rounds, R, game.alpha, delta, M)
 #
 # positive = [(name, game) for name, game in games if game.rewards.min() > 0]
-# table["growth: weight"] = worst_by_alpha(positive, growth_share)
+# table["growth: weight"] = _worst_by_alpha(positive, growth_share)
 
 # %% tags=["active-ipynb"]
 # rounds = 1000 * 2 ** np.arange(9)
@@ -1066,20 +1066,7 @@ def _phase_share(rounds, norms, alpha, delta, bound: Callable = norms_bound) -> 
 
 # %%
 def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
-    r"""The $c_\alpha$-regret and its bounds against the round.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    rounds : ndarray, shape (C,), int64
-        Rounds played.
-    curves : dict of str to ndarray of shape (C,)
-        Regret and bounds by name, utility units.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    r"""The $c_\alpha$-regret and its bounds against the round."""
     for name, values in curves.items():
         ax.plot(rounds, values, label=name)
     ax.axhline(0, color="black", linewidth=0.8)
@@ -1148,20 +1135,7 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 
 # %%
 def plot_growth(ax, rounds: np.ndarray, growth: dict[float, np.ndarray]):
-    r"""$\sqrt{S_T}$ against $T$, logarithmic, one line for each alpha.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    rounds : ndarray, shape (C,), int64
-        Numbers of rounds $T$.
-    growth : dict of float to ndarray of shape (C,)
-        $S_T$ for each alpha.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    r"""$\sqrt{S_T}$ against $T$, logarithmic, one line for each alpha."""
     for alpha, norms in growth.items():
         ax.plot(rounds, np.sqrt(norms), label=f"$\\alpha$ = {alpha}")
     ax.set(xlabel="rounds", ylabel="$\\sqrt{S}$", xscale="log", yscale="log")
@@ -1303,9 +1277,15 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 #     assert reduction_slack(game, optimal_map(game, 200)).min() > 0
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# `surrogate_weights` and `approximation_factor` are the two ingredients of the reduction, `AlphaFairGradient` is the coupled policy.
-# `certificate_bound` bounds the $c_\alpha$-regret of a run from its own `squared_norms`; `regret_bound`, `norms_bound` and `utility_ceiling` bound it beforehand.
-# `telescoping_excess`, `reduction_slack`, `linear_regret`, `context_norms`, `context_regrets`, `context_sums`, `surrogate_gradients` and `worst_by_alpha` measure a recorded `Game` of `prunefair.fairness.adversaries`.
-# [The next chapter](bandit_feedback.ipynb) sees only the reward of the arm it pulled.
+# Weighting each reward by the marginal utility of its arm now turns fair utility into plain regret, at the price of the factor $c_\alpha$.
+#
+# - Play fairly when every reward is seen: `AlphaFairGradient`; its two ingredients are `surrogate_weights` and `approximation_factor`.
+# - Bound the $c_\alpha$-regret of a run from its own `squared_norms`: `certificate_bound`.
+# - Bound it before the first round: `regret_bound`, `norms_bound`, `utility_ceiling`.
+# - Measure a recorded `Game` (`play` of `prunefair.fairness.simulation`, the opponents of `prunefair.fairness.adversaries`): `telescoping_excess`, `reduction_slack`, `linear_regret`, `surrogate_gradients`, and by context `context_sums`, `context_norms`, `context_regrets`.
+# - Follow games of millions of rounds in compiled code: `prunefair.fairness.fast`, whose `run_fast` gives the results of `simulate`.
+# - Draw it: `plot_factor`, `plot_bounds`, `plot_growth`.
+#
+# Next: [Bandit feedback](bandit_feedback.ipynb) sees only the reward of the arm that it pulled.

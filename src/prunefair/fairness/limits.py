@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Why exact regret is impossible, and why the factor is $c_\alpha$
+# Limits: no policy does without the factor
 
 The bounds of [full information](full_information.ipynb) and [bandit feedback](bandit_feedback.ipynb) compare a policy with the optimum *divided by* $c_\alpha$.
 Is that factor a weakness of the proof, or would any policy need it?
@@ -378,21 +378,7 @@ def _floor_share(n_rounds, lengths, alpha, factor=1.0, floor=regret_floor) -> fl
 
 # %%
 def plot_floor(ax, rounds, regret: dict, floors: dict):
-    r"""Measured standard regret and its floor against the horizon.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    rounds : ndarray, shape (C,), int64
-        Horizons.
-    regret, floors : dict of float to array_like of shape (C,)
-        Standard regret, and the least that the game allows, for each alpha; utility
-        units.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    r"""Measured standard regret and its floor against the horizon."""
     for alpha, floor in floors.items():
         (line,) = ax.plot(rounds, floor, lw=1.2, label=f"$\\alpha$ = {alpha}")
         ax.plot(rounds, regret[alpha], "o", ms=5, color=line.get_color())
@@ -914,22 +900,7 @@ def _tight_share(alpha, below=approximation_factor, above=approximation_factor):
 
 # %%
 def plot_ratio(ax, sizes, ratios: dict, power_sizes):
-    r"""Ratio against the number of arms: best lengths, power lengths and $c_\alpha$.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    sizes : sequence of int
-        Numbers of arms of `ratios`.
-    ratios : dict of float to sequence of float
-        Ratios of the best lengths for each alpha.
-    power_sizes : sequence of int
-        Numbers of arms for the best power lengths.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    r"""Ratio against the number of arms: best lengths, power lengths and $c_\alpha$."""
     for alpha, values in ratios.items():
         (line,) = ax.plot(sizes, values, "o-", ms=4, label=f"$\\alpha$ = {alpha}")
         power = [best_power_ratio(int(N), alpha) for N in power_sizes]
@@ -1120,10 +1091,12 @@ def plot_limit(ax, alphas):
 # assert tree_utility(bet, n, a) < nested_ceiling(n, a) < nested_optimum(n, a)
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# - `nested_shares`, `nested_ceiling` and `nested_optimum` are the two sides of the theorem, `tree_optimum` and `tree_utility` check it over all policies, `phase_stream` plays it.
-# - `regret_floor` is the regret that no policy avoids; with two contexts it is of the order of the utility itself.
-# - `nested_ratio` and `best_lengths` say how far optimum and policies are apart, `power_lengths`, `power_ratio`, `best_power_ratio` and `limit_ratio` follow that to infinitely many arms, where it meets $c_\alpha$; `long_sum` adds up what has no closed form.
+# No policy avoids a regret of the order of the utility itself, with two contexts and two arms; and no factor below $c_\alpha$ serves all numbers of arms.
 #
-# [On real ratings](movielens.ipynb) the optimum is nearer than in these games.
+# - Put a number on what nobody can avoid: `regret_floor`, drawn by `plot_floor`.
+# - Play the game that hides the order of death: `phase_stream`, with the utilities `nested_shares`, `nested_ceiling`, `nested_optimum`; `tree_optimum` and `tree_utility` go through all policies of small games.
+# - Find how far apart optimum and policies can be: `nested_ratio`, `best_lengths`, `power_lengths`, `power_ratio`, `best_power_ratio`, and `limit_ratio` for infinitely many arms; `long_sum` adds up what has no closed form, `plot_ratio` and `plot_limit` draw it.
+#
+# Next: [MovieLens](movielens.ipynb) leaves the worst case, and plays the policies on real ratings.

@@ -1,11 +1,11 @@
 # %% [markdown]
 r"""
-# Fairness on real ratings
+# MovieLens: fairness on real ratings
 
 A policy that ignores every user and every reward, and picks a genre by rolling a die, has a $c_\alpha$-regret below $-60$ on MovieLens: by that measure it beats the best fixed policy in hindsight.
 How fair is the $\alpha$-fair policy of [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair) on real ratings, and which of the usual curves can tell it from a die?
 
-We turn the ratings of MovieLens ([Harper and Konstan 2015](../references.bib#harper2015movielens)) into a stream of contexts and rewards, play the policies of [the previous chapter](baselines.ipynb) on it, and judge each against the certified offline optimum.
+We turn the ratings of MovieLens ([Harper and Konstan 2015](../references.bib#harper2015movielens)) into a stream of contexts and rewards, play the policies of [the baselines](baselines.ipynb) on it, and judge each against the certified offline optimum.
 Two bounds accompany the curves: the one proved in advance, and one that needs nothing but the rewards of the run.
 At the end we show three defects of the public code that change its published figures, each with a test of two lines.
 
@@ -83,7 +83,7 @@ from prunefair.fairness.utility import (
 #
 # A rating says who, which movie, how many stars and when; a second file lists the genres of each movie.
 # We keep the order and the genres; the stars only have to be valid.
-# `load_ratings` of `prunefair.fairness.ratings` reads ml-latest-small, ml-25m or ml-32m, from a folder or from the publisher, in blocks of lines: a block in which every line is well formed is parsed at once, any other line by line.
+# `load_ratings` of `prunefair.fairness.ratings`, where the makers of streams are as well, reads ml-latest-small, ml-25m or ml-32m, from a folder or from the publisher, in blocks of lines: a block in which every line is well formed is parsed at once, any other line by line.
 # A malformed row is an error with its line number, or, if asked for, it is left out and listed: no row disappears unnoticed.
 
 # %% [markdown]
@@ -138,10 +138,9 @@ from prunefair.fairness.utility import (
 # assert (movielens_stream(mixed).rewards != stream.rewards).any()
 
 # %% [markdown]
-# Where there is neither data nor network, a made-up stream of the same form stands in.
+# Where there is neither data nor network, a made-up stream of the same form stands in, `synthetic_stream`.
 # It says so in its description, and none of the results below uses it.
-
-# %% [markdown]
+#
 # ## The benchmark, certified
 #
 # All that the best fixed map $x^*$ of contexts to distributions needs to know is $G$, as [the chapter on the offline optimum](offline_optimum.ipynb) shows; its answer comes with a bound on its own error.
@@ -340,16 +339,7 @@ def compare_policies(
 
 # %%
 def plot_arms(ax, names: Sequence[str], rewards: dict[str, np.ndarray]):
-    """Final cumulative reward of each arm, one line for each entry of `rewards`.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    names : sequence of str
-        Names of the arms.
-    rewards : dict of str to ndarray of shape (N,)
-        The first entry sets the order of the arms.
-    """
+    """Final cumulative reward of each arm, one line for each entry of `rewards`."""
     order = np.argsort(-next(iter(rewards.values())))
     for label, values in rewards.items():
         ax.plot(values[order], marker="o", markersize=3, label=label)
@@ -373,17 +363,7 @@ def plot_arms(ax, names: Sequence[str], rewards: dict[str, np.ndarray]):
 
 # %%
 def plot_over_time(ax, rounds: np.ndarray, curves: dict[str, np.ndarray], label: str):
-    """One line for each entry of `curves`, shape (C,), against the round.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    rounds : ndarray, shape (C,), int64
-        Rounds played.
-    curves : dict of str to ndarray of shape (C,)
-    label : str
-        Of the vertical axis.
-    """
+    """One line for each entry of `curves`, shape (C,), against the round."""
     for name, values in curves.items():
         bound = "bound" in name
         ax.plot(rounds, values, label=name, **({"color": "black"} if bound else {}))
@@ -812,11 +792,15 @@ class RewardFedBandit(ScaleFreeBandit):
 # print("largest c-regret over utility: 0 to six digits, from below")
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
 # On the ratings of the most active users the coupled $\alpha$-fair policy comes within one percent of the certified optimum, ahead of every baseline, once its step is right.
 # The standard regret and $U^*/U$ show it; the $c_\alpha$-regret does not, because playing at random passes that test too.
-# The price bound certifies a run without solving for the optimum.
-# Every figure of the public code, with intervals, is in [the next chapter](movielens_figures.ipynb).
 #
-# The chapter exports `PolicyResult`, `policy_result`, `compare_policies`, `price_bound`, `price_bounds`, `squared_norms_over_time`, the figures `plot_arms` and `plot_over_time`, and, for the record of what the public code does, `RewardFedBandit`.
+# - Turn ratings into a stream: `load_ratings` and `movielens_stream` of `prunefair.fairness.ratings`, `synthetic_stream` where there are none.
+# - Compare policies on any stream against the certified optimum: `compare_policies`, and for one run `policy_for`, `policy_result` (`PolicyResult`).
+# - Certify a run without solving for the optimum: `price_bound`, `price_bounds`, `squared_norms_over_time`.
+# - Draw it: `plot_arms`, `plot_over_time`.
+# - Show what the public code plays: `RewardFedBandit`.
+#
+# Next: [MovieLens figures](movielens_figures.ipynb) draws every figure of the public code, with intervals.

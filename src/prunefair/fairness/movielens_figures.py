@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# The published figures, with intervals
+# MovieLens figures: the published curves, with intervals
 
 Thirteen figures carry the experiments of [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair); each is one run, and in one of them the rival's curve is the best of ten.
 Which of their messages remain when every random curve is a mean with an interval, and every curve has the certified optimum beside it?
@@ -107,7 +107,7 @@ from prunefair.fairness.utility import alpha_fair_utility, jain_index
 
 
 # %%
-class Band(NamedTuple):
+class MeanCurve(NamedTuple):
     """A mean and half the width of its 95 % interval, 0 if nothing is random."""
 
     mean: np.ndarray
@@ -115,15 +115,15 @@ class Band(NamedTuple):
 
 
 # %%
-def band_of(values) -> Band:
+def mean_curve(values) -> MeanCurve:
     """Mean over the runs, the first axis, and half the width of its 95 % interval."""
     if len(values) == 1:
-        return Band(np.asarray(values[0]), np.zeros_like(values[0]))
-    return Band(*mean_interval(values))
+        return MeanCurve(np.asarray(values[0]), np.zeros_like(values[0]))
+    return MeanCurve(*mean_interval(values))
 
 
 # %%
-def quantities(rewards: np.ndarray, optimum, alpha: float) -> dict[str, Band]:
+def quantities(rewards: np.ndarray, optimum, alpha: float) -> dict[str, MeanCurve]:
     r"""Bands of what is measured, over runs.
 
     Parameters
@@ -137,16 +137,16 @@ def quantities(rewards: np.ndarray, optimum, alpha: float) -> dict[str, Band]:
 
     Returns
     -------
-    bands : dict of str to Band
+    bands : dict of str to MeanCurve
         Of `"jain"`, `"mean_reward"` (reward units), `"utility"` (utility units) and
         `"ratio"`, the optimum over the utility of each run.
     """
     utility = alpha_fair_utility(rewards, alpha)
     return {
-        "jain": band_of(jain_index(rewards)),
-        "mean_reward": band_of(rewards.mean(-1)),
-        "utility": band_of(utility),
-        "ratio": band_of(optimum / utility),
+        "jain": mean_curve(jain_index(rewards)),
+        "mean_reward": mean_curve(rewards.mean(-1)),
+        "utility": mean_curve(utility),
+        "ratio": mean_curve(optimum / utility),
     }
 
 
@@ -343,7 +343,7 @@ def curve_part(
     n_runs: int,
     *,
     rng: np.random.Generator,
-) -> dict[str, Band]:
+) -> dict[str, MeanCurve]:
     """Bands of one policy at the checkpoints of a stream.
 
     Parameters
@@ -361,7 +361,7 @@ def curve_part(
 
     Returns
     -------
-    bands : dict of str to Band
+    bands : dict of str to MeanCurve
         Those of `quantities`, and `"price"`, the per-run bound on the $c_\\alpha$-regret.
     """
     rewards = played_runs(build, stream, n_runs, rng=rng, n_points=len(optimum))
@@ -370,7 +370,7 @@ def curve_part(
         path = Trajectory(rounds=rounds, rewards=R, seconds=0.0)
         excess = (approximation_factor(alpha) - 1) * alpha_fair_utility(R, alpha)
         surplus.append(price_bounds(stream, path, alpha) - excess)
-    return quantities(rewards, optimum, alpha) | {"price": band_of(surplus)}
+    return quantities(rewards, optimum, alpha) | {"price": mean_curve(surplus)}
 
 
 # %%
@@ -461,26 +461,28 @@ def fairness_part(
 
 
 # %%
-class View(NamedTuple):
+class FigureCurves(NamedTuple):
     """Curves over one axis: bands by the name of the curve and the quantity."""
 
     x: np.ndarray
     xlabel: str
-    curves: dict[str, dict[str, Band]]
+    curves: dict[str, dict[str, MeanCurve]]
 
 
 # %%
-def bands_of(part: Mapping[str, Sequence]) -> dict[str, Band]:
+def mean_curves(part: Mapping[str, Sequence]) -> dict[str, MeanCurve]:
     """The bands of a stored part, whose entries are pairs of lists."""
-    return {name: Band(*np.asarray(pair, float)) for name, pair in part.items()}
+    return {name: MeanCurve(*np.asarray(pair, float)) for name, pair in part.items()}
 
 
-def with_regret(bands: dict[str, Band], optimum, factor=None) -> dict[str, Band]:
+def with_regret(
+    bands: dict[str, MeanCurve], optimum, factor=None
+) -> dict[str, MeanCurve]:
     r"""`bands` with the standard regret and, given a factor, the $c$-regret.
 
     Parameters
     ----------
-    bands : dict of str to Band
+    bands : dict of str to MeanCurve
         Hold `"utility"`.
     optimum : ndarray, shape (C,), float64
         Utility of the best fixed map, utility units.
@@ -488,9 +490,9 @@ def with_regret(bands: dict[str, Band], optimum, factor=None) -> dict[str, Band]
         $c$.
     """
     mean, half = bands["utility"]
-    more = {"regret": Band(optimum - mean, half)}
+    more = {"regret": MeanCurve(optimum - mean, half)}
     if factor is not None:
-        more["c_regret"] = Band(optimum - factor * mean, factor * half)
+        more["c_regret"] = MeanCurve(optimum - factor * mean, factor * half)
     return bands | more
 
 
@@ -499,7 +501,7 @@ JUDGED = ("coupled", "scale-free", "uniform")  # by the c-regret, beside their b
 
 
 # %%
-def over_time(table: Mapping, stream: str, feedback: str) -> View:
+def over_time(table: Mapping, stream: str, feedback: str) -> FigureCurves:
     r"""The curves over time that a table holds for one stream and feedback.
 
     The $c_\alpha$-regret is given for uniform play and the coupled policy alone, with
@@ -519,19 +521,19 @@ def over_time(table: Mapping, stream: str, feedback: str) -> View:
     curves, prefix = {}, f"curves/{stream}/{feedback}/"
     for key in parts:
         if key.startswith(prefix):
-            name, bands = key.removeprefix(prefix), bands_of(parts[key])
+            name, bands = key.removeprefix(prefix), mean_curves(parts[key])
             judge = factor if name in JUDGED else None
             curves[name] = with_regret(bands, optimum, judge)
     own = "coupled" if feedback == "full" else "scale-free"
-    bound = Band(np.array(best["certificate"]), nothing)
+    bound = MeanCurve(np.array(best["certificate"]), nothing)
     bound = bound if feedback == "full" else curves[own]["price"]
-    curves["optimum"] = {"jain": Band(np.array(best["jain"]), nothing)}
+    curves["optimum"] = {"jain": MeanCurve(np.array(best["jain"]), nothing)}
     curves[f"bound of {own}"] = {"c_regret": bound}
-    return View(np.array(best["rounds"]), "round $t$", curves)
+    return FigureCurves(np.array(best["rounds"]), "round $t$", curves)
 
 
 # %%
-def over_alpha(table: Mapping, names: Sequence[str]) -> View:
+def over_alpha(table: Mapping, names: Sequence[str]) -> FigureCurves:
     r"""The sweep over $\alpha$ for some policies, beside the optimum and uniform play.
 
     Parameters
@@ -546,16 +548,16 @@ def over_alpha(table: Mapping, names: Sequence[str]) -> View:
     curves = {}
     for name in (*names, "uniform", "optimum"):
         pairs = {k: np.array([p[name][k] for p in points]).T for k in points[0][name]}
-        curves[name] = bands_of(pairs)
+        curves[name] = mean_curves(pairs)
     optimum = curves["optimum"]["utility"].mean
     curves = {name: with_regret(bands, optimum) for name, bands in curves.items()}
     for name in ("optimum", "uniform")[: 1 + (len(names) == 1)]:
         del curves[name]["ratio"], curves[name]["regret"]
-    return View(np.array([p["alpha"] for p in points]), r"$\alpha$", curves)
+    return FigureCurves(np.array([p["alpha"] for p in points]), r"$\alpha$", curves)
 
 
 # %%
-def over_fairness(table: Mapping) -> View:
+def over_fairness(table: Mapping) -> FigureCurves:
     r"""The sweep over $\nu$, with the levels of the coupled policy and of the maxima.
 
     Parameters
@@ -571,17 +573,17 @@ def over_fairness(table: Mapping) -> View:
         values = [{k: np.array(v) for k, v in point[name].items()} for point in points]
         values = {k: np.stack([v[k] for v in values], 1) for k in values[0]}  # (n, x)
         values["ratio"] = optimum / values["utility"]
-        bands = {k: band_of(v) for k, v in values.items()}
+        bands = {k: mean_curve(v) for k, v in values.items()}
         curves[name] = with_regret(bands, optimum)
         if name == "FairCB":
             top = values["jain"].max(0)
-            curves["largest of the runs"] = {"jain": Band(top, np.zeros_like(top))}
+            curves["largest of the runs"] = {"jain": MeanCurve(top, np.zeros_like(top))}
     last = over_time(table, "active", "full").curves["coupled"]
     curves["coupled"] = {
-        k: Band(np.full(len(x), last[k].mean[-1]), np.zeros(len(x)))
+        k: MeanCurve(np.full(len(x), last[k].mean[-1]), np.zeros(len(x)))
         for k in ("jain", "ratio", "regret")
     }
-    return View(x, r"$N\nu$", curves)
+    return FigureCurves(x, r"$N\nu$", curves)
 
 
 # %%
@@ -596,16 +598,8 @@ LABELS = {
 
 
 # %%
-def plot_quantity(ax, view: View, quantity: str):
-    """One quantity of all curves of `view` that have it, with their intervals.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    view : View
-    quantity : str
-        A key of `LABELS`.
-    """
+def plot_quantity(ax, view: FigureCurves, quantity: str):
+    """One quantity of all curves of `view` that have it, with their intervals."""
     from prunefair.plotting import COLOURS, LINE_STYLES
 
     for number, (name, bands) in enumerate(view.curves.items()):
@@ -630,17 +624,8 @@ def plot_quantity(ax, view: View, quantity: str):
 
 
 # %%
-def plot_view(axes, view: View, wanted: Sequence[str]):
-    """One panel for each quantity of `wanted`, and one legend for all.
-
-    Parameters
-    ----------
-    axes : ndarray of matplotlib.axes.Axes
-        As many as `wanted`.
-    view : View
-    wanted : sequence of str
-        Keys of `LABELS`.
-    """
+def plot_quantities(axes, view: FigureCurves, wanted: Sequence[str]):
+    """One panel for each quantity of `wanted`, and one legend for all."""
     flat, entries = np.asarray(axes).ravel(), {}
     for ax, quantity in zip(flat, wanted):
         plot_quantity(ax, view, quantity)
@@ -660,7 +645,7 @@ def plot_view(axes, view: View, wanted: Sequence[str]):
 
 
 # %%
-def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
+def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
     """Every figure of the public code by its name there: its curves and quantity.
 
     Parameters
@@ -732,7 +717,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # %% tags=["active-ipynb"]
 # panels = ["jain", "ratio", "regret", "c_regret"]
 # with figure(4, n_columns=2) as axes:
-#     plot_view(axes, full, panels)
+#     plot_quantities(axes, full, panels)
 
 # %% [markdown]
 # **Figure (fig-movielens-figures-full).** <a id="fig-movielens-figures-full"></a> Full information: Jain's index, ratio and standard regret to the certified optimum, and the c-regret with the bound of the run. FairCB draws its arms and has a 95 % interval; the other curves are not random.
@@ -767,7 +752,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 
 # %% tags=["active-ipynb"]
 # with figure(4, n_columns=2) as axes:
-#     plot_view(axes, bandit, panels)
+#     plot_quantities(axes, bandit, panels)
 
 # %% [markdown]
 # **Figure (fig-movielens-figures-bandit).** <a id="fig-movielens-figures-bandit"></a> Bandit feedback on the most active users, mean and 95 % interval of independent runs. The bound of the scale-free run is its price bound less (c - 1) U.
@@ -802,7 +787,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 
 # %% tags=["active-ipynb"]
 # with figure(4, n_columns=2) as axes:
-#     plot_view(axes, first, panels)
+#     plot_quantities(axes, first, panels)
 
 # %% [markdown]
 # **Figure (fig-movielens-figures-first-rows).** <a id="fig-movielens-figures-first-rows"></a> Bandit feedback on the first 50 000 rows of the file with all their users, mean and 95 % interval.
@@ -825,7 +810,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # %% tags=["active-ipynb"]
 # alphas = views["jains_index_varying_alphas"][0]
 # with figure(4, n_columns=2) as axes:
-#     plot_view(axes, alphas, ["mean_reward", "jain", "ratio", "regret"])
+#     plot_quantities(axes, alphas, ["mean_reward", "jain", "ratio", "regret"])
 
 # %% [markdown]
 # **Figure (fig-movielens-figures-alpha).** <a id="fig-movielens-figures-alpha"></a> The coupled policy with full information against alpha: mean cumulative reward and Jain's index at the end, ratio and standard regret to the certified optimum of each alpha. A negative regret means that the policy, which may change with time, is ahead of every fixed map.
@@ -843,7 +828,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # %% tags=["active-ipynb"]
 # drawn = views["fairness_variation_bandit"][0]
 # with figure(5, n_columns=2) as axes:
-#     plot_view(axes, drawn, ["mean_reward", "utility", "jain", "ratio", "regret"])
+#     plot_quantities(axes, drawn, ["mean_reward", "utility", "jain", "ratio", "regret"])
 
 # %% [markdown]
 # **Figure (fig-movielens-figures-alpha-bandit).** <a id="fig-movielens-figures-alpha-bandit"></a> The bandit policies against alpha, mean and 95 % interval of ten runs a point. Objective and standard regret on logarithmic axes, for both fall by orders of magnitude.
@@ -863,7 +848,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # %% tags=["active-ipynb"]
 # floors = views["jains_index_varying_nus"][0]
 # with figure(3) as axes:
-#     plot_view(axes, floors, ["jain", "ratio", "regret"])
+#     plot_quantities(axes, floors, ["jain", "ratio", "regret"])
 
 # %% [markdown]
 # **Figure (fig-movielens-figures-nu).** <a id="fig-movielens-figures-nu"></a> FairCB against its fairness parameter, mean and 95 % interval of ten runs with bandit feedback, the largest of the ten runs as in the public code, FairCB with full information, and the level of the coupled policy at alpha = 0.9.
@@ -941,9 +926,15 @@ def published_figures(table: Mapping) -> dict[str, tuple[View, str]]:
 # assert ours["jain"] < die["jain"] and ours["mean_reward"] > die["mean_reward"]
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
 # All thirteen figures of the public code are drawn on one set of ratings, with the certified optimum beside each and an interval on everything that is drawn at random.
-# The messages of the paper about fairness stand, once the step and the sign are right; the curves of the $c_\alpha$-regret say no more than that the bound holds, and the largest of ten runs flatters whoever it is taken of.
+# The messages of the paper about fairness stand, once the step and the sign are right.
+# The curves of the $c_\alpha$-regret say no more than that the bound holds, and the largest of ten runs flatters whoever it is taken of.
 #
-# The chapter exports `Band`, `band_of`, `quantities`, `context_frequencies`, `full_players`, `bandit_players`, `played_runs`, `curve_part`, `optimum_part`, `alpha_part`, `fairness_part`, `View`, `over_time`, `over_alpha`, `over_fairness`, `plot_quantity`, `plot_view` and `published_figures`; the command is `benchmarks/movielens_figures.py`.
+# - Make the table again, or on another set of ratings: `benchmarks/movielens_figures.py`, from `full_players`, `bandit_players`, `played_runs`, `context_frequencies`, `curve_part`, `optimum_part`, `alpha_part`, `fairness_part`.
+# - Turn runs into curves with intervals: `MeanCurve`, `mean_curve`, `quantities`.
+# - Read the table as curves: `FigureCurves`, `mean_curves`, `with_regret`, `over_time`, `over_alpha`, `over_fairness`, `published_figures`.
+# - Draw them: `plot_quantity`, `plot_quantities`.
+#
+# This is the last chapter of Part II; [the claims](../claims.md) say what became of each statement of its papers.

@@ -1,10 +1,10 @@
 # %% [markdown]
 r"""
-# The best map in hindsight
+# Offline optimum: the best map in hindsight
 
 Seventy-five people rated fifty thousand films, and a policy recommended a genre before each rating.
 **How much fair utility could any fixed map from people to genres have collected, had all ratings been known, and how can we be sure that no map does better?**
-One number, printed by the first cell below: the part of the optimum that our bound leaves open.
+The optimum is 353.9061 utility units at $\alpha=0.9$, and our bound leaves less than a billionth of it open.
 
 Regret is the distance to this optimum, so every regret in Part II is only as good as the number computed here.
 In the authors' code that number is wrong, and this chapter shows why with one round of data.
@@ -462,7 +462,7 @@ class OfflineOptimum(NamedTuple):
 
 
 # %%
-def certified(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
+def certified_optimum(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
     r"""The map `x` with its rewards, utility, prices and certificate.
 
     Parameters
@@ -535,7 +535,9 @@ class OfflineProblem(NamedTuple):
                 self.problem.solve(solver=cp.CLARABEL, ignore_dpp=whole)
                 if self.problem.status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
                     x = np.maximum(self.x.value, 0)
-                    return certified(x / x.sum(1, keepdims=True), G, self.alpha, c)
+                    return certified_optimum(
+                        x / x.sum(1, keepdims=True), G, self.alpha, c
+                    )
         raise RuntimeError(
             f"Clarabel found no optimum for G of shape {G.shape}, in three units of "
             "reward; solve_offline needs no cone solver"
@@ -883,12 +885,12 @@ def solve_offline(
     alpha = check_alpha(alpha)
     G, c = check_sums(G, initial)
     if alpha == 0:
-        return certified(np.eye(G.shape[1])[G.argmax(1)], G, alpha, c)
+        return certified_optimum(np.eye(G.shape[1])[G.argmax(1)], G, alpha, c)
     x, p, iterations = np.full(G.shape, 1 / G.shape[1]), None, 0
     seen = G.max(1) > 0
     if seen.any():
         x[seen], p, iterations = _interior_point(G[seen], c, alpha, rtol, max_iter)
-    return certified(x, G, alpha, c, p=p, iterations=iterations)
+    return certified_optimum(x, G, alpha, c, p=p, iterations=iterations)
 
 
 def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
@@ -958,16 +960,7 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 
 # %%
 def plot_map(ax, x, arm_names):
-    """Distribution over the arms of each context, as shades of grey.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    x : ndarray, shape (M, N), float64
-        Map of contexts to distributions.
-    arm_names : sequence of str
-        Names of the N arms.
-    """
+    """Distribution over the arms of each context, as shades of grey."""
     image = ax.imshow(x, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     ax.set(ylabel="context (person, most active first)", xlabel="")
     ax.set_xticks(range(len(arm_names)), arm_names, rotation=90)
@@ -1119,16 +1112,7 @@ def inner_product_benchmark(G, alpha: float) -> float:
 
 # %%
 def plot_optimum(ax, curve, wrong, uniform):
-    """Offline optimum over time, beside the authors' benchmark and uniform play.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    curve : OptimumOverTime
-        At C numbers of rounds.
-    wrong, uniform : array_like, shape (C,)
-        Value of the authors' benchmark and utility of uniform play, utility units.
-    """
+    """Offline optimum over time, beside the authors' benchmark and uniform play."""
     ax.plot(curve.rounds, wrong, label="inner product (authors' script)")
     ax.plot(curve.rounds, curve.utility, label="certified optimum")
     ax.plot(curve.rounds, uniform, label="uniform play")
@@ -1257,11 +1241,16 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     assert arm_utility(8.0, 0.5) <= value <= arm_utility(8.0, 0.5) + 2 * arm_utility(c, 0.5)
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# - The sums $G$ carry everything a fixed map can earn, so the benchmark costs the same for any number of rounds.
-# - Any map and any prices give a bound; at the optimum they meet, so the optimum comes with its proof.
-# - The interior-point method needs one factorisation of size $\min(M, N)$ a step, and its answer is certified to a relative gap of $10^{-9}$.
-# - The authors' script takes an inner product where the vector is meant, and its benchmark is far above the optimum from the first round on.
+# The sums $G$ carry everything that a fixed map can earn, so the benchmark costs the same for any number of rounds.
+# Any map and any prices give a bound; at the optimum they meet, so the optimum comes with its proof.
+# The authors' script takes an inner product where the vector is meant, and its benchmark is far above the optimum from the first round on.
 #
-# Exported: `reward_sums`, `dual_value`, `certificate`, `OfflineOptimum`, `certified`, `OfflineProblem`, `offline_problem`, `solve_offline`, `gap_unit`, `reward_unit`, `sums_over_time`, `OptimumOverTime`, `optimum_over_time`, `inner_product_benchmark`, the parts of the solver (`PrimalDualPoint`, `arrow_solver`, `centring_direction`, `step_lengths`, `next_point`), and the figures `plot_map` and `plot_optimum`.
+# - Solve the problem, certified to a relative gap of $10^{-9}$: `solve_offline` for sums, `offline_optimum_of` for a stream, `optimum_over_time` (`OptimumOverTime`) for its first rounds; `reward_sums` and `sums_over_time` add up.
+# - Bound what any map can reach, yours included: `dual_value`, `certificate`, and `certified_optimum` for a map of your own; the result is an `OfflineOptimum`.
+# - Ask cvxpy in place of our solver: `offline_problem`, `OfflineProblem`.
+# - Take the solver apart: `PrimalDualPoint`, `arrow_solver`, `centring_direction`, `step_lengths`, `next_point`, with the units `gap_unit` and `reward_unit`.
+# - Look at it: `plot_map`, `plot_optimum`; `inner_product_benchmark` is what the authors' script computes.
+#
+# Next: [Online gradient](online_gradient.ipynb) starts to learn: how to move when the rewards come one round after the other.

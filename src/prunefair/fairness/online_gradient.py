@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Online gradient ascent that needs no scale
+# Online gradient: ascent that needs no scale
 
 How long may the first step of a learner be, if it cannot know whether its rewards come in units or in millionths?
 A step rule that guesses wrong by a factor of ten thousand exceeds its promised regret more than fourfold, on the easiest sequence there is: a constant one.
@@ -565,7 +565,7 @@ def regret_chain(path: GradientPath, comparator: np.ndarray, rho: float) -> np.n
 
 
 # %%
-def random_gradients(
+def _random_gradients(
     n_rounds: int, n_arms: int, *, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Oblivious gradient sequences by name, of many scales.
@@ -598,7 +598,7 @@ def random_gradients(
 
 
 # %%
-def reactive_path(
+def _reactive_path(
     respond: Callable[[np.ndarray], np.ndarray],
     n_rounds: int,
     n_arms: int,
@@ -631,7 +631,7 @@ def reactive_path(
 
 
 # %%
-def suite_of_paths(
+def _suite_of_paths(
     n_rounds: int, n_arms: int, *, rng: np.random.Generator
 ) -> dict[str, GradientPath]:
     """Paths of `adaptive_step` against every sequence of this chapter, by name.
@@ -653,15 +653,15 @@ def suite_of_paths(
         "against": lambda x: -arms[x.round(9).argmax()] * 10 ** rng.uniform(-3, 3),
         "towards and away": lambda x: arms[0] - arms[-1] * (2 if x[-1] > 0.5 else 0),
     }
-    sequences = random_gradients(n_rounds, n_arms, rng=rng)
+    sequences = _random_gradients(n_rounds, n_arms, rng=rng)
     paths = {name: gradient_path(g) for name, g in sequences.items()}
     for name, respond in reactions.items():
-        paths[name] = reactive_path(respond, n_rounds, n_arms)
+        paths[name] = _reactive_path(respond, n_rounds, n_arms)
     return paths
 
 
 # %%
-def assert_chain(path: GradientPath, *, rtol: float = 1e-11) -> float:
+def _assert_chain(path: GradientPath, *, rtol: float = 1e-11) -> float:
     r"""Raise unless every link holds at every round for every vertex and the centre.
 
     Parameters
@@ -696,10 +696,10 @@ def assert_chain(path: GradientPath, *, rtol: float = 1e-11) -> float:
 
 
 # %% tags=["active-ipynb"]
-# suites = {n: suite_of_paths(400, n, rng=rng) for n in (2, 5, 20)}
+# suites = {n: _suite_of_paths(400, n, rng=rng) for n in (2, 5, 20)}
 # print("largest regret over its bound   N = 2    N = 5   N = 20")
 # for name in suites[2]:
-#     ratios = [assert_chain(paths[name]) for paths in suites.values()]
+#     ratios = [_assert_chain(paths[name]) for paths in suites.values()]
 #     assert max(ratios) < 1
 #     print(f"{name:28}", *(f"{ratio:8.2f}" for ratio in ratios))
 
@@ -820,7 +820,7 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 
 
 # %%
-def swinging_gradients(size: float, n_swings: int) -> np.ndarray:
+def _swinging_gradients(size: float, n_swings: int) -> np.ndarray:
     """Two-arm gradients of one length: swings at an end of the simplex, then a climb.
 
     Parameters
@@ -861,11 +861,11 @@ def _floor_share(path: GradientPath, epsilon: float, slope=1 / 4, loss=1 / 3) ->
 
 
 # %% tags=["active-ipynb"]
-# oblivious = random_gradients(400, 5, rng=rng).values()
+# oblivious = _random_gradients(400, 5, rng=rng).values()
 # paths = [gradient_path(g, step=released_step) for g in oblivious]
 # assert max(_released_share(path) for path in paths) <= 1
 # for size in (0.01, 1.0, 100.0):
-#     path = gradient_path(swinging_gradients(size, 8000), step=released_step)
+#     path = gradient_path(_swinging_gradients(size, 8000), step=released_step)
 #     share = _released_share(path)
 #     assert share <= 1
 #     print(f"gradients of length {size:6}: constant {share:.3f}")
@@ -937,7 +937,7 @@ def plot_regret_ratios(ax, ratios: dict[str, np.ndarray]):
 
 
 # %%
-def worst_ratios(
+def _worst_ratios(
     n_rounds: int, *, n_grid: int = 101, nonnegative: bool = False
 ) -> np.ndarray:
     r"""Largest $R_T / \sqrt{S_T}$ of two-arm sequences whose points lie on a grid.
@@ -977,7 +977,7 @@ def worst_ratios(
 
 
 # %% tags=["active-ipynb"]
-# signed, rewards = worst_ratios(3000), worst_ratios(3000, nonnegative=True)
+# signed, rewards = _worst_ratios(3000), _worst_ratios(3000, nonnegative=True)
 # kappa = regret_factor(2, nonnegative=True)
 # assert signed.max() < 2 and rewards.max() < kappa == 1.5
 # for T in (1, 10, 100, 1000, 3000):
@@ -1072,7 +1072,7 @@ def _tight_shares(signed=2.0, rewards=1.5, epsilon=0.05) -> list[float]:
 # for name, rho, nonnegative in (("signed", 1, False), ("non-negative", 0.5, True)):
 #     path = gradient_path(worst_gradients(0.04, 4000, 200, nonnegative=nonnegative))
 #     reached, share = regret(path)[-1] / path.totals[-1] ** 0.5, _regret_share(path, rho)
-#     assert assert_chain(path) < 1 and share <= 1
+#     assert _assert_chain(path) < 1 and share <= 1
 #     print(f"{name}: {reached:.3f} of {1 + rho}; constant of the bound {share:.3f}")
 
 
@@ -1168,14 +1168,19 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 # </details>
 
 # %% tags=["active-ipynb"]
-# path = reactive_path(lambda x: 1 / (1 + x), 500, 4)
-# assert assert_chain(path) < 1
+# path = _reactive_path(lambda x: 1 / (1 + x), 500, 4)
+# assert _assert_chain(path) < 1
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# `simplex_projection` is exact up to rounding at any scale.
-# `AdaptiveState`, `initial_state` and `adaptive_step` (plain or centred) are the learner; its regret is at most `regret_factor` times the root of its `squared_norms`, on every path, and the factor cannot be lowered.
-# `gradient_path`, `reactive_path`, `regret`, `regret_chain` and `assert_chain` run and check a learner; `random_gradients`, `suite_of_paths`, `worst_ratios` and `worst_gradients` are its test sequences.
-# `ReleasedState` and `released_step` restate the released code, whose regret is not bounded by a multiple of $\sqrt{S_T}$.
-# [The next chapter](full_information.ipynb) plays one such learner for every context, and couples them.
+# The regret of the adaptive step is at most `regret_factor` times the root of its `squared_norms`, on every path, and the factor cannot be lowered.
+# The released step has no such bound.
+#
+# - Project on the simplex, exact up to rounding at any scale: `simplex_projection`.
+# - Run a learner that needs neither scale nor horizon: `initial_state` and `adaptive_step`, plain or centred (`AdaptiveState`); `checked_gradient` refuses what is no gradient.
+# - Record and judge a run: `gradient_path` (`GradientPath`), `regret`, and `regret_chain` for every link of the proof.
+# - Drive a learner to its bound: `worst_gradients`; `plot_regret_ratios` and `plot_worst_ratios` draw how near it comes.
+# - Compare with the released code: `ReleasedState`, `released_step`.
+#
+# Next: [Full information](full_information.ipynb) plays one such learner for every context, and couples them by what the arms have earned.

@@ -307,12 +307,12 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def frozen(value: Any) -> Any:
+def frozen_value(value: Any) -> Any:
     """`value`, an array or a named tuple of arrays, with `read_only` arrays."""
     if isinstance(value, np.ndarray):
         return read_only(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        parts = [frozen(part) for part in value]
+        parts = [frozen_value(part) for part in value]
         if any(new is not old for new, old in zip(parts, value)):
             return type(value)(*parts)
     return value
@@ -322,7 +322,7 @@ class _Learners(dict):
     """Learners by context; their arrays cannot be written to."""
 
     def __setitem__(self, context: Hashable, state: NamedTuple) -> None:
-        super().__setitem__(context, frozen(state))
+        super().__setitem__(context, frozen_value(state))
 
 
 class Policy(ABC):
@@ -369,7 +369,7 @@ class Policy(ABC):
         self.shared: NamedTuple | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, frozen(value))
+        super().__setattr__(name, frozen_value(value))
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:

@@ -21,7 +21,7 @@ DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 MOVIE_COLUMNS = ("movieId", "title", "genres")
 NO_GENRE = "(no genres listed)"
-BLOCK = 1 << 18  # lines in memory at a time
+LINES_AT_ONCE = 1 << 18  # lines in memory at a time
 
 
 class Fault(NamedTuple):
@@ -64,7 +64,7 @@ class Ratings(ArraysEqual):
 
 
 def line_blocks(
-    path: Path, columns: tuple[str, ...], size: int = BLOCK
+    path: Path, columns: tuple[str, ...], size: int = LINES_AT_ONCE
 ) -> Iterator[tuple[int, list[str]]]:
     """Lines after the header of a CSV file in blocks, each with its first line number.
 

@@ -1,11 +1,11 @@
 # %% [markdown]
 r"""
-# What is a fair total?
+# Utility: what is a fair total?
 
 One hour is shared by three arms that earn 1, 1/2 and 1/10 reward units an hour.
 The total is largest if the first arm gets the whole hour, and then two arms have nothing.
 **How much of the total must we give up so that every arm gets its share?**
-One number, printed by the first cell below: the part of the total that *proportional* fairness costs here.
+*Proportional* fairness gives each arm a third of the hour, and with it up 47 % of the total.
 
 This chapter defines the objective of everything in Part II.
 It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry ([Mo and Walrand 2000](../references.bib#mo2000fair)).
@@ -499,7 +499,7 @@ def plot_indifference(ax, alphas):
 # It is plain HTML with a short script, so it works in the built page without a server; the slider runs from $\alpha = 0$ at the left to $\alpha = \infty$ at the right end.
 
 # %% tags=["hide-input"]
-DRAG_MARKUP = """
+_DRAG_MARKUP = """
 <div id="fair-drag" style="max-width: 30em; font-family: sans-serif">
 <label>fairness parameter <input type="range" min="0" max="1" step="0.01" value="0.2"
  style="width: 60%; vertical-align: middle" aria-label="fairness parameter"></label>
@@ -520,7 +520,7 @@ DRAG_MARKUP = """
 """
 
 # %% tags=["hide-input"]
-DRAG_DRAWING = """
+_DRAG_DRAWING = """
 const box = document.getElementById("fair-drag"), find = (q) => box.querySelector(q);
 const svg = find("svg"), slider = find("input"), R = [2, 0.7];
 const low = () => Math.min(...R);
@@ -546,7 +546,7 @@ function draw() {
 """
 
 # %% tags=["hide-input"]
-DRAG_EVENTS = """
+_DRAG_EVENTS = """
 function drag(event) {
   if (event.type == "pointermove" && !event.buttons) return;
   const at = new DOMPoint(event.clientX, event.clientY)
@@ -559,15 +559,17 @@ slider.addEventListener("input", draw); draw();
 """
 
 
-def draggable_indifference() -> str:
+def _draggable_indifference() -> str:
     """HTML of the figure in which a reader drags an allocation of two arms."""
-    return f"{DRAG_MARKUP}<script>(() => {{{DRAG_DRAWING}{DRAG_EVENTS}}})();</script>"
+    return (
+        f"{_DRAG_MARKUP}<script>(() => {{{_DRAG_DRAWING}{_DRAG_EVENTS}}})();</script>"
+    )
 
 
 # %% tags=["active-ipynb"]
 # from IPython.display import HTML
 #
-# HTML(draggable_indifference())
+# HTML(_draggable_indifference())
 
 # %% [markdown]
 # ## Two ways to report an allocation
@@ -1076,10 +1078,14 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 #     assert abs(problem.value) < 1e-6 or not finite
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# - One parameter runs from the sum over proportional fairness to the minimum; the gradient $R_i^{-\alpha}$ is the weight of an arm.
-# - The equivalent reward makes different $\alpha$ comparable and proves the limits.
-# - Prices are dual to rewards: the conjugate has a closed form on a domain that depends on $\alpha$, and the Fenchel–Young gap is zero exactly at the gradient.
+# One parameter runs from the sum over proportional fairness to the minimum, and the gradient $R_i^{-\alpha}$ is the weight of an arm.
+# Prices are dual to rewards: the Fenchel–Young gap is zero exactly at the gradient.
 #
-# Exported: `arm_utility`, `alpha_fair_utility`, `utility_gradient`, `equivalent_reward`, `indifferent_reward`, `jain_index`, `price_of_fairness`, `fair_shares`, `concave_conjugate`, `fenchel_young_gap`, and the figures `plot_indifference`, `draggable_indifference` and `plot_price`.
+# - Judge an allocation at any $\alpha$: `alpha_fair_utility`, with `arm_utility` for one arm and `utility_gradient` for the weights; `utility_difference` subtracts two without losing digits near $\alpha=1$.
+# - Compare different $\alpha$: `equivalent_reward` is the reward that is as good if all arms have it; `indifferent_reward` and `plot_indifference` draw what is equally good.
+# - Report an allocation in one number: `jain_index`, and `price_of_fairness` for the part of the largest total that is given up; `fair_shares` and `plot_price` show where it goes.
+# - Bound a utility from above: `concave_conjugate` and `fenchel_young_gap`.
+#
+# Next: [Offline optimum](offline_optimum.ipynb) finds the best map from contexts to arms, and uses the conjugate to certify it.

@@ -48,7 +48,7 @@ def test_gradient_runs_with_different_alphas_are_the_single_runs(step, weights):
 
 
 def test_bandit_runs_with_different_draws_are_the_single_runs(monkeypatch):
-    monkeypatch.setattr(batch, "BLOCK", 64)
+    monkeypatch.setattr(batch, "DRAWS_AT_ONCE", 64)
     stream = bernoulli_stream(300, 3, 6, rng=np.random.default_rng(2))
     assert_runs_agree([ScaleFreeBandit(6, a) for a in ALPHAS * 2], stream, 3)
 

@@ -191,7 +191,7 @@ def test_draws_made_in_blocks_are_the_same_draws(monkeypatch):
     stream = bernoulli_stream(150, 2, 3, rng=np.random.default_rng(6))
     slow, fast = ScaleFreeBandit(3, 0.9), ScaleFreeBandit(3, 0.9)
     simulate(slow, stream, rng=np.random.default_rng(7))
-    monkeypatch.setattr(compiled, "BLOCK", 11)
+    monkeypatch.setattr(compiled, "ROUNDS_AT_ONCE", 11)
     run_fast(fast, stream, rng=np.random.default_rng(7), n_points=2)
     np.testing.assert_array_equal(fast.rewards, slow.rewards)
 

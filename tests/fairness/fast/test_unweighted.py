@@ -4,8 +4,8 @@ import numpy as np
 
 from prunefair.fairness.bandit_feedback import (
     LogBarrierBandit,
+    _path_slacks,
     audited_run,
-    path_slacks,
 )
 from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 from prunefair.fairness.simulation import RewardStream
@@ -20,7 +20,7 @@ def test_an_unweighted_run_has_the_books_of_an_audited_one():
     books = audited_run(audited, stream, rng=np.random.default_rng(22))
     for found, right in zip(run[:4], books[:4]):
         np.testing.assert_allclose(found, right)
-    found, right = path_slacks(policy, run), path_slacks(audited, books)
+    found, right = _path_slacks(policy, run), _path_slacks(audited, books)
     np.testing.assert_allclose(found, right, rtol=1e-9)
 
 

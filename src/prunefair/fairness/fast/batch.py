@@ -25,7 +25,7 @@ from prunefair.fairness.simulation import (
     checkpoints,
 )
 
-BLOCK = 1 << 12
+DRAWS_AT_ONCE = 1 << 12
 MAX_ITER = 100
 
 
@@ -88,13 +88,13 @@ def run_batch(
     found, draws = np.empty((len(policies), len(rounds), stream.n_arms)), None
     start = time.perf_counter()
     for t in range(stream.n_rounds):
-        if bandit and t % BLOCK == 0:
-            size = min(BLOCK, stream.n_rounds - t)
+        if bandit and t % DRAWS_AT_ONCE == 0:
+            size = min(DRAWS_AT_ONCE, stream.n_rounds - t)
             draws = np.array([rng.random(size) for rng in rngs]).T  # (size, S)
         j = int(np.searchsorted(seen, stream.contexts[t]))
         visited[j] = True
         learner = [field[j] for field in fields]
-        played = play(learner, draws[t % BLOCK] if bandit else None)
+        played = play(learner, draws[t % DRAWS_AT_ONCE] if bandit else None)
         waiting.append((learner, stream.rewards[t][:, None], played))
         while len(waiting) > (0 if t + 1 == stream.n_rounds else delay):
             learner, r, played = waiting.popleft()

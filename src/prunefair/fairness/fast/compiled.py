@@ -23,8 +23,8 @@ from prunefair.fairness.simulation import (
     checkpoints,
 )
 
-BLOCK = 1 << 16
-STEPS = ("squared", "centred", "released")  # as the kernels number them
+ROUNDS_AT_ONCE = 1 << 16
+STEP_KINDS = ("squared", "centred", "released")  # as the kernels number them
 
 
 class Run(NamedTuple):
@@ -91,8 +91,8 @@ def run_fast(
     run.kernel(*_pieces(stream, 0, 0, seen), np.empty(0), *run.state)  # compiles
     start = time.perf_counter()
     for point, (first, last) in enumerate(zip([0, *rounds[:-1]], rounds)):
-        for low in range(first, last, BLOCK):
-            high = min(low + BLOCK, last)
+        for low in range(first, last, ROUNDS_AT_ONCE):
+            high = min(low + ROUNDS_AT_ONCE, last)
             draws = rng.random(high - low) if bandit else np.empty(0)
             run.kernel(*_pieces(stream, low, high, seen), draws, *run.state)
         found[point] = run.state[0]
@@ -111,9 +111,9 @@ def _played(policy, block, rng) -> Trajectory:
 
 def seen_contexts(stream: RewardStream) -> np.ndarray:
     """The contexts that occur in `stream`, in order, shape (K,), int64."""
-    few, seen = stream.n_contexts <= BLOCK, np.empty(0, np.int64)
-    for low in range(0, stream.n_rounds, BLOCK):
-        block = stream.contexts[low : low + BLOCK]
+    few, seen = stream.n_contexts <= ROUNDS_AT_ONCE, np.empty(0, np.int64)
+    for low in range(0, stream.n_rounds, ROUNDS_AT_ONCE):
+        block = stream.contexts[low : low + ROUNDS_AT_ONCE]
         block = np.flatnonzero(np.bincount(block)) if few else block
         seen = np.union1d(seen, block)
     return seen
@@ -149,7 +149,7 @@ def _kernel(name: str) -> Callable:
     """A compiled kernel; numba is imported when the first one is wanted."""
     from prunefair.fairness.fast import kernels
 
-    return kernels.compiled(getattr(kernels, name))
+    return kernels.compiled_kernel(getattr(kernels, name))
 
 
 class Learners:
@@ -204,7 +204,7 @@ def _gradient(policy, contexts: list[int], *, blind: bool = False) -> Run:
     table, R = Learners(policy, contexts, blind=blind), policy.rewards.copy()
     points, norms, *own = table.states
     earned = own[0] if own else R[None]
-    kind = STEPS.index(getattr(policy, "step_kind", "squared"))
+    kind = STEP_KINDS.index(getattr(policy, "step_kind", "squared"))
     after = getattr(policy, "weights", "before") == "after"
     settings = (policy.alpha, kind, after, not own)
     weights = surrogate_weights(earned, policy.alpha)

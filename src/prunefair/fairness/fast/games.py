@@ -83,8 +83,8 @@ def probe_norms(n_rounds: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
     regrets : ndarray, shape (T,), float64
         Linear regret against arm 0 after each round, surrogate units.
     """
-    from prunefair.fairness.fast.kernels import compiled
+    from prunefair.fairness.fast.kernels import compiled_kernel
 
     norms, regrets = np.empty((2, n_rounds))
-    compiled(_probe_rounds)(float(alpha), norms, regrets)
+    compiled_kernel(_probe_rounds)(float(alpha), norms, regrets)
     return norms, regrets

@@ -22,7 +22,7 @@ from numba import njit, types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, register_jitable
 
-from prunefair.fairness.baselines import STAGE, TOLERANCE
+from prunefair.fairness.baselines import STAGE_STEPS, TOLERANCE
 
 CENTRED, RELEASED = 1, 2  # kinds of step; 0 is squared
 MAX_ITER = 2000
@@ -59,7 +59,7 @@ class MendingCache(FunctionCache):
 
 
 @cache
-def compiled(kernel: Callable) -> Callable:
+def compiled_kernel(kernel: Callable) -> Callable:
     """`kernel` compiled, and kept on disk if numba finds a folder that it may write.
 
     Sums keep their order: with "reassoc" in `fastmath` the process that compiles and
@@ -521,7 +521,7 @@ def _fair_descent(c, losses, factor, q, floor, n_steps, play, scratch):
 @register_jitable
 def _fair_multipliers(c, losses, eta, q, floor, play, scratch):
     """`fair_multipliers` of the chapter; changes `c`, fills `play`."""
-    solved, spent = _fair_descent(c, losses, -eta, q, floor, STAGE, play, scratch)
+    solved, spent = _fair_descent(c, losses, -eta, q, floor, STAGE_STEPS, play, scratch)
     if solved:
         return
     spread = 1.0
@@ -534,7 +534,7 @@ def _fair_multipliers(c, losses, eta, q, floor, play, scratch):
         for i in range(c.size):
             c[i] = best[i] * (scale / last if last > 0 else 1.0)
         solved, taken = _fair_descent(
-            c, losses, -eta * scale, q, floor, STAGE, play, scratch
+            c, losses, -eta * scale, q, floor, STAGE_STEPS, play, scratch
         )
         spent += taken
         if solved and scale == 1:
