@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from prunefair import cli
+from prunefair import cli, pipelines
 from prunefair.messages import Given
 from prunefair.models import load_tokenizer
 from prunefair.pruning.folders import load_pruned, save_pruned
@@ -82,22 +82,22 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("objective", ["", "functional", "spectral"])
+@pytest.mark.parametrize("method", ["", "functional", "spectral"])
 def test_prune_reports_every_key_and_plain_transformers_reloads_it(
-    objective, capsys, model, tmp_path
+    method, capsys, model, tmp_path
 ):
     out = tmp_path / "pruned"
-    options = ("--ratio", 0.3, "--out", out, *FEW, "--objective", objective)
+    options = ("--ratio", 0.3, "--out", out, *FEW, "--method", method)
     status, result, _ = run(capsys, "prune", model, *options, "--json")
     assert status in (0, None)
     assert set(result) - {"refit", "widths"} == {
         *("model", "ratio", "rows_kept", "params_before", "params_after", "ks_mean"),
-        *("seconds_policy", "seconds_total", "out", "objective"),
+        *("seconds_policy", "seconds_total", "out", "method"),
         *("multiple", "ratio_reached"),
     }
     assert (result["multiple"], result["ratio_reached"]) == (1, pytest.approx(0.3))
-    assert result["objective"] == (objective or "functional")
-    assert ("refit" in result) == (result["objective"] == "functional")
+    assert result["method"] == (method or "functional")
+    assert ("refit" in result) == (result["method"] == "functional")
     assert result["rows_kept"] == [28, 28]
     removed = 2 * 12 * 3 * 16
     assert result["params_before"] - result["params_after"] == removed
@@ -144,9 +144,9 @@ def test_widths_are_multiples_and_the_report_and_the_card_say_what_came_of_it(
     way, capsys, model, tmp_path
 ):
     options = {
-        "functional": ("--objective", "functional"),
+        "functional": ("--method", "functional"),
         "uneven": ("--widths", "uneven"),
-        "spectral": ("--objective", "spectral"),
+        "spectral": ("--method", "spectral"),
         "streamed": ("--spectra", "exact"),
     }[way]
     out = tmp_path / "out"
@@ -189,27 +189,27 @@ def wide(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("objective", ["functional", "spectral"])
+@pytest.mark.parametrize("method", ["functional", "spectral"])
 def test_wide_layers_get_multiples_of_32_unless_it_is_the_papers_objective(
-    objective, capsys, wide, tmp_path
+    method, capsys, wide, tmp_path
 ):
-    options = (*FEW, "--json", "--out", tmp_path / "out", "--objective", objective)
+    options = (*FEW, "--json", "--out", tmp_path / "out", "--method", method)
     _, result, _ = run(capsys, "prune", wide, *options, "--ratio", 0.3)
-    rows = {"functional": 352, "spectral": 358}[objective]
+    rows = {"functional": 352, "spectral": 358}[method]
     assert result["rows_kept"] == [rows, rows]
     assert "license: mit\n" in (tmp_path / "out" / "README.md").read_text()
-    if objective == "functional":
+    if method == "functional":
         _, result, _ = run(
             *(capsys, "prune", wide, *FEW, "--json", "--out", tmp_path / "paper"),
-            *("--objective", objective, "--ratio", 0.3, "--multiple", 1),
+            *("--method", method, "--ratio", 0.3, "--multiple", 1),
         )
         assert result["rows_kept"] == [358, 358]
 
 
-@pytest.mark.parametrize("objective", ["functional", "spectral"])
-def test_a_saved_policy_is_reused_at_another_ratio(objective, capsys, model, tmp_path):
+@pytest.mark.parametrize("method", ["functional", "spectral"])
+def test_a_saved_policy_is_reused_at_another_ratio(method, capsys, model, tmp_path):
     policy = tmp_path / "policy.safetensors"
-    options = ("--policy", policy, *FEW, "--objective", objective, "--json")
+    options = ("--policy", policy, *FEW, "--method", method, "--json")
     run(capsys, "prune", model, "--ratio", 0.4, "--out", tmp_path / "a", *options)
     saved = policy.read_bytes()
     _, result, _ = run(
@@ -218,15 +218,15 @@ def test_a_saved_policy_is_reused_at_another_ratio(objective, capsys, model, tmp
     assert policy.read_bytes() == saved
     assert result["rows_kept"] == [36, 36]
     assert result["seconds_policy"] == 0
-    other = {"functional": "spectral", "spectral": "functional"}[objective]
-    again = ("--ratio", 0.1, "--out", tmp_path / "c", *options, "--objective", other)
+    other = {"functional": "spectral", "spectral": "functional"}[method]
+    again = ("--ratio", 0.1, "--out", tmp_path / "c", *options, "--method", other)
     assert "give a file of that kind" in complaint(capsys, "prune", model, *again)
 
 
 def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
     capsys, model, tmp_path
 ):
-    options = ("--ratio", 0.3, "--episodes", 2, "--json", "--objective", "spectral")
+    options = ("--ratio", 0.3, "--episodes", 2, "--json", "--method", "spectral")
     run(capsys, "prune", model, "--out", tmp_path / "a", *options)
     streamed = ("--out", tmp_path / "b", "--spectra", "exact")
     _, result, _ = run(capsys, "prune", model, *streamed, *options)
@@ -239,25 +239,25 @@ def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
 def test_a_model_larger_than_memory_goes_a_layer_at_a_time_and_says_so(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cli, "_available_bytes", lambda: sys.maxsize)
-    assert not cli._wide_or_large(cli._skeleton(str(model), ""), "cpu")
+    monkeypatch.setattr(pipelines, "available_bytes", lambda: sys.maxsize)
+    assert not pipelines._wide_or_large(pipelines._skeleton(str(model), None), "cpu")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(cli, "_available_bytes", lambda: 1000)
+    monkeypatch.setattr(pipelines, "available_bytes", lambda: 1000)
     options = ("--ratio", 0.3, "--out", tmp_path / "out", "--episodes", 1, "--json")
     _, result, err = run(capsys, "prune", model, *options)
-    assert result["objective"] == "spectral" and "peak_gpu_bytes" in result
+    assert result["method"] == "spectral" and "peak_gpu_bytes" in result
     note = next(line for line in err.splitlines() if line.startswith("MODEL has "))
-    assert "a layer at a time" in note and "--objective functional" in note
+    assert "a layer at a time" in note and "--method functional" in note
 
 
 def test_a_wide_model_goes_a_layer_at_a_time_whatever_the_memory(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cli, "_available_bytes", lambda: sys.maxsize)
+    monkeypatch.setattr(pipelines, "available_bytes", lambda: sys.maxsize)
     config = json.loads((model / "config.json").read_text())
     config |= {"hidden_size": 2050, "head_dim": 2, "vocab_size": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert cli._wide_or_large(cli._skeleton(str(tmp_path), ""), "cpu")
+    assert pipelines._wide_or_large(pipelines._skeleton(str(tmp_path), None), "cpu")
     assert capsys.readouterr().err == ""
 
 
@@ -266,7 +266,7 @@ def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
 ):
     meminfo = "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\n"
     monkeypatch.setattr(Path, "read_text", lambda path: meminfo)
-    assert cli._available_bytes() == 5 * 1024
+    assert pipelines.available_bytes() == 5 * 1024
 
     def missing(*arguments):
         raise FileNotFoundError
@@ -274,15 +274,15 @@ def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
     monkeypatch.setattr(Path, "read_text", missing)
     pages = {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    assert cli._available_bytes() == 100 * 4096
+    assert pipelines.available_bytes() == 100 * 4096
 
     def unknown(name):
         raise ValueError("unrecognized configuration name")
 
     monkeypatch.setattr(os, "sysconf", unknown)
-    assert cli._available_bytes() == sys.maxsize
+    assert pipelines.available_bytes() == sys.maxsize
     monkeypatch.delattr(os, "sysconf")
-    assert cli._available_bytes() == sys.maxsize
+    assert pipelines.available_bytes() == sys.maxsize
 
 
 @pytest.fixture
@@ -294,12 +294,12 @@ def uneven(model, tmp_path):
     return save_pruned(slice_ffn_(smaller, kept), None, folder, [*map(list, kept)])
 
 
-@pytest.mark.parametrize("objective", ["functional", "spectral"])
+@pytest.mark.parametrize("method", ["functional", "spectral"])
 def test_what_has_uneven_widths_or_no_tokenizer_can_be_pruned(
-    objective, capsys, uneven, tmp_path
+    method, capsys, uneven, tmp_path
 ):
     options = ("--ratio", 0.2, "--out", tmp_path / "out", *FEW, "--json")
-    _, result, _ = run(capsys, "prune", uneven, *options, "--objective", objective)
+    _, result, _ = run(capsys, "prune", uneven, *options, "--method", method)
     assert result["rows_kept"] == [16, 28]
     assert load_pruned(tmp_path / "out").num_parameters() == result["params_after"]
     assert result["params_before"] - result["params_after"] == (4 + 7) * 3 * 16
@@ -409,11 +409,13 @@ def test_a_path_that_is_not_there_is_no_name_of_the_hub(name, tmp_path, capsys):
 def test_texts_begin_with_the_tokenizers_token_where_the_model_names_none():
     dense = tiny_model("qwen2", generator=torch.Generator())
     dense.config.bos_token_id = dense.config.eos_token_id = None
-    given, nothing = Given("MODEL", "mine"), SimpleNamespace(eos_token_id=None)
+    given, nothing = Given("model", "mine"), SimpleNamespace(eos_token_id=None)
     for tokenizer in (None, nothing):
-        with pytest.raises(ValueError, match="MODEL is 'mine', whose.*bos_token_id in"):
-            cli._check_start(dense, tokenizer, given)
-    cli._check_start(dense, SimpleNamespace(bos_token_id=None, eos_token_id=0), given)
+        with pytest.raises(ValueError, match="model is 'mine', whose.*bos_token_id in"):
+            pipelines._check_start(dense, tokenizer, given)
+    pipelines._check_start(
+        dense, SimpleNamespace(bos_token_id=None, eos_token_id=0), given
+    )
     assert start_token(dense) == 0
 
 
@@ -585,16 +587,16 @@ BAD = {
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--spectra", "fast"),
         "--spectra is 'fast'; give exact or lanczos",
     ),
-    "objective": (
-        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--objective", "kl"),
-        "--objective is 'kl'; give functional or spectral",
+    "method": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--method", "kl"),
+        "--method is 'kl'; give functional or spectral",
     ),
     "functional-geometry": (
         (
             *("prune", "--geometry", "tiny", "--ratio", "0.3"),
-            *("--objective", "functional"),
+            *("--method", "functional"),
         ),
-        "--objective is 'functional', which knows no --geometry",
+        "--method is 'functional', which knows no --geometry",
     ),
     "widths": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--widths", "odd"),
@@ -603,9 +605,9 @@ BAD = {
     "spectral-widths": (
         (
             *("prune", "MODEL", "--ratio", "0.3", "--out", "OUT"),
-            *("--widths", "uneven", "--objective", "spectral"),
+            *("--widths", "uneven", "--method", "spectral"),
         ),
-        "--widths is 'uneven'.*give equal, or --objective functional",
+        "--widths is 'uneven'.*give equal, or --method functional",
     ),
     "multiple": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--multiple", "0"),
@@ -700,8 +702,8 @@ def test_an_existing_folder_is_refused_before_any_work_and_kept(
 
 
 WAYS = {
-    "functional": ("--objective", "functional"),
-    "spectral": ("--objective", "spectral"),
+    "functional": ("--method", "functional"),
+    "spectral": ("--method", "spectral"),
     "a layer at a time": ("--spectra", "exact"),
 }
 
@@ -782,7 +784,7 @@ def test_outputs_are_checked_as_a_set_before_anything_else(
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     before = {*tmp_path.rglob("*")}
-    monkeypatch.setattr(cli, "_device", pytest.fail)
+    monkeypatch.setattr(pipelines, "usable_device", pytest.fail)
     options, pattern = UNWRITABLE[name]
     line = complaint(capsys, "prune", model, "--ratio", 0.3, *options)
     assert re.search(pattern, line), line

@@ -262,7 +262,7 @@ ANY = {
 }
 PRUNE = {
     "--ratio": (*NUMBERS, "0.3", "0.99", "0.05"),
-    "--objective": ("", "functional", "spectral", "kl"),
+    "--method": ("", "functional", "spectral", "kl"),
     "--spectra": ("", "exact", "lanczos", "fast"),
     "--widths": ("equal", "uneven", "odd"),
     "--multiple": (*NUMBERS, "4", "12", "13"),

@@ -540,8 +540,8 @@ def prune(folder, *more):
 
 
 PATHS = {
-    "functional": lambda folder: prune(folder, "--objective", "functional"),
-    "spectral": lambda folder: prune(folder, "--objective", "spectral"),
+    "functional": lambda folder: prune(folder, "--method", "functional"),
+    "spectral": lambda folder: prune(folder, "--method", "spectral"),
     "a layer at a time": lambda folder: prune(folder, "--spectra", "exact"),
     "evaluate": lambda folder: ("evaluate", folder, "--tasks", ""),
 }
@@ -637,7 +637,7 @@ def test_a_policy_file_of_odd_structure_is_one_line(name, whole, tmp_path, capsy
     line = complaint(
         capsys,
         *("prune", whole / "llama", "--ratio", 0.3, "--out", tmp_path / "out"),
-        *("--objective", "spectral", "--policy", path),
+        *("--method", "spectral", "--policy", path),
     )
     assert line.startswith("--policy is ") and "which holds no row policy" in line
     assert not (tmp_path / "out").exists()

@@ -107,7 +107,7 @@ def test_the_tokenizer_is_saved_for_both_versions_whatever_loaded_it(tmp_path):
 RECORD = {
     "base_model": "some/base",
     "base_license": "apache-2.0",
-    "objective": "functional",
+    "method": "functional",
     "ratio": 0.3,
     "seed": 7,
     "refit": True,

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prunefair.messages import named
 from prunefair.widths import CONFIG_KEY
 
 TYPES = ("f16", "q8_0", "f32")
@@ -59,10 +60,12 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
 
     file = Path(file)
     if kind not in TYPES:
-        raise ValueError(f"kind is {kind!r}; give one of {', '.join(TYPES)}")
+        raise ValueError(f"{named('kind')} is {kind!r}; give one of {', '.join(TYPES)}")
     if file.exists() or not file.parent.is_dir():
         why = "exists" if file.exists() else "is in a folder that does not exist"
-        raise ValueError(f"file is {str(file)!r}, which {why}; choose another name")
+        raise ValueError(
+            f"{named('file')} is {str(file)!r}, which {why}; choose another name"
+        )
     record = _checked_config(folder).get(CONFIG_KEY) or {}
     model, read = stream_folder(folder, argument="folder")
     _check_model(folder, model.config)
@@ -88,6 +91,10 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
     }
 
 
+def _subject(folder) -> str:
+    return f"{named('folder')} is {str(folder)!r}"
+
+
 def _gguf():
     try:
         import gguf
@@ -103,7 +110,7 @@ def _checked_config(folder) -> dict[str, Any]:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(
-            f"folder is {str(folder)!r}, which holds no config.json; give a folder "
+            f"{_subject(folder)}, which holds no config.json; give a folder "
             "written by prunefair prune or by save_pretrained"
         )
     try:
@@ -113,7 +120,7 @@ def _checked_config(folder) -> dict[str, Any]:
         raise ValueError(f"{path} is no JSON object; get the file again") from error
     if family != "llama":
         raise ValueError(
-            f"folder is {str(folder)!r}, whose model is of the family {family!r}; only "
+            f"{_subject(folder)}, whose model is of the family {family!r}; only "
             "'llama' is exported, llama.cpp's own converter knows more"
         )
     return content
@@ -129,7 +136,7 @@ def _check_model(folder, config) -> None:
     for name, value in found.items():
         if value not in known[name]:
             raise ValueError(
-                f"folder is {str(folder)!r}, whose {name} is {value!r}; the export "
+                f"{_subject(folder)}, whose {name} is {value!r}; the export "
                 f"knows {' or '.join(map(str, known[name]))}"
             )
 
@@ -145,9 +152,10 @@ def _tensors(gguf, folder, model, read, kind) -> list[tuple]:
     for name in stored_names(model).values():
         shape = tuple(state[name].shape)
         if kind == "q8_0" and len(shape) == 2 and shape[1] % _BLOCK:
-            other = f", or prune with --multiple {_BLOCK}" if ".mlp." in name else ""
+            other = f", or prune with {named('multiple', _BLOCK)}"
+            other = other if ".mlp." in name else ""
             raise ValueError(
-                f"folder is {str(folder)!r}, where {name} has rows of {shape[1]}, no "
+                f"{_subject(folder)}, where {name} has rows of {shape[1]}, no "
                 f"multiple of {_BLOCK}, which q8_0 needs; give f16{other}"
             )
         turned = heads.get(name.split(".")[-2])
@@ -248,7 +256,7 @@ def _add_tokenizer(gguf, writer, folder, rows: int) -> None:
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise ValueError(
-            f"folder is {str(folder)!r}, which holds no tokenizer.json; save the "
+            f"{_subject(folder)}, which holds no tokenizer.json; save the "
             "tokenizer there with save_pretrained first"
         )
     content = json.loads(path.read_bytes())
@@ -257,7 +265,7 @@ def _add_tokenizer(gguf, writer, folder, rows: int) -> None:
     last = max(vocabulary)
     if last >= rows:
         raise ValueError(
-            f"folder is {str(folder)!r}, whose tokenizer has token {last} and whose "
+            f"{_subject(folder)}, whose tokenizer has token {last} and whose "
             f"embedding has {rows} rows; give the tokenizer of this model"
         )
     pieces = content["model"].get("byte_fallback", False)
@@ -291,7 +299,7 @@ def _refused(folder, part, value) -> ValueError:
     shown = json.dumps(value, ensure_ascii=False)
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
     return ValueError(
-        f"folder is {str(folder)!r}, whose tokenizer.json has the {part} {shown}, "
+        f"{_subject(folder)}, whose tokenizer.json has the {part} {shown}, "
         "which the export cannot express; use llama.cpp's own converter"
     )
 

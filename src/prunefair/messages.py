@@ -3,10 +3,49 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 
 MESSAGE_LENGTH = 293  # 300 with "error: " before it
+_WORDS: ContextVar[Mapping] = ContextVar("words", default=MappingProxyType({}))
+
+
+def named(argument: str, *value) -> str:
+    """An argument, alone or with a value, as whoever reads the message writes it.
+
+    Parameters
+    ----------
+    argument : str
+        Its name in Python, such as `malformed`.
+    *value : object, optional
+        `malformed='drop'` in Python, `--malformed drop` on the command line.
+    """
+    words = _WORDS.get()
+    if argument not in words:
+        return f"{argument}={value[0]!r}" if value else argument
+    if not value:
+        return words[argument]
+    return words.get((argument, *value)) or f"{words[argument]} {value[0]}"
+
+
+@contextmanager
+def called(words: Mapping) -> Iterator[None]:
+    """Let messages name arguments by other words for as long as the block runs.
+
+    Parameters
+    ----------
+    words : mapping
+        Word of each argument, and of a pair of argument and value where the value is
+        another one there.
+    """
+    before = _WORDS.set(words)
+    try:
+        yield
+    finally:
+        _WORDS.reset(before)
 
 
 def shown(value, limit: int = 80) -> str:
@@ -37,7 +76,7 @@ class Given:
     Parameters
     ----------
     argument : str
-        Name of the argument: of a function, or as the command line calls it.
+        Name of the argument; see `named`.
     value : str or path
         What was given.
     """
@@ -47,7 +86,7 @@ class Given:
 
     def error(self, problem: str, remedy: str, reason: str = "") -> InputError:
         """Error of one line: the argument, its value, the problem and the remedy."""
-        head = f"{self.argument} is {shown(os.fspath(self.value))}, "
+        head = f"{named(self.argument)} is {shown(os.fspath(self.value))}, "
         room = MESSAGE_LENGTH - len(head) - len(remedy) - len("; ")
         problem = " ".join(problem.split())
         if reason:

