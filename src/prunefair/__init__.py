@@ -1,22 +1,62 @@
 """PruneNet and α-fair contextual bandits, derived, implemented and checked.
 
-The chapters of the book *Prune & Fair* are the modules of this package:
+The main jobs are a call each: `prune`, `evaluate` and `recover` a model, `play` bandit
+policies.  The chapters of the book *Prune & Fair* are the modules of this package:
 `prunefair.pruning` holds Part I, `prunefair.fairness` Part II.
-Importing the package loads neither torch nor transformers; `prunefair.load_pruned`,
-which reads a pruned model back, loads them when it is first asked for.
+Importing the package loads neither torch nor transformers; what is offered here is
+imported when it is first asked for.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:
+    from prunefair.fairness.bandit_feedback import ScaleFreeBandit
+    from prunefair.fairness.full_information import AlphaFairGradient
+    from prunefair.fairness.offline_optimum import solve_offline
+    from prunefair.fairness.utility import alpha_fair_utility
+    from prunefair.models import load_model
+    from prunefair.pipelines import evaluate, play, prune
+    from prunefair.pruning.recovery import recover
+    from prunefair.pruning.spectrum import ks_distance
+    from prunefair.pruning.surgery import load_pruned
+
+_HOMES = {
+    "AlphaFairGradient": "fairness.full_information",
+    "ScaleFreeBandit": "fairness.bandit_feedback",
+    "alpha_fair_utility": "fairness.utility",
+    "evaluate": "pipelines",
+    "ks_distance": "pruning.spectrum",
+    "load_model": "models",
+    "load_pruned": "pruning.surgery",
+    "play": "pipelines",
+    "prune": "pipelines",
+    "recover": "pruning.recovery",
+    "solve_offline": "fairness.offline_optimum",
+}
+__all__ = [
+    "AlphaFairGradient",
+    "ScaleFreeBandit",
+    "alpha_fair_utility",
+    "evaluate",
+    "ks_distance",
+    "load_model",
+    "load_pruned",
+    "play",
+    "prune",
+    "recover",
+    "solve_offline",
+]
+
 
 def __dir__():
-    return [*globals(), "load_pruned"]
+    return [*globals(), *_HOMES]
 
 
 def __getattr__(name: str):
-    """Import `load_pruned` when it is asked for, and nothing before."""
-    if name == "load_pruned":
-        from prunefair.pruning.folders import load_pruned
-
-        return load_pruned
-    raise AttributeError(f"module 'prunefair' has no attribute {name!r}")
+    """Import what is offered when it is asked for, and nothing before."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
