@@ -751,8 +751,8 @@ def evaluate(
         )
     _check_names(tasks, (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE), "tasks")
     for name in tasks:  # what is missing is known, or fetched, before the work
-        evaluation.task_questions(name, 1, folder=data)
-    data_file("wikitext2/test.txt", folder=data)
+        evaluation.task_questions(name, 1)
+    data_file("wikitext2/test.txt")
     if isinstance(model, str | os.PathLike):
         tokenizer = load_tokenizer(model, argument="model")
     elif tokenizer is None:
@@ -774,11 +774,11 @@ def evaluate(
         if loaded is not None:
             cached = bool(tasks) or dense is not None
             _check_scored(Given(argument, _name(value)), loaded, tokenizer, cached)
-    text = evaluation.wikitext_tokens(tokenizer, folder=data)
+    text = evaluation.wikitext_tokens(tokenizer)
     beginning = evaluation.beginning_tokens(tokenizer)
     window = within_context(judged, 1024)
     options = {"window": window, "max_windows": limit, "beginning": beginning}
-    asked = {"limit": limit, "folder": data}
+    asked = {"limit": limit, }
     perplexity = evaluation.perplexity(judged, text, **options)
     answers = evaluation.zero_shot(judged, tokenizer, tasks, **asked)
     kl, retained = None, {"raw_retention": None, "above_chance_retention": None}

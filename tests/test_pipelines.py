@@ -1,0 +1,178 @@
+"""The main jobs from Python: the same as from the command line, in Python's words."""
+
+import copy
+import json
+import logging
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import prunefair
+from prunefair import cli, messages
+from prunefair.fairness.simulation import RewardStream
+from prunefair.models import load_tokenizer
+from prunefair.pruning.row_policy import RowPolicy
+from prunefair.pruning.surgery import tiny_model
+
+FEW = {"episodes": 2, "texts": 4, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder of a tiny random LLaMA with the small real model's tokenizer."""
+    path = tmp_path_factory.mktemp("dense") / "tiny"
+    generator = torch.Generator().manual_seed(0)
+    tiny_model("llama", generator=generator, vocab_size=49152).save_pretrained(path)
+    load_tokenizer("smollm2").save_pretrained(path)
+    return path
+
+
+def files(path):
+    return {p.name: p.read_bytes() for p in path.iterdir()}
+
+
+@pytest.mark.parametrize("method", ["functional", "spectral"])
+def test_a_call_writes_and_reports_what_the_command_does(
+    method, folder, tmp_path, capsys
+):
+    report = prunefair.prune(folder, 0.4, out=tmp_path / "a", method=method, **FEW)
+    options = [f"--{name}={value}" for name, value in FEW.items()]
+    options += ["--ratio=0.4", "--method", method, "--json"]
+    with pytest.raises(SystemExit):
+        cli.main(["prune", str(folder), "--out", str(tmp_path / "b"), *options])
+    printed = json.loads(capsys.readouterr().out)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    summary = json.loads(json.dumps(report.summary()))
+    for key in {"out", "seconds_policy", "seconds_total"}:
+        assert summary.pop(key) is not None and printed.pop(key) is not None
+    assert summary == printed
+
+
+@pytest.mark.parametrize("method", ["functional", "spectral"])
+def test_a_model_in_memory_gives_the_rows_of_its_folder_and_is_not_changed(
+    method, folder, tmp_path
+):
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    before = copy.deepcopy(model.state_dict())
+    named = prunefair.prune(folder, 0.4, method=method, **FEW)
+    held = prunefair.prune(model, 0.4, method=method, **FEW)
+    assert all(map(torch.equal, named.kept, held.kept))
+    assert named.out is None and held.model.num_parameters() == held.params_after
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    for a, b in zip(named.model.parameters(), held.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    again = prunefair.prune(
+        model, 0.2, out=tmp_path / "p", policy=held.policy, method=method, **FEW
+    )
+    assert again.seconds_policy == 0 and again.policy is held.policy
+    reloaded = prunefair.load_pruned(tmp_path / "p")
+    assert reloaded.num_parameters() == again.params_after
+
+
+def test_a_layer_at_a_time_gives_the_same_rows_and_no_model(folder):
+    whole = prunefair.prune(folder, 0.4, method="spectral", **FEW)
+    streamed = prunefair.prune(folder, 0.4, spectra="exact", **FEW)
+    assert streamed.model is None and streamed.params_after == whole.params_after
+    assert all(map(torch.equal, whole.kept, streamed.kept))
+
+
+def test_evaluate_of_models_in_memory_is_that_of_their_folders(folder):
+    model, tokenizer = prunefair.load_model(folder), load_tokenizer(folder)
+    options = {"tasks": (), "limit": 2}
+    named = prunefair.evaluate(folder, against=folder, **options)
+    held = prunefair.evaluate(model, against=model, tokenizer=tokenizer, **options)
+    assert named == held and named.kl_to_dense == pytest.approx(0, abs=1e-6)
+    assert json.dumps(named.summary())
+
+
+def test_play_certifies_and_ranks_on_a_stream_of_ones_own():
+    rng = np.random.default_rng(0)
+    stream = RewardStream(
+        contexts=rng.integers(3, size=200), rewards=rng.random((200, 4)), n_contexts=3
+    )
+    report = prunefair.play(stream, ["alpha_fair", "uniform"], alpha=0.5, rounds=150)
+    x = cp.Variable((3, 4), nonneg=True)
+    earned = 1 + sum(
+        cp.multiply(x[stream.contexts[t]], stream.rewards[t]) for t in range(150)
+    )
+    utility = cp.sum(cp.sqrt(earned)) / 0.5
+    best = cp.Problem(cp.Maximize(utility), [cp.sum(x, axis=1) == 1]).solve()
+    assert report.optimum.utility == pytest.approx(best, rel=1e-6)
+    assert [*report.results] == ["alpha_fair", "uniform"]
+    for result in report.results.values():
+        assert result.utility <= report.optimum.utility + report.optimum.gap
+    assert "rounds_per_second" in report.summary(timings=True)["policies"]["uniform"]
+    everyone = prunefair.play(stream, feedback="bandit", seed=1)
+    assert len(everyone.results) >= 4
+
+
+BAD = {
+    "ratio": ((1.0,), {}, "ratio"),
+    "rows": ((0.999,), {}, "ratio is 0.999, which leaves no row of 12; lower it"),
+    "method": (
+        (0.3,),
+        {"method": "kl"},
+        "^method is 'kl'; give functional or spectral",
+    ),
+    "widths": (
+        (0.3,),
+        {"widths": "uneven", "method": "spectral"},
+        "^widths is 'uneven'.*give equal, or method='functional'",
+    ),
+    "spectra": (
+        (0.3,),
+        {"method": "functional", "spectra": "exact"},
+        "^method is 'functional', which knows no spectra; .*or give method='spectral'",
+    ),
+    "device": ((0.3,), {"device": "abacus"}, "^device is 'abacus'.*give 'cpu'"),
+    "multiple": ((0.3,), {"multiple": 13}, "^multiple is 13, more than the 12 neurons"),
+    "out": ((0.3,), {"out": __file__}, "^out is .*exists and is not an empty folder"),
+    "policy": ((0.3,), {"policy": "no/such"}, "^policy is 'no/such', whose folder"),
+    "policy-of-another-method": (
+        (0.3,),
+        {"policy": RowPolicy(), "method": "functional"},
+        "^policy is a RowPolicy, which another method trains; give a FunctionalPolicy",
+    ),
+    "geometry": ((0.3,), {"geometry": "tiny"}, "and geometry 'tiny'; give one of"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments_are_named_in_the_words_of_python(name, folder, monkeypatch):
+    monkeypatch.setattr("prunefair.models.load_opened", pytest.fail)
+    positional, options, pattern = BAD[name]
+    with pytest.raises(ValueError, match=pattern):
+        prunefair.prune(folder, *positional, **options)
+
+
+def test_what_a_model_in_memory_cannot_do_is_said():
+    model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="spectra is 'exact'.*its folder or name"):
+        prunefair.prune(model, 0.3, spectra="exact")
+    with pytest.raises(ValueError, match="tokenizer is None, but model is a model in"):
+        prunefair.evaluate(model)
+    with pytest.raises(
+        ValueError, match="policies names 'scale_free', which needs feedb"
+    ):
+        prunefair.play(None, ["scale_free"])
+
+
+def test_a_warning_is_one_line_of_the_librarys_log(folder, tmp_path, caplog):
+    model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    with caplog.at_level(logging.WARNING, logger="prunefair"):
+        prunefair.prune(model, 0.3, out=tmp_path / "out", method="spectral", **FEW)
+    assert caplog.messages == ["model has no tokenizer; none is written"]
+
+
+def test_messages_take_other_words_only_inside_the_block():
+    assert messages.named("users", None) == "users=None"
+    with messages.called({"users": "--users", ("users", None): "--users 0"}):
+        assert messages.named("users") == "--users"
+        assert messages.named("users", 3) == "--users 3"
+        assert messages.named("users", None) == "--users 0"
+        assert messages.named("other", "x") == "other='x'"
+    assert messages.named("users", 3) == "users=3"
