@@ -27,7 +27,7 @@ def data_folder() -> Path | None:
     return shared if shared.is_dir() else None
 
 
-def data_file(name: str) -> Path:
+def data_file(name: str, *, folder: str | os.PathLike | None = None) -> Path:
     """Path of the data file `name`: in the folder, the cache, or downloaded now.
 
     A file found in a folder is checked for its header and number of rows, once in a
@@ -39,6 +39,8 @@ def data_file(name: str) -> Path:
     ----------
     name : str
         A key of `prunefair.publishers.FILES`, such as `"wikitext2/test.txt"`.
+    folder : path, optional
+        Where to look first; by default what `data_folder` gives.
 
     Returns
     -------
@@ -54,22 +56,23 @@ def data_file(name: str) -> Path:
     if name not in FILES:
         known = ", ".join(sorted(FILES))
         raise ValueError(f"name is {name!r}; it must be one of {known}")
-    for folder in (data_folder(), cache_folder() / "data"):
-        if folder is not None and (folder / name).is_file():
-            path = folder / name
+    own = data_folder() if folder is None else Path(folder)
+    for place in (own, cache_folder() / "data"):
+        if place is not None and (place / name).is_file():
+            path = place / name
             status = path.stat()
             _check_found(name, path, status.st_size, status.st_mtime_ns)
             return path
-    folder, faults = cache_folder() / "data", []
+    cached, faults = cache_folder() / "data", []
     for archive in (archive for archive in ARCHIVES if name in archive.files):
         try:
-            _fetch(archive, folder)
-            return folder / name
+            _fetch(archive, cached)
+            return cached / name
         except (FileNotFoundError, ValueError) as error:
             faults.append(error)
     reached = [fault for fault in faults if isinstance(fault, ValueError)]
     raise (ValueError if reached else FileNotFoundError)(
-        f"{name} is not in {data_folder() or 'any data folder'}; "
+        f"{name} is not in {own or 'any data folder'}; "
         f"{'; '.join(map(str, faults))}; nothing was kept; {REMEDY}"
     ) from faults[0]
 

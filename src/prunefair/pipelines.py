@@ -742,17 +742,17 @@ def evaluate(
 
     from prunefair.data import data_file
     from prunefair.models import load_tokenizer, within_context
-    from prunefair.pruning import evaluation
+    from prunefair.pruning import perplexity, retention, zero_shot
 
     if data is not None and not Path(data).is_dir():
         raise ValueError(
             f"{named('data')} is {str(data)!r}, which is no folder; give one laid out "
             "as described in the README, or leave it out"
         )
-    _check_names(tasks, (*evaluation.TASK_CHANCE, *evaluation.MMLU_CHANCE), "tasks")
+    _check_names(tasks, (*zero_shot.TASK_CHANCE, *zero_shot.MMLU_CHANCE), "tasks")
     for name in tasks:  # what is missing is known, or fetched, before the work
-        evaluation.task_questions(name, 1)
-    data_file("wikitext2/test.txt")
+        zero_shot.task_questions(name, 1, folder=data)
+    data_file("wikitext2/test.txt", folder=data)
     if isinstance(model, str | os.PathLike):
         tokenizer = load_tokenizer(model, argument="model")
     elif tokenizer is None:
@@ -774,24 +774,24 @@ def evaluate(
         if loaded is not None:
             cached = bool(tasks) or dense is not None
             _check_scored(Given(argument, _name(value)), loaded, tokenizer, cached)
-    text = evaluation.wikitext_tokens(tokenizer)
-    beginning = evaluation.beginning_tokens(tokenizer)
+    text = perplexity.wikitext_tokens(tokenizer, folder=data)
+    beginning = perplexity.beginning_tokens(tokenizer)
     window = within_context(judged, 1024)
     options = {"window": window, "max_windows": limit, "beginning": beginning}
-    asked = {"limit": limit, }
-    perplexity = evaluation.perplexity(judged, text, **options)
-    answers = evaluation.zero_shot(judged, tokenizer, tasks, **asked)
+    asked = {"limit": limit, "folder": data}
+    measured = perplexity.perplexity(judged, text, **options)
+    answers = zero_shot.zero_shot(judged, tokenizer, tasks, **asked)
     kl, retained = None, {"raw_retention": None, "above_chance_retention": None}
     if dense is not None:
         generator = torch.Generator(device=dense.device).manual_seed(seed)
         length = min(within_context(m, 128) for m in (dense, judged))
-        sample = evaluation.self_sample(dense, 16, length, generator=generator)
-        kl = evaluation.kl_to_dense(dense, judged, sample)
-        reference = evaluation.zero_shot(dense, tokenizer, tasks, **asked)
+        sample = perplexity.self_sample(dense, 16, length, generator=generator)
+        kl = perplexity.kl_to_dense(dense, judged, sample)
+        reference = zero_shot.zero_shot(dense, tokenizer, tasks, **asked)
         for key in retained if tasks else ():
-            retained[key] = getattr(evaluation, key)(answers, reference).value
+            retained[key] = getattr(retention, key)(answers, reference).value
     return EvaluationReport(
-        perplexity=perplexity,
+        perplexity=measured,
         perplexity_window=window,
         perplexity_beginning=tokenizer.decode(beginning) or None,
         kl_to_dense=kl,

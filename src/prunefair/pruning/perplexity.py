@@ -294,7 +294,7 @@ def perplexity(
 
 
 # %%
-def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
+def wikitext_tokens(tokenizer, split: str = "test", *, folder=None) -> torch.Tensor:
     """Tokens of WikiText-2 as one text, without special tokens.
 
     Parameters
@@ -303,6 +303,8 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
         Tokenizer of the model to judge.
     split : {"test", "validation"}
         Which part.
+    folder : path, optional
+        Where the data are; see `prunefair.data.data_file`.
 
     Returns
     -------
@@ -316,7 +318,7 @@ def wikitext_tokens(tokenizer, split: str = "test") -> torch.Tensor:
     files = {"test": "wikitext2/test.txt", "validation": "wikitext2/valid.txt"}
     if split not in files:
         raise ValueError(f"split is {split!r}; use one of {sorted(files)}")
-    text = data_file(files[split]).read_text(encoding="utf-8")
+    text = data_file(files[split], folder=folder).read_text(encoding="utf-8")
     return torch.tensor(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 

@@ -119,7 +119,7 @@ class Question(NamedTuple):
 
 
 # %%
-def task_rows(path: str, limit: int | None = None) -> list[dict]:
+def task_rows(path: str, limit: int | None = None, *, folder=None) -> list[dict]:
     """First rows of a data file of questions.
 
     Parameters
@@ -128,17 +128,21 @@ def task_rows(path: str, limit: int | None = None) -> list[dict]:
         Such as `"zeroshot/piqa.jsonl"`.
     limit : int, optional
         Only so many.
+    folder : path, optional
+        Where the data are; see `prunefair.data.data_file`.
 
     Returns
     -------
     rows : list of dict
     """
-    with data_file(path).open(encoding="utf-8") as lines:
+    with data_file(path, folder=folder).open(encoding="utf-8") as lines:
         return [json.loads(line) for line in itertools.islice(lines, limit)]
 
 
 # %%
-def task_questions(name: str, limit: int | None = None) -> list[Question]:
+def task_questions(
+    name: str, limit: int | None = None, *, folder=None
+) -> list[Question]:
     """Questions of a multiple-choice task.
 
     Parameters
@@ -147,6 +151,8 @@ def task_questions(name: str, limit: int | None = None) -> list[Question]:
         A key of `TASK_CHANCE` or of `MMLU_CHANCE`.
     limit : int, optional
         Only the first so many; of `"mmlu"`, the first so many of every subject.
+    folder : path, optional
+        Where the data are; see `prunefair.data.data_file`.
 
     Returns
     -------
@@ -162,11 +168,12 @@ def task_questions(name: str, limit: int | None = None) -> list[Question]:
     if name not in known:
         raise ValueError(f"task is {name!r}; use some of {', '.join(known)}")
     if name == "mmlu":
-        return [q for part in _parts(name) for q in task_questions(part, limit)]
+        parts = (task_questions(part, limit, folder=folder) for part in _parts(name))
+        return list(itertools.chain.from_iterable(parts))
     if name.startswith("mmlu_"):
-        return mmlu_questions(name.removeprefix("mmlu_"), limit)
+        return mmlu_questions(name.removeprefix("mmlu_"), limit, folder=folder)
     questions = []
-    for row in task_rows(f"zeroshot/{name}.jsonl", limit):
+    for row in task_rows(f"zeroshot/{name}.jsonl", limit, folder=folder):
         if "contexts" in row:  # one continuation after several contexts
             contexts = row["contexts"]
             continuations = [row["continuation"]] * len(contexts)
@@ -211,7 +218,9 @@ def mmlu_prompt(row: dict) -> str:
 
 
 # %%
-def mmlu_questions(subject: str, limit: int | None = None) -> list[Question]:
+def mmlu_questions(
+    subject: str, limit: int | None = None, *, folder=None
+) -> list[Question]:
     """Questions of one subject of MMLU, after five solved ones.
 
     Parameters
@@ -220,6 +229,8 @@ def mmlu_questions(subject: str, limit: int | None = None) -> list[Question]:
         One of `prunefair.publishers.MMLU_SUBJECTS`.
     limit : int, optional
         Only the first so many.
+    folder : path, optional
+        Where the data are; see `prunefair.data.data_file`.
 
     Returns
     -------
@@ -230,13 +241,13 @@ def mmlu_questions(subject: str, limit: int | None = None) -> list[Question]:
     head = f"The following are multiple choice questions (with answers) about {about}."
     shots = [
         f"{mmlu_prompt(row)} {LETTERS[row['gold']]}"
-        for row in task_rows(f"mmlu/{subject}_dev.jsonl")
+        for row in task_rows(f"mmlu/{subject}_dev.jsonl", folder=folder)
     ]
     return [
         Question(
             ("\n\n".join([head, *shots, mmlu_prompt(row)]),) * 4, LETTERS, row["gold"]
         )
-        for row in task_rows(f"mmlu/{subject}_test.jsonl", limit)
+        for row in task_rows(f"mmlu/{subject}_test.jsonl", limit, folder=folder)
     ]
 
 
@@ -761,6 +772,7 @@ def zero_shot(
     limit: int | None = None,
     batch_size: int = 8,
     length: str = "bytes",
+    folder=None,
 ) -> dict[str, TaskResult]:
     """Accuracy on multiple-choice tasks: zero-shot, and five-shot for MMLU.
 
@@ -778,6 +790,8 @@ def zero_shot(
         Questions in one forward pass, at most.
     length : {"bytes", "characters"}
         Unit of a choice's length in `acc_norm`.
+    folder : path, optional
+        Where the data are; see `prunefair.data.data_file`.
 
     Returns
     -------
@@ -799,7 +813,8 @@ def zero_shot(
         )
     _check_length(length)
     work = {
-        name: [task_questions(part, limit) for part in _parts(name)] for name in tasks
+        name: [task_questions(part, limit, folder=folder) for part in _parts(name)]
+        for name in tasks
     }
     chances, results = TASK_CHANCE | MMLU_CHANCE, {}
     for name, parts in work.items():
