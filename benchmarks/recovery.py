@@ -32,7 +32,11 @@ from storing import Table
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
 from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
-from prunefair.pruning.spectral_pruning import cut_scores, output_energies, prune
+from prunefair.pruning.spectral_pruning import (
+    cut_scores,
+    output_energies,
+    prune_spectral,
+)
 from prunefair.pruning.surgery import prune_rows, row_matrices
 from prunefair.pruning.zero_shot import zero_shot
 
@@ -49,7 +53,7 @@ def seeded(name):
 def pruned_model(method, dense):
     """The model that `method` leaves of the dense one."""
     if method == "policy":
-        return prune(dense, RATIO, generator=seeded("policy")).model
+        return prune_spectral(dense, RATIO, generator=seeded("policy")).model
     if method == "random rows":
         equal = [torch.zeros(len(W)) for W in row_matrices(dense)]
         return prune_rows(dense, cut_scores(equal, RATIO, generator=seeded("random")))

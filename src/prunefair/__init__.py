@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from prunefair.fairness.utility import alpha_fair_utility
     from prunefair.models import load_model
     from prunefair.pipelines import evaluate, play, prune
+    from prunefair.pruning.folders import load_pruned
     from prunefair.pruning.recovery import recover
     from prunefair.pruning.spectrum import ks_distance
-    from prunefair.pruning.surgery import load_pruned
 
 _HOMES = {
     "AlphaFairGradient": "fairness.full_information",
@@ -30,7 +30,7 @@ _HOMES = {
     "evaluate": "pipelines",
     "ks_distance": "pruning.spectrum",
     "load_model": "models",
-    "load_pruned": "pruning.surgery",
+    "load_pruned": "pruning.folders",
     "play": "pipelines",
     "prune": "pipelines",
     "recover": "pruning.recovery",

@@ -415,7 +415,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
     import torch
 
     from prunefair.models import load_tokenizer, model_source, stream_folder
-    from prunefair.pruning import lanczos, llama2_7b, row_policy, surgery
+    from prunefair.pruning import folders, lanczos, llama2_7b, row_policy, surgery
 
     start, source, tokenizer = time.perf_counter(), "", None
     policy = job.known_policy(row_policy.RowPolicy)
@@ -464,7 +464,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
     def save():
         begin = time.perf_counter()
         meta = copy.deepcopy(dense)
-        surgery.write_cut(meta, read, job.out, run.kept, tokenizer, record)
+        folders.write_sliced(meta, read, job.out, run.kept, tokenizer, record)
         run.seconds["save"] = time.perf_counter() - begin
 
     _save(job, run.policy if policy is None else None, save)
@@ -519,7 +519,7 @@ def _rounded(record: dict[str, Any]) -> dict[str, Any]:
 
 def _base(job: _Job, source: str) -> dict[str, Any]:
     """What the record of a pruned model says of the model it was."""
-    from prunefair.folders import license_in
+    from prunefair.model_card import license_in
     from prunefair.models import SMOLLM2, SMOLLM2_HUB_NAME, SMOLLM2_LICENSE
 
     if job.geometry:
@@ -539,8 +539,9 @@ def _prune_whole(job: _Job) -> PruneReport:
 
     from prunefair.models import check_runs, load_model, load_tokenizer, model_source
     from prunefair.pruning.functional_policy import FunctionalPolicy
+    from prunefair.pruning.folders import save_pruned
     from prunefair.pruning.row_policy import RowPolicy
-    from prunefair.pruning.surgery import row_matrices, save_pruned
+    from prunefair.pruning.surgery import row_matrices
 
     start, given = time.perf_counter(), Given("model", _name(job.model))
     functional = job.method == "functional"
@@ -594,7 +595,7 @@ def _prune_whole(job: _Job) -> PruneReport:
 
 
 def _run_spectral(job, dense, policy, sizes, multiple, generator):
-    from prunefair.pruning.compression import prune as prune_spectral
+    from prunefair.pruning.spectral_pruning import prune_spectral
 
     options = {"policy": policy, "episodes": job.episodes, "generator": generator}
     ratio = job.ratio if multiple == 1 else _shares(sizes, job.ratio, multiple)
@@ -602,7 +603,7 @@ def _run_spectral(job, dense, policy, sizes, multiple, generator):
 
 
 def _run_functional(job, dense, policy, sizes, multiple, generator):
-    from prunefair.pruning.refit import prune_functional
+    from prunefair.pruning.functional_pruning import prune_functional
 
     return prune_functional(
         dense,

@@ -34,7 +34,7 @@ from prunefair.fairness.full_information import (
 )
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import regret_factor, simplex_projection
-from prunefair.fairness.simulation import Game, RewardStream, play, simulate
+from prunefair.fairness.simulation import Game, RewardStream, play_game, simulate
 from prunefair.fairness.utility import alpha_fair_utility
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -218,7 +218,7 @@ def test_growth_and_norms_are_bounded_when_rewards_are(games):
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 0.8])
 def test_the_growth_bound_holds_where_it_is_below_one(alpha):
     opponent = adversaries(1, 2, 4000, delta=0.5, rng=np.random.default_rng(3))
-    game = play(AlphaFairGradient(2, alpha), opponent["bernoulli"], 4000, 1)
+    game = play_game(AlphaFairGradient(2, alpha), opponent["bernoulli"], 4000, 1)
     t, R = np.arange(1, 4001), game.cumulative[1:]
     ceiling = (2 * alpha_fair_utility(R, alpha) + 4 * 2) / (0.5 * t)
     assert ceiling[-1] < 1 or alpha < 0.5
@@ -233,12 +233,12 @@ def test_the_phase_bound_holds_where_it_says_more_than_the_number_of_rounds(alph
     assert bound[-1] < 0.97 * N * T
     suite = adversaries(M, N, T, delta=delta, rng=np.random.default_rng(11))
     for name in ("bernoulli", "least played", "poor", "probe"):
-        norms = context_norms(play(AlphaFairGradient(N, alpha), suite[name], T, M))
+        norms = context_norms(play_game(AlphaFairGradient(N, alpha), suite[name], T, M))
         assert (norms.sum(1) <= bound * (1 + 1e-12)).all()
         certified = certificate_bound(norms, alpha, N)
         known = regret_bound(t, M, N, alpha, delta=delta)
         assert (certified <= known + 1e-9).all()
-    flat = context_norms(play(AlphaFairGradient(N, 0.0), suite["ones"], T, M))
+    flat = context_norms(play_game(AlphaFairGradient(N, 0.0), suite["ones"], T, M))
     assert flat[-1, 0] > bound[-1]  # without weights the bound is broken
 
 
@@ -251,7 +251,7 @@ def test_probing_keeps_norms_and_regret_growing(alpha):
         return 0, probe_rewards(policy.probabilities(0), policy.rewards)
 
     T = 6000
-    game = play(AlphaFairGradient(2, alpha), probe, T, 1)
+    game = play_game(AlphaFairGradient(2, alpha), probe, T, 1)
     S, t = context_norms(game)[:, 0], np.arange(1, T + 1)
     assert ((t - 1) / (2 + 2**0.5 * (1 + t) ** alpha) <= S).all()
     assert (8 * linear_regret(game, np.eye(2)[:1]) >= np.sqrt(S) - 4).all()
@@ -266,7 +266,7 @@ def test_norms_stop_growing_above_one_half_only_without_the_probe():
     growth = {}
     for name, delta in (("bernoulli", 0.1), ("probe", 0.0)):
         opponent = adversaries(1, 2, 8000, delta=delta, rng=rng)[name]
-        S = context_norms(play(AlphaFairGradient(2, 0.7), opponent, 8000, 1))[:, 0]
+        S = context_norms(play_game(AlphaFairGradient(2, 0.7), opponent, 8000, 1))[:, 0]
         growth[name] = np.log2(S[-1] / S[999]) / 3
     assert growth["bernoulli"] < 0.05
     assert growth["probe"] == pytest.approx(0.3, abs=0.05)
@@ -313,7 +313,7 @@ def test_bounds_refuse_bad_arguments():
             regret_bound(10, 1, 2, 0.5, delta=delta)
     with pytest.raises(ValueError, match="delta is 0"):
         norms_bound(10, 1, 2, 0.5, 0.0)
-    game = play(AlphaFairGradient(2, 1.0), lambda t, p: (0, np.ones(2)), 3, 1)
+    game = play_game(AlphaFairGradient(2, 1.0), lambda t, p: (0, np.ones(2)), 3, 1)
     with pytest.raises(ValueError, match="alpha is 1"):
         reduction_slack(game, np.full((1, 2), 0.5))
 
@@ -362,7 +362,7 @@ def test_centring_makes_the_factor_two():
 
 def test_measures_of_a_game_equal_plain_loops():
     opponent = adversaries(3, 4, 50, rng=np.random.default_rng(5))["uniform"]
-    game = play(AlphaFairGradient(4, 0.6), opponent, 50, 3)
+    game = play_game(AlphaFairGradient(4, 0.6), opponent, 50, 3)
     fixed_map = np.random.default_rng(6).dirichlet(np.ones(4), size=3)
     R, S, total, linear = np.ones(4), np.zeros(3), np.zeros((3, 4)), 0.0
     won = np.zeros(3)

@@ -27,7 +27,7 @@ from prunefair.fairness.fast.games import norms_over_time, probe_norms
 from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import worst_gradients
-from prunefair.fairness.simulation import RewardStream, play
+from prunefair.fairness.simulation import RewardStream, play_game
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ROUNDING = 1e-9
@@ -357,7 +357,7 @@ def hard_game():
     hard = worst_gradients(0.04, 4000, 200, nonnegative=True)
     hard /= hard.max()
     policy = full.AlphaFairGradient(2, 0.0)
-    return play(policy, lambda t, policy: (0, hard[t]), len(hard), 1)
+    return play_game(policy, lambda t, policy: (0, hard[t]), len(hard), 1)
 
 
 def certificate(factor=None):

@@ -38,7 +38,7 @@ from prunefair.pruning.llama2_7b import (
     work_plan,
 )
 from prunefair.pruning.row_policy import RowPolicy
-from prunefair.pruning.spectral_pruning import prune
+from prunefair.pruning.spectral_pruning import prune_spectral
 from prunefair.pruning.spectrum import (
     RowSlices,
     ks_distance,
@@ -175,7 +175,7 @@ def test_a_layer_at_a_time_keeps_the_rows_that_the_whole_model_keeps(
         model, read, 0.3, generator=draw, episodes=3, device=device, out=tmp_path / "p"
     )
     whole = filled(model, read, device="cpu")
-    same = prune(whole, 0.3, episodes=3, generator=draw.manual_seed(2))
+    same = prune_spectral(whole, 0.3, episodes=3, generator=draw.manual_seed(2))
     if device == "cpu":
         assert run.peak_bytes is None and run.history == same.history
         assert all(torch.equal(a, b) for a, b in zip(run.kept, same.kept))

@@ -28,7 +28,7 @@ from prunefair.pruning.spectral_pruning import (
     plot_damage,
     plot_reuse,
     plot_shares,
-    prune,
+    prune_spectral,
     run_values,
     selection_distances,
     spread_ratios,
@@ -91,7 +91,7 @@ def state(model):
 
 def test_prune_equals_masking_the_rows_that_the_policy_gives_up(dense):
     before = state(dense)
-    pruned = prune(dense, 0.3, policy=POLICY, generator=seeded())
+    pruned = prune_spectral(dense, 0.3, policy=POLICY, generator=seeded())
     tokens = torch.randint(19, (2, 7), generator=seeded())
     masked = mask_ffn_(AutoModelForCausalLM.from_config(dense.config).eval(), [[0]] * 3)
     masked.load_state_dict(before)
@@ -106,7 +106,7 @@ def test_prune_equals_masking_the_rows_that_the_policy_gives_up(dense):
 
 
 def test_prune_leaves_the_dense_configuration_alone_and_shares_what_it_can(dense):
-    pruned = prune(dense, 0.5, policy=POLICY, generator=seeded()).model
+    pruned = prune_spectral(dense, 0.5, policy=POLICY, generator=seeded()).model
     width = WIDTH_FIELDS[dense.config.model_type]
     assert (getattr(dense.config, width), getattr(pruned.config, width)) == (20, 10)
     own = dict(dense.named_parameters())
@@ -120,18 +120,20 @@ def test_without_a_policy_one_is_trained_and_lowers_the_distance():
     model = random_llama(vocabulary=5, hidden=16, generator=seeded(1))
     for W in row_matrices(model):  # rows of very different length
         W.mul_(torch.linspace(0.05, 2, len(W), dtype=W.dtype)[:, None])
-    pruned = prune(model, 0.4, episodes=6, draws=4, generator=seeded(2))
+    pruned = prune_spectral(model, 0.4, episodes=6, draws=4, generator=seeded(2))
     assert len(pruned.history) == 6
     assert pruned.seconds_total >= pruned.seconds_policy > 0
     random = [
-        prune(model, 0.4, policy=RowPolicy(), sample=True, generator=seeded(s)).ks_mean
+        prune_spectral(
+            model, 0.4, policy=RowPolicy(), sample=True, generator=seeded(s)
+        ).ks_mean
         for s in range(10)
     ]
     assert pruned.ks_mean < np.mean(random)
 
 
 def test_the_reported_distance_is_the_mean_over_layers(dense):
-    pruned = prune(dense, [0.1, 0.1, 0.6], policy=POLICY, generator=seeded())
+    pruned = prune_spectral(dense, [0.1, 0.1, 0.6], policy=POLICY, generator=seeded())
     pairs = zip(row_matrices(dense), pruned.kept, strict=True)
     ks = [ks_by_numpy(W, W[rows]) for W, rows in pairs]
     assert np.median(ks) < np.mean(ks) < max(ks)
@@ -140,22 +142,24 @@ def test_the_reported_distance_is_the_mean_over_layers(dense):
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another_draw(dense):
     runs = [
-        prune(dense, 0.3, policy=RowPolicy(), sample=True, generator=seeded(s))
+        prune_spectral(dense, 0.3, policy=RowPolicy(), sample=True, generator=seeded(s))
         for s in (0, 0, 1)
     ]
     same = [torch.equal(a, b) for a, b in zip(runs[0].kept, runs[1].kept, strict=True)]
     other = [torch.equal(a, b) for a, b in zip(runs[0].kept, runs[2].kept, strict=True)]
     assert all(same) and not all(other)
-    trained = [prune(dense, 0.3, episodes=2, generator=seeded(5)) for _ in range(2)]
+    trained = [
+        prune_spectral(dense, 0.3, episodes=2, generator=seeded(5)) for _ in range(2)
+    ]
     assert torch.equal(trained[0].policy.weights, trained[1].policy.weights)
 
 
 def test_keeping_the_top_needs_no_randomness_and_a_draw_does(dense):
     generator = seeded(4)
     start = generator.get_state()
-    first = prune(dense, 0.3, policy=POLICY, generator=generator)
+    first = prune_spectral(dense, 0.3, policy=POLICY, generator=generator)
     assert torch.equal(generator.get_state(), start)
-    prune(dense, 0.3, policy=POLICY, sample=True, generator=generator)
+    prune_spectral(dense, 0.3, policy=POLICY, sample=True, generator=generator)
     assert not torch.equal(generator.get_state(), start)
     assert first.history == [] and first.seconds_policy == 0
 
@@ -164,16 +168,19 @@ def test_drawing_again_gives_another_model_as_in_the_released_code(dense):
     """Deviation: the released code draws whenever it prunes."""
     generator = seeded(6)
     draws = [
-        prune(dense, 0.5, policy=POLICY, sample=True, generator=generator).kept
+        prune_spectral(dense, 0.5, policy=POLICY, sample=True, generator=generator).kept
         for _ in range(2)
     ]
     assert any(not torch.equal(a, b) for a, b in zip(*draws, strict=True))
-    top = [prune(dense, 0.5, policy=POLICY, generator=generator).kept for _ in range(2)]
+    top = [
+        prune_spectral(dense, 0.5, policy=POLICY, generator=generator).kept
+        for _ in range(2)
+    ]
     assert all(torch.equal(a, b) for a, b in zip(*top, strict=True))
 
 
 def test_ratio_zero_returns_the_dense_model(dense):
-    pruned = prune(dense, 0, policy=POLICY, generator=seeded())
+    pruned = prune_spectral(dense, 0, policy=POLICY, generator=seeded())
     tokens = torch.randint(19, (1, 6), generator=seeded())
     with torch.no_grad():
         assert torch.equal(pruned.model(tokens).logits, dense(tokens).logits)
@@ -184,13 +191,13 @@ def test_ratio_zero_returns_the_dense_model(dense):
 def test_prune_rejects_what_cannot_be_pruned(dense):
     for bad in (1.0, -0.1, 0.99):
         with pytest.raises(ValueError, match="ratio"):
-            prune(dense, bad, policy=POLICY, generator=seeded())
+            prune_spectral(dense, bad, policy=POLICY, generator=seeded())
     with pytest.raises(ValueError, match="ratio has 2 entries and the model 3 layers"):
-        prune(dense, [0.1, 0.2], policy=POLICY, generator=seeded())
+        prune_spectral(dense, [0.1, 0.2], policy=POLICY, generator=seeded())
     strange = torch.nn.Linear(2, 2)
     strange.config = type("Config", (), {"model_type": "strange"})()
     with pytest.raises(ValueError, match="family 'strange'"):
-        prune(strange, 0.3, generator=seeded())
+        prune_spectral(strange, 0.3, generator=seeded())
     with pytest.raises(ValueError, match="kept"):
         prune_rows(dense, [torch.arange(5)])
 
@@ -199,7 +206,7 @@ def test_a_ratio_that_one_layer_cannot_bear_is_refused_before_training(dense):
     generator = seeded()
     start = generator.get_state()
     with pytest.raises(ValueError, match="ratio"):
-        prune(dense, [0.1, 0.2, 1.5], generator=generator)
+        prune_spectral(dense, [0.1, 0.2, 1.5], generator=generator)
     assert torch.equal(generator.get_state(), start)
 
 
@@ -235,12 +242,12 @@ def test_scoring_again_after_a_cut_breaks_the_nesting():
 
 
 def test_a_saved_policy_prunes_alike_at_every_ratio(dense, tmp_path):
-    trained = prune(dense, 0.4, episodes=2, generator=seeded()).policy
+    trained = prune_spectral(dense, 0.4, episodes=2, generator=seeded()).policy
     save_policy(trained, tmp_path / "policy.safetensors")
     loaded = load_policy(tmp_path / "policy.safetensors")
     for ratio in (0.1, 0.2, 0.3, 0.4):
         kept = [
-            prune(dense, ratio, policy=p, generator=seeded()).kept
+            prune_spectral(dense, ratio, policy=p, generator=seeded()).kept
             for p in (trained, loaded)
         ]
         assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
@@ -281,10 +288,10 @@ def test_stored_runs_are_read_by_seed_and_column():
 
 @pytest.mark.parametrize("ratio", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
 def test_every_real_number_is_a_ratio(ratio, dense):
-    pruned = prune(dense, ratio, policy=POLICY, generator=seeded())
+    pruned = prune_spectral(dense, ratio, policy=POLICY, generator=seeded())
     assert [len(rows) for rows in pruned.kept] == [10] * 3
-    trained = prune(dense, ratio, episodes=1, generator=seeded())
-    same = prune(dense, 0.5, episodes=1, generator=seeded())
+    trained = prune_spectral(dense, ratio, episodes=1, generator=seeded())
+    same = prune_spectral(dense, 0.5, episodes=1, generator=seeded())
     assert torch.equal(trained.policy.weights, same.policy.weights)
     several = np.array([0.25, 0.5, 0.5], dtype=np.float32)
     scores = [torch.arange(20.0)] * 3
@@ -310,7 +317,7 @@ def test_spread_ratios_reject_bad_arguments():
 
 def test_a_model_with_unequal_widths_is_saved_and_reloaded(dense, tmp_path):
     plan = spread_ratios(3, 0.0, 0.4)
-    pruned = prune(dense, plan, policy=POLICY, generator=seeded())
+    pruned = prune_spectral(dense, plan, policy=POLICY, generator=seeded())
     assert [len(rows) for rows in pruned.kept] == [20, 16, 12]
     folder = save_pruned(pruned.model, None, tmp_path / "out", pruned.kept)
     loaded = load_pruned(folder)
@@ -321,8 +328,8 @@ def test_a_model_with_unequal_widths_is_saved_and_reloaded(dense, tmp_path):
 
 def test_the_policy_is_trained_at_the_mean_of_the_ratios(dense):
     plan = [0.2, 0.3, 0.4]
-    uneven = prune(dense, plan, episodes=2, generator=seeded(1)).policy
-    even = prune(dense, 0.3, episodes=2, generator=seeded(1)).policy
+    uneven = prune_spectral(dense, plan, episodes=2, generator=seeded(1)).policy
+    even = prune_spectral(dense, 0.3, episodes=2, generator=seeded(1)).policy
     assert torch.equal(uneven.weights, even.weights)
 
 

@@ -12,7 +12,7 @@ from prunefair.fairness.simulation import (
     Game,
     RewardStream,
     WeightedPolicy,
-    play,
+    play_game,
 )
 
 
@@ -158,7 +158,7 @@ def play_suite(
                 suite = adversaries(n_contexts, n_arms, n_rounds, delta=delta, rng=rng)
                 for name, adversary in suite.items():
                     policy = build(n_arms, alpha, **options)
-                    yield name, play(policy, adversary, n_rounds, n_contexts)
+                    yield name, play_game(policy, adversary, n_rounds, n_contexts)
 
 
 def late_rewards(

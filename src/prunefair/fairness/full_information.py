@@ -79,7 +79,7 @@ from prunefair.fairness.utility import alpha_fair_utility, arm_utility
 # %% tags=["active-ipynb"]
 # from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 # from prunefair.fairness.online_gradient import worst_gradients
-# from prunefair.fairness.simulation import RewardStream, play
+# from prunefair.fairness.simulation import RewardStream, play_game
 # from prunefair.fairness.utility import equivalent_reward
 # from prunefair.plotting import figure
 #
@@ -724,7 +724,7 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # %% tags=["active-ipynb"]
 # hard = worst_gradients(0.04, 4000, 200, nonnegative=True)
 # hard /= hard.max()
-# game = play(AlphaFairGradient(2, 0.0), lambda t, policy: (0, hard[t]), len(hard), 1)
+# game = play_game(AlphaFairGradient(2, 0.0), lambda t, policy: (0, hard[t]), len(hard), 1)
 # print(f"constant in front of the roots {_certificate_share(game, np.eye(2)[:1]):.3f}")
 
 # %% [markdown]
@@ -1077,7 +1077,7 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 
 # %% tags=["active-ipynb"]
 # opponent = adversaries(3, 4, 3000, delta=0.1, rng=rng)["bernoulli"]
-# game = play(AlphaFairGradient(4, 0.5), opponent, 3000, 3)
+# game = play_game(AlphaFairGradient(4, 0.5), opponent, 3000, 3)
 # rounds = np.arange(100, 3001, 100)
 # ahead = []
 # for t in rounds:
@@ -1205,7 +1205,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 
 # %% tags=["active-ipynb"]
 # for a in ALPHAS:
-#     game = play(AlphaFairGradient(1, a), lambda t, policy: (0, np.ones(1)), 5000, 1)
+#     game = play_game(AlphaFairGradient(1, a), lambda t, policy: (0, np.ones(1)), 5000, 1)
 #     np.testing.assert_allclose(game.cumulative[-1], 5001)
 #     limit = -a / (1 - a) - zeta(a)
 #     assert 0.4 < limit < 0.5

@@ -308,7 +308,7 @@ class Game(NamedTuple):
     weights: str = "before"
 
 
-def play(
+def play_game(
     policy: WeightedPolicy, adversary: Adversary, n_rounds: int, n_contexts: int
 ) -> Game:
     """Record of `n_rounds` rounds; `adversary(t, policy)` names context and rewards.

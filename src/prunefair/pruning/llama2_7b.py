@@ -869,14 +869,14 @@ def filled(model, read, kept=None, *, device):
 # On the tiny geometry the streamed run keeps the same rows as the pipeline of [spectral pruning](spectral_pruning.ipynb), which holds the model in memory; plain transformers reloads what it wrote.
 
 # %% tags=["active-ipynb"]
-# from prunefair.pruning.spectral_pruning import prune
+# from prunefair.pruning.spectral_pruning import prune_spectral
 #
 # scratch = tempfile.TemporaryDirectory()
 # out = Path(scratch.name) / "pruned"
 # draws = torch.Generator().manual_seed(SEED)
 # run = prune_streamed(model, read, 0.3, generator=draws, episodes=3, out=out)
 # whole = filled(model, read, device="cpu")
-# same = prune(whole, 0.3, episodes=3, generator=draws.manual_seed(SEED))
+# same = prune_spectral(whole, 0.3, episodes=3, generator=draws.manual_seed(SEED))
 # assert all(torch.equal(a, b) for a, b in zip(run.kept, same.kept))
 # loaded = AutoModelForCausalLM.from_pretrained(out)
 # assert [len(W) for W in row_matrices(loaded)] == [len(rows) for rows in run.kept]
@@ -998,7 +998,7 @@ def run_lines(table: dict) -> list[str]:
 #
 # The folder that was written is a model like any other.
 #
-# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](perplexity.ipynb#the-tokenised-text) WikiText-2), divergence and the five tasks ([zero-shot tasks](zero_shot.ipynb)). The small spectral distance alone says little about them, as [spectral pruning](spectral_pruning.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--objective functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
+# 1. *Evaluate*: `prunefair evaluate pruned --against meta-llama/Llama-2-7b-hf --device cuda` gives perplexity (on the [tokenised](perplexity.ipynb#the-tokenised-text) WikiText-2), divergence and the five tasks ([zero-shot tasks](zero_shot.ipynb)). The small spectral distance alone says little about them, as [spectral pruning](spectral_pruning.ipynb#why-the-proxy-can-fail) shows; where the whole model fits into memory, `--method functional` chooses the rows by [what the model feels](functional_policy.ipynb) and re-fits the rest.
 # 2. *Recover*: [low-rank adapters](recovery.ipynb) on the linear maps, trained on text or on the dense model's own samples, then merged with `merge_and_unload()`, so that the folder stays a plain model.
 # 3. *Push*: `AutoModelForCausalLM.from_pretrained("pruned").push_to_hub("you/llama-2-7b-pruned")`, and the same for the tokenizer; `kept_rows.json`, which says which neurons are left, and the model card `README.md` belong beside it. The licence of the dense model goes with it.
 # 4. *Serve*: plain transformers generates from it, and so does any server that reads its folders, because `config.json` holds the new width.

@@ -277,7 +277,7 @@ def checked_mean_ratio(
 
 
 # %%
-def prune(
+def prune_spectral(
     model,
     ratio: float | Sequence[float],
     *,
@@ -351,7 +351,7 @@ def prune(
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
-# pruned = prune(model, 0.3, episodes=4, generator=generator)
+# pruned = prune_spectral(model, 0.3, episodes=4, generator=generator)
 # scores = [pruned.policy.scores(W).detach() for W in matrices]
 # references = [singular_values(W, dtype=torch.float32) for W in matrices]
 # fast = {"references": references, "dtype": torch.float32}
@@ -964,4 +964,4 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # %% [markdown]
 # ## Summary
 #
-# This chapter exports the pipeline (`prune`, `Pruned`), its parts (`cut_scores`, `checked_mean_ratio`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`run_values`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`visit_hidden_vectors`, `output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).
+# This chapter exports the pipeline (`prune_spectral`, `Pruned`), its parts (`cut_scores`, `checked_mean_ratio`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`run_values`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`visit_hidden_vectors`, `output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).

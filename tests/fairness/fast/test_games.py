@@ -13,7 +13,7 @@ from prunefair.fairness.full_information import (
     context_norms,
     linear_regret,
 )
-from prunefair.fairness.simulation import play
+from prunefair.fairness.simulation import play_game
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 0.9])
@@ -21,7 +21,7 @@ def test_the_compiled_probe_is_the_game_against_the_probe(alpha):
     def probe(t, policy):
         return 0, probe_rewards(policy.probabilities(0), policy.rewards)
 
-    game = play(AlphaFairGradient(2, alpha), probe, 700, 1)
+    game = play_game(AlphaFairGradient(2, alpha), probe, 700, 1)
     norms, regrets = probe_norms(700, alpha)
     np.testing.assert_allclose(norms, context_norms(game)[:, 0], rtol=1e-12)
     lost = linear_regret(game, np.eye(2)[:1])
@@ -36,6 +36,6 @@ def test_norms_over_time_are_those_of_the_game():
     def opponent(t, policy):
         return (data.contexts[t], data.rewards[t])
 
-    game = play(AlphaFairGradient(2, 0.6), opponent, 40, 3)
+    game = play_game(AlphaFairGradient(2, 0.6), opponent, 40, 3)
     np.testing.assert_allclose(rewards, game.cumulative[[5, 17, 40]], rtol=1e-12)
     np.testing.assert_allclose(norms, context_norms(game)[[4, 16, 39]].sum(1))
