@@ -27,32 +27,23 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from prunefair.fairness.baselines import POLICIES
-from prunefair.fairness.movielens import compare_policies, plot_over_time
-from prunefair.fairness.offline_optimum import offline_optimum_of
+import prunefair
+from prunefair.fairness.movielens import plot_over_time
 from prunefair.fairness.ratings import (
     load_ratings,
     movielens_stream,
     synthetic_stream,
 )
 from prunefair.fairness.utility import jain_index
-from prunefair.models import (
-    SMOLLM2_HUB_NAME,
-    SMOLLM2_LICENSE,
-    default_device,
-    load_model,
-    load_tokenizer,
-)
+from prunefair.models import default_device, load_tokenizer
 from prunefair.plotting import use_style
-from prunefair.pruning.folders import save_pruned
-from prunefair.pruning.functional_pruning import prune_functional
 from prunefair.pruning.perplexity import (
     kl_to_dense,
     perplexity,
     self_sample,
     wikitext_tokens,
 )
-from prunefair.pruning.spectral_pruning import prune, selection_distances
+from prunefair.pruning.spectral_pruning import selection_distances
 from prunefair.pruning.spectrum import uniform_selections
 from prunefair.pruning.surgery import prune_rows, row_matrices
 
@@ -101,24 +92,20 @@ def encoded(figure) -> str:
 def pruning(folder: Path) -> Half:
     """Prune the small real model, reload it plainly, and measure what was lost."""
     stage("1/6 load SmolLM2-135M")
-    device = default_device()
-    dense, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+    device, tokenizer = default_device(), load_tokenizer("smollm2")
+    dense = prunefair.load_model("smollm2", device=device)
     matrices = row_matrices(dense)
 
     stage(
         f"2/6 remove {RATIO:.0%} of the rows, by the functional policy on {TEXTS} "
         "texts of the model's own, and by the policy of the paper"
     )
-    generator = torch.Generator().manual_seed(SEED)
-    options = {"generator": generator, "n_texts": TEXTS, "even": True}
-    result = prune_functional(dense, RATIO, **options)
-    spectral = prune(dense, RATIO, generator=generator)
     out = folder / "smollm2-pruned"
     shutil.rmtree(out, ignore_errors=True)
-    record = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
-    record |= {"objective": "functional", "ratio": RATIO, "seed": SEED, "texts": TEXTS}
-    record |= {"refit": True, "ridge": result.ridge}
-    save_pruned(result.model, tokenizer, out, result.kept, record)
+    options = {"multiple": 1, "seed": SEED, "device": device}
+    result = prunefair.prune("smollm2", RATIO, out=out, texts=TEXTS, **options)
+    spectral = prunefair.prune("smollm2", RATIO, method="spectral", **options)
+    spectral_ks = selection_distances(matrices, spectral.kept)
 
     stage("3/6 reload it with plain transformers and compare")
     reloaded = AutoModelForCausalLM.from_pretrained(out).to(device).eval()
@@ -129,6 +116,7 @@ def pruning(folder: Path) -> Half:
 
     stage("4/6 measure perplexity and divergence from the dense model")
     rows, k = matrices[0].shape[0], len(result.kept[0])
+    generator = torch.Generator().manual_seed(SEED)
     random = list(uniform_selections(rows, k, len(matrices), generator=generator))
     judged = {
         "dense": (dense, 0.0),
@@ -183,7 +171,7 @@ def pruning(folder: Path) -> Half:
     axes[0].set(xlabel="episode", ylabel="mean KS distance")
     axes[0].legend()
     axes[1].plot(selection_distances(matrices, result.kept), label="functional")
-    axes[1].plot(spectral.ks, label="PruneNet's objective")
+    axes[1].plot(spectral_ks, label="PruneNet's objective")
     axes[1].plot(selection_distances(matrices, random), label="random rows")
     axes[1].set(xlabel="layer", ylabel="KS distance of gate_proj")
     axes[1].legend()
@@ -200,12 +188,10 @@ def fairness() -> Half:
     except FileNotFoundError as error:
         notes.append(NO_DATA.format(error, "the rewards below are synthetic"))
         stream = synthetic_stream(rng=np.random.default_rng(SEED))
-    optimum = offline_optimum_of(stream, ALPHA)
 
-    stage(f"6/6 play {len(POLICIES['full'])} policies over {stream.n_rounds} rounds")
-    results = compare_policies(
-        stream, tuple(POLICIES["full"]), ALPHA, seed=SEED, optimum=optimum
-    )
+    stage(f"6/6 play every policy with full information, {stream.n_rounds} rounds")
+    report = prunefair.play(stream, alpha=ALPHA, seed=SEED)
+    optimum, results = report.optimum, report.results
     half = Half(
         f"Part II: α-fair policies with full information, α = {ALPHA}",
         ("policy", "utility", "Jain's index", "regret", "c-regret", "rounds/s"),

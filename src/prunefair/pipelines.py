@@ -538,8 +538,8 @@ def _prune_whole(job: _Job) -> PruneReport:
     import torch
 
     from prunefair.models import check_runs, load_model, load_tokenizer, model_source
-    from prunefair.pruning.functional_policy import FunctionalPolicy
     from prunefair.pruning.folders import save_pruned
+    from prunefair.pruning.functional_policy import FunctionalPolicy
     from prunefair.pruning.row_policy import RowPolicy
     from prunefair.pruning.surgery import row_matrices
 

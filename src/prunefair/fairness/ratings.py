@@ -16,6 +16,7 @@ import numpy as np
 
 from prunefair.data import data_file
 from prunefair.fairness.simulation import ArraysEqual, RewardStream
+from prunefair.messages import named
 
 DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32m"}
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -243,8 +244,8 @@ def ratings_files(
     for name in names:
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"folder is {os.fspath(folder)!r}, which holds no {name}; give a folder "
-                "with ratings.csv and movies.csv of a MovieLens data set"
+                f"{named('folder')} is {os.fspath(folder)!r}, which holds no {name}; give "
+                "a folder with ratings.csv and movies.csv of a MovieLens data set"
             )
     return folder / "ratings.csv", folder / "movies.csv"
 
@@ -265,7 +266,7 @@ def faults_message(faults: Sequence[Fault]) -> str:
     more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
     return (
         f"{len(faults)} malformed rows ({shown}{more}); mend them, or pass "
-        "malformed='drop' to leave them out"
+        f"{named('malformed', 'drop')} to leave them out"
     )
 
 
@@ -325,9 +326,11 @@ def load_ratings(
     """
     if dataset not in DATASETS:
         known = ", ".join(DATASETS)
-        raise ValueError(f"dataset is {dataset!r}; it must be one of {known}")
+        raise ValueError(f"{named('dataset')} is {dataset!r}; give one of {known}")
     if malformed not in ("raise", "drop"):
-        raise ValueError(f"malformed is {malformed!r}; it must be 'raise' or 'drop'")
+        raise ValueError(
+            f"{named('malformed')} is {malformed!r}; it must be 'raise' or 'drop'"
+        )
     files = ratings_files(folder, dataset)
     ratings = ratings_in(*files)
     if ratings.faults and malformed == "raise":
@@ -419,8 +422,8 @@ def activity_ranks(users: np.ndarray, n_users: int | None) -> np.ndarray:
     n_users = len(ids) if n_users is None else n_users
     if not 1 <= n_users <= len(ids):
         raise ValueError(
-            f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
-            "users with ratings"
+            f"{named('n_users')} is {n_users!r}; it must lie in 1, ..., {len(ids)}, the "
+            f"number of users with ratings, or give {named('n_users', None)} for all"
         )
     rank = np.full(len(ids), -1)
     rank[np.lexsort((ids, -counts))[:n_users]] = np.arange(n_users)
@@ -453,7 +456,9 @@ def movielens_stream(
         If there are fewer than `n_users` users, or `small_reward` is not in [0, 1].
     """
     if not 0 <= small_reward <= 1:
-        raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
+        raise ValueError(
+            f"{named('small_reward')} is {small_reward!r}; it must lie in [0, 1]"
+        )
     labelled = ratings.genre_table.any(1)[ratings.movies]  # (n,)
     rank_of = np.full(len(ratings.users), -1)
     rank_of[labelled] = activity_ranks(ratings.users[labelled], n_users)
@@ -501,7 +506,9 @@ def synthetic_stream(
     if min(n_contexts, n_arms, n_rounds) < 1:
         raise ValueError("n_contexts, n_arms and n_rounds must all be at least 1")
     if not 0 <= small_reward <= 1:
-        raise ValueError(f"small_reward is {small_reward!r}; it must lie in [0, 1]")
+        raise ValueError(
+            f"{named('small_reward')} is {small_reward!r}; it must lie in [0, 1]"
+        )
     activity = 1 / np.arange(1, n_contexts + 1) ** 0.7
     popularity = np.geomspace(0.4, 0.01, n_arms)  # of an arm, over all contexts
     taste = np.minimum(popularity * rng.gamma(2, 0.5, (n_contexts, n_arms)), 1)
