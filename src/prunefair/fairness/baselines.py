@@ -8,7 +8,7 @@ How many are really needed?
 Nineteen, one multiplier for each arm, and a few steps of Newton's method find them.
 
 A fair policy is judged beside policies that lack one of its ideas: contexts, coupling, fairness, or all of them, and beside one that has another idea of fairness, a quota on pulls.
-This chapter defines them all, puts them behind one function and plays them on one stream.
+This chapter collects them, puts them behind one function and plays them on one stream.
 
 | policy | contexts | couples contexts | fair | feedback |
 | --- | --- | --- | --- | --- |
@@ -100,7 +100,7 @@ from prunefair.messages import shown
 # %% [markdown]
 # ## Two reference points
 #
-# Uniform play (`Uniform` and `UniformBandit` of `prunefair.fairness.uniform`) learns nothing; it is the least a policy has to beat, so we always show it beside.
+# Uniform play (`Uniform` and `UniformBandit` of `prunefair.fairness.uniform`) learns nothing; it is the least that a policy has to beat, so we always show it beside.
 
 # %% [markdown]
 # At the other end stands the best fixed map from contexts to distributions, known only in hindsight: the [offline optimum](offline_optimum.ipynb).

@@ -164,6 +164,7 @@ from prunefair.fairness.utility import (
 #
 # beside the ratio $U^*/U$, Jain's index of $R$ and the sum $\sum_iR_i$.
 # With full information play is fractional, so $R$ is what a policy earns in expectation over its draws, not what one sequence of draws earns.
+# The policies are played by `run_fast` of `prunefair.fairness.fast.compiled`: compiled loops that give what `simulate` gives, to rounding.
 
 
 # %%
