@@ -386,3 +386,10 @@ def test_the_figures_draw_what_they_are_given():
     assert plot_limit(ax, [0.5]) is ax
     np.testing.assert_allclose(ax.lines[0].get_ydata()[-1], approximation_factor(0.5))
     plt.close("all")
+
+
+def test_lengths_that_no_float_holds_are_refused():
+    lengths = best_lengths(60, 0.99)
+    assert (lengths > 0).all() and (np.diff(lengths) >= 0).all()
+    with pytest.raises(ValueError, match=r"alpha is 0.999; with n_arms = 1000 .*lower"):
+        best_lengths(1000, 0.999)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import warnings
 from decimal import Decimal, localcontext
 
 import cvxpy as cp
@@ -374,3 +375,17 @@ def test_a_difference_of_utilities_takes_many_allocations_and_refuses_zeros():
     assert found[0] == 0
     with pytest.raises(ValueError, match="R and other must be positive"):
         utility_difference([1, 0], [1, 1], 0.5)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0, 0.5, 1 - 1e-12, 1, 3]))
+def test_a_difference_of_far_utilities_is_quiet_and_right(seed, alpha):
+    rng = np.random.default_rng(seed)
+    R, other = 10 ** rng.uniform(-12, 12, (2, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = utility_difference(R, other, alpha)
+    assert found == pytest.approx(-utility_difference(other, R, alpha), rel=1e-9)
+    if abs(alpha - 1) > 0.1:
+        sizes = abs(arm_utility(R, alpha)).sum() + abs(arm_utility(other, alpha)).sum()
+        plain = alpha_fair_utility(R, alpha) - alpha_fair_utility(other, alpha)
+        assert abs(found - plain) <= 1e-12 * sizes

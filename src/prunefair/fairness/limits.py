@@ -611,7 +611,8 @@ def best_lengths(n_arms: int, alpha: float) -> np.ndarray:
     Raises
     ------
     ValueError
-        If `alpha` is not in (0, 1) or `n_arms` is not a positive whole number.
+        If `alpha` is not in (0, 1), `n_arms` is not a positive whole number, or both
+        are so large that the shortest phase is nothing beside the longest.
 
     References
     ----------
@@ -620,7 +621,13 @@ def best_lengths(n_arms: int, alpha: float) -> np.ndarray:
     N, limit = check_n_arms(n_arms), approximation_factor(alpha)
     if not alpha > 0:
         raise ValueError(f"alpha is {alpha!r}; it must lie in (0, 1)")
-    ratio = scipy.optimize.brentq(_last_share, 1, limit, (N, alpha), xtol=1e-13)
+    try:
+        ratio = scipy.optimize.brentq(_last_share, 1, limit, (N, alpha), xtol=1e-13)
+    except OverflowError:
+        raise ValueError(
+            f"alpha is {alpha!r}; with n_arms = {N} the lengths differ by more than a "
+            "float holds; lower one of the two"
+        ) from None
     r, S, a = 1.0, 0.0, np.empty(N)
     for m in range(1, N):
         S += r**-alpha

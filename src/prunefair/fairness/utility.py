@@ -227,7 +227,8 @@ def utility_difference(R, other, alpha: float) -> float | np.ndarray:
     if not ((R > 0).all() and (other > 0).all()):
         raise ValueError("R and other must be positive")
     step = (R - other) / other
-    ratio = np.where(step > -0.5, np.log1p(step), np.log(R / other))
+    small = np.log1p(np.maximum(step, -0.5))
+    ratio = np.where(step > -0.5, small, np.log(R / other))
     each = ratio if s == 0 else other**s * np.expm1(s * ratio) / s
     total = each.sum(-1)
     return float(total) if total.ndim == 0 else total
