@@ -20,8 +20,6 @@ sys.path.insert(0, str(ROOT / "tools"))
 import mystpage  # noqa: E402
 import mystplain  # noqa: E402
 
-from prunefair.plotting import COLUMNS, listing  # noqa: E402
-
 CHAPTERS = sorted((ROOT / "book").glob("*/*.ipynb"))
 CODE = '''\
 from __future__ import annotations
@@ -204,23 +202,3 @@ def test_tips_hold_the_element_with_addresses_from_the_root():
     }
     with pytest.raises(mystpage.SphinxError, match="<div> is not closed"):
         mystpage.element("<div><div></div>", 0)
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_printed_lines_fit_on_a_page_and_are_no_raw_dictionaries(path):
-    for cell in nbformat.read(path, 4).cells:
-        for output in cell.get("outputs", []):
-            text = output.get("text") or output.get("data", {}).get("text/plain", "")
-            for line in text.split("\n"):
-                assert len(line) <= COLUMNS, cell.source
-                assert not re.match(r"\s*[{\[]['\"]", line), cell.source
-
-
-def test_a_listing_has_a_line_for_each_name_and_wraps():
-    values = {"a": 1, "b": {"c": [1, 2], "d": {"e": None}}, "f": "word " * 40}
-    text = listing(values)
-    assert text.startswith("a: 1\nb:\n  c: 1, 2\n  d:\n    e: None\nf: word word")
-    assert max(map(len, text.split("\n"))) <= 88
-    assert text.split("\n")[-1].startswith("  word")
-    assert listing(f"{i}" for i in range(3)) == "0, 1, 2"
-    assert listing(ValueError("bad")) == "bad"

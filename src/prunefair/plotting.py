@@ -1,17 +1,14 @@
-"""One look for all that the book shows: size, font and colours of figures, listings."""
+"""One look for every figure of the book: size, font, colours and line width."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from textwrap import fill
 
 # Seven colours that differ by at least 14 (CIEDE2000) for every reader, also for one
 # without red or green cones, and that stand out from white by at least 3 to 1.
 COLOURS = ("#0b6e99", "#cc7707", "#6c013a", "#6e9a92", "#7b4628", "#7e7163", "#d45eee")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
-COLUMNS = 88  # of a page, in code and in what it prints
 WIDTH = 5.6  # inches, of every figure: on a phone, 358 px, a label is then 9 px high
 
 STYLE = {
@@ -82,32 +79,3 @@ def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
         drawing.delaxes(spare)
     yield axes[0] if n_axes == 1 else axes[:n_axes]
     plt.show()
-
-
-def listing(values) -> str:
-    """`values` as text of at most 88 columns.
-
-    Parameters
-    ----------
-    values : mapping, iterable or any
-        A mapping gives a line for each name, and indented lines for a mapping within;
-        other iterables give their entries, separated by commas; what is none of these
-        gives itself.
-
-    Returns
-    -------
-    text : str
-    """
-    if isinstance(values, Mapping):
-        lines = []
-        for name, value in values.items():
-            inner = listing(value)
-            if isinstance(value, Mapping):
-                lines.append(f"{name}:\n  " + inner.replace("\n", "\n  "))
-            else:
-                whole = f"{name}: {' '.join(inner.split())}"
-                lines.append(fill(whole, COLUMNS, subsequent_indent="  "))
-        return "\n".join(lines)
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        values = ", ".join(map(str, values))
-    return fill(str(values), COLUMNS, subsequent_indent="  ")

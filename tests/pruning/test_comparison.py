@@ -13,7 +13,6 @@ import torch
 from scipy import stats
 
 from prunefair.pruning.comparison import (
-    log_perplexity,
     lost_outputs,
     perplexities,
     perplexity_factor,
@@ -22,7 +21,8 @@ from prunefair.pruning.comparison import (
     plot_objective,
     wanda_scores,
 )
-from prunefair.pruning.estimates import Range, standard_error
+from prunefair.pruning.estimates import Range
+from prunefair.pruning.perplexity import log_perplexity
 from prunefair.pruning.records import (
     ModelRecord,
     common_questions,
@@ -78,26 +78,6 @@ def test_a_neuron_without_a_column_has_score_zero():
     model = tiny_model("llama", generator=torch.Generator().manual_seed(2))
     adapter_for(model).linears(model.model.layers[0].mlp)[-1].weight.data[:, 3] = 0
     assert wanda_scores(model, torch.arange(3, 20)[None])[0][3] == 0
-
-
-def test_log_perplexity_weighs_tokens_and_not_windows():
-    assert log_perplexity([10, 90], [10, 30]).value == 2.5
-    equal = log_perplexity([20.0, 40, 30], [10, 10, 10])
-    np.testing.assert_allclose(equal.stderr, standard_error(np.array([2.0, 4, 3])))
-    assert np.isnan(log_perplexity([3.0], [1]).stderr)
-    with pytest.raises(ValueError, match="nats is empty"):
-        log_perplexity([], [1])
-    with pytest.raises(ValueError, match="counts has 1 windows; give all 2"):
-        log_perplexity([3.0, 4.0], [1])
-
-
-def test_the_error_of_log_perplexity_covers_the_truth_at_its_level():
-    rng, inside = np.random.default_rng(3), 0
-    for _ in range(1000):
-        n = rng.integers(200, 1000, 60)
-        e = log_perplexity(n * rng.gamma(9, 1 / 3, 60), n)
-        inside += abs(e.value - 3) < 1.96 * e.stderr
-    assert 0.92 < inside / 1000 < 0.97
 
 
 def test_perplexities_use_the_geometric_mean_over_seeds():

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from prunefair.models import load_model, load_tokenizer, within_context
+from prunefair.pruning.estimates import standard_error
 from prunefair.pruning.perplexity import (
     information,
     kl_per_position,
     kl_to_dense,
+    log_perplexity,
     perplexity,
     random_llama,
     self_sample,
@@ -182,6 +184,29 @@ def test_wikitext_is_one_text_without_special_tokens(tokenizer):
     assert tokenizer.decode(tokens[:8]).startswith(" \n = Robert <unk>")
     with pytest.raises(ValueError, match="split is 'train'"):
         wikitext_tokens(tokenizer, "train")
+
+
+# the error of a perplexity
+
+
+def test_log_perplexity_weighs_tokens_and_not_windows():
+    assert log_perplexity([10, 90], [10, 30]).value == 2.5
+    equal = log_perplexity([20.0, 40, 30], [10, 10, 10])
+    np.testing.assert_allclose(equal.stderr, standard_error(np.array([2.0, 4, 3])))
+    assert np.isnan(log_perplexity([3.0], [1]).stderr)
+    with pytest.raises(ValueError, match="nats is empty"):
+        log_perplexity([], [1])
+    with pytest.raises(ValueError, match="counts has 1 windows; give all 2"):
+        log_perplexity([3.0, 4.0], [1])
+
+
+def test_the_error_of_log_perplexity_covers_the_truth_at_its_level():
+    rng, inside = np.random.default_rng(3), 0
+    for _ in range(1000):
+        n = rng.integers(200, 1000, 60)
+        e = log_perplexity(n * rng.gamma(9, 1 / 3, 60), n)
+        inside += abs(e.value - 3) < 1.96 * e.stderr
+    assert 0.92 < inside / 1000 < 0.97
 
 
 # divergence

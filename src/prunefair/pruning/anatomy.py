@@ -742,8 +742,8 @@ def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
 # needed = (1 - 1 / phi2_claimed) * phi2.matrices / phi2.ffn
 # assert phi2_bound < headless < phi2_claimed
 # print(f"Phi-2: FFN {phi2.ffn / 1e6:.0f} M of {phi2.total / 1e6:.0f} M,"
-#       f" {phi2.ffn / phi2.total:.1%}; claimed {phi2_claimed:.2f}, bound {phi2_bound:.2f},\n"
-#       f"without the head {headless:.2f}, rows to remove for the claim {needed:.0%}")
+#       f" {phi2.ffn / phi2.total:.1%}; claimed {phi2_claimed:.2f}, bound {phi2_bound:.2f},"
+#       f" without the head {headless:.2f}, rows to remove for the claim {needed:.0%}")
 
 
 # %%
@@ -903,5 +903,6 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # - Turn a ratio into a number of rows and back: `rows_to_keep`, `ratio_of_rows`.
 # - Count parameters, bytes and operations of a model before it is loaded: `parameter_counts` with `layer_widths`, `weight_bytes` and `flops_per_token`; `tensor_counts` and `counted_flops` count the model itself (`ParameterCounts`, `FlopCounts`, `plot_parameter_groups`).
 # - Hold a reported speed-up against what the weights allow: `throughput_bound`, `plot_throughput_bounds`.
+# - Measure one, reading and writing apart: `throughput`.
 #
 # Next: [Spectrum](spectrum.ipynb) asks what happens to the singular values of a gate matrix when some of its rows go.

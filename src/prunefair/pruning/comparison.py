@@ -1,14 +1,15 @@
 # %% [markdown]
 r"""
-# Every method on one table
+# Comparison: every method on one table
 
-PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) is compared in its paper with other methods on LLaMA-2-7B.
-Which of a random choice, the longest rows, calibrated scores, the released recipe and the exact policy leaves the best model, on the same text and the same questions?
-At 30 % the largest perplexity is more than a thousand times the smallest, and the models of smallest spectral distance are not the ones of smallest perplexity.
+Which choice of neurons leaves the best model?
+With 30 % of the feed-forward rows removed, random rows multiply the perplexity of the small model by 49.
+The policy that meets the objective of PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) multiplies it by more than three thousand, and the [re-fitted functional policy](refit.ipynb) by 1.5.
+The paper compares with other methods on LLaMA-2-7B; here all of them prune the small real model and are judged on the same text and the same questions.
 
 **Notation.**
-Window $w$ of a text has $n_w$ scored tokens whose information sums to $b_w$ nats ([perplexity](perplexity.ipynb)); $W$ windows have been read.
-$D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ the hidden vector of a feed-forward block.
+$D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ the hidden vector of a feed-forward block, $S$ the neurons kept.
+A *range* is the mean over the seeds of a method with the lowest and the highest end of their 95 % intervals.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -30,7 +31,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from prunefair.pruning.estimates import Estimate, Range, range_over_seeds
+from prunefair.pruning.estimates import Range, range_over_seeds
+from prunefair.pruning.perplexity import log_perplexity
 from prunefair.pruning.records import ModelRecord
 from prunefair.pruning.spectral_pruning import output_energies
 from prunefair.pruning.spectrum import row_mask
@@ -43,15 +45,15 @@ from prunefair.pruning.surgery import adapter_for, visit_hidden_vectors
 # from scipy import stats
 #
 # from prunefair.plotting import figure
-# from prunefair.pruning.estimates import rank_correlation, standard_error
-# from prunefair.pruning.perplexity import perplexity, random_llama, text_windows, token_nats
+# from prunefair.pruning.estimates import Estimate, rank_correlation, standard_error
+# from prunefair.pruning.perplexity import random_llama
 # from prunefair.pruning.records import common_questions, evaluation_order
 # from prunefair.pruning.records import records_by_method, task_results
-# from prunefair.pruning.retention import above_chance_retention, accuracy_difference
-# from prunefair.pruning.retention import raw_retention
+# from prunefair.pruning.retention import above_chance_retention
+# from prunefair.pruning.retention import accuracy_difference, raw_retention
 # from prunefair.pruning.zero_shot import TASK_CHANCE
 #
-# SEED = 40
+# rng = np.random.default_rng(40)
 
 # %% [markdown]
 # ## The methods
@@ -128,7 +130,7 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 
 
 # %% tags=["active-ipynb"]
-# generator = torch.Generator().manual_seed(SEED)
+# generator = torch.Generator().manual_seed(40)
 # tiny = random_llama(vocabulary=9, generator=generator)
 # tokens = torch.randint(9, (3, 7), generator=generator)
 
@@ -136,9 +138,8 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 # with torch.no_grad():
 #     x = tiny.model(tokens, output_hidden_states=True).hidden_states[0]
 #     layer = tiny.model.layers[0]
-#     x = x + layer.self_attn(
-#         layer.input_layernorm(x), tiny.model.rotary_emb(x, torch.arange(7)[None]), None
-#     )[0]
+#     angles = tiny.model.rotary_emb(x, torch.arange(7)[None])
+#     x = x + layer.self_attn(layer.input_layernorm(x), angles, None)[0]
 #     x, mlp = layer.post_attention_layernorm(x), layer.mlp
 #     h = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)  # (3, 7, m)
 # by_hand = h.square().mean((0, 1)).sqrt() * mlp.down_proj.weight.abs().sum(0)
@@ -155,86 +156,12 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 #
 # ## From pieces to estimates
 #
-# The perplexity of the windows read is the exponential of a ratio of sums,
-#
-# $$
-# \log \widehat{\mathrm{PPL}} = \hat\ell = \frac{\sum_w b_w}{\sum_w n_w},
-# \qquad
-# \mathrm{se}(\hat\ell)^2 = \frac{W}{W - 1}\,
-# \frac{\sum_w (b_w - \hat\ell\, n_w)^2}{\bigl(\sum_w n_w\bigr)^2} ,
-# $$ (eq-comparison-perplexity)
-#
-# where the error is that of a ratio estimator to first order, with windows as the sampling unit because tokens within a window depend on each other.
-# When all windows have been read, $\hat\ell$ is the perplexity of the whole text, and the error says what another text of the kind would change.
-# The difference of two models on the same windows has the same formula with $b_w$ replaced by $b_w - b'_w$: most of the variation between windows cancels.
-
-
-# %%
-def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
-    """Mean information of a token over the windows read, with its standard error.
-
-    Parameters
-    ----------
-    nats : sequence of float, length W
-        Information of each window, or the difference of two models'; nats.
-    counts : sequence of int, at least W of them
-        Scored tokens of each window, in the same order.
-
-    Returns
-    -------
-    estimate : Estimate
-        Nats a token; the error is NaN for one window.
-
-    Raises
-    ------
-    ValueError
-        If no window has been read, or the tokens of one are not known.
-
-    References
-    ----------
-    Book {eq}`eq-comparison-perplexity`.
-    """
-    b, W = np.asarray(nats, dtype=float), len(nats)
-    if W == 0:
-        raise ValueError("nats is empty; read at least one window")
-    if len(counts) < W:
-        raise ValueError(f"counts has {len(counts)} windows; give all {W} of nats")
-    n = np.asarray(counts[:W], dtype=float)
-    mean = b.sum() / n.sum()
-    if W == 1:
-        return Estimate(float(mean), math.nan)
-    variance = W / (W - 1) * ((b - mean * n) ** 2).sum() / n.sum() ** 2
-    return Estimate(float(mean), math.sqrt(variance))
-
-
-# %% tags=["active-ipynb"]
-# rng = np.random.default_rng(SEED)
-# text = torch.from_numpy(rng.integers(0, 9, 95))
-# windows = text_windows(95, 10, 10)
-# order = evaluation_order(len(windows), rng=rng)
-# nats = [float(token_nats(tiny, text[None, windows[i][0] : windows[i][2]]).sum()) for i in order]
-# counts = [windows[i][2] - windows[i][1] for i in order]
-# whole = log_perplexity(nats, counts)
-# np.testing.assert_allclose(np.exp(whole.value), perplexity(tiny, text, window=10))
-
-# %% [markdown]
-# The error is checked where the truth is known: windows drawn from a distribution, the spread of many estimates beside the mean of their errors.
-
-# %% tags=["active-ipynb"]
-# estimates = []
-# for _ in range(2000):
-#     n = rng.integers(50, 150, 40)
-#     estimates.append(log_perplexity(n * rng.normal(3, 0.3, 40), n))
-# spread = np.std([e.value for e in estimates])
-# claimed = np.mean([e.stderr for e in estimates])
-# np.testing.assert_allclose(claimed, spread, rtol=0.05)
-
-
-# %% [markdown]
+# The perplexity of the windows read comes [with its error](perplexity.ipynb#the-error-of-a-perplexity), and so does the difference of two models on the same windows.
+# Accuracies are taken on the first questions of each task that all models of a comparison have answered.
 # By hand: of four questions the first model solves three, and the second answered only the first two.
 
 # %% tags=["active-ipynb"]
-# shown = {"method": "a", "seed": 0, "ratio": 0.3, "parameters": 1, "seconds": 0.0, "ks": 0.0}
+# shown = dict(method="a", seed=0, ratio=0.3, parameters=1, seconds=0.0, ks=0.0)
 # first = ModelRecord(**shown, answers={"arc_easy": ["1011", "1111"]})
 # second = ModelRecord(**shown, answers={"arc_easy": ["10", "01"]})
 # assert common_questions([first, second]) == {"arc_easy": 2}
@@ -302,27 +229,33 @@ def _exponential(logs: Range) -> Range:
 
 # %% tags=["active-ipynb"]
 # METHODS = ("dense", "row norm", "wanda", "random", "released", "exact")
-# CALIBRATED = ("wanda", "SliceGPT", "energy on WikiText-2", "energy on WikiText-2, re-fitted")
+# ON_TEXT = "energy on WikiText-2"
+# CALIBRATED = ("wanda", "SliceGPT", ON_TEXT, ON_TEXT + ", re-fitted")
 # table = json.loads(Path("../results/pruning_methods.json").read_text())
-# label = {m["method"]: m["method"] + " *" * (m["method"] in CALIBRATED) for m in table["models"]}
 # everything = [ModelRecord.from_json(values) for values in table["models"]]
 # records = [record for record in everything if record.method in METHODS]
 # dense, at_30 = records[0], records_by_method(records, 0.3)
-# counts = table["windows"]
-# p = perplexities([dense], counts, len(dense.nats))
-# all_at_30 = {m: g for m, g in records_by_method(everything, 0.3).items() if all(r.nats for r in g)}
-# print(f"{table['device']}; torch {table['versions']['torch']}; {len(counts)} windows in all")
-# print(f"dense: {len(dense.nats)} windows, {p.value:.2f} ({p.low:.1f} to {p.high:.1f})")
+# all_at_30 = records_by_method(everything, 0.3)
+# assert all(record.nats for group in all_at_30.values() for record in group)
+# label = {m: m + " *" * (m in CALIBRATED) for m in ("dense", *all_at_30)}
 
 # %% tags=["active-ipynb"]
-# print(f"{'at 30 %':36}seeds   KS  KL (nats) windows perplexity (range of 95 % intervals)")
+# counts = table["windows"]
+# whole = perplexities([dense], counts, len(dense.nats))
+# print(f"{table['device']}; torch {table['versions']['torch']}")
+# print(f"dense: {len(dense.nats)} windows of {len(counts)}, "
+#       f"{whole.value:.2f} ({whole.low:.1f} to {whole.high:.1f})")
+
+# %% tags=["active-ipynb"]
+# print(f"{'at 30 %':36}seeds   KS KL (nats) windows perplexity (range)")
 # for method, group in all_at_30.items():
 #     seen = min(len(r.nats) for r in group)
 #     p = perplexities(group, counts, seen)
 #     kl = np.mean([np.mean(r.kl) for r in group])
-#     ks = "     -" if group[0].ks is None else f"{np.mean([r.ks for r in group]):6.3f}"
-#     line = f"{label[method]:36}{len(group):5}{ks}{kl:9.2f}{seen:9}{p.value:11.4g}"
-#     print(f"{line}  ({p.low:.3g} to {p.high:.3g})")
+#     known = group[0].ks is not None
+#     ks = f"{np.mean([r.ks for r in group]):6.3f}" if known else "     -"
+#     print(f"{label[method]:36}{len(group):5}{ks}{kl:8.2f}{seen:8}"
+#           f"{p.value:9.3g} ({p.low:.3g}–{p.high:.3g})")
 
 # %% [markdown]
 # The windows are a random sample of the text, so a model that has been read less has a wider interval and almost no bias.
@@ -330,19 +263,7 @@ def _exponential(logs: Range) -> Range:
 
 # %%
 def plot_methods(ax, curves: dict[str, dict[float, Range]]):
-    """A quantity of every method against the share of rows removed, on a log scale.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    curves : dict of str to dict of float to Range
-        For every method the quantity at each ratio.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """A quantity of every method, `curves[method][ratio]`, on a log scale."""
     width = len(curves)
     for number, (method, points) in enumerate(curves.items()):
         ratios = 100 * np.array(sorted(points)) + 0.4 * (number - width / 2)
@@ -359,11 +280,14 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 
 # %% tags=["active-ipynb"]
 # OWN = "functional, re-fitted"  # of a later chapter, on the model's own text
-# perplexity_of, divergence_of, read_of = ({m: {} for m in (*at_30, OWN)} for _ in range(3))
+# drawn = (*at_30, OWN)
+# perplexity_of, divergence_of, read_of = (
+#     {m: {} for m in drawn} for _ in range(3)
+# )
 # for ratio in (0.1, 0.2, 0.25, 0.3):
 #     groups = records_by_method(everything, ratio)
 #     for method, group in ((name, groups[name]) for name in perplexity_of):
-#         seen = read_of[method][ratio] = min(len(record.nats) for record in group)
+#         seen = read_of[method][ratio] = min(len(r.nats) for r in group)
 #         perplexity_of[method][ratio] = perplexities(group, counts, seen)
 #         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
 #         divergence_of[method][ratio] = range_over_seeds(texts)
@@ -371,8 +295,9 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 # %% tags=["active-ipynb"]
 # with figure(2) as axes:
 #     plot_methods(axes[0], perplexity_of).set(ylabel="perplexity")
-#     plot_methods(axes[1], divergence_of).set(ylabel="divergence (nats a token)")
-#     axes[0].axhline(math.exp(log_perplexity(dense.nats, counts).value), color="0.4", ls=":")
+#     plot_methods(axes[1], divergence_of)
+#     axes[1].set(ylabel="divergence (nats a token)")
+#     axes[0].axhline(whole.value, color="0.4", ls=":")
 #     axes[1].get_legend().remove()
 
 # %% [markdown]
@@ -383,12 +308,12 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 
 # %% tags=["active-ipynb"]
 # assert all(seen == len(counts) for m in at_30 for seen in read_of[m].values())
-# print(f"{'windows':>31} perplexity {'(range)':20}KL (range)")
+# print(f"{'windows':>31} perplexity {'(range)':18}KL (range)")
 # for method, points in perplexity_of.items():
 #     for ratio, p in points.items():
 #         kl, seen = divergence_of[method][ratio], read_of[method][ratio]
 #         ends = f"({p.low:.3g}–{p.high:.3g})"
-#         print(f"{label[method]:21}{ratio:5.0%}{seen:5}{p.value:11.4g} {ends:20}"
+#         print(f"{label[method]:21}{ratio:5.0%}{seen:5}{p.value:9.3g} {ends:20}"
 #               f"{kl.value:.2f} ({kl.low:.2f}–{kl.high:.2f})")  # fmt: skip
 
 # %% [markdown]
@@ -404,29 +329,17 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 # y = x + rng.normal(size=30)
 # for other in (y, y.round()):  # without ties and with them
 #     ours = rank_correlation(x, other, rng=rng)
-#     np.testing.assert_allclose(ours.value, stats.spearmanr(x, other).statistic)
-# noise = [rank_correlation(rng.normal(size=30), x, resamples=400, rng=rng) for _ in range(200)]
-# covered = np.mean([r.low < 0 < r.high for r in noise])
+#     theirs = stats.spearmanr(x, other).statistic
+#     np.testing.assert_allclose(ours.value, theirs)
+# noise = rng.normal(size=(200, 30))
+# found = [rank_correlation(row, x, resamples=400, rng=rng) for row in noise]
+# covered = np.mean([r.low < 0 < r.high for r in found])
 # assert 0.88 < covered < 0.99
 
 
 # %%
 def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[int]):
-    """Perplexity of every model against its mean spectral distance.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    groups : dict of str to list of ModelRecord
-        Models of each method; all windows that all of them have read count.
-    counts : sequence of int
-        Scored tokens of each window, in the fixed order.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Perplexity of every model, on windows that all have read, against its distance."""
     windows = min(len(r.nats) for group in groups.values() for r in group)
     for number, (method, group) in enumerate(groups.items()):
         logs = [log_perplexity(r.nats[:windows], counts).value for r in group]
@@ -441,9 +354,11 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # models = [record for group in at_30.values() for record in group]
 # read = min(len(r.nats) for r in models)  # windows that all of them have read
 # logs = [log_perplexity(r.nats[:read], counts).value for r in models]
-# for name, values in (("log perplexity", logs), ("divergence", [np.mean(r.kl) for r in models])):
+# harm = {"log perplexity": logs, "divergence": [np.mean(r.kl) for r in models]}
+# for name, values in harm.items():
 #     rho = rank_correlation([r.ks for r in models], values, rng=rng)
-#     print(f"KS and {name}: {rho.value:.2f}, 95 % interval [{rho.low:.2f}, {rho.high:.2f}]")
+#     print(f"KS and {name}: {rho.value:.2f},"
+#           f" 95 % interval [{rho.low:.2f}, {rho.high:.2f}]")
 
 # %% tags=["active-ipynb"]
 # with figure() as ax:
@@ -459,11 +374,13 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # The calibrated scores keep the best model at a distance like that of random rows.
 
 # %% tags=["active-ipynb"]
-# loss = {m: [log_perplexity(r.nats[:read], counts).value for r in g] for m, g in at_30.items()}
+# loss = {m: [log_perplexity(r.nats[:read], counts).value for r in group]
+#         for m, group in at_30.items()}
 # assert max(r.ks for r in at_30["exact"]) < min(r.ks for r in at_30["random"])
 # assert min(r.ks for r in at_30["released"]) > max(r.ks for r in at_30["random"])
-# assert min(loss["exact"]) > max(loss["random"]) > min(loss["random"]) > max(loss["wanda"])
-# assert max(max(v) for v in loss.values()) - max(loss["wanda"]) > math.log(1000)
+# assert min(loss["exact"]) > max(loss["random"])
+# assert min(loss["random"]) > max(loss["wanda"])
+# assert max(map(max, loss.values())) - max(loss["wanda"]) > math.log(1000)
 # for ratio, p in perplexity_of["random"].items():
 #     assert perplexity_of["released"][ratio].value > p.value
 
@@ -531,8 +448,9 @@ def lost_outputs(
 # %% tags=["active-ipynb"]
 # S = torch.arange(0, h.shape[-1], 2)
 # with torch.no_grad():
-#     parts = h[..., 1::2] @ mlp.down_proj.weight[:, 1::2].T  # (3, 7, d)
-#     shares = parts.square().sum(-1) / (h @ mlp.down_proj.weight.T).square().sum(-1)
+#     D = mlp.down_proj.weight
+#     parts, outputs = h[..., 1::2] @ D[:, 1::2].T, h @ D.T  # (3, 7, d)
+#     shares = parts.square().sum(-1) / outputs.square().sum(-1)
 # found = lost_outputs(tiny, tokens, [S] * len(tiny.model.layers))
 # assert abs(float(found[0]) - float(shares.mean())) < 1e-6
 
@@ -544,9 +462,10 @@ def lost_outputs(
 # for method, values in sorted(share.items(), key=lambda item: np.mean(item[1])):
 #     print(f"{label[method]:12}", *(f"{value:.2f}" for value in values))
 # models_lost = [np.mean(r.lost) for r in models]
-# for name, values in (("log perplexity", logs), ("divergence", [np.mean(r.kl) for r in models])):
+# for name, values in harm.items():
 #     rho = rank_correlation(models_lost, values, rng=rng)
-#     print(f"share lost and {name}: {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]")
+#     print(f"share lost and {name}: {rho.value:.2f}"
+#           f" [{rho.low:.2f}, {rho.high:.2f}]")
 #     assert rho.low > 0
 
 # %% [markdown]
@@ -559,7 +478,8 @@ def lost_outputs(
 # mean_share = {m: np.mean(values) for m, values in share.items()}
 # by_share = ["wanda", "random", "released", "row norm", "exact"]
 # assert sorted(mean_share, key=mean_share.get) == by_share
-# assert max(share["random"]) < min(share["released"]) and max(share["wanda"]) < min(share["random"])
+# assert max(share["random"]) < min(share["released"])
+# assert max(share["wanda"]) < min(share["random"])
 # assert max(share["random"]) - min(share["random"]) < 0.02
 # assert max(loss["random"]) - min(loss["random"]) > math.log(3)
 
@@ -570,9 +490,10 @@ def lost_outputs(
 # On a CPU that is every question of four tasks and the first 2000 of HellaSwag's 10042; a method is left out before it has answered twenty of every task.
 
 # %% tags=["active-ipynb"]
-# asked = {m: common_questions([dense, *group]) for m, group in all_at_30.items()}
-# silent = [m for m, n in asked.items() if len(n) < len(TASK_CHANCE) or min(n.values()) < 20]
-# print("asked at most:", table["questions"], "too few answers:", ", ".join(silent) or "none")
+# asked = {m: common_questions([dense, *g]) for m, g in all_at_30.items()}
+# silent = [m for m, n in asked.items() if len(n) < 5 or min(n.values()) < 20]
+# print("asked at most:", *(f"{t} {n}" for t, n in table["questions"].items()))
+# print("too few answers:", ", ".join(silent) or "none")
 # retained, shares = ({"acc": {}, "acc_norm": {}} for _ in range(2))
 
 # %% tags=["active-ipynb"]
@@ -581,11 +502,11 @@ def lost_outputs(
 #     for method in (m for m in all_at_30 if m not in silent):
 #         n, group = asked[method], all_at_30[method]
 #         pairs = [(task_results(r, n), task_results(dense, n)) for r in group]
-#         raw, above = (range_over_seeds([share(*p, metric=rule) for p in pairs])
-#                       for share in (raw_retention, above_chance_retention))  # fmt: skip
+#         raw, above = (range_over_seeds([f(*p, metric=rule) for p in pairs])
+#                       for f in (raw_retention, above_chance_retention))
 #         shares[rule][method], kept[method] = raw, above
 #         print(f"{label[method]:36}{sum(n.values()):9}{raw.value:6.2f}"
-#               f"{above.value:7.2f} [{above.low:.2f}, {above.high:.2f}]")  # fmt: skip
+#               f"{above.value:7.2f} [{above.low:.2f}, {above.high:.2f}]")
 
 # %% [markdown]
 # The two columns tell two stories.
@@ -598,7 +519,8 @@ def lost_outputs(
 # for rule, kept in retained.items():
 #     assert all(0.75 < shares[rule][m].value < 0.85 for m in weights_only)
 #     assert max(weights_only, key=lambda m: kept[m].value) == "random"
-#     assert all(kept[m].low < 0 if rule == "acc" else kept[m].value < 0.25 for m in weights_only)
+#     assert max(kept[m].value for m in weights_only) < 0.25
+#     assert rule != "acc" or max(kept[m].low for m in weights_only) < 0
 # assert abs(shares["acc"]["released"].value - 0.80) < 0.02
 
 # %% [markdown]
@@ -606,13 +528,14 @@ def lost_outputs(
 # On WinoGrande and ARC-Challenge the dense model itself is not above chance by more than its error, so that all there is to retain comes from the three other tasks.
 
 # %% tags=["active-ipynb"]
-# print(f"{'%':36}", *(f"{task:>9}" for task in ("PIQA", "WinoG", "HellaS", "ARC-e", "ARC-c")))
+# short = ("PIQA", "WinoG", "HellaS", "ARC-e", "ARC-c")
+# print(f"{'%':36}", *(f"{task:>9}" for task in short))
 # for method, group in {"dense": [dense], **all_at_30}.items():
 #     if method not in silent:
 #         results = [task_results(r, common_questions([r])) for r in group]
-#         cells = [100 * np.mean([(r[t].acc, r[t].stderr) for r in results], axis=0)
-#                  for t in TASK_CHANCE]  # fmt: skip
-#         print(f"{label[method]:36}", *(f"{acc:5.1f}±{e:.1f}" for acc, e in cells))
+#         both = [[(r[t].acc, r[t].stderr) for r in results] for t in TASK_CHANCE]
+#         cells = 100 * np.mean(both, axis=1)  # (5, 2)
+#         print(f"{label[method]:36}", *(f"{a:5.1f}±{e:.1f}" for a, e in cells))
 
 # %% [markdown]
 # ## Beyond the paper's objective
@@ -646,7 +569,7 @@ def perplexity_factor(
 
     References
     ----------
-    Book {eq}`eq-comparison-perplexity`, for differences of information.
+    Book {eq}`eq-perplexity-error`, for differences of information.
     """
     logs = []
     for record in group:
@@ -657,38 +580,26 @@ def perplexity_factor(
 
 
 # %% tags=["active-ipynb"]
-# base = rng.normal(700, 90, size=40)  # windows differ by far more than the models
-# one, two = (ModelRecord(**shown, nats=list(b)) for b in (base, base + rng.normal(200, 5, 40)))
+# base = rng.normal(700, 90, size=40)  # windows differ by more than the models
+# other = base + rng.normal(200, 5, 40)
+# one, two = (ModelRecord(**shown, nats=list(b)) for b in (base, other))
 # factor = perplexity_factor([two], one, [1000] * 40)
 # apart = [log_perplexity(r.nats, [1000] * 40) for r in (one, two)]
 # assert abs(math.log(factor.value) - (apart[1].value - apart[0].value)) < 1e-12
-# assert math.log(factor.high / factor.low) < 0.2 * 2 * 1.96 * math.hypot(*(a.stderr for a in apart))
+# width = 2 * 1.96 * math.hypot(*(a.stderr for a in apart))
+# assert math.log(factor.high / factor.low) < 0.2 * width
 
 # %% tags=["active-ipynb"]
-# whole = math.exp(log_perplexity(dense.nats, counts).value)
-# factors = {m: perplexity_factor(g, dense, counts) for m, g in all_at_30.items()}
+# factors = {m: perplexity_factor(all_at_30[m], dense, counts) for m in all_at_30}
+# print(f"{'':38}factor [range], perplexity of the text")
 # for method, f in factors.items():
-#     print(f"{label[method]:36}{f.value:9.3f} times the dense perplexity [{f.low:.3f}, {f.high:.3f}]"
-#           f", so {whole * f.value:.1f} on the text")
+#     print(f"{label[method]:36}{f.value:9.3f} [{f.low:.3f}, {f.high:.3f}],"
+#           f" {whole.value * f.value:.1f}")
 
 
 # %%
 def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
-    """A quantity of every method with its interval, one method a line.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    found : dict of str to Range
-        The quantity by method, from the top.
-    calibrated : sequence of str
-        Methods that read text from outside, drawn with an open dot.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """A quantity of every method with its range; open dots are `calibrated` ones."""
     for place, (method, s) in enumerate(found.items()):
         colour, face = ("C1", "white") if method in calibrated else ("C0", "C0")
         ax.plot([s.low, s.high], [place, place], "-", color=colour, lw=1.4)
@@ -705,7 +616,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     plot_intervals(axes[0], {m: factors[m] for m in best_first}, CALIBRATED)
 #     axes[0].set(xscale="log", xlabel="perplexity over the dense model's")
 #     for ax, (rule, kept) in zip(axes[1:], retained.items(), strict=True):
-#         plot_intervals(ax, {m: kept.get(m, nothing) for m in best_first}, CALIBRATED)
+#         shown_here = {m: kept.get(m, nothing) for m in best_first}
+#         plot_intervals(ax, shown_here, CALIBRATED)
 #         ax.set(xlabel=f"retention above chance, {rule}")
 #         ax.axvline(0, color="0.4", ls=":", lw=1)
 #     for ax in axes:
@@ -714,38 +626,44 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% [markdown]
 # **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (above), and zero-shot accuracy above chance over that of the dense model, by likelihood and by likelihood a length; with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
 #
-# With the [re-fit](refit.ipynb) the functional policy stays below the factor that we had set ourselves, a perplexity of 38 where the dense model has 23.7, without having read any text from outside, and below Wanda.
+# The functional policy with its [re-fit](refit.ipynb) multiplies the perplexity by 1.5, less than Wanda does, and has read no text from outside.
 # Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.
 # The questions are of neither kind.
-# There it is ahead of Wanda and of the re-fitted energies, beyond the error of the questions by `acc_norm` only; it keeps more than SliceGPT; and it cannot be told from energies on WikiText-2 without a re-fit, nor from itself without one: what the re-fit gains in divergence and perplexity does not show in the answers.
+# On them the re-fitted policy clearly beats SliceGPT.
+# It is ahead of Wanda and of the re-fitted energies, too, but beyond the error only by `acc_norm`.
+# It is level with energies on WikiText-2 that were not re-fitted, and with itself before the re-fit: the re-fit improves the text and not the answers.
 
 # %% tags=["active-ipynb"]
 # beyond = {"acc": {}, "acc_norm": {}}
 # for method in (*(m for m in all_at_30 if m in CALIBRATED), "functional"):
 #     pair = all_at_30[OWN][0], all_at_30[method][0]
-#     both, gap = common_questions(pair), np.subtract(*(r.kl for r in pair))
-#     print(f"against {label[method]}: {sum(both.values())} questions, "
-#           f"divergence {gap.mean():+.2f} +- {1.96 * standard_error(gap):.2f}")  # fmt: skip
-#     assert gap.mean() < -1.96 * standard_error(gap)
+#     gap = np.subtract(*(record.kl for record in pair))
+#     half = 1.96 * standard_error(gap)
+#     print(f"{label[method]}: divergence {gap.mean():+.2f} +- {half:.2f}")
+#     results = [task_results(record, common_questions(pair)) for record in pair]
 #     for rule, found in beyond.items():
-#         d = accuracy_difference(*(task_results(r, both) for r in pair), metric=rule)
+#         d = accuracy_difference(*results, metric=rule)
 #         found[method] = d.value / (1.96 * d.stderr)
 #         print(f"    {rule} {d.value:+.4f} +- {1.96 * d.stderr:.4f}")
+#     assert gap.mean() < -half
 
 # %% tags=["active-ipynb"]
 # for rule, found in beyond.items():  # one is the edge of the 95 % interval
 #     assert found["SliceGPT"] > 1
-#     assert all(abs(found[m]) < 1 for m in ("energy on WikiText-2", "functional"))
-#     for method in ("wanda", "energy on WikiText-2, re-fitted"):
-#         assert found[method] > 1 if rule == "acc_norm" else 0 < found[method] < 1
+#     assert max(abs(found[m]) for m in (ON_TEXT, "functional")) < 1
+#     for method in ("wanda", ON_TEXT + ", re-fitted"):
+#         assert found[method] > (rule == "acc_norm")
+#         assert found[method] < 1 or rule == "acc_norm"
 
 # %% tags=["active-ipynb"]
-# assert factors[OWN].high < min(38 / 23.7, factors["wanda"].low)
-# assert factors["energy on WikiText-2, re-fitted"].high < factors[OWN].low
+# own = factors[OWN]
+# assert round(own.value, 1) == 1.5 and own.high < factors["wanda"].low
+# assert round(factors["random"].value) == 49 and factors["exact"].value > 3000
+# assert factors[ON_TEXT + ", re-fitted"].high < own.low
 # for rule, kept in retained.items():
-#     share = kept[OWN]
-#     print(f"{rule}: kept above chance {share.value:.2f} [{share.low:.2f}, {share.high:.2f}]")
-#     assert share.value > 0.6 and (share.low > 0.6 or rule == "acc")
+#     s = kept[OWN]
+#     print(f"{rule}: {s.value:.2f} kept above chance [{s.low:.2f}, {s.high:.2f}]")
+#     assert round(s.value, 2) == {"acc": 0.62, "acc_norm": 0.74}[rule]
 
 # %% [markdown]
 # Which part does it?
@@ -754,11 +672,13 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% tags=["active-ipynb"]
 # EVEN = "functional, equal widths, re-fitted"
 # gained = {}
-# parts = {"the re-fit": (OWN, "functional"), "widths by Fisher cost": (OWN, EVEN),
-#          "a policy in the place of energies": (EVEN, "energy, re-fitted")}  # fmt: skip
+# parts = {"the re-fit": (OWN, "functional"),
+#          "widths by Fisher cost": (OWN, EVEN),
+#          "a policy, not energies": (EVEN, "energy, re-fitted")}
 # for part, (method, without) in parts.items():
 #     f = perplexity_factor(all_at_30[method], all_at_30[without][0], counts)
-#     print(f"{part:34} multiplies the perplexity by {f.value:.3f} [{f.low:.3f}, {f.high:.3f}]")
+#     print(f"{part:24} multiplies the perplexity by {f.value:.3f}"
+#           f" [{f.low:.3f}, {f.high:.3f}]")
 #     assert f.low < 1 < f.high if part.startswith("a policy") else f.high < 1
 #     gained[part] = f.value
 # assert gained["the re-fit"] < gained["widths by Fisher cost"]
@@ -767,8 +687,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # The re-fit does most, the widths do the rest.
 # Where all widths are equal, no difference is seen after the re-fit whether the policy chose the neurons or plain energies did.
 #
-# The other aim was 60 % of the accuracy above chance, over all questions of four tasks and the first 2000 of HellaSwag.
-# It is met by `acc_norm` with room for the error; by `acc` the estimate is above it and the interval holds it, with a dense model so near to chance.
+# Of the accuracy above chance, over all questions of four tasks and the first 2000 of HellaSwag, 62 % are left by `acc` and 74 % by `acc_norm`.
+# With a dense model so near to chance the first number is known to a tenth only.
 # Other texts, other widths or a fit block by block lower the divergence by no more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)); what they do to the accuracy was not measured.
 
 # %% [markdown]
@@ -782,9 +702,10 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     groups = records_by_method(records, ratio)
 #     left = {r.parameters for group in groups.values() for r in group}
 #     assert len(left) == 1
+#     share_left = left.pop() / dense.parameters
+#     print(f"{ratio:4.0%}: {share_left:.3f} of the parameters left")
 #     seconds = {m: np.mean([r.seconds for r in g]) for m, g in groups.items()}
-#     times = ", ".join(f"{m} {s:.1f} s" for m, s in seconds.items())
-#     print(f"{ratio:4.0%}: {left.pop() / dense.parameters:.3f} of the parameters; {times}")
+#     print("     ", ", ".join(f"{m} {s:.1f} s" for m, s in seconds.items()))
 
 # %% [markdown]
 # The others at 30 %; what reads text is charged for reading it, and for sampling it where it is the model's own.
@@ -793,9 +714,10 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% tags=["active-ipynb"]
 # for method, group in all_at_30.items():
 #     if method not in METHODS:
-#         print(f"{label[method]:36}{np.mean([r.parameters for r in group]) / dense.parameters:.3f} "
-#               f"of the parameters, {np.mean([r.seconds for r in group]):4.0f} s")  # fmt: skip
-#         assert all(r.parameters <= at_30["wanda"][0].parameters for r in group)
+#         left = np.mean([r.parameters for r in group]) / dense.parameters
+#         seconds = np.mean([r.seconds for r in group])
+#         print(f"{label[method]:36}{left:.3f} of the parameters, {seconds:.0f} s")
+#         assert left <= at_30["wanda"][0].parameters / dense.parameters
 
 # %% [markdown]
 # ## Exercises
@@ -845,7 +767,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # </details>
 
 # %% tags=["active-ipynb"]
-# hard = np.r_[rng.normal(30, 1, 100), rng.normal(50, 1, 100)]  # nats of 200 windows
+# hard = np.r_[rng.normal(30, 1, 100), rng.normal(50, 1, 100)]  # 200 windows
 # in_order = log_perplexity(hard[:40], [10] * 200)
 # mixed = log_perplexity(hard[evaluation_order(200, rng=rng)][:40], [10] * 200)
 # truth = hard.sum() / 2000
@@ -853,7 +775,13 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # assert abs(mixed.value - truth) < 3 * mixed.stderr
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# `log_perplexity`, `perplexities` and `perplexity_factor` turn the pieces that are stored of each model into estimates with their errors.
-# `wanda_scores` is the calibrated baseline, `lost_outputs` what a selection takes from the output; `plot_methods`, `plot_objective` and `plot_intervals` draw the figures.
+# The method that reads the model's own text keeps most of it; the paper's objective is met and ruins the model.
+#
+# - Score neurons by calibration text, the baseline that a method without data has to beat: `wanda_scores`.
+# - Say what a selection takes from the output of every block: `lost_outputs`.
+# - Turn stored outcomes into perplexities with ranges over seeds, and compare two models window by window: `perplexities`, `perplexity_factor`.
+# - Ask whether an objective ranks models, and draw it: `plot_objective`, `plot_methods`, `plot_intervals`.
+#
+# Next: [Recovery](recovery.ipynb) trains a pruned model again, and asks how much of the gain is a repair.

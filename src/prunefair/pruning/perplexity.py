@@ -2,14 +2,12 @@
 r"""
 # Perplexity: how surprised a model is by a text
 
-The small real model reads WikiText-2 with a perplexity of 21: at every token it hesitates as if between 21 equally likely ones, out of 49152.
-What is that number, and how far is a pruned model from the dense one where nobody has chosen a text?
+After "The capital of France is", how many words does a model still hold possible?
+The small real model of 135 million parameters gives Paris a probability of 77 %.
+Over the 311 839 scored tokens of WikiText-2 it hesitates as if between 21 equally likely tokens, out of 49 152: that is its *perplexity*.
+Remove neurons from it, and the number grows.
 
-This chapter defines two of the instruments of Part I: *perplexity* on a text, and *divergence* from the dense model on text which the dense model samples itself (no data set needed).
-
-**Notation.**
-A text is $x = (x_0, x_1, \dots)$, tokens from a vocabulary of $V$; $p$ is the dense model, $q$ the pruned one.
-$p(\cdot \mid x_{\le i})$ is the distribution of the token after $x_i$; logarithms are natural, so information is in nats.
+The first picture shows where the surprise lies; then we define perplexity, measure it with its error, and ask a second question: how far is a pruned model from the dense one, on text that nobody has chosen?
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -29,19 +27,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from prunefair.data import data_file
 from prunefair.models import measuring, within_context
+from prunefair.pruning.estimates import Estimate
 
 # %% tags=["active-ipynb"]
 # import itertools
-#
-# import numpy as np
+# import json
+# from pathlib import Path
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
 # from prunefair.pruning.estimates import standard_error
 # from prunefair.pruning.surgery import row_matrices, slice_ffn_
@@ -49,7 +50,39 @@ from prunefair.models import measuring, within_context
 # SEED = 20
 # device = default_device()
 
+# %% tags=["active-ipynb"]
+# model = load_model("smollm2", device=device)
+# tokenizer = load_tokenizer("smollm2")
+# line = "The capital of France is Paris, and the capital of Italy is Rome."
+# ids = tokenizer(line, return_tensors="pt").input_ids.to(device)  # (1, 15)
+# with torch.no_grad():
+#     log_p = model(ids).logits[0, :-1].log_softmax(-1)  # (14, V)
+# surprise = -log_p.gather(1, ids[0, 1:, None])[:, 0].cpu()  # (14,)
+# after = {tokenizer.decode(t): float(n) for t, n in zip(ids[0, 1:], surprise)}
+# assert round(np.exp(-after[" Paris"]), 2) == 0.77
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     ax.bar(range(len(surprise)), surprise)
+#     words = [tokenizer.decode(t).strip() for t in ids[0, 1:]]
+#     ax.set_xticks(range(len(words)), words, rotation=60, ha="right")
+#     ax.set(xlabel="token, each after all before it", ylabel="surprise (nats)")
+
 # %% [markdown]
+# **Figure (fig-perplexity-tokens).** <a id="fig-perplexity-tokens"></a> How much each token of the sentence surprises the small model, given the tokens before it. What follows "The" is hard to foresee, and Italy could have been any country; Paris and Rome are all but certain.
+#
+# **Notation.**
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $x = (x_0, x_1, \dots)$ | `tokens` | a text, tokens from a vocabulary of $V$ |
+# | $p$, $q$ | `dense`, `pruned` | the dense model and the pruned one |
+# | $p(\cdot \mid x_{\le i})$ | | distribution of the token after $x_i$ |
+# | $\ell_i$ | `nats` | information of token $i$ |
+# | $w$, $s$ | `window`, `stride` | tokens in a window, and between the starts of two |
+#
+# Logarithms are natural, so information is in nats.
+#
 # ## Perplexity
 #
 # The information of a token given those before it is
@@ -330,20 +363,108 @@ def wikitext_tokens(tokenizer, split: str = "test", *, folder=None) -> torch.Ten
 # The check compares with the loss that the library computes by itself when it is given labels.
 
 # %% tags=["active-ipynb"]
-# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
 # text = wikitext_tokens(tokenizer)
 # ours = perplexity(model, text, window=256, max_windows=3)
 # windows = text[: 3 * 256].view(3, 1, 256).to(device)
 # with torch.no_grad():
 #     losses = [model(w, labels=w).loss.item() for w in windows]
 # np.testing.assert_allclose(ours, np.exp(np.mean(losses)), rtol=1e-4)
-# print(f"{len(text)} tokens; perplexity of the first 3 windows of 256: {ours:.2f}")
+# print(f"{len(text)} tokens; first 3 windows of 256: perplexity {ours:.2f}")
 # print(f"mean of the windows' perplexities: {np.exp(losses).mean():.2f}")
 
 # %% [markdown]
 # The second number is larger, as Jensen's inequality says.
 # Three short windows are a check of the arithmetic and no measurement; the measurement is a window of 1024 tokens and the whole text.
 #
+# ## The error of a perplexity
+#
+# Another text of the kind would have another perplexity: how sure is the number?
+# Let window $j$ have $n_j$ scored tokens whose information sums to $b_j$ nats, and let $W$ windows be read.
+# The perplexity of the windows read is the exponential of a ratio of sums,
+#
+# <a id="eq-perplexity-error"></a>
+# $$
+# \log \widehat{\mathrm{PPL}} = \hat\ell = \frac{\sum_j b_j}{\sum_j n_j},
+# \qquad
+# \mathrm{se}(\hat\ell)^2 = \frac{W}{W - 1}\,
+# \frac{\sum_j (b_j - \hat\ell\, n_j)^2}{\bigl(\sum_j n_j\bigr)^2} ,
+# $$ (eq-perplexity-error)
+#
+# where the error is that of a ratio estimator to first order, with windows as the sampling unit because tokens within a window depend on each other.
+# When all windows have been read, $\hat\ell$ is the perplexity of the whole text, and the error says what another text of the kind would change.
+# The difference of two models on the same windows has the same formula with $b_j$ replaced by $b_j - b'_j$: most of the variation between windows cancels.
+
+
+# %%
+def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
+    """Mean information of a token over the windows read, with its standard error.
+
+    Parameters
+    ----------
+    nats : sequence of float, length W
+        Information of each window, or the difference of two models'; nats.
+    counts : sequence of int, at least W of them
+        Scored tokens of each window, in the same order.
+
+    Returns
+    -------
+    estimate : Estimate
+        Nats a token; the error is NaN for one window.
+
+    Raises
+    ------
+    ValueError
+        If no window has been read, or the tokens of one are not known.
+
+    References
+    ----------
+    Book {eq}`eq-perplexity-error`.
+    """
+    b, W = np.asarray(nats, dtype=float), len(nats)
+    if W == 0:
+        raise ValueError("nats is empty; read at least one window")
+    if len(counts) < W:
+        raise ValueError(f"counts has {len(counts)} windows; give all {W} of nats")
+    n = np.asarray(counts[:W], dtype=float)
+    mean = b.sum() / n.sum()
+    if W == 1:
+        return Estimate(float(mean), math.nan)
+    variance = W / (W - 1) * ((b - mean * n) ** 2).sum() / n.sum() ** 2
+    return Estimate(float(mean), math.sqrt(variance))
+
+
+# %% tags=["active-ipynb"]
+# nats = [float(token_nats(model, w).sum()) for w in windows]
+# three = log_perplexity(nats, [255] * 3)
+# np.testing.assert_allclose(np.exp(three.value), ours, rtol=1e-6)
+
+# %% [markdown]
+# The error is checked where the truth is known: windows drawn from a distribution, the scatter of many estimates beside the mean of their errors.
+
+# %% tags=["active-ipynb"]
+# rng = np.random.default_rng(SEED)
+# estimates = []
+# for _ in range(2000):
+#     n = rng.integers(50, 150, 40)
+#     estimates.append(log_perplexity(n * rng.normal(3, 0.3, 40), n))
+# scatter = np.std([e.value for e in estimates])
+# claimed = np.mean([e.stderr for e in estimates])
+# np.testing.assert_allclose(claimed, scatter, rtol=0.05)
+
+# %% [markdown]
+# The windows of the whole text were read once and stored (`benchmarks/pruning_methods.py`), of the dense small model and of many pruned ones.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/pruning_methods.json").read_text())
+# counts, dense = table["windows"], table["models"][0]
+# whole = log_perplexity(dense["nats"], counts)
+# assert dense["method"] == "dense" and len(dense["nats"]) == len(counts)
+# ends = np.exp([whole.value - 1.96 * whole.stderr, whole.value + 1.96 * whole.stderr])
+# print(f"{sum(counts)} tokens in {len(counts)} windows: perplexity"
+#       f" {np.exp(whole.value):.2f}, 95 % interval {ends.round(1)}")
+# assert sum(counts) == 311_839 and round(np.exp(whole.value)) == 21
+
+# %% [markdown]
 # ## Divergence from the dense model, without a data set
 #
 # Perplexity needs a text that somebody chose.
@@ -623,7 +744,8 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # assert kl_to_dense(model, model, samples[:2]) == 0
 # np.testing.assert_allclose(kl_to_dense(model, pruned, samples), kl.mean())
 # print(tokenizer.decode(samples[0, 1:13]))
-# print(f"{kl.mean():.2f} nats a token, standard error {standard_error(kl.mean(1).numpy()):.2f}")
+# error = standard_error(kl.mean(1).numpy())
+# print(f"{kl.mean():.2f} nats a token, standard error {error:.2f}")
 
 # %% [markdown]
 # ## Exercises
@@ -640,8 +762,8 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # </details>
 
 # %% tags=["active-ipynb"]
-# assert [(a, b) for _, a, b in text_windows(5, 2, 2)] == [(1, 2), (3, 4)]
-# assert [(a, b) for _, a, b in text_windows(5, 2, 1)] == [(1, 2), (2, 3), (3, 4), (4, 5)]
+# scored = {s: [w[1:] for w in text_windows(5, 2, s)] for s in (1, 2)}
+# assert scored == {1: [(1, 2), (2, 3), (3, 4), (4, 5)], 2: [(1, 2), (3, 4)]}
 
 # %% [markdown]
 # **Exercise.** <a id="ex-perplexity-2"></a>
@@ -656,14 +778,58 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # </details>
 
 # %% tags=["active-ipynb"]
-# estimators = {"sum over vocabulary": conditional.mean(1), "log ratio": (log_p - log_q) / 3}
-# for name, values in estimators.items():
+# sums, ratios = conditional.mean(1), (log_p - log_q) / 3
+# for name, values in {"sum over vocabulary": sums, "log ratio": ratios}.items():
 #     mean = weight @ values
-#     spread = (weight @ (values - mean) ** 2) ** 0.5
-#     print(f"{name:20} mean {mean:.4f}, deviation {spread:.4f}, minimum {values.min():.3f}")
+#     deviation = (weight @ (values - mean) ** 2) ** 0.5
+#     print(f"{name:20} mean {mean:.4f}, deviation {deviation:.4f},"
+#           f" minimum {values.min():.3f}")
 
 # %% [markdown]
-# ## Summary
+# **Exercise.** <a id="ex-perplexity-3"></a>
+# A limit: let the windows shrink to two tokens, so that every scored token has one token before it.
+# What becomes of the perplexity, and what does that say about comparing numbers from two papers?
 #
-# This chapter exports the perplexity of a text (`information`, `token_nats`, `text_windows`, `beginning_tokens`, `perplexity`, `wikitext_tokens`), the divergence from the dense model on its own text (`self_sample`, `start_token`, `kl_per_position`, `kl_to_dense`), and a model small enough to enumerate its texts (`random_llama`).
-# [The next chapter](spectral_pruning.ipynb) uses them on a model pruned by the policy.
+# <details><summary>Solution</summary>
+#
+# The shorter the window, the less a token is told by what stands before it, and the larger the perplexity: below, a thousand times larger with two tokens than with 512.
+# A perplexity without its window says nothing.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# by_window = {w: perplexity(model, text[:512], window=w) for w in (2, 8, 32, 128, 512)}
+# print({w: float(f"{value:.3g}") for w, value in by_window.items()})
+# assert [*by_window.values()] == sorted(by_window.values(), reverse=True)
+# assert by_window[2] > 1000 * by_window[512]
+
+# %% [markdown]
+# **Exercise.** <a id="ex-perplexity-4"></a>
+# Break an assumption: let $q$ write the texts instead of $p$, and average the same divergences $\mathrm{KL}(p \,\|\, q)$ along them.
+# Is the result still $\frac1L \mathrm{KL}(P \,\|\, Q)$?
+#
+# <details><summary>Solution</summary>
+#
+# No: the proof conditions on $x_{\le i}$ drawn from $p$.
+# Along texts of $q$ the terms are right one by one and are weighted by how often $q$ comes there.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# elsewhere = log_q.exp() @ conditional.mean(1)
+# joint = weight @ (log_p - log_q) / 3
+# print(f"along texts of q: {elsewhere:.4f}; KL(P | Q) / 3: {joint:.4f}")
+# assert abs(elsewhere - joint) > 0.01
+
+# %% [markdown]
+# ## What you can do now
+#
+# A perplexity is the exponential of a mean surprise, and belongs to a text, a window and a tokenizer.
+# A divergence on the model's own text needs no text from anybody, and says how many nats tell two models apart.
+#
+# - Measure the number of the literature, on the text of this book: `perplexity`, `wikitext_tokens`, `beginning_tokens`, `text_windows`; token by token: `token_nats`, `information`.
+# - Give it an error, for one model or for the difference of two on the same windows: `log_perplexity`.
+# - Let a model write, and hold another one against it: `self_sample`, `start_token`, `kl_to_dense`, `kl_per_position`.
+# - Check such code on models whose texts can all be enumerated: `random_llama`.
+#
+# Next: [Spectral pruning](spectral_pruning.ipynb) prunes a model by the paper's policy and measures it with both.

@@ -60,7 +60,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from scipy import stats
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
-# from prunefair.plotting import figure, listing
+# from prunefair.plotting import figure
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
 # from prunefair.pruning.retention import accuracy_difference
@@ -768,7 +768,7 @@ def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
 # assert min(map(len, long)) > 1000 and not long[0] & long[1]
 # table = json.loads(Path("../results/recovery.json").read_text())
 # configuration, runs = table["configuration"], table["runs"]
-# print(listing({"plan": (f"{k} {v}" for k, v in configuration["plan"].items())}))
+# print("plan:", ", ".join(f"{k} {v}" for k, v in configuration["plan"].items()))
 # judged = {k: configuration[k] for k in ("windows", "test_window", "samples", "questions")}
 # print("judged by:", ", ".join(f"{k} {v}" for k, v in judged.items()))
 # print(table["device"], *(f"{k} {v}" for k, v in table["versions"].items()), sep=", ")

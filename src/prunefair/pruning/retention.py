@@ -1,14 +1,13 @@
 # %% [markdown]
 r"""
-# Retention: what two models say on the same questions
+# Retention: what a pruned model keeps of its answers
 
 The paper reports that LLaMA-2-7B pruned by 30 % keeps 80 % of the dense model's mean accuracy on five multiple-choice tasks ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 How much would a coin keep?
 On these tasks a guess is right in 35 % of the cases on average, the dense model in 69.0 %: the coin "retains" half of the model.
-The cells below compute both numbers, and what is left of the 80 % once chance is taken out.
+Once chance is taken out, 60 % are left of the 80 %.
 
-**Notation.**
-A task has $n_k$ questions, $k = 1, \dots, K$ counts tasks, and $c_k$ is the accuracy of a guess.
+This chapter defines both shares, gives them an error that uses that both models answered the same questions, and checks that error in two ways.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -34,6 +33,8 @@ from prunefair.pruning.estimates import Estimate, standard_error
 from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
 
 # %% tags=["active-ipynb"]
+# import itertools
+#
 # import torch
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
@@ -46,27 +47,73 @@ from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
 # device = default_device()
 
 # %% tags=["active-ipynb"]
-# PAPER = {  # mean accuracy of LLaMA-2-7B on five tasks, in the paper: % of rows removed
+# PAPER = {  # % of rows removed: mean accuracy of LLaMA-2-7B on five tasks
 #     "PruneNet": {0: 0.690, 20: 0.617, 25: 0.586, 30: 0.555},
 #     "SliceGPT": {0: 0.690, 20: 0.582, 25: 0.555, 30: 0.515},
 # }
 # guess = np.mean([1 / 2, 1 / 2, 1 / 4, 1 / 4, 1 / 4])
 # means = PAPER["PruneNet"]
-# print(f"a guess: {guess:.3f}, which is {guess / means[0]:.1%} of the dense model")
+# share = guess / means[0]
+# print(f"a guess: {guess:.3f}, which is {share:.1%} of the dense model")
 # print(f"PruneNet at 30 %: {means[30] / means[0]:.1%} of the dense model")
-# print(f"above chance: {(means[30] - guess) / (means[0] - guess):.1%}")
+# above = (means[30] - guess) / (means[0] - guess)
+# assert round(guess / means[0], 2) == 0.51 and round(above, 2) == 0.60
+# print(f"above chance: {above:.1%}")
 
 # %% [markdown]
+# ## The paper, read both ways
+#
+# The same table as two shares: of the dense model's accuracy, as the paper has it, and of what it has above a guess.
+
+
+# %%
+def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
+    """Both retentions of methods, `means[method][% of rows removed]`, 0 being dense."""
+    for number, (name, by_ratio) in enumerate(means.items()):
+        ratios = np.array(list(by_ratio))
+        accuracy = np.array(list(by_ratio.values()))
+        dense, colour = by_ratio[0], f"C{number}"
+        raw = accuracy / dense
+        above = (accuracy - chance) / (dense - chance)
+        ax.plot(ratios, raw, "--", marker="o", color=colour, label=f"{name}, raw")
+        ax.plot(
+            ratios, above, "-", marker="s", color=colour, label=f"{name}, above chance"
+        )
+    ax.axhline(chance / dense, color="0.4", ls=":", label="a guess, raw")
+    ax.set(xlabel="FFN rows removed (%)", ylabel="retention", ylim=(0, 1.05))
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_retention(ax, PAPER, guess)
+
+# %% [markdown]
+# **Figure (fig-retention-paper).** <a id="fig-retention-paper"></a> Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance. The dotted line is the raw retention of a guess.
+#
+# **Notation.**
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $K$, $n_k$ | `n_tasks`, `counts` | tasks, and questions of task $k$ |
+# | $\bar a$, $\bar d$ | `pruned`, `dense` | means over tasks of the two models' accuracies |
+# | $\bar c$ | `chance` | mean over tasks of a guess's |
+# | $n_k^{++}, n_k^{+-}, n_k^{-+}, n_k^{--}$ | `counts` | questions that both, only the pruned, only the dense, neither model solves |
+# | $\rho_{\text{raw}}$, $\rho_{\text{above}}$ | `raw_retention`, `above_chance_retention` | the two shares |
+#
 # ## Errors and retention
 #
 # An accuracy over $n$ questions is a mean of zeros and ones, $\hat a$; its standard error is $\sqrt{\hat a (1 - \hat a) / (n - 1)}$.
 # We judge the real model and the randomly pruned one on the same few questions of three tasks.
 
 # %% tags=["active-ipynb"]
-# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+# model = load_model("smollm2", device=device)
+# tokenizer = load_tokenizer("smollm2")
 # generator = torch.Generator().manual_seed(SEED)
 # sizes = [len(W) for W in row_matrices(model)]
-# rows = [torch.randperm(m, generator=generator)[: rows_to_keep(m, 0.1)] for m in sizes]
+# orders = [torch.randperm(m, generator=generator) for m in sizes]
+# rows = [order[: rows_to_keep(len(order), 0.1)] for order in orders]
 # pruned = load_model("smollm2", device=device)
 # pruned = slice_ffn_(pruned, [r.sort().values for r in rows])
 
@@ -74,10 +121,11 @@ from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
 # tasks = ("piqa", "winogrande", "arc_easy")
 # dense_results = zero_shot(model, tokenizer, tasks, limit=8, batch_size=4)
 # pruned_results = zero_shot(pruned, tokenizer, tasks, limit=8, batch_size=4)
-# for name in tasks:
-#     for label, r in (("dense", dense_results[name]), ("pruned", pruned_results[name])):
-#         np.testing.assert_allclose(r.stderr, (r.acc * (1 - r.acc) / (r.n - 1)) ** 0.5)
-#         print(f"{name:11} {label:6} {r.acc:.3f} +- {r.stderr:.3f} (chance {r.chance})")
+# both_models = {"dense": dense_results, "pruned": pruned_results}
+# for name, (label, found) in itertools.product(tasks, both_models.items()):
+#     r = found[name]
+#     np.testing.assert_allclose(r.stderr**2, r.acc * (1 - r.acc) / (r.n - 1))
+#     print(f"{name:11} {label:6} {r.acc:.3f} +- {r.stderr:.3f} (chance {r.chance})")
 
 # %% [markdown]
 # Eight questions decide nothing, and the standard errors say so.
@@ -508,7 +556,8 @@ def simulated_results(
 #     delta = function(first, second)
 #     boot = paired_bootstrap(first, second, name, rng=rng)
 #     np.testing.assert_allclose(delta.stderr, boot.stderr, rtol=0.1)
-#     print(f"{name:22} {delta.value:.3f} +- {delta.stderr:.3f} [{boot.low:.2f}, {boot.high:.2f}]")
+#     print(f"{name:22} {delta.value:.3f} +- {delta.stderr:.3f}"
+#           f" [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
 # Two models of equal accuracy: retention is 1 within its error, and the error above chance is several times the raw one.
@@ -517,59 +566,36 @@ def simulated_results(
 # %% tags=["active-ipynb"]
 # for name in STATISTICS:
 #     boot = paired_bootstrap(pruned_results, dense_results, name, rng=rng)
-#     print(f"{name:22} {boot.value:.3f}, 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
+#     print(f"{name:22} {boot.value:.3f},"
+#           f" 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
 # Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
 # A draw in which the dense model is not above chance has no retention and counts as lying outside on both sides; where there are more of them than a tail holds, the interval is unbounded.
 
 # %% [markdown]
-# ## The paper, read both ways
-
-
-# %%
-def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
-    """Raw and above-chance retention of several methods against the share removed.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    means : dict of str to dict of int to float
-        Mean accuracy of each method by percentage of rows removed; 0 is dense.
-    chance : float
-        Mean accuracy of a guess.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
-    for number, (name, by_ratio) in enumerate(means.items()):
-        ratios = np.array(list(by_ratio))
-        accuracy = np.array(list(by_ratio.values()))
-        dense, colour = by_ratio[0], f"C{number}"
-        raw = accuracy / dense
-        above = (accuracy - chance) / (dense - chance)
-        ax.plot(ratios, raw, "--", marker="o", color=colour, label=f"{name}, raw")
-        ax.plot(
-            ratios, above, "-", marker="s", color=colour, label=f"{name}, above chance"
-        )
-    ax.axhline(chance / dense, color="0.4", ls=":", label="a guess, raw")
-    ax.set(xlabel="FFN rows removed (%)", ylabel="retention", ylim=(0, 1.05))
-    ax.legend()
-    return ax
-
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_retention(ax, PAPER, guess)
-
-# %% [markdown]
-# **Figure (fig-retention-paper).** <a id="fig-retention-paper"></a> Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance.  The dotted line is the raw retention of a guess.
-#
 # ## Exercises
 #
 # **Exercise.** <a id="ex-retention-1"></a>
+# By hand: of 100 questions of a task both models solve 40, only the pruned one 10, only the dense one 20.
+# What is the difference of the accuracies, and what is its standard error?
+# What is the raw retention?
+#
+# <details><summary>Solution</summary>
+#
+# $0.5 - 0.6 = -0.1$.
+# Question by question the difference is $+1$ ten times, $-1$ twenty times and else 0, so its mean square is $0.3$, its variance $100/99 \cdot (0.3 - 0.01)$, and the error $\sqrt{0.29/99} = 0.054$.
+# The raw retention is $5/6$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# counts = np.array([[40, 10, 20, 30]])
+# assert round(_combination_error(counts, 1.0), 3) == 0.054
+# np.testing.assert_allclose(_ratio_estimate(counts, 0.0).value, 5 / 6)
+
+# %% [markdown]
+# **Exercise.** <a id="ex-retention-2"></a>
 # A limit: what is the above-chance retention if the dense model's accuracy tends to chance, and what does `raw_retention` report for a pruned model at chance?
 #
 # <details><summary>Solution</summary>
@@ -580,13 +606,13 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # </details>
 
 # %% tags=["active-ipynb"]
-# for dense_accuracy in (0.9, 0.6, 0.51):
-#     print(f"dense {dense_accuracy}: a coin on two choices retains {0.5 / dense_accuracy:.2f}")
+# for accuracy in (0.9, 0.6, 0.51):
+#     print(f"dense {accuracy}: a coin on two choices retains {0.5 / accuracy:.2f}")
 # count = np.array([[40, 0, 5, 55]])  # dense model 0.45, below the chance of 0.5
 # assert np.isnan(_ratio_estimate(count, 0.5).value)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-retention-2"></a>
+# **Exercise.** <a id="ex-retention-3"></a>
 # Break an assumption: treat the two models' answers as independent, although they answer the same questions.
 # How much larger is the standard error of the difference, for the two imagined models?
 #
@@ -604,7 +630,13 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # print(f"paired {paired:.4f}, as if independent {independent:.4f}")
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# This chapter exports what to say about two models on the same questions (`paired_outcomes`, `raw_retention`, `above_chance_retention`, `accuracy_difference`, `paired_bootstrap`, `plot_retention`), and imagined models to check it with (`simulated_results`).
-# [The next chapter](comparison.ipynb) puts every method on one table.
+# A share of an accuracy flatters every method until chance is taken out, and two models that answer the same questions can be told apart with fewer of them.
+#
+# - Say what share is left, and how many points are lost, with a standard error: `raw_retention`, `above_chance_retention`, `accuracy_difference`.
+# - Get an interval without a linear approximation: `paired_bootstrap`, from `paired_outcomes` by `resampled_outcomes` and `mean_accuracies`.
+# - Check all of it on imagined models that often agree: `simulated_results`.
+# - Draw the table of a paper both ways: `plot_retention`.
+#
+# Next: [Comparison](comparison.ipynb) puts every method of this part on one table.

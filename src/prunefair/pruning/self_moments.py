@@ -686,8 +686,8 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 #     pairs = torch.tensor([[int(texts[0, 0]), t] for t in second])
 #     at_start, after = output_energies(pairs).T
 #     like = (after > at_start / 10).double().mean()
-#     print(f"{len(second)} {kind}: energy {after.min():.0e} to {after.max():.0e},")
-#     print(f"    {like:.0%} of them above a tenth of the {at_start[0]:.0e} of the start token")
+#     print(f"{len(second)} {kind}: energy {after.min():.0e} to {after.max():.0e},", end=" ")
+#     print(f"{like:.0%} of them above a tenth of the {at_start[0]:.0e} of the start token")
 #     assert 0 < like < 0.25 and after.max() > 0.5 * at_start[0]
 
 # %% [markdown]
@@ -910,7 +910,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 #     lost[name] = float(torch.stack(gone).mean())
 
 # %% tags=["active-ipynb"]
-# print(", ".join(f"{name} {share:.3f}" for name, share in lost.items()))
+# print({name: round(share, 3) for name, share in lost.items()})
 # assert lost["own text"] < lost["random tokens"] < lost["weights alone"]
 
 # %% [markdown]

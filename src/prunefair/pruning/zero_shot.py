@@ -1,13 +1,13 @@
 # %% [markdown]
 r"""
-# Zero-shot tasks: which answer a model finds likelier
+# Zero-shot: which answer a model finds likelier
 
-A multiple-choice question is put to a language model without asking it anything: it says how probable each answer is, and the most probable one counts.
-This chapter scores the five tasks of the paper and ten subjects of MMLU, question by question as lm-evaluation-harness does, with fewer tokens read.
+Which process explains how the Grand Canyon became so wide: folding, erosion, deposition or sedimentation?
+A language model only continues a text, so nobody asks it for a letter: it says how probable each answer is, and the likeliest counts.
+The small real model picks erosion, and takes 66 of the first 100 questions of PIQA right, where a coin takes half of them.
+Reading every answer whole is waste: 25 questions of MMLU in philosophy are 32 792 tokens so, and 1718 give the same scores.
 
-**Notation.**
-$p(t_i \mid t_{<i})$ is the probability of the token $t_i$ after those before it; logarithms are natural.
-A choice $j$ has the text $|j|$ bytes long, and the score $s_j$ in nats.
+This chapter scores the five tasks of the paper and ten subjects of MMLU, question by question as lm-evaluation-harness does.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -46,16 +46,28 @@ from prunefair.publishers import MMLU_SUBJECTS
 # from pathlib import Path
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.plotting import figure
 # from prunefair.pruning.perplexity import token_nats
 #
 # device = default_device()
-# model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
+# model = load_model("smollm2", device=device)
+# tokenizer = load_tokenizer("smollm2")
 
 # %% [markdown]
+# **Notation.**
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $t_1, \dots, t_a$ | `tokens`, `n_context` | tokens of the context, $a$ of them |
+# | $t_{a+1}, \dots, t_b$ | `tokens` | tokens of a choice |
+# | $p(t_i \mid t_{<i})$ | | probability of a token after those before it |
+# | $s_j$ | `log_likelihoods` | score of choice $j$, in nats |
+# | $\lvert j \rvert$ | | bytes of its text |
+# | $P$ | `shared_prefix` | leading tokens that all choices of a question share |
+#
 # ## Zero-shot accuracy
 #
-# A multiple-choice question is a context and several continuations.
-# The model is never asked for a letter; it is asked how probable each continuation is.
+# A multiple-choice question is a context and several continuations, and the model says how probable each continuation is.
 # With the tokens $t_1, \dots, t_a$ of the context and $t_{a+1}, \dots, t_b$ of the choice $j$, the score is
 #
 # <a id="eq-zero-shot-choice"></a>
@@ -261,15 +273,17 @@ def mmlu_questions(
 # for name in (*TASK_CHANCE, "mmlu"):
 #     questions = task_questions(name)
 #     odd = sum(not all(c.isascii() for c in q.continuations) for q in questions)
-#     print(f"{name:14} {len(questions):6} questions, {odd:3} with a choice beyond ASCII")
+#     print(f"{name:14} {len(questions):6} questions,"
+#           f" {odd:3} with a choice beyond ASCII")
 
 # %% tags=["active-ipynb"]
 # questions = task_questions("hellaswag")
-# lower = [bool(re.search(r"[.!?] +[a-z][^.!?]*$", q.contexts[0])) for q in questions]
+# begun = re.compile(r"[.!?] +[a-z][^.!?]*$")
+# lower = sum(bool(begun.search(q.contexts[0])) for q in questions)
 # whole = [(q.contexts[0], *q.continuations) for q in questions]
-# marked = [any(re.search(r"\[.*?\]", text) for text in group) for group in whole]
-# print(f"HellaSwag: of {len(questions)} contexts {sum(lower)} end in a sentence begun in"
-#       f" lower case; {sum(marked)} questions hold text in brackets")
+# marked = sum(any(re.search(r"\[.*?\]", text) for text in group) for group in whole)
+# print(f"HellaSwag: of {len(questions)} contexts {lower} end in a sentence\n"
+#       f"begun in lower case; {marked} questions hold text in brackets")
 
 
 # %%
@@ -623,7 +637,7 @@ def log_likelihoods(
 # The check feeds every choice alone and whole, and reads off [(eq-zero-shot-choice)](#eq-zero-shot-choice) from [(eq-perplexity-nats)](perplexity.ipynb#eq-perplexity-nats).
 
 # %% tags=["active-ipynb"]
-# questions = [q for name in ("winogrande", "arc_easy") for q in task_questions(name)[:2]]
+# questions = task_questions("winogrande", 2) + task_questions("arc_easy", 2)
 # encoded = encoded_questions(model, tokenizer, questions)
 # fast = log_likelihoods(model, tokenizer, questions, batch_size=4)
 # for choices, scores in zip(encoded, fast, strict=True):
@@ -632,6 +646,29 @@ def log_likelihoods(
 #         np.testing.assert_allclose(score, -nats.sum(), rtol=1e-4)
 
 # %% [markdown]
+# The question of the beginning, drawn.
+# By the sum of its tokens, the second answer is the likeliest; a byte of it, the fourth: the two rules disagree, and here the first is right.
+
+# %% tags=["active-ipynb"]
+# canyon = next(q for q in task_questions("arc_easy", 99) if "Canyon" in q.contexts[0])
+# sums = log_likelihoods(model, tokenizer, [canyon])[0]
+# a_byte = sums / np.array([len(c.encode()) for c in canyon.continuations])
+# names = [c.strip() for c in canyon.continuations]
+# assert names[np.argmax(sums)] == names[canyon.gold] == "erosion"
+# assert names[np.argmax(a_byte)] == "sedimentation"
+
+# %% tags=["active-ipynb"]
+# with figure(2, sharey=True) as axes:
+#     for ax, scores in zip(axes, (sums, a_byte), strict=True):
+#         colours = ["C1" if s == max(scores) else "C0" for s in scores]
+#         ax.barh(names, scores, color=colours)
+#     axes[0].invert_yaxis()
+#     axes[0].set(xlabel="log-likelihood (nats), which acc compares")
+#     axes[1].set(xlabel="the same a byte, which acc_norm compares")
+
+# %% [markdown]
+# **Figure (fig-zero-shot-question).** <a id="fig-zero-shot-question"></a> How likely the small model finds each of four answers to the question how the Grand Canyon became so wide: in nats (above) and in nats a byte (below). The answer that each rule picks is in the second colour.
+#
 # What is saved can be counted in tokens: for zero-shot questions, and for a subject of MMLU, whose scored letters are single tokens.
 
 
@@ -662,7 +699,22 @@ def tokens_read(questions: Sequence[Sequence[ChoiceTokens]], n_stem: int):
 #     stem = common_stem(model, encoded)
 #     counts = tokens_read(encoded, len(stem.tokens))
 #     print(f"{name:15} {counts[0]:6} tokens, {counts[1]:5} with the prefix once,"
-#           f" {counts[2]:5} with the stem of {len(stem.tokens)} once")
+#           f"\n{counts[2]:29} with the stem of {len(stem.tokens)} once, too")
+# assert counts[::2] == (32_792, 1718)  # of philosophy
+
+# %% tags=["active-ipynb"]
+# lines = [(k, j) for k in range(3) for j in range(4)]
+# with figure() as ax:
+#     for y, (k, j) in enumerate(lines):
+#         fed = len(encoded[k][j].tokens) - 1
+#         known = shared_prefix(encoded[k]) if j else len(stem.tokens) * (k > 0)
+#         ax.barh(y, fed, color="0.88")
+#         ax.barh(y, fed - known, left=known, color="C0")
+#     ax.set_yticks(range(12), [f"{k + 1}{LETTERS[j]}" for k, j in lines])
+#     ax.set(xlabel="token", ylabel="question and choice", ylim=(11.6, -0.6))
+
+# %% [markdown]
+# **Figure (fig-zero-shot-prefix).** <a id="fig-zero-shot-prefix"></a> The first three questions on philosophy in MMLU, four choices each. Grey: tokens of a choice that are read if each is read whole. Blue: those that are read here; the five solved questions are the stem, and a letter is scored and never fed.
 
 
 # %%
@@ -836,6 +888,7 @@ def zero_shot(
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/harness_equality.json").read_text())
+# assert table["tasks"]["dense"]["piqa"]["acc_ours"] == 0.66
 # print("lm-eval", table["versions"]["lm_eval"], "on", table["device"])
 # for label, tasks in table["tasks"].items():
 #     for name, row in tasks.items():
@@ -854,10 +907,94 @@ def zero_shot(
 # %% tags=["active-ipynb"]
 # for name, row in table["tasks"]["dense"].items():
 #     ours, theirs = row["seconds_ours"], row["seconds_harness"]
-#     print(f"{name:22} {ours:5.0f} s, harness {theirs:5.0f} s: {theirs / ours:.1f} times")
+#     print(f"{name:22} {ours:5.0f} s, harness {theirs:5.0f} s:"
+#           f" {theirs / ours:.1f} times")
 
 # %% [markdown]
-# ## Summary
+# ## Exercises
 #
-# This chapter exports the questions (`task_questions`, `task_rows`, `mmlu_questions`, `Question`), their tokens (`encode_pair`, `last_tokens`, `encoded_questions`, `ChoiceTokens`), the scores of their choices with the common prefix computed once (`shared_prefix`, `common_stem`, `tokens_read`, `similar_batches`, `choice_log_likelihoods`, `log_likelihoods`), and accuracies (`task_result`, `zero_shot`).
-# [The next chapter](retention.ipynb) compares two models that answer the same questions.
+# **Exercise.** <a id="ex-zero-shot-1"></a>
+# By hand: two answers, *ab* and *abcdef*, have log-likelihoods $-2$ and $-3$.
+# Which one does each rule pick, and for which log-likelihood of the second would `acc_norm` be undecided?
+#
+# <details><summary>Solution</summary>
+#
+# `acc` picks the first, $-2 > -3$.
+# `acc_norm` compares $-2/2 = -1$ with $-3/6 = -1/2$ and picks the second; at $-6$ the two are equal.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# two = [Question(("why",) * 2, ("ab", "abcdef"), 1)]
+# found = task_result(two, [np.array([-2.0, -3.0])], chance=1 / 2)
+# assert (found.acc, found.acc_norm) == (0, 1)
+
+# %% [markdown]
+# **Exercise.** <a id="ex-zero-shot-2"></a>
+# A limit: the choices of a question of MMLU are single tokens, four letters.
+# How many tokens does a model read for $n$ such questions with a stem of $S$ tokens and prefixes of $P_1, \dots, P_n$, and what remains of that where all prefixes are the stem and one token more?
+#
+# <details><summary>Solution</summary>
+#
+# A single token is scored and never fed, so that a question costs its prefix and no choice costs anything: $S + \sum_k (P_k - S)$.
+# In the limit this is $S + n$, in place of $4 n (S + 1)$ for every choice whole.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# n, S = 7, 100
+# letters = [[ChoiceTokens([*range(S), 500 + k, letter], S + 1) for letter in (7, 8, 9, 10)]
+#            for k in range(n)]
+# assert tokens_read(letters, S) == (4 * n * (S + 1), n * (S + 1), S + n)
+
+# %% [markdown]
+# **Exercise.** <a id="ex-zero-shot-3"></a>
+# Break an assumption: encode context and continuation apart.
+# For how many choices of the first 200 questions of each task do the tokens change, and when would they?
+#
+# <details><summary>Solution</summary>
+#
+# For none: a space joins the two, and this tokenizer lets no token cross the beginning of a word.
+# They change where the seam lies within a word, as in *hel* and *lo there* above, and for tokenizers that mark the beginning of a text.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def straddled(question):
+#     pairs = zip(question.contexts, question.continuations, strict=True)
+#     return sum(encode_pair(tokenizer, c, " " + t).tokens
+#                != tokenizer.encode(c) + tokenizer.encode(" " + t) for c, t in pairs)
+#
+# changed = {name: sum(map(straddled, task_questions(name, 200))) for name in TASK_CHANCE}
+# print(changed)
+# assert not any(changed.values())
+
+# %% [markdown]
+# **Exercise.** <a id="ex-zero-shot-4"></a>
+# How many questions with two answers does it take to see that a model which is right on 66 % of them is no coin, at the 95 % level?
+#
+# <details><summary>Solution</summary>
+#
+# The error of an accuracy $a$ is $\sqrt{a (1 - a) / (n - 1)}$, and $0.16$ has to be 1.96 times as much: $n$ is at least 35.
+# For a model that is right on 53 % it takes more than a thousand questions.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def needed(a):
+#     return int(np.ceil(1 + a * (1 - a) * (1.96 / (a - 1 / 2)) ** 2))
+#
+# print(needed(0.66), needed(0.53))
+# assert needed(0.66) == 35 and needed(0.53) > 1000
+
+# %% [markdown]
+# ## What you can do now
+#
+# The likeliest answer counts, by its sum or by its length, and what answers and questions share need be read only once.
+#
+# - Get accuracies with their errors and the outcome of every question: `zero_shot`, `task_questions`, `task_rows`, `log_likelihoods`, `task_result`, with the tasks in `TASK_CHANCE` and `MMLU_CHANCE`.
+# - Say which tokens are a choice's own, as the harness does: `encode_pair`, `last_tokens`, `encoded_questions`, `ChoiceTokens`.
+# - Read once what is shared, and count what that saves: `shared_prefix`, `common_stem`, `similar_batches`, `choice_log_likelihoods`, `tokens_read`.
+# - Ask a subject of MMLU behind five solved questions: `mmlu_questions`, `mmlu_prompt`.
+#
+# Next: [Retention](retention.ipynb) compares two models that answer the same questions.
