@@ -56,7 +56,9 @@ def test_version_4_reads_the_positions_that_the_model_has(family, rope, tmp_path
     share = {"phi": 0.75, "gpt_neox": 0.5}.get(family, 1.0)
     asked = dict(rope) if share == 1 else rope | {"partial_rotary_factor": share}
     generator = torch.Generator().manual_seed(0)
-    model = tiny_model(family, generator=generator, rope_parameters=asked)
+    # the oldest versions have a share of rotary beside rope_parameters as well
+    beside = {} if share == 1 else {"partial_rotary_factor": share}
+    model = tiny_model(family, generator=generator, rope_parameters=asked, **beside)
     folder = save_pruned(slice_ffn_(model, ROWS), None, tmp_path / "out", ROWS)
     config = json.loads((folder / "config.json").read_text())
     scaling = {k: v for k, v in rope.items() if k != "rope_theta"}

@@ -268,6 +268,7 @@ def test_bad_names_and_uneven_rows_are_refused(tiny):
 
 
 BLOCKED = ("cvxpy", "numba", "typer", "pooch", "joblib", "peft", "pandas")
+BLOCKED += ("sklearn",)  # which needs joblib
 RUN = """
 import runpy, sys
 for name in {blocked!r}:

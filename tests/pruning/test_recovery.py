@@ -147,9 +147,9 @@ def old_torchao(tmp_path, monkeypatch):
     """A torchao that peft refuses lies on the path, as on Colab."""
     (tmp_path / "torchao").mkdir()
     (tmp_path / "torchao" / "__init__.py").write_text("here = True\n")
-    (tmp_path / "torchao-0.10.0.dist-info").mkdir()
-    (tmp_path / "torchao-0.10.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: torchao\nVersion: 0.10.0\n"
+    (tmp_path / "torchao-0.3.0.dist-info").mkdir()
+    (tmp_path / "torchao-0.3.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchao\nVersion: 0.3.0\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "torchao", raising=False)

@@ -273,7 +273,8 @@ def test_ks_distance_equals_scipys_on_large_samples_and_infinite_values():
         y[: q // 3] = np.round(y[: q // 3], 1)
         assert ks_distance(x, y).item() == ks_2samp(x, y).statistic
     x, y = [-np.inf, 0, np.inf], [0, np.inf]
-    assert ks_distance(x, y).item() == ks_2samp(x, y).statistic == 1 / 3
+    far = np.nan_to_num(x), np.nan_to_num(y)  # SciPy before 1.14 knows no infinity
+    assert ks_distance(x, y).item() == ks_2samp(*far).statistic == 1 / 3
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -317,7 +318,9 @@ def test_slicing_moves_a_spectrum_one_way_and_not_beyond_the_bound(case):
         assert cdf[0] <= cdf[1]
         cdf = (full <= t + slack).sum(), (sliced <= t).sum()
         assert cdf[1] <= cdf[0] + min(m - len(kept), n)
-    one_sided = ks_2samp(sliced, full, alternative="greater", method="asymp")
+    gaps = (sliced[:, None] - full).abs()  # ties that rounding has split are ties
+    tied = torch.where(gaps.min(1).values <= slack, full[gaps.argmin(1)], sliced)
+    one_sided = ks_2samp(tied, full, alternative="greater", method="asymp")
     count = ks_distance(full, sliced).item() * n
     assert abs(count - round(count)) < 1e-9
     if (full.diff().abs() > slack).all():  # without ties that rounding could split
