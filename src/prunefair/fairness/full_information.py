@@ -25,7 +25,7 @@ Some of the constants, and the bound that needs no lower bound on rewards, are d
 | $x^*$, $R^*_i$, $U^*$ | | a fixed map from contexts to distributions, $R_i^*=1+\sum_tr_i(t)x^*_{j_t,i}$, and its utility |
 | $w_i(t)$, $g(t)$ | `surrogate_weights` | weight, and surrogate reward $g_i(t)=w_i(t)r_i(t)$ |
 | $V$ | | $\sum_t\langle g(t),x(t)\rangle$, surrogate rewards earned |
-| $R_T(x^*)$ | | $\sum_t\langle g(t),x^*_{j_t}-x(t)\rangle$, linear regret against the map |
+| $\mathrm{Reg}_T(x^*)$ | | $\sum_t\langle g(t),x^*_{j_t}-x(t)\rangle$, linear regret against the map |
 | $S_j$ | `squared_norms` | $\sum_{t:j_t=j}\lVert g(t)\rVert^2$ |
 | $\kappa$ | `regret_factor` | $2-\frac1N$, from [the previous chapter](online_gradient.ipynb) |
 
@@ -206,7 +206,7 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 #
 # <a id="eq-full-information-reduction"></a>
 # $$
-# U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[R_T(x^*)-\frac{N\alpha}{1-\alpha}\Big],\qquad c_\alpha=(1-\alpha)^{-(1-\alpha)}\le e^{1/e}.
+# U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[\mathrm{Reg}_T(x^*)-\frac{N\alpha}{1-\alpha}\Big],\qquad c_\alpha=(1-\alpha)^{-(1-\alpha)}\le e^{1/e}.
 # $$ (eq-full-information-reduction)
 #
 # **Proof.**
@@ -226,12 +226,12 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 # $$ (eq-full-information-past)
 #
 # Sum over the arms.
-# The last sums add up to $R_T(x^*)+V$, and [Lemma (Telescoping)](#lem-full-information-telescoping) bounds $V+\sum_i\phi'(R_i)$ by $U-\frac{N\alpha}{1-\alpha}$.
+# The last sums add up to $\mathrm{Reg}_T(x^*)+V$, and [Lemma (Telescoping)](#lem-full-information-telescoping) bounds $V+\sum_i\phi'(R_i)$ by $U-\frac{N\alpha}{1-\alpha}$.
 # On the left, $\phi(\beta u)=\beta^{1-\alpha}\phi(u)$.
 # Hence
 #
 # $$
-# U^*\le\frac{\alpha+\beta}{\beta^{1-\alpha}}\,U+\beta^\alpha\Big[R_T(x^*)-\frac{N\alpha}{1-\alpha}\Big]\qquad\text{for every }\beta>0 .
+# U^*\le\frac{\alpha+\beta}{\beta^{1-\alpha}}\,U+\beta^\alpha\Big[\mathrm{Reg}_T(x^*)-\frac{N\alpha}{1-\alpha}\Big]\qquad\text{for every }\beta>0 .
 # $$ (eq-full-information-beta)
 #
 # The factor of $U$ has the derivative $\beta^{\alpha-2}\big(\beta-(1-\alpha)(\alpha+\beta)\big)=\alpha\beta^{\alpha-2}(\beta-(1-\alpha))$, negative before $\beta=1-\alpha$ and positive after.
@@ -317,7 +317,7 @@ def plot_factor(ax, alphas: Iterable[float]):
 
 # %%
 def linear_regret(game: Game, fixed_map: np.ndarray) -> np.ndarray:
-    r"""Linear regret against a fixed map after each round, $R_t(x^*)$.
+    r"""Linear regret against a fixed map after each round, $\mathrm{Reg}_t(x^*)$.
 
     Parameters
     ----------
@@ -572,7 +572,7 @@ def _reduction_share(game, fixed_map, factor=approximation_factor, weight=None):
 # %% [markdown]
 # ## A certificate for each run
 #
-# The learner of context $j$ has regret at most $\kappa\sqrt{S_j}$ on its own rounds, so $R_T(x^*)\le\kappa\sum_j\sqrt{S_j}$ for every map.
+# The learner of context $j$ has regret at most $\kappa\sqrt{S_j}$ on its own rounds, so $\mathrm{Reg}_T(x^*)\le\kappa\sum_j\sqrt{S_j}$ for every map.
 #
 # **Theorem (Certificate).** <a id="thm-full-information-certificate"></a>
 # On every run of the coupled policy with squared norms, at every $T$ and for every fixed map,
@@ -585,7 +585,7 @@ def _reduction_share(game, fixed_map, factor=approximation_factor, weight=None):
 # With centred norms it holds with $\kappa=2$ and the centred $S_j$.
 #
 # **Proof.**
-# $R_T(x^*)=\sum_j\sum_{t:j_t=j}\langle g(t),x^*_j-x(t)\rangle$.
+# $\mathrm{Reg}_T(x^*)=\sum_j\sum_{t:j_t=j}\langle g(t),x^*_j-x(t)\rangle$.
 # Each inner sum is the regret of one learner, bounded by [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with surrogate rewards that are not negative.
 # Insert into [(eq-full-information-reduction)](#eq-full-information-reduction). ∎
 #
@@ -743,8 +743,8 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 #
 # **Proof.**
 # Since $0\le g_i\le1$, $\lVert g\rVert^2\le\sum_ig_i=N\langle g,\mathbf 1/N\rangle$.
-# So $S_j\le N(V_j+\rho_j)$, where $\rho_j$ is the regret of learner $j$ against the uniform point.
-# By [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with $\rho=1-\frac1N$ and $D_u^2=1-\frac1N$, $\rho_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
+# So $S_j\le N(V_j+\mathrm{Reg}_j)$, where $\mathrm{Reg}_j$ is the regret of learner $j$ against the uniform point.
+# By [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with $\rho=1-\frac1N$ and $D_u^2=1-\frac1N$, $\mathrm{Reg}_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
 # Thus $S_j\le b\sqrt{S_j}+NV_j$ with $b=\frac32(N-1)$, and the larger root of the quadratic is at most $b+\sqrt{NV_j}$. ∎
 #
 # **Theorem (No lower bound on rewards).** <a id="thm-full-information-explicit"></a>
@@ -1106,7 +1106,7 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # Against the probe adversary ($M=1$, $N=2$) the coupled policy has, for every $T\ge1$,
 #
 # $$
-# S_T\ \ge\ \frac{T-1}{2+\sqrt2\,(1+T)^\alpha},\qquad R_T(e_0)\ \ge\ \tfrac18\big(\sqrt{S_T}-4\big).
+# S_T\ \ge\ \frac{T-1}{2+\sqrt2\,(1+T)^\alpha},\qquad \mathrm{Reg}_T(e_0)\ \ge\ \tfrac18\big(\sqrt{S_T}-4\big).
 # $$ (eq-full-information-probe)
 #
 # So $S_T$ grows at least like $T^{1-\alpha}$ and the linear regret like $T^{(1-\alpha)/2}$, for every $\alpha<1$, as [Theorem (No lower bound on rewards)](#thm-full-information-explicit) allows: no phase transition.
@@ -1127,7 +1127,7 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # During a cycle, and with the next probe, $S$ grows by at most $1+A\le4$.
 # So the cost of a cycle is at least $\frac1{16}$ of the growth of $S$ divided by $\sqrt{S_p}$, and thus at least $\frac1{16}\int dS/\sqrt S$ over that growth.
 # The integral runs from the first $S_p=2$ to the last probe, after which $S$ grows by at most 3.
-# Hence $R_T(e_0)\ge\frac18\big(\sqrt{S_T-3}-\sqrt2\big)\ge\frac18\big(\sqrt{S_T}-\sqrt3-\sqrt2\big)$ if $S_T\ge5$; for smaller $S_T$ the claim is empty, as $R_T(e_0)\ge0$. ∎
+# Hence $\mathrm{Reg}_T(e_0)\ge\frac18\big(\sqrt{S_T-3}-\sqrt2\big)\ge\frac18\big(\sqrt{S_T}-\sqrt3-\sqrt2\big)$ if $S_T\ge5$; for smaller $S_T$ the claim is empty, as $\mathrm{Reg}_T(e_0)\ge0$. ∎
 #
 # The theorem is about linear regret.
 # The $c_\alpha$-regret of these games is negative, so they do not show that the $c_\alpha$-regret itself has no phase transition without $\delta$; we leave that open.
@@ -1221,8 +1221,8 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 # <details><summary>Solution</summary>
 #
 # The tangent at $R_i$ gives $\ln(\beta R_i^*)\le\ln R_i+\beta R_i^*/R_i-1$.
-# As before $\sum_iR_i^*/R_i\le R_T(x^*)+V+\sum_i1/R_i$, and the lemma at $\alpha=1$ reads $V+\sum_i1/R_i\le\sum_i\ln R_i+N$, the same proof with $A_0=1$.
-# Call the sum of both right sides $Q=R_T(x^*)+\sum_i\ln R_i+N$.
+# As before $\sum_iR_i^*/R_i\le \mathrm{Reg}_T(x^*)+V+\sum_i1/R_i$, and the lemma at $\alpha=1$ reads $V+\sum_i1/R_i\le\sum_i\ln R_i+N$, the same proof with $A_0=1$.
+# Call the sum of both right sides $Q=\mathrm{Reg}_T(x^*)+\sum_i\ln R_i+N$.
 # Then $\sum_i\ln R_i^*-\sum_i\ln R_i\le\beta Q-N-N\ln\beta$, and the best $\beta=N/Q$ leaves $N\ln(Q/N)$:
 # an additive regret of order $N\ln\ln T$ when the linear regret is small.
 #

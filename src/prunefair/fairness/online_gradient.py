@@ -9,11 +9,11 @@ A learner picks a point $x_t$ of the simplex $\Delta=\{x\in\mathbb R^N: x\ge0,\ 
 Its **regret** against a fixed point $u\in\Delta$ after $T$ rounds is
 
 $$
-R_T(u)=\sum_{t=1}^T\langle g_t,\,u-x_t\rangle .
+\mathrm{Reg}_T(u)=\sum_{t=1}^T\langle g_t,\,u-x_t\rangle .
 $$ (eq-online-gradient-regret)
 
 Projected gradient ascent ([Zinkevich 2003](../references.bib#zinkevich2003)) moves along $g_t$ and projects back.
-With a step length divided by the root of the *squared* gradient norms seen so far ([Duchi et al. 2011](../references.bib#duchi2011adagrad)) it satisfies $R_T(u)\le2\sqrt{\sum_{t\le T}\lVert g_t\rVert^2}$ for every sequence, every $u$ and every $T$, and it never needs the scale of the $g_t$.
+With a step length divided by the root of the *squared* gradient norms seen so far ([Duchi et al. 2011](../references.bib#duchi2011adagrad)) it satisfies $\mathrm{Reg}_T(u)\le2\sqrt{\sum_{t\le T}\lVert g_t\rVert^2}$ for every sequence, every $u$ and every $T$, and it never needs the scale of the $g_t$.
 This chapter derives the projection, proves the bound link by link, shows what the released code does instead, and settles how much of the constant 2 is real.
 
 ## Notation
@@ -368,7 +368,7 @@ def adaptive_step(
 #
 # <a id="eq-online-gradient-bound"></a>
 # $$
-# R_T(u)\ \le\ \Big(\rho+\tfrac12D_u^2-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\ \le\ 2\sqrt{S_T}.
+# \mathrm{Reg}_T(u)\ \le\ \Big(\rho+\tfrac12D_u^2-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\ \le\ 2\sqrt{S_T}.
 # $$ (eq-online-gradient-bound)
 #
 # The number $\rho=1$ always serves; $\rho=1-\frac1N$ serves if no $g_t$ has a negative entry.
@@ -412,7 +412,7 @@ def adaptive_step(
 
 # %%
 def regret_factor(n_arms: int, *, nonnegative: bool = False) -> float:
-    r"""The factor $\kappa$ in $R_T(u) \le \kappa \sqrt{S_T}$.
+    r"""The factor $\kappa$ in $\mathrm{Reg}_T(u) \le \kappa \sqrt{S_T}$.
 
     Parameters
     ----------
@@ -794,13 +794,13 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 # With $\eta_t=1/\sqrt{W_t}$, $W_t=\sum_{s\le t}\lVert g_s\rVert$:
 #
 # $$
-# R_T(u)\le\big(1+\max_{t\le T}\lVert g_t\rVert\big)\sqrt{W_T}.
+# \mathrm{Reg}_T(u)\le\big(1+\max_{t\le T}\lVert g_t\rVert\big)\sqrt{W_T}.
 # $$ (eq-online-gradient-released)
 #
 # No bound of the form $c\sqrt{S_T}$ holds: for $N=2$ and $g_t=\varepsilon e_1$ in all rounds,
 #
 # $$
-# \frac{R_T(e_1)}{2\sqrt{S_T}}\ \ge\ \frac{\sqrt T}4-\frac{\sqrt\varepsilon\,T}3\qquad\text{for every }T,
+# \frac{\mathrm{Reg}_T(e_1)}{2\sqrt{S_T}}\ \ge\ \frac{\sqrt T}4-\frac{\sqrt\varepsilon\,T}3\qquad\text{for every }T,
 # $$ (eq-online-gradient-floor)
 #
 # which at $T=9/(64\varepsilon)$ is $3/(64\sqrt\varepsilon)$ and exceeds any $c$ when $\varepsilon$ is small.
@@ -812,7 +812,7 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 #
 # For the second part, $W_t=t\varepsilon$ and a step adds $\varepsilon/\sqrt{t\varepsilon}=\sqrt{\varepsilon/t}$ to the first entry, of which the projection keeps half, or less at the vertex.
 # Hence $x_{t,1}-\frac12\le\frac12\sqrt\varepsilon\sum_{s<t}s^{-1/2}\le\sqrt{\varepsilon(t-1)}$, and
-# $R_T(e_1)=\varepsilon\sum_{t\le T}(1-x_{t,1})\ge\varepsilon\big(\frac T2-\sqrt\varepsilon\sum_{n<T}\sqrt n\big)\ge\varepsilon\big(\frac T2-\frac23\sqrt\varepsilon\,T^{3/2}\big)$.
+# $\mathrm{Reg}_T(e_1)=\varepsilon\sum_{t\le T}(1-x_{t,1})\ge\varepsilon\big(\frac T2-\sqrt\varepsilon\sum_{n<T}\sqrt n\big)\ge\varepsilon\big(\frac T2-\frac23\sqrt\varepsilon\,T^{3/2}\big)$.
 # Divide by $2\sqrt{S_T}=2\varepsilon\sqrt T$. ∎
 #
 # The first part on the suite, and on gradients of one length $\lVert g\rVert=G$ that swing at one end of the simplex and then climb to the other.
@@ -854,7 +854,7 @@ def _released_share(
 
 
 def _floor_share(path: GradientPath, epsilon: float, slope=1 / 4, loss=1 / 3) -> float:
-    r"""Largest floor over $R_T/(2\sqrt{S_T})$, on the constant gradient."""
+    r"""Largest floor over $\mathrm{Reg}_T/(2\sqrt{S_T})$, on the constant gradient."""
     T = np.arange(1, len(path.gradients) + 1)
     floor = slope * np.sqrt(T) - loss * np.sqrt(epsilon) * T
     return (floor / (regret(path) / (2 * epsilon * np.sqrt(T)))).max()
@@ -940,7 +940,7 @@ def plot_regret_ratios(ax, ratios: dict[str, np.ndarray]):
 def _worst_ratios(
     n_rounds: int, *, n_grid: int = 101, nonnegative: bool = False
 ) -> np.ndarray:
-    r"""Largest $R_T / \sqrt{S_T}$ of two-arm sequences whose points lie on a grid.
+    r"""Largest $\mathrm{Reg}_T / \sqrt{S_T}$ of two-arm sequences on a grid of points.
 
     No step but the first is cut off at an end of the segment.
 
@@ -988,7 +988,7 @@ def _worst_ratios(
 # What the search finds can be written down, which turns the observation into a statement.
 #
 # **Theorem (The constants are best).** <a id="thm-online-gradient-tight"></a>
-# For $N=2$ and any $\varepsilon>0$ there is a sequence with $R_T\ge(2-\varepsilon)\sqrt{S_T}$, and one without negative entries with $R_T\ge(\frac32-\varepsilon)\sqrt{S_T}$.
+# For $N=2$ and any $\varepsilon>0$ there is a sequence with $\mathrm{Reg}_T\ge(2-\varepsilon)\sqrt{S_T}$, and one without negative entries with $\mathrm{Reg}_T\ge(\frac32-\varepsilon)\sqrt{S_T}$.
 # So 2 cannot be lowered in [(eq-online-gradient-bound)](#eq-online-gradient-bound), nor $2-\frac1N$ for $N=2$.
 #
 # **Proof.**
@@ -1040,7 +1040,7 @@ def worst_gradients(
 
 # %%
 def _regret_share(path: GradientPath, rho: float, factor: Callable | None = None):
-    r"""Largest $R_T(u)$ over the first bound, for the vertices and the centre.
+    r"""Largest $\mathrm{Reg}_T(u)$ over the first bound, for vertices and centre.
 
     `factor` may replace $\rho+\frac12D_u^2-\frac12\lVert x_{T+1}-u\rVert^2$.
     """
@@ -1078,7 +1078,7 @@ def _tight_shares(signed=2.0, rewards=1.5, epsilon=0.05) -> list[float]:
 
 # %%
 def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
-    r"""Worst $R_T / \sqrt{S_T}$ against the number of rounds, with its proved bound."""
+    r"""Worst $\mathrm{Reg}_T / \sqrt{S_T}$ against the rounds, and its proved bound."""
     for name, (ratio, bound) in worst.items():
         (line,) = ax.plot(np.arange(1, len(ratio) + 1), ratio, label=name)
         ax.axhline(bound, color=line.get_color(), linewidth=1, linestyle=":")
@@ -1121,7 +1121,7 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 #
 # <details><summary>Solution</summary>
 #
-# The distances are divided by $\beta$, the norms multiplied by it: $R_T\le(\frac1\beta+\beta)\sqrt{S_T}$.
+# The distances are divided by $\beta$, the norms multiplied by it: $\mathrm{Reg}_T\le(\frac1\beta+\beta)\sqrt{S_T}$.
 # Both limits give nothing, and $\beta=1$ is best, with the value 2.
 # For non-negative gradients the bound is $\big(\frac1\beta+(1-\frac1N)\beta\big)\sqrt{S_T}$, with the best $\beta=(1-\frac1N)^{-1/2}$ and the value $2\sqrt{1-\frac1N}$, slightly below $2-\frac1N$; we keep $\beta=1$ because it needs no assumption on signs.
 #
