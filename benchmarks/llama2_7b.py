@@ -129,7 +129,7 @@ def speeds(options, model, read, kept) -> tuple[dict, str | None]:
     """Throughput before and after, or why it was not measured."""
     import torch
 
-    from prunefair.pruning.llama2_7b import filled, median_throughput
+    from prunefair.pruning.llama2_7b import loaded_model, median_throughput
 
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if options.device.startswith("cuda"):
@@ -141,7 +141,7 @@ def speeds(options, model, read, kept) -> tuple[dict, str | None]:
     tokens = torch.randint(3, model.config.vocab_size, shape, generator=generator)
     found = {}
     for label, rows in (("dense", None), ("pruned", kept)):
-        loaded = filled(model, read, rows, device=options.device)
+        loaded = loaded_model(model, read, rows, device=options.device)
         with torch.no_grad():
             speed = median_throughput(
                 loaded, tokens, options.new_tokens, repeats=options.repeats

@@ -14,7 +14,7 @@ from prunefair.pruning.lanczos import (
     STEPS,
     GaussRule,
     LanczosSlices,
-    calibrated,
+    calibrated_rule,
     gauss_rule,
     lanczos,
     middle_distribution,
@@ -117,7 +117,7 @@ def test_calibration_makes_two_moments_exact_also_of_one_eigenvalue(generator):
     rule = gauss_rule(lanczos(lambda q: q @ A, v, 6))
     eigenvalues = torch.linalg.eigvalsh(A)
     first, second = eigenvalues.mean(1), eigenvalues.square().mean(1)
-    new = calibrated(rule, first, second)
+    new = calibrated_rule(rule, first, second)
     for power, exact in ((0, torch.ones(2).double()), (1, first), (2, second)):
         found = (new.weights * rule.nodes**power).sum(-1).mean(-1)
         torch.testing.assert_close(found, exact)

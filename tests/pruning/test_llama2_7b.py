@@ -23,11 +23,11 @@ from prunefair.pruning.llama2_7b import (
     PROFILE_LEVELS,
     PreparedLayer,
     Stopwatch,
-    filled,
     floor_seconds,
     full_precision,
     geometry_config,
     layer_spectra,
+    loaded_model,
     median_throughput,
     memory_plan,
     open_geometry,
@@ -174,7 +174,7 @@ def test_a_layer_at_a_time_keeps_the_rows_that_the_whole_model_keeps(
     run = prune_streamed(
         model, read, 0.3, generator=draw, episodes=3, device=device, out=tmp_path / "p"
     )
-    whole = filled(model, read, device="cpu")
+    whole = loaded_model(model, read, device="cpu")
     same = prune_spectral(whole, 0.3, episodes=3, generator=draw.manual_seed(2))
     if device == "cpu":
         assert run.peak_bytes is None and run.history == same.history
@@ -183,9 +183,9 @@ def test_a_layer_at_a_time_keeps_the_rows_that_the_whole_model_keeps(
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "p")
     assert [len(W) for W in row_matrices(loaded)] == [120] * 3
     tokens = torch.arange(3, 20)[None]
-    cut = filled(model, read, run.kept, device="cpu")
+    cut = loaded_model(model, read, run.kept, device="cpu")
     assert torch.equal(cut(tokens).logits, loaded(tokens).logits)
-    assert len(row_matrices(filled(model, read, device="cpu"))[0]) == 172
+    assert len(row_matrices(loaded_model(model, read, device="cpu"))[0]) == 172
     stages = {"load", "features", "spectra", "policy", "distances", "save"}
     assert set(run.seconds) == stages
 
@@ -264,7 +264,7 @@ def test_bad_names_and_uneven_rows_are_refused(tiny):
         geometry_config("llama")
     model, read = tiny
     with pytest.raises(ValueError, match="kept differs in length.*load_pruned"):
-        filled(model, read, [range(5), range(6), range(5)], device="cpu")
+        loaded_model(model, read, [range(5), range(6), range(5)], device="cpu")
 
 
 BLOCKED = ("cvxpy", "numba", "typer", "pooch", "joblib", "peft", "pandas")

@@ -319,7 +319,9 @@ def orthonormal_probes(
 
 
 # %%
-def calibrated(rule: GaussRule, first: torch.Tensor, second: torch.Tensor) -> GaussRule:
+def calibrated_rule(
+    rule: GaussRule, first: torch.Tensor, second: torch.Tensor
+) -> GaussRule:
     r"""The rules with weights that make two moments of their mean exact.
 
     Parameters
@@ -432,7 +434,7 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # G, exact = slices.gram, slices.values.flip(0) / slices.power
 # rule = gauss_rule(lanczos(lambda q: q @ G, v, 24))
 # known = exact.square().mean(), exact.pow(4).mean()
-# estimate = spectral_distribution(calibrated(rule, *known), exact)
+# estimate = spectral_distribution(calibrated_rule(rule, *known), exact)
 # with figure() as ax:
 #     plot_distributions(ax, exact, rule, estimate)
 
@@ -445,7 +447,7 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # for _ in range(12):
 #     v = orthonormal_probes(576, PROBES, generator=generator).to(device)
 #     rule = gauss_rule(lanczos(lambda q: q @ G, v, 24))
-#     for name, r in (("before", rule), ("after", calibrated(rule, *known))):
+#     for name, r in (("before", rule), ("after", calibrated_rule(rule, *known))):
 #         spread[name].append(spectral_distribution(r, exact))
 # spread = {name: torch.stack(F).std(0).mean() for name, F in spread.items()}
 # print(", ".join(f"{name} calibration: deviation {x:.4f}" for name, x in spread.items()))
@@ -618,7 +620,7 @@ def _rule(slices: LanczosSlices, gram, first, second) -> GaussRule:
     """Calibrated rules of a batch of Gram matrices, (..., n, n)."""
     start = slices.probes.expand(*gram.shape[:-2], -1, -1)
     recurrence = lanczos(lambda q: q @ gram, start, slices.steps)
-    return calibrated(gauss_rule(recurrence), first, second)
+    return calibrated_rule(gauss_rule(recurrence), first, second)
 
 
 # %%
@@ -883,7 +885,7 @@ def plot_errors(ax, study: dict, key: str):
 # Common probes, two exact moments and the known spectrum of the whole bring the error of a distance below a tenth of what separates random rows from good ones.
 #
 # - Turn a few products with a matrix into a quadrature rule: `lanczos`, `Tridiagonal`, `gauss_rule`, `GaussRule`, `orthonormal_probes`.
-# - Turn rules into a distribution of singular values: `calibrated`, `spectral_distribution`, `middle_distribution`, `plot_distributions`.
+# - Turn rules into a distribution of singular values: `calibrated_rule`, `spectral_distribution`, `middle_distribution`, `plot_distributions`.
 # - Charge a policy with estimated distances: `LanczosSlices`, with `PROBES` vectors and `STEPS` steps by default, and `quadrature_distance`.
 # - Decide when it pays, and how wrong it is: `selection_cost`, `SelectionCost`, `plot_errors`.
 #

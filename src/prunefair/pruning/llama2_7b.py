@@ -824,7 +824,7 @@ def full_precision():
 
 # %%
 @torch.no_grad()
-def filled(model, read, kept=None, *, device):
+def loaded_model(model, read, kept=None, *, device):
     """The model with its values on a device, dense or cut.
 
     Parameters
@@ -875,7 +875,7 @@ def filled(model, read, kept=None, *, device):
 # out = Path(scratch.name) / "pruned"
 # draws = torch.Generator().manual_seed(SEED)
 # run = prune_streamed(model, read, 0.3, generator=draws, episodes=3, out=out)
-# whole = filled(model, read, device="cpu")
+# whole = loaded_model(model, read, device="cpu")
 # same = prune_spectral(whole, 0.3, episodes=3, generator=draws.manual_seed(SEED))
 # assert all(torch.equal(a, b) for a, b in zip(run.kept, same.kept))
 # loaded = AutoModelForCausalLM.from_pretrained(out)
@@ -1071,6 +1071,6 @@ def run_lines(table: dict) -> list[str]:
 # - Plan: `memory_plan` (`MemoryPlan`), `work_plan`, and `floor_seconds` for the `DEVICES`.
 # - Prune a checkpoint that no memory holds: `prune_streamed`, which returns a `StreamedRun`; its parts are `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy`, `Stopwatch` and `full_precision`.
 # - Work without the weights, on random ones of the same shapes: `open_geometry` with `GEOMETRIES`, `geometry_config`, `shaped_matrix`, `plot_profiles`.
-# - Measure prefill and decoding, and print a stored run: `filled`, `median_throughput`, `run_lines`.
+# - Measure prefill and decoding, and print a stored run: `loaded_model`, `median_throughput`, `run_lines`.
 #
 # Next: [Utility](../fairness/utility.ipynb) opens Part II, which needs nothing of Part I.

@@ -395,8 +395,8 @@ def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
 FEATURES = ("log_norm", "leverage", "coherence")
 FEATURES += tuple(f"{name}_squared" for name in FEATURES)
 RIDGE = 1e-11  # share of the trace of the Gram matrix that is added to its diagonal
-CONSTANT = 1e-6  # spread, relative to its size, below which a feature says nothing
-SUM = 1e-6  # relative error of the sum of the leverages that float32 may have
+LEAST_SPREAD = 1e-6  # spread, relative to its size, below which a feature says nothing
+SUM_ERROR = 1e-6  # relative error of the sum of the leverages that float32 may have
 
 
 # %%
@@ -494,7 +494,7 @@ def leverage(W: torch.Tensor) -> torch.Tensor:
     if not failed:
         Q = torch.linalg.solve_triangular(L.T, W, upper=True, left=False)  # (m, n)
         values = Q.square().sum(1)
-    if exact or not failed and abs(values.double().sum() - n) <= SUM * n:
+    if exact or not failed and abs(values.double().sum() - n) <= SUM_ERROR * n:
         return values
     return leverage(W.double())
 
@@ -518,7 +518,7 @@ def standardised(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Ten
         Any unit.
     size : float or Tensor, shape (p,)
         Size of the values, of the unit of `x`: a column counts as constant if its
-        standard deviation is at most `CONSTANT` times that.
+        standard deviation is at most `LEAST_SPREAD` times that.
 
     Returns
     -------
@@ -527,7 +527,9 @@ def standardised(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Ten
     """
     spread = x.std(0, correction=0)
     centred = x - x.mean(0)
-    return torch.where(spread > CONSTANT * size, centred / spread, torch.zeros_like(x))
+    return torch.where(
+        spread > LEAST_SPREAD * size, centred / spread, torch.zeros_like(x)
+    )
 
 
 # %% tags=["active-ipynb"]
