@@ -247,14 +247,14 @@ def _exponential(logs: Range) -> Range:
 #       f"{whole.value:.2f} ({whole.low:.1f} to {whole.high:.1f})")
 
 # %% tags=["active-ipynb"]
-# print(f"{'at 30 %':36}seeds   KS KL (nats) windows perplexity (range)")
+# print(f"{'at 30 %':36}  n    KS    KL windows perplexity (range)")
 # for method, group in all_at_30.items():
 #     seen = min(len(r.nats) for r in group)
 #     p = perplexities(group, counts, seen)
 #     kl = np.mean([np.mean(r.kl) for r in group])
 #     known = group[0].ks is not None
 #     ks = f"{np.mean([r.ks for r in group]):6.3f}" if known else "     -"
-#     print(f"{label[method]:36}{len(group):5}{ks}{kl:8.2f}{seen:8}"
+#     print(f"{label[method]:36}{len(group):3}{ks}{kl:6.2f}{seen:8}"
 #           f"{p.value:9.3g} ({p.low:.3g}–{p.high:.3g})")
 
 # %% [markdown]

@@ -113,7 +113,7 @@ def plot_pipeline(ax):
     """Boxes of a pipeline and arrows from what each part needs."""
     box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": "0.4"}
     for name, (x, y, needs) in _PIPELINE.items():
-        ax.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box, zorder=2)
+        ax.text(x, y, name, ha="center", va="center", bbox=box, zorder=2)
         for before in needs:
             arrow = {"arrowstyle": "->", "color": "C0", "shrinkA": 24, "shrinkB": 24}
             ax.annotate("", (x, y), _PIPELINE[before][:2], arrowprops=arrow, zorder=1)

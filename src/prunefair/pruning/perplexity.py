@@ -799,7 +799,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 
 # %% tags=["active-ipynb"]
 # by_window = {w: perplexity(model, text[:512], window=w) for w in (2, 8, 32, 128, 512)}
-# print({w: float(f"{value:.3g}") for w, value in by_window.items()})
+# print(", ".join(f"{w}: {value:.3g}" for w, value in by_window.items()))
 # assert [*by_window.values()] == sorted(by_window.values(), reverse=True)
 # assert by_window[2] > 1000 * by_window[512]
 

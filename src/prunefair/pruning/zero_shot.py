@@ -966,7 +966,7 @@ def zero_shot(
 #                != tokenizer.encode(c) + tokenizer.encode(" " + t) for c, t in pairs)
 #
 # changed = {name: sum(map(straddled, task_questions(name, 200))) for name in TASK_CHANCE}
-# print(changed)
+# print(", ".join(f"{name} {count}" for name, count in changed.items()))
 # assert not any(changed.values())
 
 # %% [markdown]
