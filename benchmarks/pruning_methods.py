@@ -344,7 +344,7 @@ class Bench:
 
     def ask(self, model, record, task, count):
         """Ask the next `count` questions of a task."""
-        done = record.answered(task)
+        done = record.n_answered(task)
         questions = self.questions[task][done : done + count]
         if not questions:  # another run has answered them meanwhile
             return
@@ -371,7 +371,7 @@ def missing(bench, record, stage):
     windows = min(stage[0] if is_main(record) else stage[1], len(bench.windows))
     lacking = {"windows": windows - len(record.nats)}
     for task, questions in bench.questions.items() if is_main(record) else ():
-        lacking[task] = min(stage[2], len(questions)) - record.answered(task)
+        lacking[task] = min(stage[2], len(questions)) - record.n_answered(task)
     return {name: n for name, n in lacking.items() if n > 0}
 
 
@@ -387,7 +387,7 @@ def work(bench, record, lacking, deadline):
                 before = len(record.nats)
                 bench.read(model, record, min(piece, n - done))
             else:
-                before = record.answered(name)
+                before = record.n_answered(name)
                 bench.ask(model, record, name, min(piece, n - done))
             yield f"{name_of(record)}/{name} from {before}"
 
@@ -421,7 +421,7 @@ def write(table, records, piece=None):
             ours = records.setdefault(key, theirs)
             ours.nats = max(ours.nats, theirs.nats, key=len)
             for task in theirs.answers:
-                longest = max(ours, theirs, key=lambda record: record.answered(task))
+                longest = max(ours, theirs, key=lambda record: record.n_answered(task))
                 ours.answers[task] = longest.answers[task]
         for task, asked_there in stored.get("questions", {}).items():
             asked = max(asked_there, table["questions"].get(task, 0))

@@ -19,14 +19,14 @@ from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 from prunefair.pruning.folders import save_pruned
 from prunefair.pruning.perplexity import perplexity, random_llama, token_nats
+from prunefair.pruning.records import outcome_results
 from prunefair.pruning.recovery import (
     RecoveryPlan,
-    answered,
     draw_windows,
     fit_lora_,
     learning_rates,
     lora_targets,
-    merged,
+    merged_model,
     next_token_loss,
     paired_change,
     plot_recovery,
@@ -91,7 +91,7 @@ def test_every_family_starts_at_the_pruned_model_and_merges_to_what_was_trained(
     assert torch.equal(torch.get_rng_state(), untouched)
     with torch.no_grad():
         trained = adapted(tokens).logits
-        plain = merged(adapted)
+        plain = merged_model(adapted)
         torch.testing.assert_close(plain(tokens).logits, trained, atol=1e-4, rtol=1e-4)
         assert (trained - model(tokens).logits).abs().max() > 1e-2
     assert same(state(model), before)
@@ -412,7 +412,9 @@ def test_the_interval_of_a_change_is_that_of_the_paired_t_test(pairs):
 
 
 def test_stored_answers_give_the_paired_difference():
-    before, after = answered({"piqa": "110010"}), answered({"piqa": "111010"})
+    before, after = (
+        outcome_results({"piqa": [right]}) for right in ("110010", "111010")
+    )
     d = accuracy_difference(after, before)
     values = np.array([0, 0, 1, 0, 0, 0])
     assert d.value == pytest.approx(values.mean())

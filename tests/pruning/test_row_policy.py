@@ -32,7 +32,7 @@ from prunefair.pruning.row_policy import (
     row_features,
     save_policy,
     selected_rows,
-    standardised,
+    z_scores,
 )
 from prunefair.pruning.spectrum import graded_matrix
 
@@ -307,9 +307,9 @@ def test_a_small_leverage_that_differs_between_rows_is_a_feature():
 
 def test_a_column_is_constant_relative_to_its_size():
     x = 1e-3 * torch.tensor([[1.0, 1], [1 + 1e-5, 1 + 1e-7]], dtype=torch.float64)
-    assert not standardised(x).any()
+    assert not z_scores(x).any()
     expected = torch.tensor([[-1.0, 0], [1, 0]], dtype=torch.float64)
-    torch.testing.assert_close(standardised(x, x.mean(0)), expected)
+    torch.testing.assert_close(z_scores(x, x.mean(0)), expected)
 
 
 def test_features_of_a_matrix_with_a_zero_row_are_finite_and_half_precision_works():

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from prunefair.models import measuring
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.policy_gradient import TrainedPolicy, train_policy
-from prunefair.pruning.row_policy import RowPolicy, standardised
+from prunefair.pruning.row_policy import RowPolicy, z_scores
 from prunefair.pruning.self_moments import (
     Moments,
     down_projections,
@@ -340,8 +340,8 @@ class FunctionalLayer:
         energy, surgeon = surgeon_energies(self.D, self.H)
         costs = torch.stack([energy, surgeon, self.fisher.double()], 1)
         costs = costs.clamp(min=SMALLEST * costs.amax(0))  # a dead neuron too
-        z = standardised(costs.log())
-        return torch.cat([z, standardised(z**2)], 1)
+        z = z_scores(costs.log())
+        return torch.cat([z, z_scores(z**2)], 1)
 
 
 # %%

@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from prunefair.pruning.estimates import standard_error
-from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
+from prunefair.pruning.zero_shot import TASK_CHANCE, TaskResult
 
 
 def evaluation_order(count: int, *, rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +68,7 @@ class ModelRecord:
     nats: list[float] = field(default_factory=list)
     answers: dict[str, list[str]] = field(default_factory=dict)
 
-    def answered(self, task: str) -> int:
+    def n_answered(self, task: str) -> int:
         """Questions of a task that the model has answered."""
         return len(self.answers.get(task, [""])[0])
 
@@ -116,6 +115,15 @@ def records_by_method(
     return groups
 
 
+def outcome_results(answers: dict[str, Sequence[str]]) -> dict[str, TaskResult]:
+    """Results of tasks from zeros and ones, for each task a string a rule."""
+    results = {}
+    for task, rules in answers.items():
+        outcomes = (np.array([*rule]) == "1" for rule in rules)
+        results[task] = TaskResult.from_outcomes(TASK_CHANCE[task], *outcomes)
+    return results
+
+
 def task_results(record: ModelRecord, limits: dict[str, int]) -> dict[str, TaskResult]:
     """Outcomes of the first questions of every task, as `zero_shot` judges them.
 
@@ -136,28 +144,18 @@ def task_results(record: ModelRecord, limits: dict[str, int]) -> dict[str, TaskR
     ValueError
         If the record has fewer answers than a limit.
     """
-    results = {}
     for task, n in limits.items():
-        if record.answered(task) < n:
+        if record.n_answered(task) < n:
             raise ValueError(
                 f"limits asks for {n} questions of {task}, of which {record.method} has "
-                f"answered {record.answered(task)}; take `common_questions`"
+                f"answered {record.n_answered(task)}; take `common_questions`"
             )
-        rules = [np.array([*a[:n]]) == "1" for a in record.answers[task]]
-        acc, norm = rules[0], rules[1] if len(rules) > 1 else None
-        results[task] = TaskResult(
-            float(acc.mean()),
-            None if norm is None else float(norm.mean()),
-            standard_error(acc),
-            None if norm is None else standard_error(norm),
-            n,
-            TASK_CHANCE[task],
-            PerQuestion(acc, norm, []),
-        )
-    return results
+    return outcome_results(
+        {task: [a[:n] for a in record.answers[task]] for task, n in limits.items()}
+    )
 
 
 def common_questions(records: Sequence[ModelRecord]) -> dict[str, int]:
     """Number of questions of each task that all of the records have answered."""
     tasks = [t for t in TASK_CHANCE if all(t in r.answers for r in records)]
-    return {t: min(r.answered(t) for r in records) for t in tasks}
+    return {t: min(r.n_answered(t) for r in records) for t in tasks}

@@ -42,7 +42,6 @@ from prunefair.pruning.estimates import standard_error
 from prunefair.pruning.perplexity import information, token_nats
 from prunefair.pruning.retention import Interval
 from prunefair.pruning.surgery import adapter_for
-from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
 
 # %%
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
@@ -63,11 +62,13 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.plotting import figure
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
-# from prunefair.pruning.retention import accuracy_difference
 # from prunefair.pruning.spectral_pruning import cut_scores, output_energies
 # from prunefair.pruning.surgery import prune_rows, tiny_model
 
 # %% tags=["active-ipynb"]
+# from prunefair.pruning.records import outcome_results
+# from prunefair.pruning.retention import accuracy_difference
+#
 # SEED = 70
 # generator = torch.Generator().manual_seed(SEED)
 
@@ -502,7 +503,7 @@ def _finite(loss: float, step: int) -> float:
 
 
 # %%
-def merged(adapted):
+def merged_model(adapted):
     """Plain model whose weights hold the adapters; `adapted` is used up.
 
     Parameters
@@ -531,7 +532,7 @@ def merged(adapted):
 # losses = fit_lora_(adapted, torch.arange(200) % 32, plan, generator=generator)
 # with torch.no_grad():
 #     unmerged = adapted(text).logits
-#     plain = merged(adapted)
+#     plain = merged_model(adapted)
 #     torch.testing.assert_close(plain(text).logits, unmerged, atol=1e-4, rtol=1e-4)
 #     assert (unmerged - tiny(text).logits).abs().max() > 1
 # for name in lora_targets(tiny):
@@ -603,7 +604,7 @@ def recover(
     adapted = with_lora(model, plan, generator=generator)
     n_trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     losses = fit_lora_(adapted, tokens, plan, generator=generator)
-    return Recovered(merged(adapted), losses, n_trained)
+    return Recovered(merged_model(adapted), losses, n_trained)
 
 
 # %% [markdown]
@@ -687,30 +688,11 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # np.testing.assert_allclose(change[2:], oracle)
 
 
-# %%
-def answered(correct: dict[str, str]) -> dict[str, TaskResult]:
-    """Results of tasks from stored answers, a 1 for each right and a 0 for a wrong.
-
-    Parameters
-    ----------
-    correct : dict of str to str
-        For a key of `TASK_CHANCE` its questions' outcomes, such as `"0110"`.
-
-    Returns
-    -------
-    results : dict of str to TaskResult
-        By the rule `acc`.
-    """
-    results = {}
-    for name, digits in correct.items():
-        right = np.array([digit == "1" for digit in digits])
-        outcome = PerQuestion(right, None, [])
-        shared = (float(right.mean()), None, standard_error(right), None, len(right))
-        results[name] = TaskResult(*shared, TASK_CHANCE[name], outcome)
-    return results
-
-
 # %% tags=["active-ipynb"]
+# def answered(correct):  # what is stored of each task: a 1 for a right answer
+#     return outcome_results({task: [right] for task, right in correct.items()})
+#
+#
 # first, second = answered({"piqa": "1101"}), answered({"piqa": "0101"})
 # assert (first["piqa"].acc, second["piqa"].acc) == (0.75, 0.5)
 # np.testing.assert_allclose(second["piqa"].stderr, (0.25 / 3) ** 0.5)
@@ -1039,7 +1021,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # A gain on the text it trains on is not yet a repair; a dense control under the same plan tells the two apart.
 #
 # - Fine-tune a pruned model and get a plain model back: `recover` with a `RecoveryPlan`, which returns `Recovered`.
-# - Do the same in steps: `lora_targets`, `with_lora`, `fit_lora_`, `merged`; `next_token_loss`, `learning_rates` and `draw_windows` say what is minimised, how fast, on which windows.
-# - Compare before and after with intervals, beside a dense control: `window_nats`, `paired_change`, `answered`, `plot_recovery`.
+# - Do the same in steps: `lora_targets`, `with_lora`, `fit_lora_`, `merged_model`; `next_token_loss`, `learning_rates` and `draw_windows` say what is minimised, how fast, on which windows.
+# - Compare before and after with intervals, beside a dense control: `window_nats`, `paired_change`, `plot_recovery`.
 #
 # Next: [Lanczos](lanczos.ipynb) begins the last act: how to judge a selection when a matrix is too large for its eigenvalues.

@@ -29,8 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunefair.pruning.estimates import Estimate, standard_error
-from prunefair.pruning.zero_shot import TASK_CHANCE, PerQuestion, TaskResult
+from prunefair.pruning.estimates import Estimate
+from prunefair.pruning.zero_shot import TASK_CHANCE, TaskResult
 
 # %% tags=["active-ipynb"]
 # import itertools
@@ -535,16 +535,7 @@ def simulated_results(
         a, fresh = rng.random((2, n)) < accuracy
         b = np.where(rng.random(n) < agreement, a, fresh)
         for results, correct in zip(pair, (a, b), strict=True):
-            outcome = PerQuestion(correct, None, [])
-            results[name] = TaskResult(
-                float(correct.mean()),
-                None,
-                standard_error(correct),
-                None,
-                n,
-                TASK_CHANCE[name],
-                outcome,
-            )
+            results[name] = TaskResult.from_outcomes(TASK_CHANCE[name], correct)
     return pair
 
 

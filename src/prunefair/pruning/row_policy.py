@@ -438,8 +438,8 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
     size = raw.mean(0)
     size[0] = 1  # a logarithm has no size: its spread is relative already
     size[2] += 1 / (len(W) - 1)  # the row itself, which the coherence took out
-    z = standardised(raw, size)
-    return torch.cat([z, standardised(z**2)], 1)  # (m, 6)
+    z = z_scores(raw, size)
+    return torch.cat([z, z_scores(z**2)], 1)  # (m, 6)
 
 
 # %% [markdown]
@@ -509,7 +509,7 @@ def coherence(W: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-def standardised(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
+def z_scores(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
     """Columns with mean 0 and standard deviation 1; constant columns become 0.
 
     Parameters
@@ -1171,7 +1171,7 @@ def _policy_header(given: Given) -> dict:
 # Six even features and the Plackett--Luce law replace it.
 #
 # - Restate the released scorer and reduce it to one direction: `ReleasedScorer`, `collapse`, `released_keep_probabilities`, `bernoulli_divergence`, `plot_keep_probabilities`.
-# - Describe rows by numbers that do not change with their sign: `row_features` (named by `FEATURES`), from `leverage` and `coherence`, made comparable by `standardised`.
+# - Describe rows by numbers that do not change with their sign: `row_features` (named by `FEATURES`), from `leverage` and `coherence`, made comparable by `z_scores`.
 # - Score the rows of any layer by six weights and keep the best, or draw: `RowPolicy`, `selected_rows`, `check_k`, `gumbel_top_k`.
 # - Say how probable a draw was, and how that changes with the scores: `plackett_luce_log_prob`, `plackett_luce_gradient`, `plackett_luce_set_log_prob`.
 # - Keep a policy in a file: `save_policy`, `load_policy`, `policy_metadata`.

@@ -738,6 +738,22 @@ class TaskResult(NamedTuple):
     chance: float
     per_question: PerQuestion
 
+    @classmethod
+    def from_outcomes(
+        cls, chance, correct, correct_norm=None, log_likelihoods=()
+    ) -> TaskResult:
+        """Result from the outcome of every question, by either rule."""
+        norm = correct_norm
+        return cls(
+            acc=float(correct.mean()),
+            acc_norm=None if norm is None else float(norm.mean()),
+            stderr=standard_error(correct),
+            stderr_norm=None if norm is None else standard_error(norm),
+            n=len(correct),
+            chance=chance,
+            per_question=PerQuestion(correct, norm, list(log_likelihoods)),
+        )
+
 
 # %%
 def _normalised_choices(questions, log_likelihoods, length: str) -> np.ndarray | None:
@@ -804,15 +820,7 @@ def task_result(
     correct = np.array([np.argmax(ll) for ll in log_likelihoods]) == gold
     norm = _normalised_choices(questions, log_likelihoods, length)
     norm = None if norm is None else norm == gold
-    return TaskResult(
-        float(correct.mean()),
-        None if norm is None else float(norm.mean()),
-        standard_error(correct),
-        None if norm is None else standard_error(norm),
-        len(questions),
-        chance,
-        PerQuestion(correct, norm, list(log_likelihoods)),
-    )
+    return TaskResult.from_outcomes(chance, correct, norm, log_likelihoods)
 
 
 # %%
