@@ -29,14 +29,7 @@ import torch
 from storing import check_same, read_table, versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
-from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
-from prunefair.pruning.comparison import lost_outputs, wanda_scores
-from prunefair.pruning.functional_policy import (
-    functional_layers,
-    surgeon_energies,
-    train_functional,
-    uneven_ratios,
-)
+from prunefair.pruning.comparison import lost_outputs
 from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
 from prunefair.pruning.perplexity import (
     kl_per_position,
@@ -45,24 +38,23 @@ from prunefair.pruning.perplexity import (
     token_nats,
     wikitext_tokens,
 )
-from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.records import ModelRecord, evaluation_order
 from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
-from prunefair.pruning.released import released_draw, train_released
-from prunefair.pruning.row_policy import ReleasedScorer
+from prunefair.pruning.selections import (
+    CALIBRATED,
+    ON_TEXT,
+    REFIT,
+    SLICEGPT,
+    make_selection,
+)
 from prunefair.pruning.self_moments import (
     down_projections,
     hidden_moments,
     load_moments,
     save_moments,
 )
-from prunefair.pruning.slicegpt import slice_gpt, sliced_width
-from prunefair.pruning.spectral_pruning import cut_scores, selection_distances
-from prunefair.pruning.spectrum import (
-    row_mask,
-    singular_values,
-    uniform_selections,
-)
+from prunefair.pruning.spectral_pruning import selection_distances
+from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import prune_rows, row_matrices
 from prunefair.pruning.zero_shot import (
     TASK_CHANCE,
@@ -76,11 +68,9 @@ RESULT = ROOT / "book" / "results" / "pruning_methods.json"
 BUILD = ROOT / "build" / "pruning_methods"
 RATIOS, MAIN = (0.1, 0.2, 0.25, 0.3), 0.3  # questions are asked at MAIN, and dense
 SEEDS, DTYPE, LENGTH = (0, 1, 2), torch.float32, "bytes"
-REFIT = ", re-fitted"
-# Methods that use moments of the hidden vectors; of these one sees WikiText-2.
-CALIBRATED = "energy on WikiText-2"
-BY_MOMENTS = ("energy", "surgeon energy", "functional, equal widths", "functional")
-SLICED = "SliceGPT"  # cuts the residual stream, not rows, down to as many parameters
+# Methods that use moments of the hidden vectors, in the order of the table.
+BY_MOMENTS = (ON_TEXT, "energy", "surgeon energy")
+BY_MOMENTS += ("functional, equal widths", "functional")
 CONFIGURATION = {
     "model": "smollm2",
     "text": "WikiText-2 test",
@@ -137,42 +127,16 @@ class Bench:
             order += [*(first + evaluation_order(len(questions) - first, rng=rng))]
         return [questions[i] for i in order]
 
-    def policy(self, method, seed):
+    def selection(self, method, seed):
         """Function from a ratio to the rows kept; training is done once, at MAIN."""
-        generator = torch.Generator().manual_seed(seed or 0)
-        if method == "row norm":
-            scores = [W.norm(dim=1) for W in self.matrices]
-        elif method == "wanda":
-            scores = wanda_scores(self.model, self.calibration())
-        elif method in (CALIBRATED, *BY_MOMENTS):
-            return self.by_moments(method, seed, generator)
-        elif method == "exact":
-            options = {"generator": generator, "dtype": DTYPE}
-            options["episodes"] = CONFIGURATION["exact_episodes"]
-            policy = train_policy(self.matrices, MAIN, **options).policy
-            scores = [policy.scores(W).detach() for W in self.matrices]
-        elif method == "released":
-            return self.released(generator)
-        else:
-            return lambda ratio: self.random(ratio, generator)
-        return lambda ratio: cut_scores(scores, ratio)
-
-    def by_moments(self, method, seed, generator):
-        """Rows by what the hidden vectors are on a text."""
-        statistics = self.statistics(method, seed)
-        moments = mean_moments(statistics.halves)
-        layers = functional_layers(self.model, moments, statistics.fisher)
-        if method.startswith("functional"):
-            options = {"episodes": CONFIGURATION["functional_episodes"]}
-            trained = train_functional(layers, MAIN, generator=generator, **options)
-            scores = [trained.policy.scores(layer).detach() for layer in layers]
-        else:
-            which = int(method == "surgeon energy")
-            scores = [surgeon_energies(la.D, la.H)[which] for la in layers]
-        if method != "functional":
-            return lambda ratio: cut_scores(scores, ratio)
-        fisher = statistics.fisher
-        return lambda ratio: cut_scores(scores, uneven_ratios(fisher, ratio))
+        options = {"generator": torch.Generator().manual_seed(seed or 0)}
+        if method in CALIBRATED:
+            options["calibration"] = self.calibration()
+        if method in BY_MOMENTS:
+            options["statistics"] = self.statistics(method, seed)
+        kind = method.split(",")[0]
+        options["episodes"] = CONFIGURATION.get(f"{kind}_episodes")
+        return make_selection(method, self.model, trained_at=MAIN, **options).rows
 
     def statistics(self, method, seed):
         """Moments and Fisher costs on self-sampled text, or on the calibration text."""
@@ -181,7 +145,7 @@ class Bench:
         if not fisher.exists():
             start, generator = time.process_time(), torch.Generator().manual_seed(seed)
             n, length = CONFIGURATION["self_texts"]
-            if method == CALIBRATED:
+            if method == ON_TEXT:
                 texts = self.calibration()
                 halves = [hidden_moments(self.model, t) for t in texts.split(8)]
                 unused = [torch.zeros(len(W)) for W in self.matrices]  # energy only
@@ -200,42 +164,19 @@ class Bench:
 
     def measured_seconds(self, method, seed):
         """Seconds that the statistics of a method took, whenever it was; or none."""
-        if method not in (CALIBRATED, *BY_MOMENTS):
+        if method not in BY_MOMENTS:
             return 0.0
         self.statistics(method, seed)
         return load_moments(self.statistics_files(method, seed)[0])[1]["seconds"]
 
     def statistics_files(self, method, seed):
-        name = f"wikitext-{seed}" if method == CALIBRATED else f"self-{seed}"
+        name = f"wikitext-{seed}" if method == ON_TEXT else f"self-{seed}"
         return [self.cache / f"{name}-{half}.safetensors" for half in (0, 1)]
 
     def calibration(self):
         """WikiText-2 that the calibrated methods see, (16, 1024)."""
         validation = wikitext_tokens(self.tokenizer, "validation")
         return validation[: 16 * 1024].view(16, 1024)
-
-    def released(self, generator):
-        m, n = self.matrices[0].shape
-        scorer = ReleasedScorer(n, m, generator=generator, collapsed=True)
-        train_released(
-            [W.cpu() for W in self.matrices],
-            MAIN,
-            generator=generator,
-            scorer=scorer,
-            spectrum=lambda W: singular_values(W, dtype=DTYPE),
-        )
-        scores = [scorer.scores(W.cpu()).detach() for W in self.matrices]
-        return lambda ratio: [
-            released_draw(s, rows_to_keep(len(s), ratio), generator=generator)
-            for s in scores
-        ]
-
-    def random(self, ratio, generator):
-        sizes = [(len(W), rows_to_keep(len(W), ratio)) for W in self.matrices]
-        return [
-            uniform_selections(m, k, 1, generator=generator)[0].sort().values
-            for m, k in sizes
-        ]
 
     def choose(self, method, seed):
         """Rows of a method at every ratio, from the cache where it holds them."""
@@ -249,11 +190,11 @@ class Bench:
             return
         shared = self.measured_seconds(method, seed)
         start = time.process_time()
-        policy = self.policy(method, seed)
+        select = self.selection(method, seed)
         shared, stored, seconds = shared + time.process_time() - start, {}, []
         for i, ratio in enumerate(RATIOS):
             start = time.process_time()
-            kept = [rows.cpu() for rows in policy(ratio)]
+            kept = select(ratio)
             seconds.append(shared + time.process_time() - start)
             self.kept[method, seed, ratio] = kept
             self.seconds[method, seed, ratio] = seconds[-1]
@@ -267,9 +208,12 @@ class Bench:
         """The model of a record; it shares what was not cut with the dense one."""
         if record.method == "dense":
             return self.model
-        if record.method == SLICED:
+        if record.method == SLICEGPT:
             if record.ratio not in self.sliced:
-                self.sliced[record.ratio] = self.slice(record.ratio)
+                generator, tokens = torch.Generator(), self.calibration()
+                options = {"generator": generator, "calibration": tokens}
+                select = make_selection(SLICEGPT, self.model, **options)
+                self.sliced[record.ratio] = select.prune(record.ratio)
             return self.sliced[record.ratio]
         method, again, _ = record.method.partition(REFIT)
         kept = self.kept[method, record.seed, record.ratio]
@@ -279,13 +223,6 @@ class Bench:
         ridge = self.ridge(record, kept)
         H = mean_moments(self.statistics(method, record.seed).halves)
         return refit_(model, self.model, kept, H, ridge=ridge)
-
-    def slice(self, ratio):
-        """SliceGPT with the parameters of a model without a share of its rows."""
-        rows = rows_to_keep(len(self.matrices[0]), ratio)
-        target = parameter_counts(self.model.config, rows).total
-        width = sliced_width(self.model, target)
-        return slice_gpt(self.model, self.calibration(), width)
 
     def ridge(self, record, kept):
         """Ridge of a re-fitted model, chosen once."""
@@ -393,10 +330,10 @@ def work(bench, record, lacking, deadline):
 
 
 def methods():
-    yield from (("row norm", None), ("wanda", None), (SLICED, None))
+    yield from (("row norm", None), ("wanda", None), (SLICEGPT, None))
     for method in ("random", "released", "exact"):
         yield from ((method, seed) for seed in SEEDS)
-    for method in (CALIBRATED, *BY_MOMENTS):
+    for method in BY_MOMENTS:
         seeds = SEEDS if method == "functional" else SEEDS[:1]
         yield from ((method + end, seed) for end in ("", REFIT) for seed in seeds)
 
@@ -483,7 +420,7 @@ def main():
     for method, seed in methods():
         if method not in options.only:
             continue
-        if method != SLICED:
+        if method != SLICEGPT:
             bench.choose(method.removesuffix(REFIT), seed)
         wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
     wanted = [key for key in wanted if key[2] in (0, *options.ratios)]

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib
+import movielens_figures as benchmark
 import numpy as np
 import pytest
 
@@ -39,9 +40,6 @@ from prunefair.fairness.simulation import simulate
 
 matplotlib.use("agg")
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import movielens_figures as benchmark  # noqa: E402
 
 ALPHA = 0.9
 PUBLISHED = {

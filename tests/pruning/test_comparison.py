@@ -1,5 +1,6 @@
 """The comparison's estimates and errors, and the benchmark that works in pieces."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pruning_methods
 import pytest
 import torch
 from scipy import stats
 
+from prunefair.pruning import selections
 from prunefair.pruning.comparison import (
     lost_outputs,
     perplexities,
@@ -31,6 +34,7 @@ from prunefair.pruning.records import (
 )
 from prunefair.pruning.retention import above_chance_retention
 from prunefair.pruning.surgery import ADAPTERS, adapter_for, tiny_model
+from prunefair.pruning.zero_shot import Question
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = {"seed": 0, "ratio": 0.3, "parameters": 9, "seconds": 1.5, "ks": 0.25}
@@ -157,11 +161,7 @@ def test_stored_table_meets_both_aims_without_outside_text():
 @pytest.fixture
 def bench(monkeypatch, tmp_path):
     """The benchmark on a tiny model, a short text and a few questions."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    sys.modules.pop("pruning_methods", None)
-    import pruning_methods as module
-
-    from prunefair.pruning.zero_shot import Question
+    module = importlib.reload(pruning_methods)
 
     class Tokenizer:
         bos_token_id = 1
@@ -176,6 +176,9 @@ def bench(monkeypatch, tmp_path):
         generator = torch.Generator().manual_seed(0)
         return tiny_model("llama", generator=generator, max_position_embeddings=1024)
 
+    def few(model, tokens):
+        return wanda_scores(model, tokens[:, :60])
+
     sample = [Question((f"q{i}",) * 2, ("one", "other"), i % 2) for i in range(6)]
     same_end = [Question((f"q{i}", f"r{i}"), ("end",) * 2, i % 2) for i in range(6)]
     monkeypatch.setattr(module, "load_model", model)
@@ -183,9 +186,9 @@ def bench(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "wikitext_tokens", text)
     questions = {"winogrande": same_end}  # a task without the second rule
     monkeypatch.setattr(module, "task_questions", lambda x: questions.get(x, sample))
-    monkeypatch.setattr(module, "wanda_scores", lambda m, t: wanda_scores(m, t[:, :60]))
+    monkeypatch.setattr(selections, "wanda_scores", few)
     monkeypatch.setattr(module, "SEEDS", (0,))
-    monkeypatch.setattr(module, "BY_MOMENTS", ("energy", "functional"))
+    monkeypatch.setattr(module, "BY_MOMENTS", (module.ON_TEXT, "energy", "functional"))
     monkeypatch.setitem(module.CONFIGURATION, "self_texts", [4, 16])
     monkeypatch.setattr(module, "RESULT", tmp_path / "result.json")
     monkeypatch.setattr(module, "BUILD", tmp_path / "build")
@@ -344,7 +347,7 @@ for seed in range(int(sys.argv[3]), 40, 2):
     bench.write(dict(table), {key: records[key]})
 """
     arguments = [str(tmp_path / "table.json"), str(tmp_path / "locks")]
-    paths = [str(ROOT / "benchmarks"), str(ROOT / "src"), *sys.path]
+    paths = [str(ROOT / "src"), *sys.path]
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PATH": ""}
     both = [
         subprocess.Popen(

@@ -2,7 +2,7 @@
 
 import ast
 import importlib
-import importlib.util
+import inspect
 import json
 import math
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recovery as benchmark
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -341,11 +342,8 @@ def test_recovery_reads_no_file_so_the_judging_text_cannot_be_trained_on(tmp_pat
     ]
 
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "recovery.py"
-
-
 def test_the_benchmark_trains_on_validation_and_judges_on_test():
-    nodes = [*ast.walk(ast.parse(BENCHMARK.read_text()))]
+    nodes = [*ast.walk(ast.parse(inspect.getsource(benchmark)))]
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     named = {ast.unparse(c.func): ast.unparse(c) for c in calls}
     assert 'material["validation"]'.replace('"', "'") in named["recover"]
@@ -366,10 +364,6 @@ def test_the_benchmark_trains_on_validation_and_judges_on_test():
 
 
 def test_the_stored_table_is_resumed_and_other_sizes_are_refused(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
-    spec = importlib.util.spec_from_file_location("recovery_benchmark", BENCHMARK)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     before, begun = benchmark.RESULT.read_bytes(), []
 
     def only_recorded(method, dense, material, options, plan, table):

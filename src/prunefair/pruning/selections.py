@@ -1,0 +1,266 @@
+"""Every method of the comparison by its name: which neurons it keeps, at every ratio.
+
+What a method needs to know is measured, and its policy is trained, when it is made; then
+it serves every ratio.  It is for Part I what `make_policy` is for Part II.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from prunefair.messages import shown
+from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
+from prunefair.pruning.comparison import wanda_scores
+from prunefair.pruning.functional_policy import (
+    functional_layers,
+    surgeon_energies,
+    train_functional,
+    uneven_ratios,
+)
+from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
+from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
+from prunefair.pruning.released import released_draw, train_released
+from prunefair.pruning.row_policy import ReleasedScorer
+from prunefair.pruning.self_moments import down_projections, hidden_moments
+from prunefair.pruning.slicegpt import slice_gpt, sliced_width
+from prunefair.pruning.spectral_pruning import cut_scores
+from prunefair.pruning.spectrum import singular_values, uniform_selections
+from prunefair.pruning.surgery import prune_rows, row_matrices
+
+REFIT = ", re-fitted"
+SLICEGPT = "SliceGPT"
+ON_TEXT = "energy on WikiText-2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What a method may use."""
+
+    model: object
+    generator: torch.Generator
+    statistics: SelfStatistics | None
+    calibration: torch.Tensor | None
+    trained_at: float
+    episodes: int | None
+
+    def matrices(self) -> list[torch.Tensor]:
+        """What a policy of Part I sees, in float32."""
+        return [W.float() for W in row_matrices(self.model)]
+
+    def training(self) -> dict:
+        """Options of the training of a policy."""
+        options = {"generator": self.generator}
+        return (
+            options if self.episodes is None else options | {"episodes": self.episodes}
+        )
+
+    def layers(self) -> list:
+        """What the functional policy sees."""
+        moments = mean_moments(self.statistics.halves)
+        return functional_layers(self.model, moments, self.statistics.fisher)
+
+
+def _by_scores(scores) -> Callable:
+    return lambda ratio: cut_scores(scores, ratio)
+
+
+def _row_norm(given: _Given) -> Callable:
+    return _by_scores([W.norm(dim=1) for W in given.matrices()])
+
+
+def _wanda(given: _Given) -> Callable:
+    return _by_scores(wanda_scores(given.model, given.calibration))
+
+
+def _random(given: _Given) -> Callable:
+    sizes = [len(W) for W in row_matrices(given.model)]
+
+    def rows(ratio):
+        kept = [(m, rows_to_keep(m, ratio)) for m in sizes]
+        draws = [uniform_selections(*k, 1, generator=given.generator) for k in kept]
+        return [draw[0].sort().values for draw in draws]
+
+    return rows
+
+
+def _released(given: _Given) -> Callable:
+    matrices = [W.cpu() for W in given.matrices()]
+    m, n = matrices[0].shape
+    scorer = ReleasedScorer(n, m, generator=given.generator, collapsed=True)
+    options = {"scorer": scorer, **given.training()}
+    options["spectrum"] = lambda W: singular_values(W, dtype=torch.float32)
+    train_released(matrices, given.trained_at, **options)
+    scores = [scorer.scores(W).detach() for W in matrices]
+    return lambda ratio: [
+        released_draw(s, rows_to_keep(len(s), ratio), generator=given.generator)
+        for s in scores
+    ]
+
+
+def _exact(given: _Given) -> Callable:
+    matrices, options = given.matrices(), given.training()
+    trained = train_policy(matrices, given.trained_at, dtype=torch.float32, **options)
+    return _by_scores([trained.policy.scores(W).detach() for W in matrices])
+
+
+def _energy(given: _Given, which: int = 0) -> Callable:
+    return _by_scores([surgeon_energies(la.D, la.H)[which] for la in given.layers()])
+
+
+def _surgeon_energy(given: _Given) -> Callable:
+    return _energy(given, 1)
+
+
+def _functional_even(given: _Given) -> Callable:
+    layers = given.layers()
+    policy = train_functional(layers, given.trained_at, **given.training()).policy
+    return _by_scores([policy.scores(layer).detach() for layer in layers])
+
+
+def _functional(given: _Given) -> Callable:
+    rows, fisher = _functional_even(given), given.statistics.fisher
+    return lambda ratio: rows(uneven_ratios(fisher, ratio))
+
+
+_BY_MOMENTS = {  # each also with a re-fit
+    "energy": _energy,
+    ON_TEXT: _energy,
+    "surgeon energy": _surgeon_energy,
+    "functional, equal widths": _functional_even,
+    "functional": _functional,
+}
+_METHODS = _BY_MOMENTS | {
+    "row norm": _row_norm,
+    "wanda": _wanda,
+    "random": _random,
+    "released": _released,
+    "exact": _exact,
+}
+CALIBRATED = ("wanda", ON_TEXT, SLICEGPT)  # these need `calibration`
+SELECTIONS = (*_METHODS, *(name + REFIT for name in _BY_MOMENTS), SLICEGPT)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A method of the comparison that has measured and learnt what it needs.
+
+    Parameters
+    ----------
+    name : str
+        One of `SELECTIONS`.
+    rows : callable or None
+        Gives for a ratio the rows kept in every layer, ascending and on the CPU; a
+        method that draws draws anew in every call.  None for a method that cuts
+        something else.
+    prune : callable
+        Gives for a ratio the smaller model, which shares what was not cut.
+    """
+
+    name: str
+    rows: Callable[[float], list[torch.Tensor]] | None
+    prune: Callable[[float], object]
+
+
+def make_selection(
+    name: str,
+    model,
+    *,
+    generator: torch.Generator,
+    statistics: SelfStatistics | None = None,
+    calibration: torch.Tensor | None = None,
+    trained_at: float = 0.3,
+    episodes: int | None = None,
+) -> Selection:
+    """A method of the comparison by its name in `SELECTIONS`.
+
+    Parameters
+    ----------
+    name : str
+        One of `SELECTIONS`; those that end in `REFIT` re-fit `down_proj` to what is
+        left.
+    model : transformers.PreTrainedModel
+        Dense model of a supported family; it is not changed.
+    generator : torch.Generator
+        Source of all draws: of texts, of initial weights, of rows.
+    statistics : SelfStatistics, optional
+        Of `model`, for the methods by moments; by default they are measured on texts
+        that it samples, or on `calibration` for "energy on WikiText-2".
+    calibration : Tensor, shape (n, N), int64, optional
+        Texts from outside, for the methods of `CALIBRATED`.
+    trained_at : float
+        Ratio that a policy is trained at, in [0, 1).
+    episodes : int, optional
+        Episodes of its training; by default what the method takes.
+
+    Returns
+    -------
+    selection : Selection
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown, a calibrated method is given no texts, or the model
+        cannot be pruned; see also the functions that train.
+    """
+    if name not in SELECTIONS:
+        names = ", ".join(map(repr, (*_METHODS, SLICEGPT)))
+        raise ValueError(
+            f"name is {shown(name, 40)}; give one of {names}, or one by moments with "
+            f"{REFIT!r}"
+        )
+    method = name.removesuffix(REFIT)
+    if method in CALIBRATED and calibration is None:
+        raise ValueError(
+            f"calibration is None, and {name!r} reads texts; give tokens of shape (n, N)"
+        )
+    if method == SLICEGPT:
+        return Selection(name, None, lambda ratio: _sliced(model, calibration, ratio))
+    if method in _BY_MOMENTS and statistics is None:
+        if method == ON_TEXT:
+            statistics = _on_text(model, calibration)
+        else:
+            statistics = self_statistics(model, generator=generator)
+    given = _Given(
+        model=model,
+        generator=generator,
+        statistics=statistics,
+        calibration=calibration,
+        trained_at=trained_at,
+        episodes=episodes,
+    )
+    choose = _METHODS[method](given)
+
+    def rows(ratio):
+        return [kept.cpu() for kept in choose(ratio)]
+
+    def prune(ratio):
+        kept = rows(ratio)
+        pruned = prune_rows(model, kept)
+        return _refitted(pruned, given, kept) if name.endswith(REFIT) else pruned
+
+    return Selection(name, rows, prune)
+
+
+def _on_text(model, tokens: torch.Tensor) -> SelfStatistics:
+    """Moments on a text from outside, where no Fisher costs are asked for."""
+    halves = tuple(hidden_moments(model, half) for half in tokens.tensor_split(2))
+    return SelfStatistics(halves, [torch.zeros(len(W)) for W in row_matrices(model)])
+
+
+def _refitted(pruned, given: _Given, kept):
+    """The pruned model with the ridge that the halves choose."""
+    linears, halves = down_projections(given.model), given.statistics.halves
+    weights, biased = [linear.weight for linear in linears], linears[0].bias is not None
+    ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
+    return refit_(pruned, given.model, kept, mean_moments(halves), ridge=ridge)
+
+
+def _sliced(model, tokens: torch.Tensor, ratio: float):
+    """SliceGPT with the parameters of a model without a share of its rows."""
+    rows = rows_to_keep(len(row_matrices(model)[0]), ratio)
+    width = sliced_width(model, parameter_counts(model.config, rows).total)
+    return slice_gpt(model, tokens, width)
