@@ -46,7 +46,7 @@ from prunefair.pruning.self_moments import (
     removed_neurons,
     save_moments,
 )
-from prunefair.pruning.spectral_pruning import cut_scores, selection_distances
+from prunefair.pruning.spectral_pruning import rows_by_scores, selection_distances
 from prunefair.pruning.spectrum import singular_values
 from prunefair.pruning.surgery import adapter_for, prune_rows, row_matrices
 
@@ -243,7 +243,7 @@ def curve(bench, penalty, seed):
     layers = bench.layers[:: CONFIGURATION["every"]]
     ratio = CONFIGURATION["trained_at"]
     trained = bench.trained(penalty, seed, ratio, layers)
-    kept = cut_scores([trained.policy.scores(x).detach() for x in layers], ratio)
+    kept = rows_by_scores([trained.policy.scores(x).detach() for x in layers], ratio)
     row = {"history": [short(x) for x in trained.history]}
     row["weights"] = [short(w) for w in trained.policy.weights.detach()]
     return row | {"best": charged(layers, kept)}
@@ -253,7 +253,7 @@ def charged(layers, kept):
     """Mean of both penalties, of a selection of some layers."""
     pairs = list(zip(layers, kept, strict=True))
     return {
-        name: short(torch.stack([slices(la).distance(S) for la, S in pairs]).mean())
+        name: short(torch.stack([slices(la)(S) for la, S in pairs]).mean())
         for name, slices in PENALTIES.items()
     }
 
@@ -264,13 +264,15 @@ def levels(bench):
     scores = {"energy": bench.energy, "Fisher cost": bench.fisher}
     table = {}
     for name, values in scores.items():
-        kept = cut_scores(
+        kept = rows_by_scores(
             values[:: CONFIGURATION["every"]], CONFIGURATION["trained_at"]
         )
         table[name] = charged(layers, kept)
     generator = torch.Generator().manual_seed(CONFIGURATION["noise_seed"])
     noise = [torch.rand(len(la), generator=generator) for la in layers]
-    table["random"] = charged(layers, cut_scores(noise, CONFIGURATION["trained_at"]))
+    table["random"] = charged(
+        layers, rows_by_scores(noise, CONFIGURATION["trained_at"])
+    )
     return table
 
 
@@ -280,7 +282,7 @@ def reuse(bench, at):
     policy = bench.trained("functional KS", 0, at, layers).policy
     scores = [policy.scores(x).detach() for x in layers]
     used = CONFIGURATION["reused_at"]
-    return [charged(layers, cut_scores(scores, r))["functional KS"] for r in used]
+    return [charged(layers, rows_by_scores(scores, r))["functional KS"] for r in used]
 
 
 def widths(bench, name, ratio):
@@ -289,7 +291,7 @@ def widths(bench, name, ratio):
     shares = {"equal": ratio, "uneven": uneven_ratios(bench.fisher, ratio)}
     table = {"ratios": [short(r) for r in shares["uneven"]]}
     for kind, share in shares.items():
-        table[kind] = bench.judged(cut_scores(scores, share))
+        table[kind] = bench.judged(rows_by_scores(scores, share))
     return table
 
 
@@ -300,7 +302,7 @@ def outlier(bench, penalty, without, seed):
     layers = [la for i, la in enumerate(bench.layers) if not (without and i == odd)]
     trained = bench.trained(penalty, seed, CONFIGURATION["trained_at"], layers)
     scores = [trained.policy.scores(la).detach() for la in bench.layers]
-    kept = cut_scores(scores, CONFIGURATION["trained_at"])
+    kept = rows_by_scores(scores, CONFIGURATION["trained_at"])
     found = bench.objectives(kept)
     row = {name: found[name] for name in PENALTIES}
     row["weights"] = [short(w) for w in trained.policy.weights.detach()]
@@ -317,7 +319,7 @@ def signal(bench, pairs=16):
         draws = gumbel_top_k(equal.expand(pairs, 2, -1), k, generator=generator)
         scores = plackett_luce_gradient(equal, draws) @ layer.features
         for name, slices in PENALTIES.items():
-            d = slices(layer).distance(draws)  # (pairs, 2)
+            d = slices(layer)(draws)  # (pairs, 2)
             charged = leave_one_out(d.T).T[..., None] * scores
             table[name]["gradients"] += 0.99**number * charged.mean(1)
             table[name]["deviation"].append(short(d.std()))
@@ -328,7 +330,7 @@ def signal(bench, pairs=16):
 
 def precision(bench):
     """Functional distances of every layer in float32 and in float64."""
-    kept = cut_scores(bench.energy, CONFIGURATION["trained_at"])
+    kept = rows_by_scores(bench.energy, CONFIGURATION["trained_at"])
     single = [s.distance(S) for s, S in zip(bench.spectra, kept, strict=True)]
     exact = functional_distances(bench.layers, kept)
     return {"float32": [short(x) for x in single], "float64": [short(x) for x in exact]}
@@ -350,7 +352,7 @@ def agreement(bench):
 def selected(bench, name, scores, ratio, number):
     seed = CONFIGURATION["noise_seed"] + 1000 * number + round(100 * ratio)
     generator = torch.Generator().manual_seed(seed)
-    kept = cut_scores(scores(generator), ratio)
+    kept = rows_by_scores(scores(generator), ratio)
     return bench.objectives(kept) | bench.judged(kept)
 
 

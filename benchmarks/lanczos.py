@@ -150,6 +150,11 @@ def study(cases, grid):
     }
 
 
+def distances_by(prepared):
+    """What a selection is charged with, by prepared spectra."""
+    return lambda matrix: prepared(matrix).distance
+
+
 def prepared_by(rule, n, generator):
     """What prepares a matrix: exact, or by so many probes and steps."""
     if rule is None:
@@ -170,7 +175,7 @@ def training(matrices):
             spectra = prepared_by(rule, matrices[0].shape[1], generator)
             trained, seconds = timed(
                 lambda g=generator, s=spectra: train_policy(
-                    matrices, ratio, generator=g, spectra=s
+                    matrices, ratio, generator=g, penalty=distances_by(s)
                 )
             )
             kept = [trained.policy.select(W, k) for W in matrices]

@@ -31,7 +31,7 @@ from prunefair.pruning.perplexity import (
 )
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy
-from prunefair.pruning.spectral_pruning import cut_scores, spread_ratios
+from prunefair.pruning.spectral_pruning import rows_by_scores, spread_ratios
 from prunefair.pruning.spectrum import RowSlices
 from prunefair.pruning.surgery import prune_rows, row_matrices
 
@@ -124,7 +124,7 @@ class Experiment:
         """Judge one selection, unless the table has it already."""
         if not self.table.has("runs", name):
             noise = None if draw is None else torch.Generator().manual_seed(draw)
-            kept = cut_scores(scores, ratio, generator=noise)
+            kept = rows_by_scores(scores, ratio, generator=noise)
             self.table.add(self.judge(kept), "runs", name)
 
 

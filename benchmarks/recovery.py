@@ -33,9 +33,9 @@ from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
 from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
 from prunefair.pruning.spectral_pruning import (
-    cut_scores,
     output_energies,
     prune_spectral,
+    rows_by_scores,
 )
 from prunefair.pruning.surgery import prune_rows, row_matrices
 from prunefair.pruning.zero_shot import zero_shot
@@ -56,10 +56,12 @@ def pruned_model(method, dense):
         return prune_spectral(dense, RATIO, generator=seeded("policy")).model
     if method == "random rows":
         equal = [torch.zeros(len(W)) for W in row_matrices(dense)]
-        return prune_rows(dense, cut_scores(equal, RATIO, generator=seeded("random")))
+        return prune_rows(
+            dense, rows_by_scores(equal, RATIO, generator=seeded("random"))
+        )
     if method == "largest energy":
         text = self_sample(dense, 8, 64, generator=seeded("energy text"))
-        return prune_rows(dense, cut_scores(output_energies(dense, text), RATIO))
+        return prune_rows(dense, rows_by_scores(output_energies(dense, text), RATIO))
     return dense
 
 

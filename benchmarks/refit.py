@@ -36,7 +36,7 @@ from prunefair.pruning.refit import (
     refit_down,
 )
 from prunefair.pruning.self_moments import down_projections, hidden_moments
-from prunefair.pruning.spectral_pruning import cut_scores
+from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "refit.json"
@@ -109,13 +109,13 @@ class Bench:
         energies = [surgeon_energies(layer.D, layer.H)[0] for layer in layers]
         equal = [torch.zeros(len(layer)) for layer in layers]
         kept = {
-            "random": cut_scores(equal, c["ratio"], generator=self.generator),
-            "energy": cut_scores(energies, c["ratio"]),
-            "functional, equal widths": cut_scores(scores, c["ratio"]),
-            ALL: cut_scores(scores, uneven_ratios(fisher, c["ratio"])),
+            "random": rows_by_scores(equal, c["ratio"], generator=self.generator),
+            "energy": rows_by_scores(energies, c["ratio"]),
+            "functional, equal widths": rows_by_scores(scores, c["ratio"]),
+            ALL: rows_by_scores(scores, uneven_ratios(fisher, c["ratio"])),
         }
         capped = {
-            most: cut_scores(scores, uneven_ratios(fisher, c["ratio"], most=most))
+            most: rows_by_scores(scores, uneven_ratios(fisher, c["ratio"], most=most))
             for most in c["most_removed"]
         }
         return kept, capped

@@ -26,7 +26,7 @@ from prunefair.pruning.self_moments import (
     lost_energy,
     removed_neurons,
 )
-from prunefair.pruning.spectral_pruning import cut_scores
+from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.spectrum import uniform_selections
 from prunefair.pruning.surgery import prune_rows, sharing_copy
 
@@ -77,7 +77,7 @@ class Bench:
             H.diagonal() * D.square().sum(0)
             for H, D in zip(second, self.matrices, strict=True)
         ]
-        return cut_scores(scores, CONFIGURATION["ratio"])
+        return rows_by_scores(scores, CONFIGURATION["ratio"])
 
     def lost(self, second, kept):
         """Share of each layer's output energy that a selection loses, by `second`."""

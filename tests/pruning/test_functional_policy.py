@@ -284,7 +284,7 @@ def test_bad_ridges_and_dead_layers_are_named():
     silent = FunctionalLayer(torch.ones(1, 2), cancelling, torch.ones(2))
     with pytest.raises(ValueError, match=r"layer has the output energy 0\.0"):
         EnergySlices(silent)
-    assert FunctionalSlices(silent).distance(torch.tensor([0])) == 1
+    assert FunctionalSlices(silent)(torch.tensor([0])) == 1
 
 
 def test_layers_of_a_model_belong_together():
@@ -327,7 +327,7 @@ def test_the_functional_penalty_is_scipys_on_spectra_by_svd(k):
     )
     kept = draws[:, :k].reshape(2, 3, k)
     for dtype in (torch.float32, torch.float64):
-        found = FunctionalSlices(one, dtype=dtype).distance(kept)
+        found = FunctionalSlices(one, dtype=dtype)(kept)
         assert found.shape == (2, 3)
         for place in itertools.product(range(2), range(3)):
             expected = svd_distance(one, kept[place])
@@ -340,8 +340,8 @@ def test_keeping_all_costs_nothing_and_a_common_factor_changes_nothing():
     one, kept = layer(), torch.tensor([0, 2, 3, 7])
     large = FunctionalLayer(1e3 * one.D, 1e12 * one.H, one.fisher)
     for penalty in (FunctionalSlices, EnergySlices):
-        assert penalty(one).distance(torch.arange(9)) == 0
-        a, b = (penalty(x).distance(kept) for x in (one, large))
+        assert penalty(one)(torch.arange(9)) == 0
+        a, b = (penalty(x)(kept) for x in (one, large))
         torch.testing.assert_close(a, b)
 
 
@@ -350,14 +350,14 @@ def test_the_energy_penalty_is_the_share_of_the_lost_energy():
         layer(),
         torch.stack([torch.randperm(9, generator=seeded(i)) for i in range(6)]),
     )
-    found = EnergySlices(one).distance(draws[:, :4].reshape(2, 3, 4))
+    found = EnergySlices(one)(draws[:, :4].reshape(2, 3, 4))
     total = lost_energy(one.D, one.H, range(9))
     for share, row in zip(found.flatten(), draws, strict=True):
         lost = lost_energy(one.D, one.H, removed_neurons(row[:4], 9))
         torch.testing.assert_close(share, lost / total)
         kept = lost_energy(one.D, one.H, row[:4])
         assert abs(share - kept / total) > 1e-6  # the wrong side is found out
-    assert EnergySlices(one).distance(draws[0, :4]).shape == ()
+    assert EnergySlices(one)(draws[0, :4]).shape == ()
 
 
 # training
@@ -371,7 +371,7 @@ def test_the_gradient_is_that_of_the_expected_penalty_by_enumeration(penalty):
     logs = torch.stack(
         [plackett_luce_set_log_prob(policy.scores(one), S) for S in sets]
     )
-    d = slices.distance(sets)
+    d = slices(sets)
     (exact,) = torch.autograd.grad(logs.exp() @ d, policy.weights)
     logits = policy.scores(one).detach()
     draws = gumbel_top_k(logits.expand(4000, 2, -1), 4, generator=seeded(9))
@@ -416,7 +416,7 @@ def test_training_lowers_the_expected_penalty(penalty):
         for one in layers:
             scores = policy.scores(one).detach()
             p = torch.stack([plackett_luce_set_log_prob(scores, S) for S in sets]).exp()
-            total += float(p @ penalty(one).distance(sets)) / 3
+            total += float(p @ penalty(one)(sets)) / 3
         return total
 
     assert expected(policy) < 0.95 * expected(FunctionalPolicy())

@@ -22,7 +22,7 @@ from prunefair.pruning.perplexity import (
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.refit import RIDGES, choose_ridge, mean_moments, refit_
 from prunefair.pruning.self_moments import down_projections, hidden_moments
-from prunefair.pruning.spectral_pruning import cut_scores
+from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows, row_matrices, slice_ffn_, tiny_model
 
 
@@ -159,8 +159,10 @@ def test_on_a_small_budget_the_pipeline_keeps_what_every_other_choice_loses():
     models = [
         found.model,
         prune_rows(model, found.kept),
-        prune_rows(model, cut_scores(energies, 0.3)),
-        prune_rows(model, cut_scores([paper.scores(W).detach() for W in gates], 0.3)),
+        prune_rows(model, rows_by_scores(energies, 0.3)),
+        prune_rows(
+            model, rows_by_scores([paper.scores(W).detach() for W in gates], 0.3)
+        ),
     ]
     parameters = [each.num_parameters() for each in models]
     assert len(set(parameters)) == 1

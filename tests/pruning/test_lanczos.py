@@ -221,7 +221,7 @@ def test_training_takes_any_spectra(generator):
         matrices,
         0.3,
         generator=draw.manual_seed(1),
-        spectra=lambda W: RowSlices(W, dtype=torch.float32),
+        penalty=lambda W: RowSlices(W, dtype=torch.float32).distance,
         **options,
     )
     assert same.history == plain.history
@@ -230,7 +230,7 @@ def test_training_takes_any_spectra(generator):
         matrices,
         0.3,
         generator=draw.manual_seed(1),
-        spectra=lambda W: LanczosSlices(W, probes=v, steps=30),
+        penalty=lambda W: LanczosSlices(W, probes=v, steps=30).distance,
         episodes=1,
     )
     assert close.history != plain.history[:1]

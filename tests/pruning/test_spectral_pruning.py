@@ -22,13 +22,13 @@ from prunefair.pruning.perplexity import (
 from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
 from prunefair.pruning.spectral_pruning import (
     Damage,
-    cut_scores,
     damage,
     output_energies,
     plot_damage,
     plot_reuse,
     plot_shares,
     prune_spectral,
+    rows_by_scores,
     run_values,
     selection_distances,
     spread_ratios,
@@ -227,7 +227,7 @@ def test_a_policy_without_weights_chooses_as_equal_scores_do():
     matrices = [torch.randn(20, 6, generator=seeded(s)) for s in range(2)]
     equal = [torch.zeros(20) for _ in matrices]
     found = select_rows(matrices, RowPolicy(), 0.3, generator=seeded(1))
-    expected = cut_scores(equal, 0.3, generator=seeded(1))
+    expected = rows_by_scores(equal, 0.3, generator=seeded(1))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -295,7 +295,7 @@ def test_every_real_number_is_a_ratio(ratio, dense):
     assert torch.equal(trained.policy.weights, same.policy.weights)
     several = np.array([0.25, 0.5, 0.5], dtype=np.float32)
     scores = [torch.arange(20.0)] * 3
-    assert [len(rows) for rows in cut_scores(scores, several)] == [15, 10, 10]
+    assert [len(rows) for rows in rows_by_scores(scores, several)] == [15, 10, 10]
 
 
 @given(st.integers(1, 40), st.floats(0, 0.9), st.floats(0, 0.9))
@@ -428,7 +428,7 @@ def test_on_the_real_model_the_distance_falls_and_the_model_is_worse_than_at_ran
     equal = [torch.zeros(len(W)) for W in matrices]
     kept = {
         "policy": select_rows(matrices, trained, 0.3),
-        "random": cut_scores(equal, 0.3, generator=seeded()),
+        "random": rows_by_scores(equal, 0.3, generator=seeded()),
     }
     layers = range(0, 30, 10)
     some = [matrices[i] for i in layers]

@@ -442,19 +442,7 @@ def tensor_counts(model) -> ParameterCounts:
 
 # %%
 def plot_parameter_groups(ax, counts: dict[str, ParameterCounts]):
-    """Stacked bars: shares of the dense parameters; norms are too thin to draw.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    counts : dict of str to ParameterCounts
-        Models by label; a model labelled `X, pruned` is drawn against `X`.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Stacked bars: shares of the dense parameters; norms are too thin to draw."""
     wholes = [counts[label.split(",")[0]].total for label in counts]
     left = [0.0] * len(counts)
     for group in ("embedding", "head", "attention", "ffn"):
@@ -748,21 +736,7 @@ def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
 
 # %%
 def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
-    """Bound against the share of rows removed, and claimed speed-ups.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    counts : dict of str to ParameterCounts
-        Dense models by label.
-    claims : dict of str to (float, float)
-        Ratio and speed-up of each claim, by label.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Bound against the share of rows removed, and claimed speed-ups."""
     ratios = [percent / 100 for percent in range(71)]
     for label, count in counts.items():
         bounds = [throughput_bound(count, ratio) for ratio in ratios]

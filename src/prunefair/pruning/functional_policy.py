@@ -2,7 +2,7 @@
 r"""
 # Functional policy: keeping the spectrum that the model feels
 
-The policy of the paper preserves the spectrum of a matrix that no input has touched, and on the small real model it does so better than chance while the model breaks.
+The policy of the paper preserves the spectrum of a matrix that no input has touched, and the model breaks all the same ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)).
 Here it gets another spectrum to preserve: that of the operator $D H^{1/2}$, which maps white noise to what a feed-forward block adds to the residual stream.
 Nothing else changes, and no text comes from outside the model.
 Over 66 selections of rows, how well does each of the two distances tell which pruned model is further from the dense one?
@@ -57,7 +57,7 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import rank_correlation
 # from prunefair.pruning.perplexity import random_llama, self_sample
-# from prunefair.pruning.spectral_pruning import cut_scores
+# from prunefair.pruning.spectral_pruning import rows_by_scores
 # device = default_device()
 
 # %% tags=["active-ipynb"]
@@ -271,7 +271,7 @@ class _FisherSum:
 # %% [markdown]
 # ## What the policy sees
 #
-# The policy of Part I sees three features of a row and their squares.
+# The [row policy](row_policy.ipynb) sees three features of a row and their squares.
 # This one sees three logarithms that say how much a neuron matters: its energy, its energy as *optimal brain surgery* counts it ([Hassibi and Stork 1993](../references.bib#hassibi1993second)), and its Fisher cost,
 #
 # $$
@@ -411,7 +411,7 @@ def _mean_square(H: torch.Tensor) -> torch.Tensor:
 # print("surgeon's share of the energy:", *(f"{x:.2f}" for x in surgeon / energy))
 
 # %% [markdown]
-# The policy is that of Part I with other features: linear scores, and rows drawn by the Plackett--Luce law.
+# The policy is the row policy with other features: linear scores, and rows drawn by the Plackett--Luce law.
 
 
 # %%
@@ -492,7 +492,7 @@ class FunctionalSlices:
         squares = torch.linalg.eigvalsh((M + M.T) / 2)
         return squares[-min(k, len(D)) :].clamp(min=0).sqrt()
 
-    def distance(self, kept) -> torch.Tensor:
+    def __call__(self, kept) -> torch.Tensor:
         """KS distances of selections (..., k), shape (...), float64."""
         masks = row_mask(kept, len(self.H))
         k = kept.shape[-1]
@@ -524,7 +524,7 @@ class EnergySlices:
                 "be lost; measure it on texts where it puts something out"
             )
 
-    def distance(self, kept) -> torch.Tensor:
+    def __call__(self, kept) -> torch.Tensor:
         """Shares lost by selections (..., k), shape (...), float64."""
         gone = (~row_mask(kept, len(self.K))).to(self.K)  # (..., m)
         return ((gone @ self.K) * gone).sum(-1) / self.total
@@ -540,11 +540,11 @@ class EnergySlices:
 # for _ in range(20):
 #     S = torch.randperm(9, generator=generator)[:6]
 #     ks = ks_distance(full, functional_spectrum(D, H, S))
-#     torch.testing.assert_close(FunctionalSlices(small).distance(S), ks)
+#     torch.testing.assert_close(FunctionalSlices(small)(S), ks)
 #     share = lost_energy(D, H, removed_neurons(S, 9)) / total
-#     torch.testing.assert_close(EnergySlices(small).distance(S), share)
+#     torch.testing.assert_close(EnergySlices(small)(S), share)
 #     for j in removed_neurons(S, 9):
-#         grown = FunctionalSlices(small).distance(torch.cat([S, j[None]]))
+#         grown = FunctionalSlices(small)(torch.cat([S, j[None]]))
 #         assert abs(grown - ks) <= 1 / 5 + 1e-9
 
 
@@ -630,7 +630,7 @@ def functional_distances(
 # %% tags=["active-ipynb"]
 # odd, m = layers[outlier], len(layers[outlier])
 # drawn = torch.stack([torch.randperm(m, generator=generator)[:1075] for _ in range(40)])
-# felt = FunctionalSlices(odd).distance(drawn).cpu()
+# felt = FunctionalSlices(odd)(drawn).cpu()
 # exact = torch.cat([functional_distances([odd], [S]) for S in drawn[:5]])
 # error = (felt[:5] - exact).abs().max()
 # print(f"float32 errs by {576 * error:.0f} steps; KS {exact.min():.3f} to {exact.max():.3f}")
@@ -642,7 +642,7 @@ def functional_distances(
 
 # %% tags=["active-ipynb"]
 # kept = (drawn == int(energies[outlier].argmax())).any(1).double()
-# lost = EnergySlices(odd).distance(drawn).cpu()
+# lost = EnergySlices(odd)(drawn).cpu()
 # for name, penalty in (("functional KS", felt), ("lost energy", lost)):
 #     explained = np.corrcoef(kept, penalty)[0, 1] ** 2
 #     print(f"{name:14s} mean {penalty.mean():.3f}, deviation {penalty.std():.3f}", end=", ")
@@ -655,7 +655,7 @@ def functional_distances(
 #
 # ## Training
 #
-# The exact gradient, its baseline and the steps are those of [Part I](policy_gradient.ipynb): `train_policy` is given other layers, another policy and another penalty.
+# The exact gradient, its baseline and the steps are those of [the policy gradient](policy_gradient.ipynb): `train_policy` is given other layers, another policy and another penalty.
 
 
 # %%
@@ -708,7 +708,7 @@ def train_functional(
         draws=draws,
         learning_rate=learning_rate,
         policy=FunctionalPolicy(),
-        spectra=penalty,
+        penalty=penalty,
     )
 
 
@@ -719,8 +719,8 @@ def train_functional(
 # some = layers[::6]
 # trained = train_functional(some, 0.3, generator=generator, episodes=4)
 # print("episodes:", *(f"{x:.4f}" for x in trained.history))
-# best = cut_scores([trained.policy.scores(la).detach() for la in some], 0.3)
-# random = cut_scores([torch.rand(m, generator=generator) for _ in some], 0.3)
+# best = rows_by_scores([trained.policy.scores(la).detach() for la in some], 0.3)
+# random = rows_by_scores([torch.rand(m, generator=generator) for _ in some], 0.3)
 # found, chance = (functional_distances(some, rows).mean() for rows in (best, random))
 # print(f"top k {found:.4f}, random rows {chance:.4f}")
 # assert found < 0.8 * chance
@@ -787,7 +787,7 @@ def train_functional(
 # bits = 0
 # for layer, e in zip(layers, energies, strict=True):
 #     drawn = torch.rand(40, m, generator=generator).argsort(1)[:, :1075]
-#     kept, lost = drawn == int(e.argmax()), EnergySlices(layer).distance(drawn).cpu()
+#     kept, lost = drawn == int(e.argmax()), EnergySlices(layer)(drawn).cpu()
 #     bits += np.corrcoef(kept.any(1), lost)[0, 1] ** 2 > 0.5
 # print(f"{bits} of {len(layers)} layers are ruled by one neuron")
 # signal = {}
@@ -827,23 +827,7 @@ def train_functional(
 def plot_ranking(
     ax, penalties: dict[str, Sequence[float]], damage: dict, *, xlabel: str
 ):
-    """Divergence of pruned models against a penalty, one colour a ratio.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    penalties : dict of str to sequence of floats
-        What an objective charges each selection with, by label.
-    damage : dict of str to sequence of floats
-        Divergence from the dense model for the same labels, nats a token.
-    xlabel : str
-        Name of the penalty.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Divergence of pruned models against a penalty, one colour a ratio."""
     for marker, (label, x) in zip("osD^vp", penalties.items()):
         ax.plot(x, damage[label], marker, ms=4, label=label)
     ax.set(xlabel=xlabel, ylabel="divergence (nats a token)", yscale="log")
@@ -881,19 +865,7 @@ def plot_ranking(
 
 # %%
 def plot_rank_correlations(ax, groups: dict[str, dict]):
-    """Rank correlation of every objective with the damage, with its interval.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    groups : dict of str to dict of str to Range
-        For each group of selections the correlation of each objective, best first.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Rank correlation of every objective with the damage, with its interval."""
     names = list(next(iter(groups.values())))
     for number, (group, found) in enumerate(groups.items()):
         y = [place + 0.13 * (number - len(groups) / 2) for place in range(len(names))]
@@ -1155,9 +1127,9 @@ def uneven_ratios(
 # few = {"random tokens": noise, "own text": texts[:4]}
 # few = {name: fisher_costs(model, some) for name, some in few.items()}
 # rest = [(16 * f - 4 * o) / 12 for f, o in zip(fisher, few["own text"], strict=True)]
-# best, widths, found = cut_scores(rest, 0.7), np.array(uneven_ratios(rest, 0.3)), {}
+# best, widths, found = rows_by_scores(rest, 0.7), np.array(uneven_ratios(rest, 0.3)), {}
 # for name, scores in few.items():
-#     pairs = zip(cut_scores(scores, 0.7), best, strict=True)
+#     pairs = zip(rows_by_scores(scores, 0.7), best, strict=True)
 #     common = np.mean([torch.isin(a, b).double().mean() for a, b in pairs])
 #     size = float(torch.cat(scores).sum() / torch.cat(rest).sum())
 #     found[name] = size, np.abs(uneven_ratios(scores, 0.3) - widths).mean()

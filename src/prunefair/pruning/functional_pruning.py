@@ -49,7 +49,7 @@ from prunefair.pruning.functional_policy import (
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
-from prunefair.pruning.spectral_pruning import Pruned, cut_scores
+from prunefair.pruning.spectral_pruning import Pruned, rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
 # %% tags=["active-ipynb"]
@@ -280,7 +280,7 @@ def prune_functional(
         options = {"episodes": episodes, "draws": draws, "generator": generator}
         policy, history = train_functional(layers, ratio, **options)
     trained = time.perf_counter() - start if history else 0.0
-    kept = cut_scores([policy.scores(layer).detach() for layer in layers], ratios)
+    kept = rows_by_scores([policy.scores(layer).detach() for layer in layers], ratios)
     smaller, ks = prune_rows(model, kept), functional_distances(layers, kept).numpy()
     if refit:
         if ridge is None:
@@ -420,9 +420,10 @@ def prune_functional(
 # %% [markdown]
 # ## What you can do now
 #
-# You can prune a model of any supported family, at any ratio, without a text from outside:
+# You can prune a model of any supported family, at any ratio, without a text from outside.
 #
-# - `prune_functional` from a model to a smaller one; `self_statistics` and `SelfStatistics` where several ratios share the texts;
-# - `plot_pipeline`: what each part needs.
+# - Go from a model to a smaller one: `prune_functional`.
+# - Measure once where several ratios share the texts: `self_statistics`, `SelfStatistics`.
+# - See what each part needs: `plot_pipeline`.
 #
-# A perplexity says little about answers: the [next chapter](zero_shot.ipynb) asks the models questions.
+# Next: [Zero-shot tasks](zero_shot.ipynb) ask the models questions, about which a perplexity says little.

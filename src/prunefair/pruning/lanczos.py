@@ -399,23 +399,7 @@ def spectral_distribution(rule: GaussRule, t: torch.Tensor) -> torch.Tensor:
 
 # %%
 def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
-    """Exact distribution of singular values, one probe's staircase, and the estimate.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    exact : Tensor, shape (n,)
-        Singular values, ascending.
-    rule : GaussRule
-        Rules of (b, s); the staircase is that of the first probe.
-    estimate : Tensor, shape (n,)
-        `spectral_distribution` at the exact singular values.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Exact distribution of singular values, one probe's staircase, and the estimate."""
     n, exact, estimate = len(exact), exact.cpu(), estimate.cpu()
     steps = rule.weights[0].cumsum(0).cpu()
     ax.plot(exact, (torch.arange(n) + 0.5) / n, label="exact", lw=2.5)
@@ -698,21 +682,7 @@ def quadrature_distance(slices: LanczosSlices, gram: torch.Tensor) -> torch.Tens
 
 # %%
 def plot_errors(ax, study: dict, key: str):
-    """Error against the number of probes, beside what the policy must see.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    study : dict
-        Part of `book/results/lanczos.json`.
-    key : str
-        Kind of error: `rms`, `gap` or `among_random`.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Error against the number of probes, beside what the policy must see."""
     names = {"rms": "the distance", "gap": "the gap", "among_random": "random rows"}
     for s, marker in zip(sorted({row["steps"] for row in study["errors"]}), "os^D"):
         rows = [row for row in study["errors"] if row["steps"] == s]

@@ -483,21 +483,7 @@ def weights_line(geometry: str) -> str:
 
 # %%
 def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
-    """Distributions of singular values over the largest: real layers and a random one.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    spectra : Tensor, shape (L, n)
-        Singular values of real matrices, descending.
-    shaped : Tensor, shape (p,)
-        Singular values of the random matrix, descending.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Distributions of singular values over the largest: real layers and a random one."""
     for layer, values in enumerate(spectra):
         label = "trained, one line a layer" if layer == 0 else None
         height = (torch.arange(len(values)) + 0.5) / len(values)
@@ -789,7 +775,7 @@ def _trained(layers, ratio, policy, episodes, draws, generator):
         episodes=episodes,
         draws=draws,
         policy=PreparedPolicy(),
-        spectra=attrgetter("slices"),
+        penalty=attrgetter("slices.distance"),
     )
     return trained.policy.weights.detach(), trained.history
 

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Learning from one number a layer
+# Policy gradient: learning from one number a layer
 
 When 30 % of the rows of every layer go at random, the spectra of the small real model move by a mean KS distance of 0.167.
 A policy that sees its six weights and, for every selection it draws, that one distance: how far down does it come in twelve episodes?
@@ -44,7 +44,6 @@ $$ (eq-policy-gradient-enumerated)
 # %%
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -499,20 +498,7 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 
 # %%
 def plot_gradient_spread(ax, spreads: dict, names: Sequence[str]):
-    """Standard deviation of gradient estimates by component, on a log scale.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    spreads : dict of str to array, shape (p,)
-        Standard deviation of one estimate, by estimator; KS units.
-    names : sequence of str
-        Names of the components.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Standard deviation of gradient estimates by component, on a log scale."""
     for (name, spread), marker in zip(spreads.items(), "osD^v"):
         ax.plot(names, spread, marker=marker, ls="", label=name)
     ax.set(xlabel="weight of the policy", ylabel="standard deviation", yscale="log")
@@ -549,16 +535,15 @@ class Layer(NamedTuple):
 
     Parameters
     ----------
-    slices : RowSlices
-        The prepared weight matrix, m rows and n columns; weight units.  Anything with
-        a method `distance(kept)` will do.
+    penalty : callable
+        What a selection of rows is charged with; such as `RowSlices(W).distance`.
     k : int
         Number of rows kept.
     state : Tensor
         What the policy sees of the matrix.
     """
 
-    slices: RowSlices
+    penalty: Callable[[torch.Tensor], torch.Tensor]
     k: int
     state: torch.Tensor
 
@@ -606,10 +591,10 @@ def check_training(matrices: Sequence, episodes: int, learning_rate: float) -> N
 
 
 # %%
-def _layer(policy, W: torch.Tensor, ratio: float, spectra: Callable) -> Layer:
+def _layer(policy, W: torch.Tensor, ratio: float, penalty: Callable) -> Layer:
     if isinstance(W, torch.Tensor):  # a functional layer is none
         W = W.detach()  # a parameter of the model would collect gradients
-    return Layer(spectra(W), rows_to_keep(len(W), ratio), policy.state(W))
+    return Layer(penalty(W), rows_to_keep(len(W), ratio), policy.state(W))
 
 
 # %%
@@ -623,7 +608,7 @@ def _draws(policy, layer: Layer, draws: int, generator) -> torch.Tensor:
 # %%
 def _penalties(layers: Sequence[Layer], drawn) -> torch.Tensor:
     """KS distance of every draw of every layer, (draws, L)."""
-    d = [layer.slices.distance(rows).cpu() for layer, rows in zip(layers, drawn)]
+    d = [layer.penalty(rows).cpu() for layer, rows in zip(layers, drawn)]
     return torch.stack(d, dim=1)
 
 
@@ -670,7 +655,7 @@ def train_policy(
     future: bool = False,
     policy: torch.nn.Module | None = None,
     dtype: torch.dtype = torch.float64,
-    spectra: Callable[[torch.Tensor], RowSlices] | None = None,
+    penalty: Callable[[torch.Tensor], Callable] | None = None,
 ) -> TrainedPolicy:
     r"""Train a policy that preserves the spectra of `matrices`, by the exact gradient.
 
@@ -699,9 +684,10 @@ def train_policy(
         a `RowPolicy` with zero weights by default.
     dtype : torch.dtype
         Precision of the spectra; see `singular_values`.
-    spectra : callable, optional
-        Prepares a matrix once: what it returns has a method `distance(kept)`, as
-        `RowSlices` has, the default, and the approximate `LanczosSlices`.
+    penalty : callable, optional
+        Prepares a matrix once: what it returns gives the penalties of selections of its
+        rows; by default `RowSlices(W).distance`, and `LanczosSlices(W).distance` is
+        approximate.
 
     Returns
     -------
@@ -724,8 +710,8 @@ def train_policy(
         raise ValueError(f"draws is {draws!r}; give at least 1, and 2 for a baseline")
     policy = RowPolicy() if policy is None else policy
     weights = discounts(len(matrices), discount)
-    spectra = spectra or functools.partial(RowSlices, dtype=dtype)
-    layers = [_layer(policy, W, ratio, spectra) for W in matrices]
+    penalty = penalty or (lambda W: RowSlices(W, dtype=dtype).distance)
+    layers = [_layer(policy, W, ratio, penalty) for W in matrices]
     optimiser = torch.optim.Adam(policy.parameters(), lr=learning_rate)
     history = []
     for _ in tqdm(range(episodes), desc="episodes"):
@@ -789,6 +775,7 @@ def train_policy(
 #
 # Every row is drawn now and then, so the scores of all rows are pushed up whatever their reward.
 # The more $\alpha$ are close to one, the more keep weights are, and the closer `multinomial` is to a uniform draw: the recipe stays near random rows.
+# `prunefair.pruning.released` restates the recipe, so that it can be measured.
 # In floating point it also stops: for a drawn row whose $\alpha$ rounds to one, the chain rule multiplies 0 by infinity, and the released gradient scaler skips the whole step.
 
 
@@ -843,20 +830,7 @@ def train_policy(
 
 # %%
 def plot_learning_curves(ax, curves: dict, levels: dict):
-    """Mean KS distance by episode with its 95 % t interval, and constant levels.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    curves : dict of str to array, shape (runs, episodes)
-        KS distances of each method; no unit.
-    levels : dict of str to float
-        Distances that do not change with training.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Mean KS distance by episode with its 95 % t interval, and constant levels."""
     from scipy.special import stdtrit
 
     for name, runs in curves.items():
@@ -941,7 +915,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # On all layers every run of the released recipe ends above the random rows, though not by much, and far from all of its $\alpha$ are close to one.
 # The exact gradient alone is not enough: with the scorer and the step size of the paper it does not come below 0.160 in twelve episodes.
 # With row features it learns what a reader can find by hand, and not quite as well: keeping the rows of largest leverage is closer to the dense spectrum than the learnt draws and than the top $k$ of the learnt scores.
-# What the spectrum of `gate_proj` is worth as an objective is another question, which the [comparison](comparison.ipynb#does-the-objective-rank-the-models) of the pruned models answers.
+# What the spectrum of `gate_proj` is worth as an objective is another question, which [spectral pruning](spectral_pruning.ipynb) answers.
 #
 # ## What training costs
 #
@@ -1098,10 +1072,14 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert 0 < 1 - share[8] / share[4] < 1 - share[4] / share[2]
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
 # The score-function gradient is unbiased for ordered draws and for sets, with or without a leave-one-out baseline, with or without the future; the variances differ by orders of magnitude.
-# `enumerated_gradient` and `all_selections` are the oracle, `sampled_scores` and `SampledScores` the draws, `leave_one_out`, `discounts` and `future_penalties` what they are charged with.
-# `train_policy` trains (`TrainedPolicy`, `Layer`, `accumulate_gradient_`, `check_training`).
-# `train_released` restates the released recipe with `released_spectrum`, `released_rewards`, `released_draw` and `released_loss`.
-# `plot_learning_curves` and `plot_gradient_spread` draw the figures.
+#
+# - Enumerate a small layer, the oracle of everything else: `enumerated_gradient`, `all_selections`.
+# - Draw, and charge each draw with what it cost: `sampled_scores`, `SampledScores`, `leave_one_out`, `discounts`, `future_penalties`.
+# - Train a policy by the exact gradient: `train_policy`, `TrainedPolicy`, and its parts `Layer`, `accumulate_gradient_`, `check_training`.
+# - Run the recipe of the public code beside it, from `prunefair.pruning.released`: `train_released`, `released_rewards`, `released_draw`, `released_loss`, `released_spectrum`.
+# - Draw the learning curves and the spread of a gradient: `plot_learning_curves`, `plot_gradient_spread`.
+#
+# Next: [Surgery](surgery.ipynb) takes the rows that a policy gives up out of the model.

@@ -62,7 +62,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.plotting import figure
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
-# from prunefair.pruning.spectral_pruning import cut_scores, output_energies
+# from prunefair.pruning.spectral_pruning import output_energies, rows_by_scores
 # from prunefair.pruning.surgery import prune_rows, tiny_model
 
 # %% tags=["active-ipynb"]
@@ -709,7 +709,7 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # dense = load_model("smollm2", dtype=torch.float32, device=device)
 # tokenizer = load_tokenizer("smollm2")
 # samples = self_sample(dense, 6, 20, generator=generator)
-# kept = cut_scores(output_energies(dense, samples), 0.3)
+# kept = rows_by_scores(output_energies(dense, samples), 0.3)
 # pruned = prune_rows(dense, kept)
 # lines = wikitext_tokens(tokenizer, "validation")[:144]
 # short = RecoveryPlan(steps=12, batch_size=1, window=48)
@@ -889,19 +889,7 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 
 # %%
 def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
-    """Intervals before and after recovery, one line of the picture a model.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw; the caller names the quantity.
-    before, after : dict of str to Interval
-        For every model, in one order; models count from the top.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Intervals before and after recovery, one line of the picture a model."""
     for number, (label, values) in enumerate([("before", before), ("after", after)]):
         place = np.arange(len(values)) + 0.2 * number - 0.1
         middle = np.array([v.value for v in values.values()])

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Letting the rest make up for what is gone
+# Re-fit: letting the rest make up for what is gone
 
 A neuron that is removed was correlated with others that stay.
 How much of what it did can they do, if `down_proj` is allowed to change?
@@ -50,7 +50,7 @@ from prunefair.pruning.self_moments import (
 # from prunefair.pruning.functional_policy import fisher_costs
 # from prunefair.pruning.perplexity import self_sample
 # from prunefair.pruning.self_moments import hidden_moments, plot_by_layer
-# from prunefair.pruning.spectral_pruning import cut_scores
+# from prunefair.pruning.spectral_pruning import rows_by_scores
 #
 # device = default_device()
 
@@ -406,7 +406,7 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 # texts, held = self_sample(model, 30, 64, generator=generator).split(24)
 # halves = tuple(hidden_moments(model, half) for half in texts.split(12))
 # judge, fisher = hidden_moments(model, held).second, fisher_costs(model, texts)
-# moments, kept = mean_moments(halves), cut_scores(fisher, 0.3)
+# moments, kept = mean_moments(halves), rows_by_scores(fisher, 0.3)
 # whole = hidden_moments(model, texts, dtype=torch.float64)
 # for ours, exact in zip(moments.second, whole.second, strict=True):
 #     assert (ours - exact).norm() < 1e-5 * exact.norm()
@@ -455,23 +455,7 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 def plot_by_ridge(
     ax, ridges: Sequence[float], curves: dict[str, Sequence[float]], *, ylabel: str
 ):
-    """One line for each quantity, against the ridge; a dot marks its minimum.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    ridges : sequence of n floats
-        Positive; no unit.
-    curves : dict of str to sequence of n floats
-        Positive, one value a ridge, by label.
-    ylabel : str
-        Quantity and unit.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """One line for each quantity, against the ridge; a dot marks its minimum."""
     for label, curve in curves.items():
         (line,) = ax.loglog(ridges, curve, label=label)
         least = int(np.argmin(curve))
@@ -684,22 +668,7 @@ def choose_ridge(
 
 # %%
 def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
-    """Divergence of pruned models after the re-fit, against its tokens.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    tokens : sequence of n ints
-        Tokens of the model's own text that the re-fit saw.
-    selections : dict of str to dict
-        By label: `"before"`, the divergence of each text, and `"after"`, the same for
-        each of `tokens`; nats a token.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Divergence of pruned models after the re-fit, against its tokens."""
     for label, row in selections.items():
         before, *after = (sum(kl) / len(kl) for kl in (row["before"], *row["after"]))
         (line,) = ax.plot(tokens, after, marker="o", ms=4, label=label)
@@ -812,7 +781,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 
 # %% [markdown]
-# ## All of it
+# ## All blocks of a model
 
 
 # %%
@@ -938,13 +907,13 @@ def refit_(
 #     assert abs(float(ours.weight) * a - 1 - 0.6 / 1.5) < 1e-6
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
 # The neurons that stay take over what they can of the others, by a closed form on the model's own text; the ridge is a share of each neuron's own mean square, chosen on halves of these texts.
-# What a chapter or a program imports from here:
 #
-# - `refit_down`, `Refitted`, `output_error`, `moment_about`: the best `down_proj` of one block, its error, and what a bias takes;
-# - `ridge_errors`, `choose_ridge`, `RIDGES`: many ridges at once, and the one that the halves prefer;
-# - `refit_`, `mean_moments`: all blocks of a pruned model, and the moments of several samples;
-# - `self_statistics`, `SelfStatistics`, `prune_functional`: the pipeline;
-# - `plot_by_ridge`, `plot_refit_gain`: the pictures.
+# - Find the best `down_proj` of one block, its error, and what a bias takes: `refit_down`, `Refitted`, `output_error`, `moment_about`.
+# - Judge many ridges at once and take the one that the halves prefer: `ridge_errors`, `choose_ridge`, `RIDGES`.
+# - Re-fit all blocks of a pruned model, `refit_`, to the moments of several samples, `mean_moments`.
+# - Draw what it does: `plot_by_ridge`, `plot_refit_gain`.
+#
+# Next: [Functional pruning](functional_pruning.ipynb) puts moments, policy, widths and re-fit into one function.

@@ -273,18 +273,7 @@ def released_keep_probabilities(
 
 # %%
 def plot_keep_probabilities(ax, alphas: dict):
-    r"""Share of the rows by keep probability $\alpha$, one line for each entry.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-    alphas : dict of str to Tensor
-        Keep probabilities in [0, 1], any shape.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    r"""Share of the rows by keep probability $\alpha$, one line for each entry."""
     edges = torch.linspace(0, 1, 41)
     for name, alpha in alphas.items():
         counts = torch.histogram(alpha.flatten().float().cpu(), edges).hist

@@ -27,7 +27,7 @@ from prunefair.pruning.released import released_draw, train_released
 from prunefair.pruning.row_policy import ReleasedScorer
 from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.slicegpt import slice_gpt, sliced_width
-from prunefair.pruning.spectral_pruning import cut_scores
+from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.spectrum import singular_values, uniform_selections
 from prunefair.pruning.surgery import prune_rows, row_matrices
 
@@ -65,7 +65,7 @@ class _Given:
 
 
 def _by_scores(scores) -> Callable:
-    return lambda ratio: cut_scores(scores, ratio)
+    return lambda ratio: rows_by_scores(scores, ratio)
 
 
 def _row_norm(given: _Given) -> Callable:

@@ -56,7 +56,7 @@ MOMENTS_FORMAT = "prunefair moments 1"
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.perplexity import self_sample
-# from prunefair.pruning.spectral_pruning import cut_scores
+# from prunefair.pruning.spectral_pruning import rows_by_scores
 # from prunefair.pruning.spectrum import interlacing_bounds, ks_distance, singular_values
 # from prunefair.pruning.surgery import ADAPTERS, tiny_model
 #
@@ -597,21 +597,7 @@ def participation_ratio(H: torch.Tensor) -> torch.Tensor:
 
 # %%
 def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
-    """One line for each quantity, against the layer.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    values : dict of str to sequence of L floats
-        One value a layer, by label.
-    ylabel : str
-        Quantity and unit.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """One line for each quantity, against the layer."""
     for label, line in values.items():
         ax.plot(range(len(line)), line, label=label)
     ax.set(xlabel="layer", ylabel=ylabel)
@@ -767,21 +753,7 @@ def error_of_mean(estimates: torch.Tensor) -> torch.Tensor:
 
 # %%
 def plot_moment_errors(ax, tokens: Sequence[int], errors: Sequence[dict]):
-    """Relative error of the moments against the amount of text.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    tokens : sequence of ints
-        Tokens that each mean is over.
-    errors : sequence of dicts
-        At each size: relative errors by layer, of `"hidden"` and of `"output"`.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Relative error of the moments against the amount of text."""
     for key, label in (("hidden", "$H$"), ("output", "$D H D^\\top$")):
         lines = torch.tensor([level[key] for level in errors]).double()  # (size, layer)
         low, middle, high = lines.quantile(torch.tensor([0.1, 0.5, 0.9]).double(), 1)
@@ -796,23 +768,7 @@ def plot_moment_errors(ax, tokens: Sequence[int], errors: Sequence[dict]):
 
 # %%
 def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
-    """Divergence of pruned models against the text that their rows were chosen by.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    tokens : sequence of ints
-        Tokens of its own text that the model was measured on.
-    own : array, shape (sizes, seeds)
-        Divergence for each of them; nats a token.
-    others : dict of str to float
-        Divergence for other inputs, by label; nats a token.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Divergence of pruned models against the text that their rows were chosen by."""
     (line,) = ax.loglog(tokens, own.mean(1), marker="o", ms=4, label="own text")
     band = own.min(1), own.max(1)
     ax.fill_between(tokens, *band, alpha=0.2, color=line.get_color(), lw=0)
@@ -904,7 +860,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # lost = {}
 # for name, second in known.items():
 #     scores = [H.diagonal() * D.square().sum(0) for H, D in zip(second, matrices)]
-#     kept = cut_scores(scores, 0.3)
+#     kept = rows_by_scores(scores, 0.3)
 #     gone = [lost_energy(D, H, removed_neurons(S, 1536)) / (D @ H * D).sum()
 #             for D, H, S in zip(matrices, halves[1], kept)]  # fmt: skip
 #     lost[name] = float(torch.stack(gone).mean())

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Prune once, at every ratio
+# Spectral pruning: one policy at every ratio, and what it costs
 
 A policy that reads nothing but weights is trained on the small real model at 30 %, then used at any ratio.
 Its objective, the mean distance between the spectra of the whole and of the sliced matrices, falls well below that of a random choice.
@@ -91,7 +91,7 @@ from prunefair.pruning.surgery import (
 
 
 # %%
-def cut_scores(
+def rows_by_scores(
     scores: Sequence[torch.Tensor],
     ratio: float | Sequence[float],
     *,
@@ -136,12 +136,12 @@ def cut_scores(
 # matrices = row_matrices(model)
 # norms = [W.norm(dim=1) for W in matrices]
 # equal = [torch.zeros(len(W)) for W in matrices]
-# few, many = (cut_scores(norms, r) for r in (0.4, 0.1))
+# few, many = (rows_by_scores(norms, r) for r in (0.4, 0.1))
 # for small, large in zip(few, many, strict=True):
 #     assert set(small.tolist()) < set(large.tolist())
 # noise = torch.Generator().manual_seed(SEED)
-# few = cut_scores(equal[:1], 0.4, generator=noise)
-# many = cut_scores(equal[:1], 0.1, generator=noise.manual_seed(SEED))
+# few = rows_by_scores(equal[:1], 0.4, generator=noise)
+# many = rows_by_scores(equal[:1], 0.1, generator=noise.manual_seed(SEED))
 # assert set(few[0].tolist()) < set(many[0].tolist())
 
 
@@ -197,12 +197,10 @@ def selection_distances(
 
 
 # %% [markdown]
-# The released code copies the whole model in every episode.
-# Only the sliced matrices change, so our pruned model shares all other tensors with the dense one, and both can be compared in the memory of little more than one.
-
+# [`prune_rows`](surgery.ipynb) takes the other rows out, into a model that shares everything else with the dense one.
 
 # %% tags=["active-ipynb"]
-# kept = cut_scores(norms, 0.3)
+# kept = rows_by_scores(norms, 0.3)
 # smaller = prune_rows(model, kept)
 # assert smaller.lm_head.weight is model.lm_head.weight
 # assert [len(W) for W in row_matrices(smaller)] == [len(rows) for rows in kept]
@@ -355,8 +353,8 @@ def prune_spectral(
 # scores = [pruned.policy.scores(W).detach() for W in matrices]
 # references = [singular_values(W, dtype=torch.float32) for W in matrices]
 # fast = {"references": references, "dtype": torch.float32}
-# drawn = cut_scores(scores, 0.3, generator=generator)
-# random_rows = [cut_scores(equal, 0.3, generator=generator) for _ in range(3)]
+# drawn = rows_by_scores(scores, 0.3, generator=generator)
+# random_rows = [rows_by_scores(equal, 0.3, generator=generator) for _ in range(3)]
 # choices = {"policy, top rows": pruned.kept, "policy, a draw": drawn}
 # choices["random rows"] = random_rows[0]
 
@@ -444,23 +442,7 @@ def run_values(
 
 # %%
 def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabel: str):
-    """A measure against the ratio, one line for each training: mean and range.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    used_at : sequence of float
-        Shares of the rows removed.
-    table : dict of str to ndarray, shape (seeds, len(used_at))
-        The measure; see `run_values`.
-    ylabel : str
-        Name and unit of the measure.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """A measure against the ratio, one line for each training: mean and range."""
     x = 100 * np.asarray(used_at)
     for (label, values), style in zip(table.items(), ("o:", "s-", "D-.", "^--")):
         (line,) = ax.plot(x, values.mean(0), style, label=label)
@@ -633,7 +615,7 @@ def damage(
 
 # %% [markdown]
 # The policy has the smallest distance and the largest perplexity, larger than that of a uniform guess over the vocabulary.
-# The divergence on these few short texts puts it among the random choices, which differ widely between themselves; more text and more seeds decide: in the table above, and in the [comparison of the methods](comparison.ipynb), the policies' divergence is the larger one.
+# The divergence on these few short texts puts it among the random choices, which differ widely between themselves; more text and more seeds decide: in the table above the policies' divergence is the larger one.
 # So the paper's objective is reproduced on this model, and as a proxy for the quality of the model it fails.
 # One window of text and one small model with weights rounded to four bits do not speak for LLaMA-2-7B, where the paper reports usable models; they do show that a small spectral distance of `gate_proj` is not by itself a reason to expect one.
 #
@@ -739,19 +721,7 @@ def output_energies(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 
 # %%
 def plot_shares(ax, shares: dict[str, Sequence[float]]):
-    """Share of the output energy that is kept in every layer.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    shares : dict of str to sequence of L floats
-        Shares in [0, 1], one line for each selection.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Share of the output energy that is kept in every layer."""
     for label, values in shares.items():
         ax.plot(np.arange(len(values)), values, label=label)
     ax.set(xlabel="layer", ylabel="share of output energy kept", ylim=(0, 1.02))
@@ -761,21 +731,7 @@ def plot_shares(ax, shares: dict[str, Sequence[float]]):
 
 # %%
 def plot_damage(ax, costs: dict[str, Damage], dense: float):
-    """Perplexity against the spectral distance of several selections.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    costs : dict of str to Damage
-        One point for each selection.
-    dense : float
-        Perplexity of the dense model.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Perplexity against the spectral distance of several selections."""
     for number, (label, cost) in enumerate(costs.items()):
         ax.plot(cost.ks, cost.perplexity, "os^Dvp"[number % 6], label=label)
     ax.axhline(dense, color="0.4", ls=":", label="dense")
@@ -840,7 +796,7 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # rising = spread_ratios(len(matrices), 0.0, 0.4)
 # plans, nats = {"all equal": 0.2, "rising": rising, "falling": rising[::-1]}, {}
 # for label, plan in plans.items():
-#     smaller = prune_rows(model, cut_scores(energies, plan))
+#     smaller = prune_rows(model, rows_by_scores(energies, plan))
 #     size = smaller.num_parameters() / model.num_parameters()
 #     nats[label] = kl_per_position(model, smaller, fresh).mean(1).numpy()  # a text
 #     print(f"{label:10} {size:.3f} of the parameters, "
@@ -886,6 +842,12 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # Falling ratios harm random rows by every measure, and the policies by the distance and by the mean perplexity.
 # The divergence of the policies does not tell falling ratios from equal ones with three seeds: its range for the falling ones lies within that for the equal ones.
 # A model with unequal widths has no single `intermediate_size`; [surgery](surgery.ipynb) says why plain reloading cannot work, and `load_pruned` reloads it.
+#
+# ## What is left of the proxy
+#
+# The pipeline does what the paper asks of it: one policy, trained once, keeps the spectra of `gate_proj` nearer to the dense ones than random rows do, at every ratio ([Figure (fig-spectral-pruning-reuse)](#fig-spectral-pruning-reuse)).
+# The model that it leaves is worse than one with random rows ([Figure (fig-spectral-pruning-proxy)](#fig-spectral-pruning-proxy)), because nothing in that spectrum knows how large a neuron gets on text, nor what its column of the last matrix makes of it.
+# Later chapters refer to this section when they speak of the failure of the proxy.
 #
 # ## Exercises
 #
@@ -962,6 +924,13 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # assert abs(loss) < 1e-5 < costs["policy"].kl
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
-# This chapter exports the pipeline (`prune_spectral`, `Pruned`), its parts (`cut_scores`, `checked_mean_ratio`, `selection_distances`, `sharing_copy`, `prune_rows`), the reuse experiment (`run_values`, `plot_reuse`), the cost of a selection (`damage`, `Damage`, `plot_damage`), the energies of neurons (`visit_hidden_vectors`, `output_energies`, `plot_shares`) and ratios spread over layers (`spread_ratios`).
+# The paper's objective can be met at every ratio by one policy, and meeting it does not make a good model.
+#
+# - Run the pipeline, `prune`, and read what it did, `Pruned`; or its parts, `rows_by_scores`, `checked_mean_ratio`, `selection_distances`.
+# - Give every layer a ratio of its own: `spread_ratios`.
+# - Ask what a selection costs the model, `damage`, `Damage`, `plot_damage`, and what its neurons carry, `output_energies`, `plot_shares`.
+# - Read stored selections by seed and ratio: `run_values`, `plot_reuse`.
+#
+# Next: [Self-moments](self_moments.ipynb) measures, on text that the model writes itself, how large its neurons get.

@@ -216,21 +216,7 @@ def graded_matrix(rows: int, values, *, generator: torch.Generator) -> torch.Ten
 
 # %%
 def plot_gram_errors(ax, values, errors: dict):
-    """Relative errors against the position in the spectrum, with their predicted slope.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    values : Tensor, shape (n,)
-        Exact singular values, the largest 1.
-    errors : dict of str to (Tensor of shape (n,), float)
-        Relative errors and unit roundoff of each route, by label.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Relative errors against the position in the spectrum, with their predicted slope."""
     for marker, (label, (error, eps)) in zip("o^s", errors.items()):
         (line,) = ax.plot(values, error.clamp(min=1e-17), marker, ms=4, label=label)
         if "Gram" in label:
@@ -879,21 +865,7 @@ def slicing_effect(slices: RowSlices, kept) -> SlicingEffect:
 
 # %%
 def plot_ratios(ax, ratios, references: dict):
-    r"""Ratios of singular values along the spectrum, one line a layer.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    ratios : Tensor, shape (L, n)
-        Ratio after to before slicing, by layer and index; no unit.
-    references : dict of str to Tensor of shape (n,) or float
-        Lines to compare with, by label.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    r"""Ratios of singular values along the spectrum, one line a layer."""
     from prunefair.plotting import shades
 
     n = ratios.shape[-1]
@@ -1016,21 +988,7 @@ def distance_floor(slices: RowSlices, kept: int) -> float:
 
 # %%
 def plot_layer_distances(ax, distances: dict, floor):
-    """Distances by layer: mean and range over selections, and the floor.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Axes to draw on.
-    distances : dict of str to Tensor of shape (L, B)
-        KS distances of B selections in each layer, by label.
-    floor : Tensor, shape (L,)
-        Lower bound in each layer.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
+    """Distances by layer: mean and range over selections, and the floor."""
     layers = range(len(floor))
     for label, values in distances.items():
         (line,) = ax.plot(layers, values.mean(-1), label=label)

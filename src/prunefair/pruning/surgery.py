@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Cutting neurons out
+# Surgery: cutting neurons out of a model
 
 A policy names the rows to keep.
 What changes in the model when the other rows leave it, and what does not?
@@ -137,7 +137,7 @@ from prunefair.widths import set_widths_
 # ## One description a family
 #
 # Families differ in names, not in kind.
-# All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, which one holds them as columns, and how the configuration calls their number.
+# All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, and which one holds them as columns; how the configuration calls their number stands in `prunefair.widths`.
 
 
 # %%
@@ -340,6 +340,10 @@ def row_matrices(model) -> list[torch.Tensor]:
     return [_parameter(model, next(iter(s))).detach() for s in ffn_slices(model)]
 
 
+# %% [markdown]
+# Where the neurons are, their activations pass: the hidden vector $h$ of [(eq-surgery-sum)](#eq-surgery-sum) is what the last linear map of a block is given, and later chapters measure it.
+
+
 # %%
 @torch.no_grad()
 def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
@@ -401,7 +405,7 @@ def removed_parameters(model, kept) -> int:
     Book {eq}`eq-surgery-removed`.
     """
     removed = 0
-    for names, rows, width in _cuts(model, kept):
+    for names, rows, width in _layer_rows(model, kept):
         neuron = sum(_parameter(model, name).numel() for name in names) // width
         removed += (width - len(rows)) * neuron
     return removed
@@ -415,7 +419,7 @@ def removed_parameters(model, kept) -> int:
 
 
 # %%
-def _cuts(model, kept) -> list[tuple]:
+def _layer_rows(model, kept) -> list[tuple]:
     """For every layer: its slices, the rows to keep as a tensor, its width."""
     slices = ffn_slices(model)
     widths = [len(matrix) for matrix in row_matrices(model)]
@@ -478,9 +482,9 @@ def slice_ffn_(model, kept):
     Book {eq}`eq-surgery-slice`.
     """
     adapter = adapter_for(model)
-    for names, rows, _ in _cuts(model, kept):
+    for names, rows, _ in _layer_rows(model, kept):
         for name, dim in names.items():
-            _replace_(model, name, _cut(_parameter(model, name), rows, dim))
+            _replace_(model, name, _only_rows(_parameter(model, name), rows, dim))
     for block, rows in zip(adapter.blocks(model), kept):
         if hasattr(block, "intermediate_size"):
             block.intermediate_size = len(rows)
@@ -489,7 +493,7 @@ def slice_ffn_(model, kept):
 
 
 # %%
-def _cut(tensor, rows, dim) -> torch.Tensor:
+def _only_rows(tensor, rows, dim) -> torch.Tensor:
     """The entries `rows` of the dimension `dim`, in memory of their own."""
     return tensor.index_select(dim, rows.to(tensor.device))
 
@@ -531,7 +535,7 @@ def mask_ffn_(model, kept):
     ----------
     Book {eq}`eq-surgery-slice`.
     """
-    for names, rows, width in _cuts(model, kept):
+    for names, rows, width in _layer_rows(model, kept):
         removed = torch.ones(width, dtype=torch.bool)
         removed[rows] = False
         for name, dim in names.items():
@@ -539,6 +543,10 @@ def mask_ffn_(model, kept):
             index = removed.nonzero()[:, 0].to(parameter.device)
             parameter.index_fill_(dim, index, 0)
     return model
+
+
+# %% [markdown]
+# The same on tensors that are read one at a time, for a model that is never in memory as a whole:
 
 
 # %%
@@ -564,8 +572,15 @@ def sliced_reader(model, read, kept):
     ValueError
         If the model is not supported or `kept` does not fit it.
     """
-    cuts = {n: (r, d) for names, r, _ in _cuts(model, kept) for n, d in names.items()}
-    return lambda n: _cut(read(n), *cuts[n]) if n in cuts else read(n)
+    rows = {
+        n: (r, d) for names, r, _ in _layer_rows(model, kept) for n, d in names.items()
+    }
+    return lambda n: _only_rows(read(n), *rows[n]) if n in rows else read(n)
+
+
+# %% [markdown]
+# The released code copies the whole model in every episode.
+# Only the sliced matrices change, so our pruned model shares all other tensors with the dense one, and both can be compared in the memory of little more than one.
 
 
 # %%
@@ -609,6 +624,77 @@ def prune_rows(model, kept: Sequence[torch.Tensor]):
         If the family is not supported or `kept` does not fit the model.
     """
     return slice_ffn_(sharing_copy(model), kept)
+
+
+# %% [markdown]
+# ## What a policy chooses
+#
+# A *policy* here is any object with `select(W, k, *, generator=None)` that gives the rows to keep in increasing order, such as the one of [the chapter on row policies](row_policy.ipynb).
+# It is asked for every layer on its own, at one ratio or at a ratio for each.
+
+
+# %%
+def layer_ratios(ratio, n_layers) -> list[float]:
+    """One ratio for every layer.
+
+    Parameters
+    ----------
+    ratio : float or sequence of L float
+        Share of the rows to remove, in [0, 1): of every layer, or of each.
+    n_layers : int
+        Number of layers L.
+
+    Returns
+    -------
+    ratios : list of L float
+
+    Raises
+    ------
+    ValueError
+        If `ratio` is neither, or there are not as many ratios as layers.
+    """
+    if isinstance(ratio, Real):
+        return [ratio] * n_layers
+    if isinstance(ratio, str) or not hasattr(ratio, "__iter__"):
+        raise ValueError(f"ratio is {ratio!r}; give a number in [0, 1), or one a layer")
+    ratios = [float(share) for share in ratio]
+    if len(ratios) != n_layers:
+        raise ValueError(
+            f"ratio has {len(ratios)} entries and the model {n_layers} layers; "
+            "give one number, or one for every layer"
+        )
+    return ratios
+
+
+# %%
+def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor]:
+    """Rows that a policy keeps in every layer.
+
+    Parameters
+    ----------
+    matrices : sequence of L Tensor, each of shape (m, d)
+        What the policy sees, such as `row_matrices(model)`; read one at a time.
+    policy : object
+        With `select(W, k, *, generator)`, which gives k increasing row numbers.
+    ratio : float or sequence of L float
+        Share of the rows to remove, in [0, 1): of every layer, or of each.
+    generator : torch.Generator, optional
+        Given to the policy, which then draws; without it the policy decides.
+
+    Returns
+    -------
+    kept : list of L Tensor, kept[l] of shape (k_l,), int64
+
+    Raises
+    ------
+    ValueError
+        If there are not as many ratios as layers, or one leaves no row.
+    """
+    shares = layer_ratios(ratio, len(matrices))
+    return [
+        policy.select(W, rows_to_keep(len(W), share), generator=generator)
+        for W, share in zip(matrices, shares)
+    ]
 
 
 # %% [markdown]
@@ -695,24 +781,8 @@ def tiny_model(family, *, generator, dtype=torch.float32, **fields):
 
 # %%
 def plot_neurons(ax, model, kept, layer=0):
-    """Weights of one block, a neuron a line; removed neurons are blank.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where to draw.
-    model : transformers.PreTrainedModel
-        Dense model of a supported family.
-    kept : sequence of L integer vectors
-        Rows to keep in every layer.
-    layer : int
-        Layer to show, counted from 0.
-
-    Returns
-    -------
-    ax : matplotlib.axes.Axes
-    """
-    names, rows, width = _cuts(model, kept)[layer]
+    """Weights of one block, a neuron a line; removed neurons are blank."""
+    names, rows, width = _layer_rows(model, kept)[layer]
     weights = [_parameter(model, n).detach() for n in names if n.endswith("weight")]
     weights[-1] = weights[-1].T  # the columns of D
     gap = torch.full((width, 1), torch.nan)
@@ -742,7 +812,7 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # ## The real model
 #
-# Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the next chapters' policies](spectral_pruning.ipynb), not of this one.
+# Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the policies](policy_gradient.ipynb), not of this one.
 # The logits of the sliced and of the masked model agree to $10^{-4}$ of the largest logit in float32, and the count of parameters is the one that [the anatomy](anatomy.ipynb) predicts from the configuration alone.
 # What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers; in float64 a test finds it below $10^{-9}$ of the largest logit.
 
@@ -774,7 +844,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # ## A folder that plain transformers reloads
 #
 # The result is worth something only where others can use it: a folder with `config.json`, whose width is the new one and which transformers of versions 4 and 5 read alike, `model.safetensors`, the tokenizer, `kept_rows.json`, which says which rows of the dense model these are, and a model card, `README.md`, which says how it came about.
-# Three properties make it dependable.
+# `save_pruned` of `prunefair.pruning.folders` writes it, and three properties make it dependable.
 #
 # - It appears whole or not at all: it is filled under a temporary name beside its place and renamed at the end, and an existing folder that is not empty is refused.
 # - It is a function of the model: the same model and rows give the same bytes in every file, whatever the folder they came from.
@@ -791,7 +861,7 @@ def plot_neurons(ax, model, kept, layer=0):
 
 
 # %% [markdown]
-# To show that the folder needs nothing of ours, the next function loads it in a fresh Python process that imports transformers only.
+# To show that the folder needs nothing of ours, `reloaded_logits` loads it in a fresh Python process that imports transformers only.
 
 # %% tags=["active-ipynb"]
 # scratch = tempfile.TemporaryDirectory()
@@ -820,7 +890,7 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
 # Versions of transformers that read the form but do not build such models, or do not know it, must fail on plain loading, and they do, with an error and not with a wrong model.
-# `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from there: it lets transformers load the checkpoint into a class whose constructor slices the empty layers first, and gives the result its own class back.
+# `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from there: it lets transformers load the checkpoint into a class whose constructor gives every layer its own width first, and gives the result its own class back.
 
 
 # %% tags=["active-ipynb"]
@@ -845,73 +915,6 @@ def plot_neurons(ax, model, kept, layer=0):
 # Both ways of saving share the code that writes, so their results are the same bytes.
 # Before either begins, the folder is checked: every weight that `config.json` describes must be in the files with its shape, none of another layer may be left over, nothing may be quantised or pickled, and every number must be finite.
 # What fails is refused with one line, and no code that a folder brings along is ever run.
-#
-# A *policy* here is any object with `select(W, k, *, generator=None)` that gives the rows to keep in increasing order, such as the one of [the chapter on row policies](row_policy.ipynb).
-
-
-# %%
-def layer_ratios(ratio, n_layers) -> list[float]:
-    """One ratio for every layer.
-
-    Parameters
-    ----------
-    ratio : float or sequence of L float
-        Share of the rows to remove, in [0, 1): of every layer, or of each.
-    n_layers : int
-        Number of layers L.
-
-    Returns
-    -------
-    ratios : list of L float
-
-    Raises
-    ------
-    ValueError
-        If `ratio` is neither, or there are not as many ratios as layers.
-    """
-    if isinstance(ratio, Real):
-        return [ratio] * n_layers
-    if isinstance(ratio, str) or not hasattr(ratio, "__iter__"):
-        raise ValueError(f"ratio is {ratio!r}; give a number in [0, 1), or one a layer")
-    ratios = [float(share) for share in ratio]
-    if len(ratios) != n_layers:
-        raise ValueError(
-            f"ratio has {len(ratios)} entries and the model {n_layers} layers; "
-            "give one number, or one for every layer"
-        )
-    return ratios
-
-
-# %%
-def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor]:
-    """Rows that a policy keeps in every layer.
-
-    Parameters
-    ----------
-    matrices : sequence of L Tensor, each of shape (m, d)
-        What the policy sees, such as `row_matrices(model)`; read one at a time.
-    policy : object
-        With `select(W, k, *, generator)`, which gives k increasing row numbers.
-    ratio : float or sequence of L float
-        Share of the rows to remove, in [0, 1): of every layer, or of each.
-    generator : torch.Generator, optional
-        Given to the policy, which then draws; without it the policy decides.
-
-    Returns
-    -------
-    kept : list of L Tensor, kept[l] of shape (k_l,), int64
-
-    Raises
-    ------
-    ValueError
-        If there are not as many ratios as layers, or one leaves no row.
-    """
-    shares = layer_ratios(ratio, len(matrices))
-    return [
-        policy.select(W, rows_to_keep(len(W), share), generator=generator)
-        for W, share in zip(matrices, shares)
-    ]
-
 
 # %% [markdown]
 # The small model again, this time from its folder to a folder, by a policy that keeps the largest rows.
@@ -1035,14 +1038,13 @@ def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor
 # assert all(torch.equal(value, state[n]) for n, value in twice.state_dict().items())
 
 # %% [markdown]
-# ## Summary
+# ## What you can do now
 #
 # A neuron is a row of $G$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
-# What a chapter or a program imports from here:
 #
-# - `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`: where a family keeps its neurons;
-# - `row_matrices`, `layer_ratios`, `select_rows`, `removed_parameters`: what a policy sees, chooses and takes out;
-# - `slice_ffn_`, `mask_ffn_`: the two mutators, the second being the oracle of the first;
-# - `save_pruned`, `stored_names`, `stored_widths`, `load_pruned`, `reloaded_logits`: folders that plain transformers reads, and those of uneven widths;
-# - `prune_checkpoint`: the same on files, for models larger than memory, and its parts `open_checkpoint`, `tokenizer_of`, `sliced_reader` and `write_sliced`;
-# - `tiny_model`, `plot_neurons`: a small random model of a family, and its picture.
+# - Find the neurons of a model of ten families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
+# - Let a policy see and choose, `row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
+# - Take the others out, in place with `slice_ffn_`, into a second model with `prune_rows` and `sharing_copy`, or a tensor at a time with `sliced_reader`; `mask_ffn_` is the oracle, `plot_neurons` the picture, `tiny_model` a small random model of a family.
+# - Save, reload and stream with `prunefair.pruning.folders`: `save_pruned`, `load_pruned`, `reloaded_logits`, `prune_checkpoint`, `write_sliced`.
+#
+# The [next chapter](perplexity.ipynb) says how much a model suffers from what was taken out.
