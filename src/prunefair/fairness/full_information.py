@@ -1284,7 +1284,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 # - Play fairly when every reward is seen: `AlphaFairGradient`; its two ingredients are `surrogate_weights` and `approximation_factor`.
 # - Bound the $c_\alpha$-regret of a run from its own `squared_norms`: `certificate_bound`.
 # - Bound it before the first round: `regret_bound`, `norms_bound`, `utility_ceiling`.
-# - Measure a recorded `Game` (`play` of `prunefair.fairness.simulation`, the opponents of `prunefair.fairness.adversaries`): `telescoping_excess`, `reduction_slack`, `linear_regret`, `surrogate_gradients`, and by context `context_sums`, `context_norms`, `context_regrets`.
+# - Measure a recorded `Game` (`play_game` of `prunefair.fairness.simulation`, the opponents of `prunefair.fairness.adversaries`): `telescoping_excess`, `reduction_slack`, `linear_regret`, `surrogate_gradients`, and by context `context_sums`, `context_norms`, `context_regrets`.
 # - Follow games of millions of rounds in compiled code: `prunefair.fairness.fast`, whose `run_fast` gives the results of `simulate`.
 # - Draw it: `plot_factor`, `plot_bounds`, `plot_growth`.
 #

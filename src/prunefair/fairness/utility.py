@@ -51,7 +51,9 @@ from prunefair.fairness.policy import check_alpha
 # SEED = 20231
 # rng = np.random.default_rng(SEED)
 # hourly = np.array([1.0, 0.5, 0.1])  # reward units an hour
-# print(f"price of proportional fairness: {1 - hourly.mean() / hourly.max():.3f}")
+# price = 1 - hourly.mean() / hourly.max()
+# print(f"price of proportional fairness: {price:.3f}")
+# assert round(price, 2) == 0.47
 
 # %% [markdown]
 # ## One family from the sum to the minimum
