@@ -164,6 +164,23 @@ def test_labels_are_readable_on_a_phone(options, monkeypatch):
     plt.close(figure)
 
 
+@pytest.mark.parametrize(("entries", "own"), [(3, {}), (4, {}), (5, {"ncols": 2})])
+def test_a_long_legend_stands_above_the_data(entries, own, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda: None)
+    with plotting.figure() as ax:
+        for number in range(entries):
+            ax.plot([0, 1], [number, 0], label=f"line {number}")
+        ax.legend(**own)
+    ax.figure.canvas.draw()
+    legend = ax.get_legend()
+    assert len(legend.get_texts()) == entries
+    above = legend.get_window_extent().y0 >= ax.get_window_extent().y1 - 1
+    assert above == (entries > 3)
+    plt.close(ax.figure)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_figure_of_the_book_is_wider_or_has_smaller_letters(path):
     text = "\n".join(

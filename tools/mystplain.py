@@ -206,7 +206,7 @@ def plain(caption: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", caption)  # a link's text
     text = re.sub(r"\\(?:bar|hat|mathrm|operatorname|text)\b", "", text)
     text = " ".join(re.sub(r"[$`*\\{}]", "", text).split())
-    end = re.compile(r"[.;:](?= )|$").search(text, min(40, len(text)))
+    end = re.compile(r"[.;](?= )|$").search(text, min(40, len(text)))
     return text[: end.end()]
 
 

@@ -61,6 +61,18 @@ def shades(number: int) -> list[tuple[float, float, float]]:
     return [tuple(a + t * (b - a) for a, b in zip(dark, light)) for t in steps]
 
 
+def _legend_above(ax) -> None:
+    """Put a legend of more than three entries above its axes, where no data are."""
+    legend = ax.get_legend()
+    if legend is None or legend.get_bbox_to_anchor() is not ax.bbox:
+        return
+    handles, labels = ax.get_legend_handles_labels()
+    if len(labels) > 3 and labels == [text.get_text() for text in legend.get_texts()]:
+        columns = 3 if max(map(len, labels)) <= 12 else 2
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
+        ax.legend(handles, labels, **place)
+
+
 @contextmanager
 def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
     """Figure with `n_axes` axes in the book's style, in columns; shown on leaving.
@@ -78,4 +90,6 @@ def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
     for spare in axes[n_axes:]:
         drawing.delaxes(spare)
     yield axes[0] if n_axes == 1 else axes[:n_axes]
+    for ax in axes[:n_axes]:
+        _legend_above(ax)
     plt.show()
