@@ -73,3 +73,21 @@ def test_the_width_spends_the_parameters_and_no_more(llama, k):
     size = slicegpt.slice_gpt(model, tokens, k).num_parameters()
     assert slicegpt.sliced_width(model, size) == k
     assert slicegpt.sliced_width(model, size - 1) == k - 1
+
+
+def test_what_it_cannot_slice_is_refused(llama):
+    model, tokens = llama
+    for k in (0, 17, -1):
+        with pytest.raises(ValueError, match=f"k is {k}; give a number from 1 to 16"):
+            slicegpt.slice_gpt(model, tokens, k)
+    with pytest.raises(
+        ValueError, match="parameters is 9, and what is not sliced already has"
+    ):
+        slicegpt.sliced_width(model, 9)
+    generator = torch.Generator().manual_seed(0)
+    opt = tiny_model("opt", generator=generator)
+    untied = tiny_model("llama", generator=generator, tie_word_embeddings=False)
+    for other, named in ((opt, "'opt'"), (untied, "'llama' with an untied head")):
+        for call in (slicegpt.slice_gpt, lambda m, t, k: slicegpt.sliced_width(m, k)):
+            with pytest.raises(ValueError, match=f"model is of the family {named}"):
+                call(other, tokens, 4)

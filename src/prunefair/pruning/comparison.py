@@ -73,8 +73,9 @@ from prunefair.pruning.surgery import adapter_for, visit_hidden_vectors
 # | `SliceGPT` | the principal directions of the residual stream | weights and WikiText-2 |
 #
 # Where a name goes on with *re-fitted*, `down_proj` is the [least-squares one](refit.ipynb) on the text that the method reads.
+# `make_selection` of `prunefair.pruning.selections` makes each of them by this name.
 # SliceGPT ([Ashkboos et al. 2024](../references.bib#ashkboos2024slicegpt)) cuts the residual stream and not the neurons; it stands at the number of directions that leaves as many parameters as the other methods do.
-# The embedding of the small model is also its head, which SliceGPT's code would store twice, one copy of it sliced; we leave it whole, and with as many parameters the stream then keeps more directions (`benchmarks/slicegpt.py`).
+# The embedding of the small model is also its head, which SliceGPT's code would store twice, one copy of it sliced; we leave it whole, and with as many parameters the stream then keeps more directions (`prunefair.pruning.slicegpt`).
 #
 # Wanda ([Sun et al. 2024](../references.bib#sun2024wanda)) scores a single weight by its magnitude times the norm of its input.
 # A neuron $i$ is the input of one column of $D$, so its structured score is the sum over that column,

@@ -104,7 +104,26 @@ def principal_axes(x, k):
 
 
 def sliced_width(model, parameters):
-    """Largest k at which the sliced model has at most so many parameters."""
+    """Largest k at which the sliced model has at most so many parameters.
+
+    Parameters
+    ----------
+    model : transformers.LlamaForCausalLM
+        Dense model with tied embedding.
+    parameters : int
+        Parameters that the sliced model may have.
+
+    Returns
+    -------
+    k : int
+        Coordinates of the residual stream.
+
+    Raises
+    ------
+    ValueError
+        If the model is another one, or what is not sliced has more parameters.
+    """
+    _check_model(model)
     core, d = model.model, model.config.hidden_size
     turns, per_coordinate = 2 * len(core.layers) - 1, 2 * d  # the two outer turns
     last = core.layers[-1].mlp.down_proj
@@ -118,7 +137,22 @@ def sliced_width(model, parameters):
             elif module.bias is not None:
                 kept += module.bias.numel()
     sizes = [kept + k * per_coordinate + k * k * turns for k in range(d + 1)]
+    if sizes[0] > parameters:
+        raise ValueError(
+            f"parameters is {parameters}, and what is not sliced already has "
+            f"{sizes[0]}; lower the ratio"
+        )
     return max(k for k, size in enumerate(sizes) if size <= parameters)
+
+
+def _check_model(model):
+    """Raise unless SliceGPT as it is written here fits the model."""
+    family, tied = model.config.model_type, model.config.tie_word_embeddings
+    if family != "llama" or not tied:
+        raise ValueError(
+            f"model is of the family {family!r}{'' if tied else ' with an untied head'}; "
+            "SliceGPT is written here for a LLaMA with a tied embedding"
+        )
 
 
 def _attention_half(layer, x, turn):
@@ -146,7 +180,22 @@ def slice_gpt(model, tokens, k):
     -------
     sliced : transformers.LlamaForCausalLM
         Shares the embedding with `model`.
+
+    Raises
+    ------
+    ValueError
+        If the model is another one, or `k` is not between 1 and its width.
+
+    References
+    ----------
+    {cite}`ashkboos2024slicegpt`.
     """
+    _check_model(model)
+    if not 1 <= k <= model.config.hidden_size:
+        raise ValueError(
+            f"k is {k!r}; give a number from 1 to {model.config.hidden_size}, the width "
+            "of the residual stream"
+        )
     core = model.model
     x = core.embed_tokens(tokens.to(model.device))  # (n, N, d)
     places = torch.arange(tokens.shape[1], device=x.device)[None]
