@@ -25,7 +25,7 @@ This chapter shows why that number, weighted by cumulative rewards that are alre
 | $M_t$ | `stability` | what one estimate may cost |
 | $A_j$ | `penalties` | $\sum M_t$ over the rounds of context $j$ |
 | $s_j$ | `scale` | $\max_iR_i^{-\alpha}$ at the first visit of context $j$ |
-| $\lambda$, $\kappa$ | `barrier` is $N\lambda$, `cap` | $\ln T$; learning rates stay below $1/(\kappa s_j)$ |
+| $\Lambda$, $\kappa$ | `barrier` is $N\Lambda$, `cap` | $\ln T$; learning rates stay below $1/(\kappa s_j)$ |
 | $U$, $U^*$ | `utility` | $\sum_i\phi(R_i(T))$ of the policy, and of the best fixed map |
 
 Rounds count from 1 in formulas, as in the papers; arms and contexts count from 0 everywhere.
@@ -264,10 +264,10 @@ def _newton_share(vectors, low=1.0, high=lambda n: n, start=lambda n: 1.0) -> fl
 # ## What one estimate may cost
 #
 # The second ingredient is the adaptive rate.
-# With $F(p)=-\sum_i\ln p_i$ and its Bregman divergence $D_F(q,p)=\sum_i\big(\tfrac{q_i}{p_i}-1-\ln\tfrac{q_i}{p_i}\big)$, let
+# With $F(p)=-\sum_i\ln p_i$ and its Bregman divergence $\mathrm{Br}(q,p)=\sum_i\big(\tfrac{q_i}{p_i}-1-\ln\tfrac{q_i}{p_i}\big)$, let
 #
 # $$
-# M_t=\max_{q\in\Delta}\ \langle\hat\ell(t),p(t)-q\rangle-\frac1{\eta_t}D_F(q,p(t)) .
+# M_t=\max_{q\in\Delta}\ \langle\hat\ell(t),p(t)-q\rangle-\frac1{\eta_t}\mathrm{Br}(q,p(t)) .
 # $$ (eq-bandit-feedback-stability)
 #
 # This is what the learner can lose by having played $p(t)$ before it knew $\hat\ell(t)$.
@@ -501,7 +501,7 @@ def _two_armed_pulls(
 # Forced exploration can go, and the rate may start at a known size:
 #
 # $$
-# \eta_t=\frac{N\lambda}{\kappa N\lambda\,s_j+\sum_{s<t}M_s},\qquad\lambda=\ln T,\quad\kappa\ge2,
+# \eta_t=\frac{N\Lambda}{\kappa N\Lambda\,s_j+\sum_{s<t}M_s},\qquad\Lambda=\ln T,\quad\kappa\ge2,
 # $$ (eq-bandit-feedback-rate)
 #
 # sums again over the rounds of the context.
@@ -537,7 +537,7 @@ def log_barrier_update(
     loss : float
         Its loss in `[-state.scale, 0]`.
     barrier : float
-        $N \lambda$, the room given to the barrier.
+        $N \Lambda$, the room given to the barrier.
     cap : float
         $\kappa$: the learning rate never exceeds 1 / (cap scale).
     probability : float, optional
@@ -625,31 +625,31 @@ class LogBarrierBandit(BanditPolicy):
 # For every context $j$, every sequence of rewards in $[0,1]$ and of draws, and every $u\in\Delta$, with sums over the rounds of $j$,
 #
 # $$
-# \sum\langle\hat\ell(t),p(t)-u'\rangle\le\kappa N\lambda s_j+2A_j,
+# \sum\langle\hat\ell(t),p(t)-u'\rangle\le\kappa N\Lambda s_j+2A_j,
 # \qquad
-# A_j\le\sqrt{b\,N\lambda\,Q_j},\quad Q_j=\sum g_{I_t}(t)^2 .
+# A_j\le\sqrt{b\,N\Lambda\,Q_j},\quad Q_j=\sum g_{I_t}(t)^2 .
 # $$ (eq-bandit-feedback-path)
 #
 # **Proof.**
 # *Follow the regularised leader.*
 # Let $\Psi=F-F(\mathbf 1/N)\ge0$ and $\Phi_t(q)=\langle q,\sum_{s<t}\hat\ell(s)\rangle+\Psi(q)/\eta_t$, minimised by $p(t)$.
-# Rates do not increase, so $\Phi_{t+1}(q)\ge\Phi_t(q)+\langle\hat\ell(t),q\rangle$, and $\Phi_t(q)\ge\Phi_t(p(t))+D_F(q,p(t))/\eta_t$ because $p(t)$ is a minimiser over a convex set.
+# Rates do not increase, so $\Phi_{t+1}(q)\ge\Phi_t(q)+\langle\hat\ell(t),q\rangle$, and $\Phi_t(q)\ge\Phi_t(p(t))+\mathrm{Br}(q,p(t))/\eta_t$ because $p(t)$ is a minimiser over a convex set.
 # With the definition of $M_t$ therefore $\min\Phi_{t+1}\ge\min\Phi_t+\langle\hat\ell(t),p(t)\rangle-M_t$.
 # Start from $\min\Phi_1=0$, sum over the rounds, use $\eta_T$ once more in the last of them, and evaluate at $u'$:
 # $\sum\langle\hat\ell(t),p(t)-u'\rangle\le\Psi(u')/\eta_T+A_j$.
-# Every entry of $u'$ is at least $1/(TN)$, so $\Psi(u')\le N\ln(TN)-N\ln N=N\lambda$, and $N\lambda/\eta_T\le\kappa N\lambda s_j+A_j$.
+# Every entry of $u'$ is at least $1/(TN)$, so $\Psi(u')\le N\ln(TN)-N\ln N=N\Lambda$, and $N\Lambda/\eta_T\le\kappa N\Lambda s_j+A_j$.
 #
 # *The penalties.*
 # $\eta_t\le1/(\kappa s_j)$ and $g_{I_t}\le s_j$, so $z=-\eta_tg_{I_t}\in[-\frac12,0]$ in [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound).
 # There $z-\ln(1+z)\le\frac b2z^2$: the quotient $(z-\ln(1+z))/z^2$ decreases in $z$ and equals $4(\ln2-\frac12)=\frac b2$ at $-\frac12$.
-# Hence $M_t\le\frac b2\eta_tg_{I_t}^2=\frac b2N\lambda g_{I_t}^2/B_{t-1}$ with $B_t=\kappa N\lambda s_j+\sum_{s\le t}M_s$, and $M_t\le\frac b4s_j$.
-# Sum $B_t^2-B_{t-1}^2=2B_{t-1}M_t+M_t^2\le bN\lambda g_{I_t}^2+\frac b4s_jM_t$:
+# Hence $M_t\le\frac b2\eta_tg_{I_t}^2=\frac b2N\Lambda g_{I_t}^2/B_{t-1}$ with $B_t=\kappa N\Lambda s_j+\sum_{s\le t}M_s$, and $M_t\le\frac b4s_j$.
+# Sum $B_t^2-B_{t-1}^2=2B_{t-1}M_t+M_t^2\le bN\Lambda g_{I_t}^2+\frac b4s_jM_t$:
 #
 # $$
-# A_j^2+2\kappa N\lambda s_jA_j\le bN\lambda Q_j+\tfrac b4s_jA_j,
+# A_j^2+2\kappa N\Lambda s_jA_j\le bN\Lambda Q_j+\tfrac b4s_jA_j,
 # $$
 #
-# and $\frac b4<0.39<2\kappa N\lambda$ as $\kappa N\lambda\ge2\ln2$. ∎
+# and $\frac b4<0.39<2\kappa N\Lambda$ as $\kappa N\Lambda\ge2\ln2$. ∎
 #
 # **Theorem (The log-barrier policy in the mean).** <a id="thm-bandit-feedback-mean"></a>
 # For a stream fixed in advance, $0\le\alpha<1$, $\kappa\ge2$ and $T\ge2$, and for the best fixed map,
@@ -667,7 +667,7 @@ class LogBarrierBandit(BanditPolicy):
 # Given the rounds before $t$, the draw $I_t$ has mean $p(t)$ and $\hat\ell(t)$ has mean $-g(t)$, so
 # $\mathbb E\langle g(t),x^*_{j_t}-e_{I_t}\rangle=\mathbb E\langle\hat\ell(t),p(t)-x^*_{j_t}\rangle$.
 # Moving $x^*_{j_t}$ off the boundary costs $\langle-g(t),u'-u\rangle=\frac1T\langle g(t),u-\frac1N\mathbf 1\rangle\le\frac1T$ a round, 1 in all.
-# By the theorem on paths the rest is at most $\mathbb E\sum_j\big(\kappa N\lambda s_j+2\sqrt{bN\lambda Q_j}\big)$.
+# By the theorem on paths the rest is at most $\mathbb E\sum_j\big(\kappa N\Lambda s_j+2\sqrt{bN\Lambda Q_j}\big)$.
 # Cauchy--Schwarz gives $\sum_j\sqrt{Q_j}\le\sqrt{M\sum_jQ_j}$, then $g\le1$ gives $\sum_jQ_j\le\sum_tg_{I_t}(t)\le U$ by [Lemma (Telescoping)](full_information.ipynb#lem-full-information-telescoping), and Jensen's inequality moves the expectation under the root. ∎
 
 

@@ -170,9 +170,9 @@ class FixedMap(FullInformationPolicy):
 # $$ (eq-baselines-hedge)
 #
 # **Proof.**
-# Let $W_t=\ln\sum_ie^{\eta G_i(t)}$ with $G(0)=0$, so $W_0=\ln N$.
-# Then $W_t-W_{t-1}=\ln\sum_ip_i(t)e^{\eta r_i(t)}\le\eta\langle p(t),r(t)\rangle+\frac{\eta^2}8$ by Hoeffding's lemma, as $r_i(t)\in[0,1]$.
-# Sum over $t$ and use $W_T\ge\eta G_i(T)$; the rate balances the two terms. ∎
+# Let $\Psi_t=\ln\sum_ie^{\eta G_i(t)}$ with $G(0)=0$, so $\Psi_0=\ln N$.
+# Then $\Psi_t-\Psi_{t-1}=\ln\sum_ip_i(t)e^{\eta r_i(t)}\le\eta\langle p(t),r(t)\rangle+\frac{\eta^2}8$ by Hoeffding's lemma, as $r_i(t)\in[0,1]$.
+# Sum over $t$ and use $\Psi_T\ge\eta G_i(T)$; the rate balances the two terms. ∎
 #
 # Only differences of $G$ matter, so we subtract the largest before the exponential.
 

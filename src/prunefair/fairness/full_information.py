@@ -744,7 +744,7 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # **Proof.**
 # Since $0\le g_i\le1$, $\lVert g\rVert^2\le\sum_ig_i=N\langle g,\mathbf 1/N\rangle$.
 # So $S_j\le N(V_j+\mathrm{Reg}_j)$, where $\mathrm{Reg}_j$ is the regret of learner $j$ against the uniform point.
-# By [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with $\rho=1-\frac1N$ and $D_u^2=1-\frac1N$, $\mathrm{Reg}_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
+# By [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with $\zeta=1-\frac1N$ and $\bar d_u=1-\frac1N$, $\mathrm{Reg}_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
 # Thus $S_j\le b\sqrt{S_j}+NV_j$ with $b=\frac32(N-1)$, and the larger root of the quadratic is at most $b+\sqrt{NV_j}$. ∎
 #
 # **Theorem (No lower bound on rewards).** <a id="thm-full-information-explicit"></a>
@@ -1118,8 +1118,8 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # *Length of a cycle.* The cycle ends once $\sum_sw_s/\sqrt{S_s}\ge1/\sqrt{S_p}$.
 # Let $A=\sum_sw_s$; as $w_s\le1$, $S_s\le S_p+A$.
 # If $A\ge\sqrt2$ then $A^2S_p\ge S_p+A$, because $S_p\ge2$ gives $(A^2-1)S_p-A\ge2A^2-A-2>0$; so the cycle is over when $A$ reaches $\sqrt2$, and then $A\le\sqrt2+1$.
-# As $w_s\ge(1+T)^{-\alpha}$, the sum is still below $\sqrt2$ before the last round, so a cycle has at most $L=2+\sqrt2(1+T)^\alpha$ rounds, the probe included.
-# Rounds 2 to $T$ hold more than $\frac{T-1}L-1$ complete cycles; each adds at least 1 to $S$, and round 1 another 1, which proves the first inequality.
+# As $w_s\ge(1+T)^{-\alpha}$, the sum is still below $\sqrt2$ before the last round, so a cycle has at most $\ell=2+\sqrt2(1+T)^\alpha$ rounds, the probe included.
+# Rounds 2 to $T$ hold more than $\frac{T-1}\ell-1$ complete cycles; each adds at least 1 to $S$, and round 1 another 1, which proves the first inequality.
 #
 # *Regret.* Probes happen at $x=e_0$ and cost nothing against $e_0$.
 # A round $s$ costs $w_sx_1(s)=2\sqrt{S_s}\,\big(x_1(s)-x_1^+\big)x_1(s)$ if the step is not cut off, and more otherwise; here $x_1^+$ is the next value.

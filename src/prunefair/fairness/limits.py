@@ -251,14 +251,14 @@ def _ceiling_share(lengths, alpha, *, rng, ceiling=nested_ceiling, map_=nested_o
 # %% [markdown]
 # ## Two contexts are enough
 #
-# Take relative lengths $\ell$ with sum $L$, and for a horizon $T$ the phases $n_k=\lfloor\ell_kT/L\rfloor$; rounds that are left over reward nobody.
+# Take relative lengths $\ell$ with sum $|\ell|$, and for a horizon $T$ the phases $n_k=\lfloor\ell_kT/|\ell|\rfloor$; rounds that are left over reward nobody.
 #
 # **Theorem (Floor under the regret).** <a id="thm-limits-floor"></a>
 # For every $c\ge0$, every $\ell$ and every $T$, every policy meets a sequence of $T$ rounds with $N$ arms and $N$ contexts on which
 #
 # <a id="eq-limits-floor"></a>
 # $$
-# U^*-c\,\mathbb E\,U\ \ge\ \frac{T^\beta}{\beta L^\beta}\Big[\sum_k\ell_k^\beta-c\sum_k\rho_k^\beta\Big]-\frac{cN}\beta,
+# U^*-c\,\mathbb E\,U\ \ge\ \frac{T^\beta}{\beta|\ell|^\beta}\Big[\sum_k\ell_k^\beta-c\sum_k\rho_k^\beta\Big]-\frac{cN}\beta,
 # $$ (eq-limits-floor)
 #
 # where $\rho$ belongs to $\ell$.
@@ -272,10 +272,10 @@ def _ceiling_share(lengths, alpha, *, rng, ceiling=nested_ceiling, map_=nested_o
 # whose leading constant is positive: no policy has a standard regret that is sublinear in $T^{1-\alpha}$.
 #
 # **Proof.**
-# $1+n_k\ge\ell_kT/L$, so $\phi(1+n_k)\ge\phi(\ell_k)\,(T/L)^\beta$.
-# The shares that belong to $n$ are at most $\rho_kT/L$, and $(1+u)^\beta\le1+u^\beta$ gives $\phi(1+u)\le\phi(u)+\frac1\beta$.
+# $1+n_k\ge\ell_kT/|\ell|$, so $\phi(1+n_k)\ge\phi(\ell_k)\,(T/|\ell|)^\beta$.
+# The shares that belong to $n$ are at most $\rho_kT/|\ell|$, and $(1+u)^\beta\le1+u^\beta$ gives $\phi(1+u)\le\phi(u)+\frac1\beta$.
 # Insert both into [Theorem (Ceiling of the hidden order)](#thm-limits-ceiling).
-# For $\ell=(1,1)$ we have $L=2$ and $\rho=(\frac12,\frac32)$, and strict concavity makes $\frac12(\frac12)^\beta+\frac12(\frac32)^\beta<1$. ∎
+# For $\ell=(1,1)$ we have $|\ell|=2$ and $\rho=(\frac12,\frac32)$, and strict concavity makes $\frac12(\frac12)^\beta+\frac12(\frac32)^\beta<1$. ∎
 #
 # Utilities themselves grow like $T^{1-\alpha}$, so this regret is a fixed share of the optimum, at any horizon.
 # More arms or contexts do not help the policy: arms that never pay and contexts that never come change nothing but constants.
@@ -318,7 +318,7 @@ def regret_floor(n_rounds, lengths, alpha: float, *, factor: float = 1.0) -> np.
 
 # %%
 def scaled_lengths(lengths, n_rounds: int) -> np.ndarray:
-    r"""Whole numbers of rounds $\lfloor\ell_kT/L\rfloor$, int64, that fit `n_rounds`."""
+    r"""Whole rounds $\lfloor\ell_kT/|\ell|\rfloor$ that fit `n_rounds`, int64."""
     ell = check_lengths(lengths)
     return np.floor(ell * (n_rounds / ell.sum())).astype(np.int64)
 
@@ -688,7 +688,7 @@ def best_lengths(n_arms: int, alpha: float) -> np.ndarray:
 # **Theorem (The factor cannot be improved).** <a id="thm-limits-tight"></a>
 # Let $0<\alpha<1$.
 # If $c\ge c_\alpha$, the coupled policy has $U^*-c\,U=O(T^{(1-\alpha)/2})$ on all sequences, for all $M$ and $N$.
-# If $c<c_\alpha$, there are $N=M$, $K>0$ and $T_0$ such that every policy meets, for each $T\ge T_0$, a sequence with $U^*-c\,\mathbb E\,U\ge K\,T^{1-\alpha}$.
+# If $c<c_\alpha$, there are $N=M$, $C>0$ and $T_0$ such that every policy meets, for each $T\ge T_0$, a sequence with $U^*-c\,\mathbb E\,U\ge C\,T^{1-\alpha}$.
 #
 # **Proof.**
 # The first part is [Theorem (No lower bound on rewards)](full_information.ipynb#thm-full-information-explicit).
@@ -765,7 +765,7 @@ def power_lengths(n_arms: int, alpha: float, tau: float) -> np.ndarray:
 
 # %% [markdown]
 # For very many arms we need no array of that length.
-# The shares of the power lengths are differences of Hurwitz zeta functions, $r_m=N^\kappa\big(\zeta(1+\kappa,m)-\zeta(1+\kappa,N+1)\big)$, and the sums over $m$ are smooth beyond the first thousands: there we replace them by an integral with midpoints, $\sum_{m=K+1}^Nf(m)\approx\int_{K+1/2}^{N+1/2}f$, by Gauss's rule in $\ln m$.
+# The shares of the power lengths are differences of Hurwitz zeta functions, $r_m=N^\kappa\big(\zeta(1+\kappa,m)-\zeta(1+\kappa,N+1)\big)$, and the sums over $m$ are smooth beyond the first thousands: there we replace them by an integral with midpoints, $\sum_{m=m_0+1}^Nf(m)\approx\int_{m_0+1/2}^{N+1/2}f$, by Gauss's rule in $\ln m$.
 
 
 # %%
@@ -1055,11 +1055,11 @@ def plot_limit(ax, alphas):
 #
 # <details><summary>Solution</summary>
 #
-# Let $L_k=\sum_{s\le k}n_s$ be the rounds in which arm $\pi_k$ is paid.
-# A distribution $x$ (its entry for $\pi_k$ called $x_k$) gives $R_{\pi_k}=1+x_kL_k$.
-# At the best one all marginal utilities $L_k(1+x_kL_k)^{-\alpha}$ with $x_k>0$ are some $\mu$, so $x_k=\max\{0,\,L_k^{1/\alpha-1}\mu^{-1/\alpha}-1/L_k\}$, which does not decrease with $k$.
+# Let $\bar n_k=\sum_{s\le k}n_s$ be the rounds in which arm $\pi_k$ is paid.
+# A distribution $x$ (its entry for $\pi_k$ called $x_k$) gives $R_{\pi_k}=1+x_k\bar n_k$.
+# At the best one all marginal utilities $\bar n_k(1+x_k\bar n_k)^{-\alpha}$ with $x_k>0$ are some $\mu$, so $x_k=\max\{0,\,\bar n_k^{1/\alpha-1}\mu^{-1/\alpha}-1/\bar n_k\}$, which does not decrease with $k$.
 # For each $m$,
-# $\sum_{k\le m}x_kL_k=\sum_{s\le m}n_s\sum_{k=s}^mx_k\le\sum_{s\le m}n_s\frac{m-s+1}{N-s+1}=\sum_{k\le m}\rho_k$,
+# $\sum_{k\le m}x_k\bar n_k=\sum_{s\le m}n_s\sum_{k=s}^mx_k\le\sum_{s\le m}n_s\frac{m-s+1}{N-s+1}=\sum_{k\le m}\rho_k$,
 # because the $m-s+1$ smallest of the entries $x_s,\dots,x_N$ have at most the mean's share of their sum, which is at most 1.
 # The $\rho_k$ increase, so the right side is the sum of the $m$ poorest under uniform play, and the left side is at least that under $x$: by weak majorisation the uniform policy's utility is the larger.
 # So the proof needs a map that tells phases apart; whether $M=1$ allows a sublinear standard regret, these games cannot say.

@@ -591,7 +591,7 @@ def squared_norms_over_time(
 # **Proof.**
 # With uniform play $R_i=1+\frac1N\sum_jG_{ji}\ge\frac1N\big(1+\sum_jG_{ji}\big)\ge\frac1NR^*_i$, and $\phi$ is increasing with $\phi(u/N)=N^{-(1-\alpha)}\phi(u)$; sum over $i$.
 # Since $c_\alpha=\big(\frac1{1-\alpha}\big)^{1-\alpha}$, $N\le\frac1{1-\alpha}$ gives $N^{1-\alpha}\le c_\alpha$.
-# For $M=N$ and $G=L\cdot I$ the optimum gives every arm $1+L$ and uniform play $1+L/N$, a ratio of utilities that tends to $N^{1-\alpha}$ as $L$ grows. ∎
+# For $M=N$ and $G=n\cdot I$ the optimum gives every arm $1+n$ and uniform play $1+n/N$, a ratio of utilities that tends to $N^{1-\alpha}$ as $n$ grows. ∎
 #
 # At $\alpha=0.9$ a die with ten faces can never have a positive $c_\alpha$-regret, on any stream, against any adversary.
 # With the arms we have it could, but these data are far from its worst case.

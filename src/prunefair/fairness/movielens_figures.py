@@ -165,7 +165,7 @@ def quantities(rewards: np.ndarray, optimum, alpha: float) -> dict[str, MeanCurv
 # One figure of the public code shows, for each value of its parameter, the *largest* of ten runs of the rival.
 #
 # **Theorem (What the largest of n runs shows).** <a id="thm-movielens-figures-largest"></a>
-# Let $X_1,\dots,X_n$ be results of runs, each with mean $\mu$ and with $E\,e^{\lambda(X_k-\mu)}\le e^{\lambda^2\sigma^2/2}$ for every $\lambda$, as bounded results have.
+# Let $X_1,\dots,X_n$ be results of runs, each with mean $\mu$ and with $E\,e^{s(X_k-\mu)}\le e^{s^2\sigma^2/2}$ for every $s$, as bounded results have.
 # Then
 #
 # $$
@@ -174,7 +174,7 @@ def quantities(rewards: np.ndarray, optimum, alpha: float) -> dict[str, MeanCurv
 #
 # **Proof.**
 # The maximum is at least $X_1$.
-# For $\lambda>0$, convexity of the exponential and a sum in place of the maximum give $e^{\lambda E\max(X_k-\mu)}\le E\max e^{\lambda(X_k-\mu)}\le n\,e^{\lambda^2\sigma^2/2}$, hence $E\max(X_k-\mu)\le\frac{\ln n}\lambda+\frac{\lambda\sigma^2}2$; take $\lambda=\sqrt{2\ln n}/\sigma$. ∎
+# For $s>0$, convexity of the exponential and a sum in place of the maximum give $e^{s E\max(X_k-\mu)}\le E\max e^{s(X_k-\mu)}\le n\,e^{s^2\sigma^2/2}$, hence $E\max(X_k-\mu)\le\frac{\ln n}s+\frac{s\sigma^2}2$; take $s=\sqrt{2\ln n}/\sigma$. ∎
 #
 # A largest value is no estimate of what a policy does: it grows with the number of runs, and it cannot be compared with one run of another policy.
 #

@@ -363,17 +363,17 @@ def adaptive_step(
 #
 # **Theorem (Regret of the adaptive step).** <a id="thm-online-gradient-regret"></a>
 # Let $g_1,g_2,\dots$ be any vectors; $g_t$ may depend on $x_1,\dots,x_t$.
-# Let $\rho\le1$ be such that $\lVert Pg_t\rVert^2\le\rho\lVert g_t\rVert^2$ for all $t$, and $D_u^2=\max_{x\in\Delta}\lVert x-u\rVert^2$.
+# Let $\zeta\le1$ be such that $\lVert Pg_t\rVert^2\le\zeta\lVert g_t\rVert^2$ for all $t$, and $\bar d_u=\max_{x\in\Delta}\lVert x-u\rVert^2$.
 # Then for every $u\in\Delta$ and every $T$
 #
 # <a id="eq-online-gradient-bound"></a>
 # $$
-# \mathrm{Reg}_T(u)\ \le\ \Big(\rho+\tfrac12D_u^2-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\ \le\ 2\sqrt{S_T}.
+# \mathrm{Reg}_T(u)\ \le\ \Big(\zeta+\tfrac12\bar d_u-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\ \le\ 2\sqrt{S_T}.
 # $$ (eq-online-gradient-bound)
 #
-# The number $\rho=1$ always serves; $\rho=1-\frac1N$ serves if no $g_t$ has a negative entry.
-# $D_u^2=2$ for a vertex, $D_u^2=1-\frac1N$ for $u=\mathbf 1/N$, and never more than 2.
-# The centred step satisfies the same with $\rho=1$ and $\sum_{t\le T}\lVert Pg_t\rVert^2$ in place of $S_T$.
+# The number $\zeta=1$ always serves; $\zeta=1-\frac1N$ serves if no $g_t$ has a negative entry.
+# $\bar d_u=2$ for a vertex, $\bar d_u=1-\frac1N$ for $u=\mathbf 1/N$, and never more than 2.
+# The centred step satisfies the same with $\zeta=1$ and $\sum_{t\le T}\lVert Pg_t\rVert^2$ in place of $S_T$.
 #
 # **Proof.**
 # Rounds before the first $g_t\ne0$ contribute nothing to either side.
@@ -387,25 +387,25 @@ def adaptive_step(
 # \langle g_t,u-x_t\rangle\ \le\ \tfrac12(d_t-d_{t+1})\sqrt{S_t}+\tfrac12\frac{\lVert Pg_t\rVert^2}{\sqrt{S_t}} .
 # $$ (eq-online-gradient-one-step)
 #
-# *Distances.* Summation by parts, with $\sqrt{S_0}=0$, $d_t\le D_u^2$ and $\sqrt{S_t}$ non-decreasing:
+# *Distances.* Summation by parts, with $\sqrt{S_0}=0$, $d_t\le \bar d_u$ and $\sqrt{S_t}$ non-decreasing:
 #
 # <a id="eq-online-gradient-distances"></a>
 # $$
-# \sum_{t\le T}(d_t-d_{t+1})\sqrt{S_t}=\sum_{t\le T}d_t\big(\sqrt{S_t}-\sqrt{S_{t-1}}\big)-d_{T+1}\sqrt{S_T}\le\big(D_u^2-d_{T+1}\big)\sqrt{S_T}.
+# \sum_{t\le T}(d_t-d_{t+1})\sqrt{S_t}=\sum_{t\le T}d_t\big(\sqrt{S_t}-\sqrt{S_{t-1}}\big)-d_{T+1}\sqrt{S_T}\le\big(\bar d_u-d_{T+1}\big)\sqrt{S_T}.
 # $$ (eq-online-gradient-distances)
 #
 # *Norms.* For $0\le a\le b$, $b-a\le2\sqrt b(\sqrt b-\sqrt a)$; with $b=S_t$ and $a=S_{t-1}$ this is $\lVert g_t\rVert^2/\sqrt{S_t}\le2(\sqrt{S_t}-\sqrt{S_{t-1}})$, so
 #
 # <a id="eq-online-gradient-norms"></a>
 # $$
-# \tfrac12\sum_{t\le T}\frac{\lVert Pg_t\rVert^2}{\sqrt{S_t}}\ \le\ \frac\rho2\sum_{t\le T}\frac{\lVert g_t\rVert^2}{\sqrt{S_t}}\ \le\ \rho\sqrt{S_T}.
+# \tfrac12\sum_{t\le T}\frac{\lVert Pg_t\rVert^2}{\sqrt{S_t}}\ \le\ \frac\zeta2\sum_{t\le T}\frac{\lVert g_t\rVert^2}{\sqrt{S_t}}\ \le\ \zeta\sqrt{S_T}.
 # $$ (eq-online-gradient-norms)
 #
-# Adding [(eq-online-gradient-one-step)](#eq-online-gradient-one-step) over $t$ and inserting the other two gives the first inequality of [(eq-online-gradient-bound)](#eq-online-gradient-bound); $\rho\le1$ and $D_u^2\le2$ give the second.
+# Adding [(eq-online-gradient-one-step)](#eq-online-gradient-one-step) over $t$ and inserting the other two gives the first inequality of [(eq-online-gradient-bound)](#eq-online-gradient-bound); $\zeta\le1$ and $\bar d_u\le2$ give the second.
 # The centred step is the plain step fed with $Pg_t$, whose regret is the same.
 #
 # *The constants.* $\lVert Pg\rVert^2=\lVert g\rVert^2-\frac1N(\sum_ig_i)^2$, and $(\sum_ig_i)^2\ge\sum_ig_i^2$ if no entry is negative.
-# $\lVert x-u\rVert^2$ is convex in $x$, so $D_u^2$ is attained at a vertex: $\lVert e_i-u\rVert^2=1-2u_i+\lVert u\rVert^2$, which is $2$ for $u=e_k$, $i\ne k$, and $1-\frac1N$ for $u=\mathbf 1/N$; it is at most $1+1$. ∎
+# $\lVert x-u\rVert^2$ is convex in $x$, so $\bar d_u$ is attained at a vertex: $\lVert e_i-u\rVert^2=1-2u_i+\lVert u\rVert^2$, which is $2$ for $u=e_k$, $i\ne k$, and $1-\frac1N$ for $u=\mathbf 1/N$; it is at most $1+1$. ∎
 #
 # The factor in front of $\sqrt{S_T}$ is what later chapters use: 2 in general, $2-\frac1N$ for rewards.
 
@@ -537,7 +537,7 @@ def regret_chain(path: GradientPath, comparator: np.ndarray, rho: float) -> np.n
     comparator : ndarray, shape (N,), float64
         The fixed point $u$ of the simplex.
     rho : float
-        A number with $\lVert Pg \rVert^2 \le \rho \lVert g \rVert^2$.
+        A number with $\lVert Pg \rVert^2 \le \zeta \lVert g \rVert^2$.
 
     Returns
     -------
@@ -815,8 +815,8 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 # $\mathrm{Reg}_T(e_1)=\varepsilon\sum_{t\le T}(1-x_{t,1})\ge\varepsilon\big(\frac T2-\sqrt\varepsilon\sum_{n<T}\sqrt n\big)\ge\varepsilon\big(\frac T2-\frac23\sqrt\varepsilon\,T^{3/2}\big)$.
 # Divide by $2\sqrt{S_T}=2\varepsilon\sqrt T$. ∎
 #
-# The first part on the suite, and on gradients of one length $\lVert g\rVert=G$ that swing at one end of the simplex and then climb to the other.
-# At $G=1$ both steps are the same learner, and the swings and the climb cost a whole $\sqrt{W}$ each.
+# The first part on the suite, and on gradients of one length $\lVert g\rVert=a$ that swing at one end of the simplex and then climb to the other.
+# At $a=1$ both steps are the same learner, and the swings and the climb cost a whole $\sqrt{W}$ each.
 
 
 # %%
@@ -1042,7 +1042,7 @@ def worst_gradients(
 def _regret_share(path: GradientPath, rho: float, factor: Callable | None = None):
     r"""Largest $\mathrm{Reg}_T(u)$ over the first bound, for vertices and centre.
 
-    `factor` may replace $\rho+\frac12D_u^2-\frac12\lVert x_{T+1}-u\rVert^2$.
+    `factor` may replace $\zeta+\frac12\bar d_u-\frac12\lVert x_{T+1}-u\rVert^2$.
     """
     factor = factor or (lambda rho, widest, last: rho + widest / 2 - last / 2)
     root, shares = np.sqrt(path.totals), []

@@ -275,7 +275,7 @@ def utility_difference(R, other, alpha: float) -> float | np.ndarray:
 #
 # and a differentiable $f$ on $(0, \infty)$ has $u f'(u) = (1 - \alpha) f(u)$ for all $u$ only if it is a multiple of $\phi_\alpha$.
 # At $\alpha = 1$ the identity becomes $u\, \phi_1'(u) = 1$.
-# Changing the unit of reward changes no preference: for $\lambda > 0$, $U_\alpha(\lambda R) = \lambda^{1-\alpha} U_\alpha(R)$, and $U_1(\lambda R) = U_1(R) + N \ln \lambda$.
+# Changing the unit of reward changes no preference: for $c > 0$, $U_\alpha(c R) = c^{1-\alpha} U_\alpha(R)$, and $U_1(c R) = U_1(R) + N \ln c$.
 #
 # **Proof.**
 # Both sides of [(eq-utility-elasticity)](#eq-utility-elasticity) are $u^{1-\alpha}$.
@@ -372,8 +372,8 @@ def _largest_vote(points, R, alpha, weight=utility_gradient) -> float:
 # so $E_\alpha(R) \to \min_i R_i$ as $\alpha \to \infty$.
 #
 # **Proof.**
-# Let $s = 1 - \alpha$, $X = \ln R_i$ with $i$ uniform, and $K(s) = \ln \mathbb E\, e^{sX}$, so that $\ln E_\alpha = K(s) / s$.
-# $K$ is convex (its second derivative is a variance) and $K(0) = 0$, so the slope $K(s) / s$ of its chord from 0 does not decrease in $s$; as $s \to 0$ it tends to $K'(0) = \mathbb E X$, the logarithm of the geometric mean.
+# Let $s = 1 - \alpha$, $X = \ln R_i$ with $i$ uniform, and $\psi(s) = \ln \mathbb E\, e^{sX}$, so that $\ln E_\alpha = \psi(s) / s$.
+# $\psi$ is convex (its second derivative is a variance) and $\psi(0) = 0$, so the slope $\psi(s) / s$ of its chord from 0 does not decrease in $s$; as $s \to 0$ it tends to $\psi'(0) = \mathbb E X$, the logarithm of the geometric mean.
 # For [(eq-utility-maxmin)](#eq-utility-maxmin) put $\beta = \alpha - 1 > 0$ and $m = \min_i R_i$.
 # The mean of the $R_i^{-\beta}$ lies between $m^{-\beta} / N$, one term alone, and $m^{-\beta}$, which no term exceeds; take the power $-1/\beta$. ∎
 

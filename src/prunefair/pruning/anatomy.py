@@ -59,7 +59,7 @@ from prunefair.models import measuring
 # | $L$ | `num_hidden_layers` | blocks |
 # | $a$, $b$ | `queries`, `keys` | query heads, and key heads, times the width of a head |
 # | $V$ | `vocab_size` | tokens in the vocabulary |
-# | $\rho$ | `ratio` | share of the rows to remove |
+# | $\text{ratio}$ | `ratio` | share of the rows to remove |
 # | $k$ | `kept` | rows that stay |
 #
 # Layers, rows and tokens are counted from 0 in code; the paper counts from 1.
@@ -70,12 +70,12 @@ from prunefair.models import measuring
 #
 # $$
 # x \leftarrow x + W_o\, \mathrm{attention}(W_q \bar x, W_k \bar x, W_v \bar x), \qquad
-# x \leftarrow x + D\,\bigl(\mathrm{silu}(G \bar x) \odot U \bar x\bigr),
+# x \leftarrow x + D\,\bigl(\mathrm{silu}(W \bar x) \odot U \bar x\bigr),
 # $$ (eq-anatomy-block)
 #
 # where $\bar x$ is $x$ divided by its root mean square and multiplied, entry by entry, by a learned gain.
 # The second map is the feed-forward network, FFN.
-# Its three matrices are the gate $G$ and the up-projection $U$, both $m \times d$, and the down-projection $D$, $d \times m$.
+# Its three matrices are the gate $W$ and the up-projection $U$, both $m \times d$, and the down-projection $D$, $d \times m$.
 # Written as a sum over neurons it is
 #
 # <a id="eq-anatomy-neurons"></a>
@@ -83,10 +83,10 @@ from prunefair.models import measuring
 # \mathrm{FFN}(x) = \sum_{j=0}^{m-1} D_{:,j}\; \mathrm{silu}(g_j^\top x)\,(u_j^\top x),
 # $$ (eq-anatomy-neurons)
 #
-# with $g_j^\top$ and $u_j^\top$ the rows of $G$ and $U$.
-# Nothing connects two neurons, so a set of terms can be left out without touching the others: to remove neuron $j$ is to remove row $j$ of $G$, row $j$ of $U$ and column $j$ of $D$.
+# with $g_j^\top$ and $u_j^\top$ the rows of $W$ and $U$.
+# Nothing connects two neurons, so a set of terms can be left out without touching the others: to remove neuron $j$ is to remove row $j$ of $W$, row $j$ of $U$ and column $j$ of $D$.
 # That is why a *row* is the unit of this pruning, and why its result is a smaller dense model which needs no special kernel.
-# The next two functions find these layers and the matrices $G$, which are all that the policy will ever see.
+# The next two functions find these layers and the matrices $W$, which are all that the policy will ever see.
 
 
 # %%
@@ -154,7 +154,7 @@ def gate_matrices(model) -> list[torch.Tensor]:
 #
 # <a id="eq-anatomy-rows"></a>
 # $$
-# k = \lfloor (1 - \rho)\, m \rfloor
+# k = \lfloor (1 - \text{ratio})\, m \rfloor
 # $$ (eq-anatomy-rows)
 #
 # rows.
@@ -164,14 +164,14 @@ def gate_matrices(model) -> list[torch.Tensor]:
 
 # %%
 def rows_to_keep(rows: int, ratio: float, multiple: int = 1) -> int:
-    r"""Number of rows kept, $k = \lfloor (1 - \rho)\, m \rfloor$, or a multiple near it.
+    r"""Rows kept, $k = \lfloor (1 - \text{ratio})\, m \rfloor$, or a multiple near it.
 
     Parameters
     ----------
     rows : int
         Rows $m$ of the matrix.
     ratio : float
-        Share $\rho$ of the rows to remove, in [0, 1), read as the decimal it prints as.
+        Share of the rows to remove, in [0, 1), read as the decimal it prints as.
     multiple : int
         Where rows are removed, the multiple of this nearest to $k$ is kept, of two the
         smaller, but at least one; between 1 and `rows`.
@@ -607,7 +607,7 @@ def counted_flops(model, tokens: int) -> int:
 #
 # **Theorem (Speed-up from less work).** <a id="thm-anatomy-bound"></a>
 # Let a step take the time $t(x)$, where $x = (x_1, \dots, x_J) \ge 0$ are amounts of work such as bytes to read and operations to do.
-# Let $t$ not decrease in any of them, and let $t(\lambda x) \ge \lambda\, t(x)$ for $0 \le \lambda \le 1$: a share of the work takes at least that share of the time.
+# Let $t$ not decrease in any of them, and let $t(c x) \ge c\, t(x)$ for $0 \le c \le 1$: a share of the work takes at least that share of the time.
 # If pruning removes at most the share $s_j < 1$ of $x_j$, and leaves $x'$, then
 #
 # $$
@@ -616,7 +616,7 @@ def counted_flops(model, tokens: int) -> int:
 #
 # **Proof.**
 # With $s = \max_j s_j$ we have $x' \ge (1 - s)\, x$ entry by entry.
-# So $t(x') \ge t\bigl((1 - s)\, x\bigr) \ge (1 - s)\, t(x)$, the first because $t$ does not decrease, the second with $\lambda = 1 - s$. ∎
+# So $t(x') \ge t\bigl((1 - s)\, x\bigr) \ge (1 - s)\, t(x)$, the first because $t$ does not decrease, the second with $c = 1 - s$. ∎
 #
 # Both assumptions hold for a constant plus a sum of works divided by speeds, for the largest of such times (the roofline: bytes over bandwidth or operations over peak, whichever is longer) and for sums of such rooflines over layers.
 # They fail where less work makes the machine itself faster, for instance when the pruned model fits into a memory that the dense one overflows.
@@ -628,10 +628,10 @@ def counted_flops(model, tokens: int) -> int:
 #
 # <a id="eq-anatomy-share"></a>
 # $$
-# s = \frac{\rho\; p_\text{FFN}}{p_\text{attention} + p_\text{FFN} + V d} ,
+# s = \frac{\text{ratio}\; p_\text{FFN}}{p_\text{attention} + p_\text{FFN} + V d} ,
 # $$ (eq-anatomy-share)
 #
-# with $\rho$ the share of rows actually removed.
+# with $\text{ratio}$ the share of rows actually removed.
 # The input embedding is in the denominator only if it is the head too.
 
 
@@ -811,13 +811,13 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 
 # %% [markdown]
 # **Exercise.** <a id="ex-anatomy-2"></a>
-# A limit: what is the bound for $\rho \to 1$, when no feed-forward layer is left, and for $\rho \to 0$?
+# A limit: what is the bound for $\text{ratio} \to 1$, when no feed-forward layer is left, and for $\text{ratio} \to 0$?
 #
 # <details><summary>Solution</summary>
 #
 #
-# At $\rho = 0$ the bound is 1.
-# At $\rho = 1$ it is the ratio of all matrices to those that are not feed-forward, finite because attention and the head remain.
+# At $\text{ratio} = 0$ the bound is 1.
+# At $\text{ratio} = 1$ it is the ratio of all matrices to those that are not feed-forward, finite because attention and the head remain.
 #
 # </details>
 
@@ -856,7 +856,7 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 # <details><summary>Solution</summary>
 #
 #
-# It can only be one row short, and only where $(1 - \rho)\, m$ is a whole number: with 11008 rows seldom, with round numbers of rows often.
+# It can only be one row short, and only where $(1 - \text{ratio})\, m$ is a whole number: with 11008 rows seldom, with round numbers of rows often.
 #
 # </details>
 

@@ -393,7 +393,7 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # As a share, in the mean over the tokens $t$ of a text,
 #
 # $$
-# \lambda(S) = \frac1N \sum_{t} \frac{\lVert \sum_{i \notin S} h_{t,i} D_{:,i} \rVert^2}{\lVert D h_t \rVert^2} .
+# \mathrm{lost}(S) = \frac1N \sum_{t} \frac{\lVert \sum_{i \notin S} h_{t,i} D_{:,i} \rVert^2}{\lVert D h_t \rVert^2} .
 # $$ (eq-comparison-lost)
 #
 # The [lost energy](functional_policy.ipynb) of a later chapter is the ratio of the sums, in which a few tokens of large output decide; here every token counts the same.
@@ -417,7 +417,7 @@ def lost_outputs(
     Returns
     -------
     lost : Tensor, shape (L,), float64
-        $\lambda(S)$ of each layer, on the CPU; no unit.
+        $\mathrm{lost}(S)$ of each layer, on the CPU; no unit.
 
     Raises
     ------

@@ -11,7 +11,7 @@ A rank correlation of 1 would be a perfect answer; within a ratio the functional
 **Notation.**
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ its input and $H = \mathbb E\, h h^\top$ its [moment on text that the model samples itself](self_moments.ipynb).
 $S$ is the set of the neurons kept, $R$ that of the neurons removed; $k$ is the number kept in a layer.
-$p$ is the dense model, $x = (x_0, \dots, x_{L-1})$ a text sampled from it after the start token $x_0$.
+$p$ is the dense model, $x = (x_0, \dots, x_{T-1})$ a text sampled from it after the start token $x_0$.
 $y_t = D h_t$ is the output of one block at position $t$, $D_{:j}$ the column of neuron $j$.
 """
 
@@ -96,7 +96,7 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # 3. In the last block the terms with $s < t$ are zero.
 #
 # **Proof.**
-# (1) The texts of length $L$ are a finite set, and $P_\varepsilon$ is positive on all of those that begin with $x_0$.
+# (1) The texts of length $T$ are a finite set, and $P_\varepsilon$ is positive on all of those that begin with $x_0$.
 # $\frac{d}{d\varepsilon} \log P_\varepsilon(x)$ at $\varepsilon = 0$ is $g_t^\top (-h_{tj} D_{:j}) = -c_{tj}$: the score of a family of distributions with one parameter.
 # $g_t$ reaches through attention what is said at all later positions, as the change does.
 # A Kullback--Leibler divergence and its derivative vanish at $\varepsilon = 0$, and its second derivative there is the Fisher information, the mean square of the score ([Cover and Thomas 2006](../references.bib#cover2006elements)).
@@ -111,12 +111,12 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # We take $\varepsilon = 1$, far beyond where the expansion is exact, and the mean over positions,
 #
 # $$
-# f_j = \frac1L \sum_{t=0}^{L-1} \mathbb E\, c_{tj}^2 ,
+# f_j = \frac1T \sum_{t=0}^{T-1} \mathbb E\, c_{tj}^2 ,
 # $$ (eq-functional-policy-cost)
 #
 # and call it the *Fisher cost* of the neuron, in nats squared; as a score for pruning it is known ([Theis et al. 2018](../references.bib#theis2018faster); [Molchanov et al. 2019](../references.bib#molchanov2019importance)), with data in the place of the model's own text.
 # It leaves the cross terms of [(eq-functional-policy-together)](#eq-functional-policy-together) out, although pruning removes a neuron at all positions.
-# In exchange every position of a text is a sample of its own; `together=True` gives the other cost, $\frac1L \mathbb E (\sum_t c_{tj})^2$, with one sample a text.
+# In exchange every position of a text is a sample of its own; `together=True` gives the other cost, $\frac1T \mathbb E (\sum_t c_{tj})^2$, with one sample a text.
 # Unlike an energy, both are in the same unit in every layer.
 
 
@@ -276,25 +276,25 @@ class _FisherSum:
 #
 # $$
 # \ln\bigl(H_{jj}\, \lVert D_{:j} \rVert^2\bigr), \qquad
-# \ln \frac{\lVert D_{:j} \rVert^2}{[(H + \lambda I)^{-1}]_{jj}}, \qquad
+# \ln \frac{\lVert D_{:j} \rVert^2}{[(H + \rho I)^{-1}]_{jj}}, \qquad
 # \ln f_j ,
 # $$ (eq-functional-policy-features)
 #
 # each standardised over the neurons of its layer, and the squares of the three, standardised again.
 #
 # **Theorem (The surgeon's energy is what the other neurons cannot make up for).** <a id="thm-functional-policy-surgeon"></a>
-# With $H_\lambda = H + \lambda I$ and $\lambda > 0$,
+# With $H_\rho = H + \rho I$ and $\rho > 0$,
 #
 # $$
-# \min_{E\,:\,E_{:j} = -D_{:j}} \mathbb E\, \lVert E h \rVert^2 + \lambda \lVert E \rVert_F^2
-# = \frac{\lVert D_{:j} \rVert^2}{[H_\lambda^{-1}]_{jj}}
-# = \lVert D_{:j} \rVert^2 \min_{a} \Bigl( \mathbb E \bigl(h_j - \textstyle\sum_{i \ne j} a_i h_i\bigr)^2 + \lambda\,(1 + \lVert a \rVert^2) \Bigr) .
+# \min_{E\,:\,E_{:j} = -D_{:j}} \mathbb E\, \lVert E h \rVert^2 + \rho \lVert E \rVert_F^2
+# = \frac{\lVert D_{:j} \rVert^2}{[H_\rho^{-1}]_{jj}}
+# = \lVert D_{:j} \rVert^2 \min_{a} \Bigl( \mathbb E \bigl(h_j - \textstyle\sum_{i \ne j} a_i h_i\bigr)^2 + \rho\,(1 + \lVert a \rVert^2) \Bigr) .
 # $$ (eq-functional-policy-surgeon)
 #
 # **Proof.**
-# The left objective is $\operatorname{tr} E H_\lambda E^\top$, a sum over the rows of $E$.
-# In the row with the entry $-D_{ij}$ at $j$ it is $D_{ij}^2\, v^\top H_\lambda v$ for a vector with $v_j = 1$; with $v = (1, -a)$ this is the bracket on the right.
-# Its minimum over $a$ is the Schur complement of $H_\lambda$ without $j$ in $H_\lambda$, which is $1/[H_\lambda^{-1}]_{jj}$. ∎
+# The left objective is $\operatorname{tr} E H_\rho E^\top$, a sum over the rows of $E$.
+# In the row with the entry $-D_{ij}$ at $j$ it is $D_{ij}^2\, v^\top H_\rho v$ for a vector with $v_j = 1$; with $v = (1, -a)$ this is the bracket on the right.
+# Its minimum over $a$ is the Schur complement of $H_\rho$ without $j$ in $H_\rho$, which is $1/[H_\rho^{-1}]_{jj}$. ∎
 
 # %%
 FUNCTIONAL_FEATURES = ("log_energy", "log_surgeon_energy", "log_fisher")
@@ -357,13 +357,13 @@ def surgeon_energies(
     H : Tensor, shape (m, m)
         Second moment of its input; squared activations.
     ridge : float
-        $\lambda$ over the mean of the diagonal of `H`; positive, no unit.
+        $\rho$ over the mean of the diagonal of `H`; positive, no unit.
 
     Returns
     -------
     energy, surgeon : Tensors, shape (m,), float64
         $H_{jj} \lVert D_{:j} \rVert^2$ and
-        $\lVert D_{:j} \rVert^2 / [(H + \lambda I)^{-1}]_{jj}$; squared output units.
+        $\lVert D_{:j} \rVert^2 / [(H + \rho I)^{-1}]_{jj}$; squared output units.
 
     Raises
     ------
@@ -450,7 +450,7 @@ class FunctionalPolicy(RowPolicy):
 #
 # The penalty is the KS distance of functional spectra.
 # The second choice is the share of the energy that is lost,
-# $\operatorname{tr}(D_R H_{RR} D_R^\top) / \operatorname{tr}(D H D^\top)$, which with $K = (D^\top D) \circ H$ is the sum of a block of $K$ over its total.
+# $\operatorname{tr}(D_R H_{RR} D_R^\top) / \operatorname{tr}(D H D^\top)$, which with $M = (D^\top D) \circ H$ is the sum of a block of $M$ over its total.
 # The lost energy bounds the squared change of the functional spectrum, and it is what the layer errs by, so it looks like the better choice.
 # They differ in what one neuron can do.
 #
@@ -1095,13 +1095,13 @@ def uneven_ratios(
 
 # %% [markdown]
 # **Exercise.** <a id="ex-functional-policy-2"></a>
-# A limit: $\lambda \to \infty$.
+# A limit: $\rho \to \infty$.
 # What becomes of the order of the surgeon's energies, and of the functional spectrum's own dependence on $H$?
 #
 # <details><summary>Solution</summary>
 #
-# $[H_\lambda^{-1}]_{jj} \to 1/\lambda$, so the order is that of the column norms of $D$: the ridge makes every neuron equally hard to replace, and equally active.
-# The functional spectrum of $H + \lambda I$ tends, up to a factor, to the raw spectrum of `down_proj`.
+# $[H_\rho^{-1}]_{jj} \to 1/\rho$, so the order is that of the column norms of $D$: the ridge makes every neuron equally hard to replace, and equally active.
+# The functional spectrum of $H + \rho I$ tends, up to a factor, to the raw spectrum of `down_proj`.
 #
 # </details>
 

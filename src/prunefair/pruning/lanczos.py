@@ -75,7 +75,7 @@ PROBES, STEPS = 32, 8
 #
 # $$
 # A Q = Q T + \beta_s\, q_{s+1} e_s^\top, \qquad Q^\top Q = I, \qquad
-# T = \begin{pmatrix} \alpha_1 & \beta_1 & \\ \beta_1 & \alpha_2 & \ddots \\ & \ddots & \ddots \end{pmatrix} .
+# T = \begin{pmatrix} a_1 & \beta_1 & \\ \beta_1 & a_2 & \ddots \\ & \ddots & \ddots \end{pmatrix} .
 # $$ (eq-lanczos-recurrence)
 #
 # The eigenvalues $\theta_j$ of $T$ and the squared first components $\omega_j$ of its eigenvectors are a quadrature rule for $\mu_v$.
@@ -441,26 +441,26 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # %% [markdown]
 # ## The distance of a slice
 #
-# What the policy needs is a difference, $D = \max_t (F_S(t) - F(t))$, and $F$ is known exactly: one decomposition for a layer, not for a selection.
+# What the policy needs is a difference, $\mathrm{KS} = \max_t (F_S(t) - F(t))$, and $F$ is known exactly: one decomposition for a layer, not for a selection.
 # The [spectrum](spectrum.ipynb) of a slice is to more than half the spectrum of the whole on another scale, $c = \lVert W_S \rVert_F / \lVert W \rVert_F$.
 # So we let the probes see only what is left after that:
 #
 # <a id="eq-lanczos-difference"></a>
 # $$
 # \hat F_S(t) = F(t / c) + \bigl[\hat F_{G_S}(t) - \hat F_{G}(t / c)\bigr], \qquad
-# \hat D = \max_{t \in \sigma(W)} \bigl(\hat F_S(t) - F(t)\bigr) .
+# \widehat{\mathrm{KS}} = \max_{t \in \sigma(W)} \bigl(\hat F_S(t) - F(t)\bigr) .
 # $$ (eq-lanczos-difference)
 #
 # The bracket compares two estimates by common probes, and errors of the interpolation cancel in it as well.
 #
-# **Cost.** A product of $G_S = G - R^\top R$ with a vector takes $2 n^2 + 4 r n$ operations if $R^\top R$ is never formed, $2 n^2$ after it has been, for $2 r n^2$, and $4 k n$ with the rows kept.
+# **Cost.** A product of $G_S = G - W_R^\top W_R$ with a vector takes $2 n^2 + 4 r n$ operations if $W_R^\top W_R$ is never formed, $2 n^2$ after it has been, for $2 r n^2$, and $4 k n$ with the rows kept.
 # The last is the most as soon as $k > n/2 + r$, as for LLaMA-2-7B at 30 %, so the kept Gram matrix is never needed; forming the other pays for
 #
 # $$
 # 2\, b\, s > n .
 # $$ (eq-lanczos-form)
 #
-# Below that the second moment decides: $\lVert G_S \rVert_F$ needs $R^\top R$, or $R R^\top$ for about the same $2 r^2 n$.
+# Below that the second moment decides: $\lVert G_S \rVert_F$ needs $W_R^\top W_R$, or $W_R W_R^\top$ for about the same $2 r^2 n$.
 # So we form it, and with the projections, $4 n$ operations a vector, earlier vector and pass, a selection costs
 #
 # <a id="eq-lanczos-cost"></a>
@@ -788,8 +788,8 @@ def plot_errors(ax, study: dict, key: str):
 #
 # <details><summary>Solution</summary>
 #
-# $\alpha_1 = v^\top A v = 1$: one node at 1 with weight 1.
-# $A v - v = (-1, 1)/\sqrt 2$, so $\beta_1 = 1$, $\alpha_2 = 1$, and $T$ has the eigenvalues 0 and 2, each with weight $1/2$: the measure itself.
+# $a_1 = v^\top A v = 1$: one node at 1 with weight 1.
+# $A v - v = (-1, 1)/\sqrt 2$, so $\beta_1 = 1$, $a_2 = 1$, and $T$ has the eigenvalues 0 and 2, each with weight $1/2$: the measure itself.
 #
 # </details>
 

@@ -363,10 +363,10 @@ ROW_SPREAD = 0.15  # standard deviation of the logarithm of a row's factor
 # print(f"spread of log norms {spread.min():.2f} to {spread.max():.2f}")
 
 # %% [markdown]
-# A Gaussian matrix $Z$, its rows scaled by log-normal factors, becomes orthonormal columns by one Cholesky factor, $Z^\top Z = L L^\top$, and gets the wanted singular values:
+# A Gaussian matrix $Z$, its rows scaled by log-normal factors, becomes orthonormal columns by one Cholesky factor, $Z^\top Z = C C^\top$, and gets the wanted singular values:
 #
 # $$
-# W = Z L^{-\top} \operatorname{diag}(\sigma), \qquad W^\top W = \operatorname{diag}(\sigma)^2 .
+# W = Z C^{-\top} \operatorname{diag}(\sigma), \qquad W^\top W = \operatorname{diag}(\sigma)^2 .
 # $$ (eq-llama-shaped)
 #
 # There is no rotation on the right, as it would change no spectrum of any slice.

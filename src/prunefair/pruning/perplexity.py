@@ -471,22 +471,22 @@ def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
 # The dense model can supply the text itself: sample $x_1, x_2, \dots$ from $p$ after a fixed start token $x_0$, and compare the two models' next-token distributions along it,
 #
 # $$
-# \widehat D = \frac{1}{L} \sum_{i=0}^{L-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q(\cdot \mid x_{\le i})\bigr),
+# \widehat{\mathrm{KL}} = \frac{1}{T} \sum_{i=0}^{T-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q(\cdot \mid x_{\le i})\bigr),
 # \qquad x \sim p .
 # $$ (eq-perplexity-kl)
 #
 # It is zero if and only if the two models agree at every position visited, and it has a meaning beyond that.
 #
 # **Theorem (Chain rule of the divergence).** <a id="thm-perplexity-chain"></a>
-# Let $P$ and $Q$ be the distributions of the $L$ tokens $x_1, \dots, x_L$ after the start token $x_0$ under $p$ and $q$.
-# Then $\mathbb E_{x \sim P}\, \widehat D = \frac{1}{L} \mathrm{KL}(P \,\|\, Q)$.
+# Let $P$ and $Q$ be the distributions of the $T$ tokens $x_1, \dots, x_T$ after the start token $x_0$ under $p$ and $q$.
+# Then $\mathbb E_{x \sim P}\, \widehat{\mathrm{KL}} = \frac{1}{T} \mathrm{KL}(P \,\|\, Q)$.
 #
 # **Proof.**
-# The probability of a text factorises, so $\log \frac{P(x)}{Q(x)} = \sum_{i=0}^{L-1} \log \frac{p(x_{i+1} \mid x_{\le i})}{q(x_{i+1} \mid x_{\le i})}$.
+# The probability of a text factorises, so $\log \frac{P(x)}{Q(x)} = \sum_{i=0}^{T-1} \log \frac{p(x_{i+1} \mid x_{\le i})}{q(x_{i+1} \mid x_{\le i})}$.
 # Take the expectation over $x \sim P$ and condition the $i$-th term on $x_{\le i}$: what remains of it is $\mathrm{KL}(p(\cdot \mid x_{\le i}) \| q(\cdot \mid x_{\le i}))$.
-# The sum of these expectations is $L\, \mathbb E \widehat D$, and the left side has become $\mathrm{KL}(P \| Q)$. ∎
+# The sum of these expectations is $T\, \mathbb E \widehat{\mathrm{KL}}$, and the left side has become $\mathrm{KL}(P \| Q)$. ∎
 #
-# So $L \widehat D$ estimates without bias how many nats tell the two models apart from one text of $L$ tokens.
+# So $T \widehat{\mathrm{KL}}$ estimates without bias how many nats tell the two models apart from one text of $T$ tokens.
 # Text from any other source gives a number without this meaning.
 
 
@@ -806,7 +806,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # %% [markdown]
 # **Exercise.** <a id="ex-perplexity-4"></a>
 # Break an assumption: let $q$ write the texts instead of $p$, and average the same divergences $\mathrm{KL}(p \,\|\, q)$ along them.
-# Is the result still $\frac1L \mathrm{KL}(P \,\|\, Q)$?
+# Is the result still $\frac1T \mathrm{KL}(P \,\|\, Q)$?
 #
 # <details><summary>Solution</summary>
 #

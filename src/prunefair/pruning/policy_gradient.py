@@ -340,15 +340,15 @@ def leave_one_out(penalties: torch.Tensor) -> torch.Tensor:
 # A reinforcement learner charges an action with what comes after it:
 #
 # $$
-# G_i = \sum_{j=i}^{L-1} \gamma^j d_j .
+# C_i = \sum_{j=i}^{L-1} \gamma^j d_j .
 # $$ (eq-policy-gradient-future)
 #
 # The paper discounts future penalties in this way, with $\gamma = 0.99$.
 # Here the state of layer $j$ is the matrix $W_j$ of the dense model, whatever was cut from the layers before it.
 #
 # **Theorem (Later layers add variance only).** <a id="thm-policy-gradient-future"></a>
-# $\mathbb E\, G_i \nabla \ln p_\theta(\tau_i) = \mathbb E\, \gamma^i d_i \nabla \ln p_\theta(\tau_i)$, and both sum over $i$ to $\nabla J$.
-# With or without the baseline [(eq-policy-gradient-loo)](#eq-policy-gradient-loo), no component of the estimate that charges $G_i$ has less variance than the same component of the one that charges $\gamma^i d_i$.
+# $\mathbb E\, C_i \nabla \ln p_\theta(\tau_i) = \mathbb E\, \gamma^i d_i \nabla \ln p_\theta(\tau_i)$, and both sum over $i$ to $\nabla J$.
+# With or without the baseline [(eq-policy-gradient-loo)](#eq-policy-gradient-loo), no component of the estimate that charges $C_i$ has less variance than the same component of the one that charges $\gamma^i d_i$.
 #
 # **Proof.**
 # Given $\theta$, the draws of the layers are independent, because no state depends on an action.
@@ -356,7 +356,7 @@ def leave_one_out(penalties: torch.Tensor) -> torch.Tensor:
 #
 # For the variance we take one component and write $z_{ib}$ for that of $\nabla \ln p_\theta(\tau_{ib})$.
 # The estimate that charges the own penalties is $\sum_i Y_i$ with $Y_i = \frac1B \sum_b a_{ib} z_{ib}$, where $a_{ib}$ is $\gamma^i d_{ib}$, minus its baseline if there is one.
-# Charging $G_i$ adds $\sum_i X_i$ with $X_i = \frac1B \sum_b r_{ib} z_{ib}$, where $r_{ib}$ is $\sum_{j > i} \gamma^j d_{jb}$, minus its baseline.
+# Charging $C_i$ adds $\sum_i X_i$ with $X_i = \frac1B \sum_b r_{ib} z_{ib}$, where $r_{ib}$ is $\sum_{j > i} \gamma^j d_{jb}$, minus its baseline.
 # It is enough that no covariance of a $Y_l$ and an $X_i$ is negative, for then the variance grows by that of $\sum_i X_i$ or more.
 # For $l \ne i$: given all draws outside layer $i$, $Y_l$ and the $r_{ib}$ are fixed, and the $z_{ib}$ have mean zero, so the covariance is zero.
 # For $l = i$: the $r_{ic}$ are independent of layer $i$, so the covariance is $\frac1{B^2} \sum_{b,c} \mathbb E\, r_{ic} \cdot \mathbb E\, a_{ib} z_{ib} z_{ic}$.
@@ -366,9 +366,9 @@ def leave_one_out(penalties: torch.Tensor) -> torch.Tensor:
 # <div class="alert alert-warning">
 #
 # **Deviation.**
-# *Paper*: an action is charged with the discounted sum of the penalties that follow, $G_i$.
+# *Paper*: an action is charged with the discounted sum of the penalties that follow, $C_i$.
 # *Released code*: `gamma**i * r_i`, the layer's own reward, under the name of discounted rewards.
-# *This book*: the layer's own penalty $\gamma^i d_i$ by default, since [Theorem (Later layers add variance only)](#thm-policy-gradient-future) makes it the same gradient with no more noise; `future=True` gives $G_i$.
+# *This book*: the layer's own penalty $\gamma^i d_i$ by default, since [Theorem (Later layers add variance only)](#thm-policy-gradient-future) makes it the same gradient with no more noise; `future=True` gives $C_i$.
 #
 # </div>
 

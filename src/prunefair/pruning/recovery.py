@@ -7,7 +7,7 @@ What does such a recovery repair, and what does it merely teach about the text i
 On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has, and a dense model that never lost a neuron gets the same plan as a control, on windows of its own.
 
 **Notation.**
-$W \in \mathbb R^{m \times n}$ is any weight matrix of the pruned model, $A \in \mathbb R^{r \times n}$ and $B \in \mathbb R^{m \times r}$ are the factors of its adapter, $r$ is the rank and $\alpha$ a scale.
+$W \in \mathbb R^{m \times n}$ is any weight matrix of the pruned model, $A \in \mathbb R^{r \times n}$ and $B \in \mathbb R^{m \times r}$ are the factors of its adapter, $r$ is the rank and $c$ a scale, `alpha` over $r$ in code.
 $\ell_i$ is the information of a token in nats, as in [the chapter on perplexity](perplexity.ipynb), $\eta_t$ the learning rate of step $t = 0, \dots, T - 1$.
 """
 
@@ -79,7 +79,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # LoRA ([Hu et al. 2022](../references.bib#hu2021lora)) freezes $W$ and trains a change of low rank beside it,
 #
 # $$
-# x \;\mapsto\; W x + \frac{\alpha}{r}\, B A x, \qquad B = 0 \text{ and } A_{ij} \sim \mathcal U\bigl(-n^{-1/2}, n^{-1/2}\bigr) \text{ at the start} .
+# x \;\mapsto\; W x + c\, B A x, \qquad B = 0 \text{ and } A_{ij} \sim \mathcal U\bigl(-n^{-1/2}, n^{-1/2}\bigr) \text{ at the start} .
 # $$ (eq-recovery-lora)
 #
 # The start of $A$ is that of the library peft; the paper on LoRA draws it from a normal distribution.
@@ -93,14 +93,14 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 #
 # **Theorem (Where training starts).** <a id="thm-recovery-start"></a>
 # With $B = 0$ the adapted model computes the same output as the pruned model, whatever $A$ is.
-# Let $G = \partial \mathcal L / \partial W$ be the gradient of a loss of the pruned model.
-# Then at the start $\partial \mathcal L / \partial B = \frac{\alpha}{r}\, G A^\top$ and $\partial \mathcal L / \partial A = 0$.
+# Let $\Gamma = \partial \mathcal L / \partial W$ be the gradient of a loss of the pruned model.
+# Then at the start $\partial \mathcal L / \partial B = c\, \Gamma A^\top$ and $\partial \mathcal L / \partial A = 0$.
 #
 # **Proof.**
 # $B A x = 0$, and adding zero changes no number.
-# The loss depends on the factors through $W' = W + \frac{\alpha}{r} B A$ only, and $\partial \mathcal L / \partial W' = G$ at the start.
-# A change $dB$ moves $W'$ by $\frac{\alpha}{r}\, dB\, A$ and the loss by $\frac{\alpha}{r} \langle G, dB\, A \rangle = \frac{\alpha}{r} \langle G A^\top, dB \rangle$.
-# A change $dA$ moves the loss by $\frac{\alpha}{r} \langle B^\top G, dA \rangle$, which is zero. ∎
+# The loss depends on the factors through $W' = W + c B A$ only, and $\partial \mathcal L / \partial W' = \Gamma$ at the start.
+# A change $dB$ moves $W'$ by $c\, dB\, A$ and the loss by $c \langle \Gamma, dB\, A \rangle = c \langle \Gamma A^\top, dB \rangle$.
+# A change $dA$ moves the loss by $c \langle B^\top \Gamma, dA \rangle$, which is zero. ∎
 #
 # So before the first step there is nothing to repair or to spoil, and the first step moves $B$ only, along the full gradient projected on the rows of $A$.
 # Which matrices are adapted follows from the family's description in [surgery](surgery.ipynb) and from the names of attention's maps.
@@ -223,7 +223,7 @@ def _old_torchao_hidden():
 
 # %%
 def with_lora(model, plan: RecoveryPlan, *, generator: torch.Generator):
-    r"""Copy of `model` with an adapter at every target, $W + (\alpha/r) B A$, $B = 0$.
+    r"""Copy of `model` with an adapter at every target, $W + c B A$, $B = 0$.
 
     Parameters
     ----------
@@ -489,10 +489,10 @@ def _finite(loss: float, step: int) -> float:
 # The matrix
 #
 # $$
-# W' = W + \frac{\alpha}{r}\, B A
+# W' = W + c\, B A
 # $$ (eq-recovery-merge)
 #
-# has the shape of $W$, differs from it by a matrix of rank at most $r$, and $W' x = W x + \frac{\alpha}{r} B (A x)$ for all $x$.
+# has the shape of $W$, differs from it by a matrix of rank at most $r$, and $W' x = W x + c B (A x)$ for all $x$.
 #
 # **Proof.**
 # $B A$ is $m \times n$, and its columns lie in the span of the $r$ columns of $B$.
@@ -930,7 +930,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # ## Exercises
 #
 # **Exercise.** <a id="ex-recovery-1"></a>
-# By hand: $W = (1, 1)$, $A = (1, 2)$, $B = 3$, $\alpha = 2$, $r = 1$.
+# By hand: $W = (1, 1)$, $A = (1, 2)$, $B = 3$, $r = 1$ and $c = 2$.
 # What is $W'$, and how many numbers does the adapter train where the matrix has two?
 #
 # <details><summary>Solution</summary>
@@ -968,7 +968,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 #
 # <details><summary>Solution</summary>
 #
-# $\partial \mathcal L / \partial B = \frac{\alpha}{r} G A^\top$ is zero too: both gradients vanish at every step and the model never moves.
+# $\partial \mathcal L / \partial B = c \Gamma A^\top$ is zero too: both gradients vanish at every step and the model never moves.
 # One factor has to be zero for the start to be the pruned model, and not both.
 #
 # </details>

@@ -887,12 +887,12 @@ def refit_(
 
 # %% [markdown]
 # **Exercise.** <a id="ex-refit-4"></a>
-# Break (4) of [Theorem (Ridge least squares in closed form)](#thm-refit-solution): with $\lambda I$ in the place of $\rho \operatorname{diag} H_{SS}$, scale one kept neuron by $a$ and its column by $1/a$.
+# Break (4) of [Theorem (Ridge least squares in closed form)](#thm-refit-solution): with $\rho I$ in the place of $\rho \operatorname{diag} H_{SS}$, scale one kept neuron by $a$ and its column by $1/a$.
 # What does the re-fit do with this neuron at $a \to \infty$ and at $a \to 0$?
 #
 # <details><summary>Solution</summary>
 #
-# In the units of the unscaled neuron its penalty is $\lambda / a^2$: at $a \to \infty$ it is free, at $a \to 0$ it is held at its old column.
+# In the units of the unscaled neuron its penalty is $\rho / a^2$: at $a \to \infty$ it is free, at $a \to 0$ it is held at its old column.
 # So the repair would depend on how the same function happens to be written.
 #
 # </details>

@@ -100,7 +100,7 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # | $\bar a$, $\bar d$ | `pruned`, `dense` | means over tasks of the two models' accuracies |
 # | $\bar c$ | `chance` | mean over tasks of a guess's |
 # | $n_k^{++}, n_k^{+-}, n_k^{-+}, n_k^{--}$ | `counts` | questions that both, only the pruned, only the dense, neither model solves |
-# | $\rho_{\text{raw}}$, $\rho_{\text{above}}$ | `raw_retention`, `above_chance_retention` | the two shares |
+# | $\mathrm{ret}_{\text{raw}}$, $\mathrm{ret}_{\text{above}}$ | `raw_retention`, `above_chance_retention` | the two shares |
 #
 # ## Errors and retention
 #
@@ -135,13 +135,13 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # The paper's retention is *raw*; we put one *above chance* beside it,
 #
 # $$
-# \rho_{\text{raw}} = \frac{\bar a}{\bar d}, \qquad
-# \rho_{\text{above}} = \frac{\bar a - \bar c}{\bar d - \bar c} .
+# \mathrm{ret}_{\text{raw}} = \frac{\bar a}{\bar d}, \qquad
+# \mathrm{ret}_{\text{above}} = \frac{\bar a - \bar c}{\bar d - \bar c} .
 # $$ (eq-retention-shares)
 #
 # The ratio is taken of the means, not task by task: a task at chance would divide by zero and carry the weight of all others.
-# A coin has $\rho_{\text{above}} = 0$; a model that answers worse than a coin is negative.
-# Since $\rho_{\text{above}} = 1 - \frac{1 - \rho_{\text{raw}}}{1 - \bar c / \bar d}$, the loss is magnified by a factor that only depends on how far the dense model is above chance.
+# A coin has $\mathrm{ret}_{\text{above}} = 0$; a model that answers worse than a coin is negative.
+# Since $\mathrm{ret}_{\text{above}} = 1 - \frac{1 - \mathrm{ret}_{\text{raw}}}{1 - \bar c / \bar d}$, the loss is magnified by a factor that only depends on how far the dense model is above chance.
 #
 # Both models answer the *same* questions, so all that is needed of a task is how many questions both, only one, or neither solves,
 #
@@ -149,14 +149,14 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # n_k = n_k^{++} + n_k^{+-} + n_k^{-+} + n_k^{--} .
 # $$ (eq-retention-outcomes)
 #
-# To first order a ratio $\hat\rho = (\bar a - c)/(\bar d - c)$ errs by $(\bar a - \hat\rho\, \bar d)/(\bar d - c)$ around its mean (the delta method), which is a mean over questions of $a_i - \hat\rho\, d_i$, so that
+# To first order a ratio $\widehat{\mathrm{ret}} = (\bar a - c)/(\bar d - c)$ errs by $(\bar a - \widehat{\mathrm{ret}}\, \bar d)/(\bar d - c)$ around its mean (the delta method), which is a mean over questions of $a_i - \widehat{\mathrm{ret}}\, d_i$, so that
 #
 # $$
-# \mathrm{se}(\hat\rho)^2 = \frac{1}{(\bar d - c)^2 K^2} \sum_{k=1}^K \frac{1}{n_k}
-# \mathrm{var}_k\bigl(a_i - \hat\rho\, d_i\bigr) .
+# \mathrm{se}(\widehat{\mathrm{ret}})^2 = \frac{1}{(\bar d - c)^2 K^2} \sum_{k=1}^K \frac{1}{n_k}
+# \mathrm{var}_k\bigl(a_i - \widehat{\mathrm{ret}}\, d_i\bigr) .
 # $$ (eq-retention-delta)
 #
-# With $\hat\rho$ replaced by 1 and the denominator by $K^2$ alone, the same formula is the error of the difference $\bar a - \bar d$.
+# With $\widehat{\mathrm{ret}}$ replaced by 1 and the denominator by $K^2$ alone, the same formula is the error of the difference $\bar a - \bar d$.
 
 
 # %%
@@ -591,7 +591,7 @@ def simulated_results(
 #
 # <details><summary>Solution</summary>
 #
-# The denominator of $\rho_{\text{above}}$ tends to zero and the ratio to $\pm\infty$; at and below chance we return NaN.
+# The denominator of $\mathrm{ret}_{\text{above}}$ tends to zero and the ratio to $\pm\infty$; at and below chance we return NaN.
 # The raw retention of a model at chance is $\bar c / \bar d$, which tends to 1: the weaker the dense model, the better a coin looks.
 #
 # </details>

@@ -435,7 +435,7 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
 # The coherence needs no $m \times m$ matrix: $\sum_j (\hat w_i \cdot \hat w_j)^2 = \hat w_i^\top (\hat W^\top \hat W)\, \hat w_i$.
 # It is a mean of squares, which no small number divides, so float32 serves it unless the matrix itself is float64.
 #
-# The leverage comes from the Cholesky factor $L$ of a computed Gram matrix $\hat G = G + E$, and to first order its error is
+# The leverage comes from the Cholesky factor $C$ of a computed Gram matrix $\hat G = G + E$, and to first order its error is
 #
 # $$
 # w_i^\top \hat G^{-1} w_i - \ell_i \approx - w_i^\top G^{-1} E\, G^{-1} w_i, \qquad \sum_i w_i^\top \hat G^{-1} w_i - n = - \operatorname{tr}(\hat G^{-1} E) .
@@ -570,13 +570,13 @@ def z_scores(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
 # **Theorem (Gumbel top-k).** <a id="thm-row-policy-gumbel"></a>
 # Let $T_i$ be independent exponential times with rates $e^{s_i}$.
 # The indices of the $k$ smallest times, in ascending order, have the distribution [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce).
-# With $E_i = e^{s_i} T_i$ standard exponential and $G_i = -\ln E_i$ standard Gumbel, they are the indices of the $k$ largest $s_i + G_i$.
+# With $E_i = e^{s_i} T_i$ standard exponential and $g_i = -\ln E_i$ standard Gumbel, they are the indices of the $k$ largest $s_i + g_i$.
 #
 # **Proof.**
 # The minimum of independent exponential times is the time of item $i$ with probability $e^{s_i} / Z_1$, independently of its value.
 # Given that value, the remaining times minus it are again independent exponentials with their rates, for they have no memory.
 # So the second smallest is item $i$ with probability $e^{s_i} / Z_2$, and so on: the product is [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce).
-# At last $-\ln T_i = s_i - \ln E_i = s_i + G_i$ is decreasing in $T_i$. ∎
+# At last $-\ln T_i = s_i - \ln E_i = s_i + g_i$ is decreasing in $T_i$. ∎
 #
 # One sort of $m$ noisy scores thus replaces $k$ renormalisations ([Kool et al. 2019](../references.bib#kool2019stochastic)).
 
@@ -1123,12 +1123,12 @@ def _policy_header(given: Given) -> dict:
 
 # %% [markdown]
 # **Exercise.** <a id="ex-row-policy-3"></a>
-# The limit of a sharp policy: multiply the scores of a layer by $\lambda$ and let $\lambda$ grow.
+# The limit of a sharp policy: multiply the scores of a layer by $c$ and let $c$ grow.
 # How large a share of the top $k$ does a draw contain?
 #
 # <details><summary>Solution</summary>
 #
-# At $\lambda = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
+# At $c = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
 #
 # </details>
 

@@ -292,15 +292,15 @@ def removed_neurons(kept, m: int) -> torch.Tensor:
 #
 # The expectation needs inputs, and a language model is a distribution over texts.
 # So it supplies them: after the start token, each token is drawn from the model's own distribution at temperature 1, as [`self_sample`](perplexity.ipynb) does.
-# From $n$ texts of $L$ tokens,
+# From $n$ texts of $T$ tokens,
 #
 # $$
-# \widehat H = \frac{1}{n L} \sum_{i=1}^{n} \sum_{t=0}^{L-1} h_{it}\, h_{it}^\top , \qquad
-# \mathbb E\, \widehat H = \frac1L \sum_{t=0}^{L-1} \mathbb E\, h_t h_t^\top = H .
+# \widehat H = \frac{1}{n T} \sum_{i=1}^{n} \sum_{t=0}^{T-1} h_{it}\, h_{it}^\top , \qquad
+# \mathbb E\, \widehat H = \frac1T \sum_{t=0}^{T-1} \mathbb E\, h_t h_t^\top = H .
 # $$ (eq-self-moments-estimate)
 #
 # The tokens of a text depend on each other, which does not matter for a mean.
-# So $H$ is a property of the model and of $L$: no text from outside takes part, and the seed only decides how far $\widehat H$ is from it.
+# So $H$ is a property of the model and of $T$: no text from outside takes part, and the seed only decides how far $\widehat H$ is from it.
 #
 # $\sum h h^\top$ is one matrix product for each batch of texts and layer, and $\sum h$ comes along for a bias.
 # Only the sums stay in memory, $m^2$ numbers a layer, whatever the amount of text.
@@ -582,9 +582,9 @@ def participation_ratio(H: torch.Tensor) -> torch.Tensor:
 
 # %% [markdown]
 # One input is the same in every text: the start token, which sees nothing before it.
-# Its hidden vectors $h_0$ are known after one forward pass of one token, and enter $H$ as $\frac1L h_0 h_0^\top$, without any sampling error.
+# Its hidden vectors $h_0$ are known after one forward pass of one token, and enter $H$ as $\frac1T h_0 h_0^\top$, without any sampling error.
 # Attention uses such a token as a place to look at when there is nothing to look for, and models make it recognisable by activations of enormous size ([Sun et al. 2024](../references.bib#sun2024massive)).
-# The next cells take it out again, $(L H - h_0 h_0^\top) / (L - 1)$, to see what is left.
+# The next cells take it out again, $(T H - h_0 h_0^\top) / (T - 1)$, to see what is left.
 
 # %% tags=["active-ipynb"]
 # rng = torch.linalg.qr(torch.randn(4, 4, generator=generator)).Q  # a rotation
@@ -892,13 +892,13 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 
 # %% [markdown]
 # **Exercise.** <a id="ex-self-moments-2"></a>
-# A limit: the text grows, $L \to \infty$.
-# At which $L$ does the start token hold half of the output energy of the layer where its share is largest?
-# Take the energy of the other tokens as it is at the $L$ of our sample.
+# A limit: the text grows, $T \to \infty$.
+# At which $T$ does the start token hold half of the output energy of the layer where its share is largest?
+# Take the energy of the other tokens as it is at the $T$ of our sample.
 #
 # <details><summary>Solution</summary>
 #
-# With $e_0 = \lVert D h_0 \rVert^2$ and $e$ the mean energy of the other tokens, $e_0 / L = (1 - 1/L)\, e$ gives $L = 1 + e_0 / e$.
+# With $e_0 = \lVert D h_0 \rVert^2$ and $e$ the mean energy of the other tokens, $e_0 / T = (1 - 1/T)\, e$ gives $T = 1 + e_0 / e$.
 # The start token rules this layer at every length that the model can read.
 #
 # </details>

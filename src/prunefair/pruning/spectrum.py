@@ -48,12 +48,12 @@ import torch
 # | symbol | in code | meaning |
 # | --- | --- | --- |
 # | $W$ | `W` | weight matrix, $m \times n$, one row a neuron |
-# | $K$ | `kept` | set of the $k$ rows that stay, $r = m - k$ are deleted |
-# | $S = W_K$ | `W[kept]` | the sliced matrix, $k \times n$ |
+# | $S$ | `kept` | set of the $k$ rows that stay, $r = m - k$ are deleted |
+# | $W_S$ | `W[kept]` | the sliced matrix, $k \times n$ |
 # | $\sigma_1 \ge \sigma_2 \ge \dots$ | `singular_values` | singular values, descending; $\sigma_i = 0$ beyond the last |
 # | $G = W^\top W$ | `gram` | Gram matrix, eigenvalues $\lambda_i = \sigma_i^2$ |
 # | $F_x(t)$ | | share of the sample $x$ that is at most $t$ |
-# | $D$ | `ks_distance` | Kolmogorov–Smirnov distance, no unit |
+# | $\mathrm{KS}$ | `ks_distance` | Kolmogorov–Smirnov distance, no unit |
 #
 # Singular values are counted from 1 in the text and from 0 in code.
 # In LLaMA models $m > n$, and at the usual ratios $k \ge n$ as well.
@@ -267,24 +267,24 @@ def plot_gram_errors(ax, values, errors: dict):
 # The answer is the interlacing theorem of Cauchy and Poincaré, to which the paper appeals.
 #
 # **Theorem (Interlacing for deleted rows).** <a id="thm-spectrum-interlacing"></a>
-# Let $S$ be $W$ without $r$ of its rows.
+# Let $W_S$ be $W$ without $r$ of its rows.
 # Then for every $i \ge 1$
 #
 # <a id="eq-spectrum-interlacing"></a>
 # $$
-# \sigma_{i+r}(W) \le \sigma_i(S) \le \sigma_i(W) .
+# \sigma_{i+r}(W) \le \sigma_i(W_S) \le \sigma_i(W) .
 # $$ (eq-spectrum-interlacing)
 #
 # **Proof.**
 # By Courant and Fischer, $\sigma_i(A) = \max_{\dim V = i}\, \min_{x \in V, \|x\| = 1} \|A x\|$ for $i \le n$, with $V$ a subspace of $\mathbb{R}^n$; beyond $n$ all values are 0.
-# Write $R$ for the deleted rows, so that $\|W x\|^2 = \|S x\|^2 + \|R x\|^2$.
+# Write $W_R$ for the deleted rows, so that $\|W x\|^2 = \|W_S x\|^2 + \|W_R x\|^2$.
 #
-# *Upper bound.* $\|S x\| \le \|W x\|$ for every $x$, hence the same for the minimum over each $V$ and for the maximum over all.
+# *Upper bound.* $\|W_S x\| \le \|W x\|$ for every $x$, hence the same for the minimum over each $V$ and for the maximum over all.
 #
 # *Lower bound.* If $i + r > n$ the left side is 0.
 # Otherwise take the $V$ of dimension $i + r$ that attains $\sigma_{i+r}(W)$.
-# The kernel of $R$ has dimension at least $n - r$, so $V' = V \cap \ker R$ has dimension at least $i$.
-# On $V'$ we have $\|S x\| = \|W x\| \ge \sigma_{i+r}(W)\,\|x\|$, and a subspace of dimension $i$ inside $V'$ shows $\sigma_i(S) \ge \sigma_{i+r}(W)$. ∎
+# The kernel of $W_R$ has dimension at least $n - r$, so $V' = V \cap \ker W_R$ has dimension at least $i$.
+# On $V'$ we have $\|W_S x\| = \|W x\| \ge \sigma_{i+r}(W)\,\|x\|$, and a subspace of dimension $i$ inside $V'$ shows $\sigma_i(W_S) \ge \sigma_{i+r}(W)$. ∎
 #
 # Neither bound can be improved: deleting rows that are zero attains the upper one, and deleting the first $r$ rows of a diagonal matrix with descending entries attains the lower one for all $i$ at once.
 
@@ -406,7 +406,7 @@ def interlaces(full, sliced, deleted: int, *, rtol: float = 1e-12) -> bool:
 # Two samples $x$ of size $p$ and $y$ of size $q$ have the distance
 #
 # $$
-# D(x, y) = \sup_t |F_x(t) - F_y(t)|, \qquad F_x(t) = \tfrac{1}{p}\, \#\{i : x_i \le t\} .
+# \mathrm{KS}(x, y) = \sup_t |F_x(t) - F_y(t)|, \qquad F_x(t) = \tfrac{1}{p}\, \#\{i : x_i \le t\} .
 # $$ (eq-spectrum-ks)
 #
 # Both functions are constant between the values of the pooled sample and continuous from the right, so the supremum is the maximum over the pooled values, each taken with all its ties.
@@ -428,7 +428,7 @@ def _ascending(x, name: str) -> torch.Tensor:
 
 # %%
 def ks_distance(x, y) -> torch.Tensor:
-    r"""Two-sample Kolmogorov-Smirnov distance $D(x, y) = \sup_t |F_x(t) - F_y(t)|$.
+    r"""Two-sample Kolmogorov-Smirnov distance, $\sup_t |F_x(t) - F_y(t)|$.
 
     Parameters
     ----------
@@ -486,18 +486,18 @@ def ks_distance(x, y) -> torch.Tensor:
 # Interlacing now says what the distance can be.
 #
 # **Theorem (Slicing moves a spectrum one way, and not too far).** <a id="thm-spectrum-ks"></a>
-# Let $k = m - r \ge n$, and let $F$ and $F_S$ be the distributions of the $n$ singular values of $W$ and of $S$.
+# Let $k = m - r \ge n$, and let $F$ and $F_S$ be the distributions of the $n$ singular values of $W$ and of $W_S$.
 # Then for every $t$
 #
 # $$
 # 0 \le F_S(t) - F(t) \le \frac{\min(r, n)}{n} ,
 # $$ (eq-spectrum-oneway)
 #
-# so $D = \max_t\,(F_S(t) - F(t))$ is a multiple of $1/n$ and at most $\min(r, n) / n$.
+# so $\mathrm{KS} = \max_t\,(F_S(t) - F(t))$ is a multiple of $1/n$ and at most $\min(r, n) / n$.
 #
 # **Proof.**
-# If $\sigma_i(W) \le t$ then $\sigma_i(S) \le t$ by the upper bound of [(eq-spectrum-interlacing)](#eq-spectrum-interlacing), so $F \le F_S$.
-# If $\sigma_i(S) \le t$ then $\sigma_{i+r}(W) \le t$ by the lower bound: either $i + r \le n$ and it is one of the values that $F(t)$ counts, or $i$ is one of at most $\min(r, n)$ indices above $n - r$.
+# If $\sigma_i(W) \le t$ then $\sigma_i(W_S) \le t$ by the upper bound of [(eq-spectrum-interlacing)](#eq-spectrum-interlacing), so $F \le F_S$.
+# If $\sigma_i(W_S) \le t$ then $\sigma_{i+r}(W) \le t$ by the lower bound: either $i + r \le n$ and it is one of the values that $F(t)$ counts, or $i$ is one of at most $\min(r, n)$ indices above $n - r$.
 # Hence $n F_S(t) \le n F(t) + \min(r, n)$. ∎
 #
 # So deleting rows can only *shrink* a spectrum, never widen it, and the distance measures by how much.
@@ -505,14 +505,14 @@ def ks_distance(x, y) -> torch.Tensor:
 # The policy compares $W$ with many selections:
 #
 # $$
-# D(K) = D\bigl(\sigma(W),\, \sigma(W_K)\bigr) .
+# \mathrm{KS}(S) = \mathrm{KS}\bigl(\sigma(W),\, \sigma(W_S)\bigr) .
 # $$ (eq-spectrum-distance)
 #
-# With $R$ the deleted rows, $W_K^\top W_K = G - R^\top R$, so $G$ is computed once and each selection costs a product of $r$ rows instead of $k$:
+# With $W_R$ the deleted rows, $W_S^\top W_S = G - W_R^\top W_R$, so $G$ is computed once and each selection costs a product of $r$ rows instead of $k$:
 #
 # <a id="eq-spectrum-downdate"></a>
 # $$
-# \sigma_i(W_K)^2 = \lambda_i(G - R^\top R) .
+# \sigma_i(W_S)^2 = \lambda_i(G - W_R^\top W_R) .
 # $$ (eq-spectrum-downdate)
 #
 # The subtraction adds an error of the size of [(eq-spectrum-error)](#eq-spectrum-error), no more.
@@ -661,7 +661,7 @@ def sliced_values(slices: RowSlices, kept) -> torch.Tensor:
 def spectral_distance(
     W, kept, reference=None, *, dtype: torch.dtype = torch.float64
 ) -> torch.Tensor:
-    r"""KS distance $D(K)$ between the spectrum of `W` and that of its kept rows.
+    r"""Distance $\mathrm{KS}(S)$ between the spectrum of `W` and that of its kept rows.
 
     For many selections of one matrix, build `RowSlices(W)` once and call `distance`.
     Two singular values count as one only if they agree to the last bit: where values
@@ -753,7 +753,7 @@ def uniform_selections(
 # ### What float32 costs
 #
 # Training a policy asks for hundreds of distances, and float32 takes less time.
-# A distance is a count divided by $n$: rounding changes it only where two singular values, one of $W$ and one of $S$, are closer than their errors.
+# A distance is a count divided by $n$: rounding changes it only where two singular values, one of $W$ and one of $W_S$, are closer than their errors.
 # We count how often that happens at the place that decides.
 
 # %% tags=["active-ipynb"]
@@ -770,12 +770,12 @@ def uniform_selections(
 # %% [markdown]
 # ## Shrinking and skewing
 #
-# Uniformly random rows keep the share $k/m$ of every Gram matrix in the mean, $\mathbb{E}\, S^\top S = \frac{k}{m}\, G$.
+# Uniformly random rows keep the share $k/m$ of every Gram matrix in the mean, $\mathbb{E}\, W_S^\top W_S = \frac{k}{m}\, G$.
 # So a first guess is that all singular values shrink by $\sqrt{k/m}$.
 # The guess is right in total and wrong at both ends.
 #
 # **Theorem (Random slicing spreads the spectrum).** <a id="thm-spectrum-skew"></a>
-# Let $K$ be uniform among the sets of $k$ rows, $S = W_K$, and $\mu_i = \frac{m}{k}\,\sigma_i(S)^2$.
+# Let $S$ be uniform among the sets of $k$ rows and $\mu_i = \frac{m}{k}\,\sigma_i(W_S)^2$.
 # Then for $j = 1, \dots, n$
 #
 # <a id="eq-spectrum-skew"></a>
@@ -788,7 +788,7 @@ def uniform_selections(
 #
 # **Proof.**
 # The sum of the $j$ largest eigenvalues of a symmetric matrix $A$ is $\max \operatorname{tr} P^\top A P$ over $n \times j$ matrices $P$ with orthonormal columns (Ky Fan ([Horn and Johnson 2013](../references.bib#hornjohnson2013matrix))), a maximum of linear functions of $A$ and therefore convex.
-# Jensen's inequality for $A = \frac{m}{k} S^\top S$, whose mean is $G$, gives [(eq-spectrum-skew)](#eq-spectrum-skew).
+# Jensen's inequality for $A = \frac{m}{k} W_S^\top W_S$, whose mean is $G$, gives [(eq-spectrum-skew)](#eq-spectrum-skew).
 # At $j = n$ the sum is the trace, which is linear.
 # The last claim is $j = 1$, and the difference of $j = n$ and $j = n - 1$. ∎
 #
@@ -807,7 +807,7 @@ def uniform_selections(
 # Two distances tell the effects apart, the one the policy sees and the one left when the common factor is undone,
 #
 # $$
-# D_\text{shape}(K) = D\Bigl(\sigma(W),\, \sqrt{m/k}\;\sigma(W_K)\Bigr) .
+# \mathrm{KS}_\text{shape}(S) = \mathrm{KS}\Bigl(\sigma(W),\, \sqrt{m/k}\;\sigma(W_S)\Bigr) .
 # $$ (eq-spectrum-shape)
 
 
@@ -915,7 +915,7 @@ def plot_ratios(ax, ratios, references: dict):
 # But for 5 % of the values at each end, the ratios of every layer are within 0.05 of those of a Gaussian matrix: there the effect is that of random slicing and says little about the layer.
 # The largest and the smallest values do tell layers apart.
 # More than half of the distance of a random selection is the common factor.
-# That factor is bought by norm: $\sum_i \sigma_i(S)^2$ is the sum of the squared norms of the kept rows.
+# That factor is bought by norm: $\sum_i \sigma_i(W_S)^2$ is the sum of the squared norms of the kept rows.
 # A policy can lower its penalty by keeping long rows, without any care for directions; the exercises do so.
 #
 # ## How small can the distance be?
@@ -924,16 +924,16 @@ def plot_ratios(ax, ratios, references: dict):
 #
 # **Theorem (Floor of the spectral distance).** <a id="thm-spectrum-floor"></a>
 # Let $k \ge n$, let $\ell_1 \le \ell_2 \le \dots$ be the squared norms of the rows of $W$, ascending, and $r = m - k$.
-# Every selection of $k$ rows has $D(K) \ge h/n$, with
+# Every selection of $k$ rows has $\mathrm{KS}(S) \ge h/n$, with
 #
 # $$
 # h = \min\Bigl\{ h \ge 0 : \sum_{i \le h} \sigma_i(W)^2 \ge \sum_{j \le r} \ell_j \Bigr\} .
 # $$ (eq-spectrum-floor)
 #
 # **Proof.**
-# Let $D(K) = h/n$ and take any $i \le n - h$.
-# At $t = \sigma_i(S)$ at least $n - i + 1$ singular values of $S$ are at most $t$, so at least $n - i + 1 - h$ of $W$ are, and therefore $\sigma_{i+h}(W) \le \sigma_i(S)$.
-# Summing squares over $i$, $\sum_{i > h} \sigma_i(W)^2 \le \|S\|_F^2 = \|W\|_F^2 - \sum_{j \notin K} \|w_j\|^2$.
+# Let $\mathrm{KS}(S) = h/n$ and take any $i \le n - h$.
+# At $t = \sigma_i(W_S)$ at least $n - i + 1$ singular values of $W_S$ are at most $t$, so at least $n - i + 1 - h$ of $W$ are, and therefore $\sigma_{i+h}(W) \le \sigma_i(W_S)$.
+# Summing squares over $i$, $\sum_{i > h} \sigma_i(W)^2 \le \|W_S\|_F^2 = \|W\|_F^2 - \sum_{j \notin S} \|w_j\|^2$.
 # The left side is $\|W\|_F^2 - \sum_{i \le h} \sigma_i(W)^2$, and the deleted rows have at least the norms of the $r$ shortest. ∎
 
 
@@ -1022,7 +1022,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 # $W^\top W = \operatorname{diag}(9, 5)$, so $\sigma(W) = (3, \sqrt 5)$.
 # Without the last row: $(3, 2)$, distance $1/2$; the largest value attains its upper bound.
 # Without the second: $(3, 1)$, distance $1/2$; the same.
-# Without the first: $(\sqrt 5, 0)$, distance $1/2$, for on $[0, \sqrt 5)$ one of the two values of $S$ is counted and none of $W$, and on $[\sqrt 5, 3)$ both of $S$ and one of $W$; both values attain their lower bounds.
+# Without the first: $(\sqrt 5, 0)$, distance $1/2$, for on $[0, \sqrt 5)$ one of the two values of $W_S$ is counted and none of $W$, and on $[\sqrt 5, 3)$ both of $W_S$ and one of $W$; both values attain their lower bounds.
 #
 # </details>
 

@@ -57,21 +57,21 @@ from prunefair.widths import set_widths_
 # | --- | --- | --- |
 # | $d$ | `hidden_size` | width of the residual stream |
 # | $m$ | `width` | neurons of a feed-forward block |
-# | $G$, $U$ | first and second of `row_names` | gate and up-projection, both $m \times d$ |
+# | $W$, $U$ | first and second of `row_names` | gate and up-projection, both $m \times d$ |
 # | $D$ | `column_name` | down-projection, $d \times m$ |
 # | $\sigma$ | | activation of the block |
 # | $S$ | `kept` | rows that stay, $k$ of them, in increasing order |
 # | $P_S$ | | the $k \times m$ matrix of zeros and ones that picks them: $(P_S v)_i = v_{S_i}$ |
-# | $\rho$ | `ratio` | share of the rows to remove |
+# | $\text{ratio}$ | `ratio` | share of the rows to remove |
 #
 # ## Slicing and masking
 #
 # A gated block and a plain one compute, with biases $a$, $b$ and $c$ that some families have,
 #
 # $$
-# \text{gated:}\quad y = D\,\bigl(\sigma(G x + a) \odot (U x + b)\bigr) + c,
+# \text{gated:}\quad y = D\,\bigl(\sigma(W x + a) \odot (U x + b)\bigr) + c,
 # \qquad
-# \text{plain:}\quad y = D\,\sigma(G x + a) + c .
+# \text{plain:}\quad y = D\,\sigma(W x + a) + c .
 # $$ (eq-surgery-block)
 #
 # Both are sums over neurons, for $\sigma$ and $\odot$ act entry by entry:
@@ -79,17 +79,17 @@ from prunefair.widths import set_widths_
 # <a id="eq-surgery-sum"></a>
 # $$
 # y = c + \sum_{j=1}^{m} D_{:,j}\, h_j(x), \qquad
-# h_j(x) = \sigma(G_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)
-# \quad\text{or}\quad \sigma(G_{j,:}\, x + a_j).
+# h_j(x) = \sigma(W_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)
+# \quad\text{or}\quad \sigma(W_{j,:}\, x + a_j).
 # $$ (eq-surgery-sum)
 #
-# So a neuron is one row of $G$, one row of $U$, their two biases and one column of $D$.
+# So a neuron is one row of $W$, one row of $U$, their two biases and one column of $D$.
 # *Slicing* makes the matrices smaller, *masking* keeps their shapes:
 #
 # $$
-# \text{slice:}\quad P_S G,\; P_S a,\; P_S U,\; P_S b,\; D P_S^\top,
+# \text{slice:}\quad P_S W,\; P_S a,\; P_S U,\; P_S b,\; D P_S^\top,
 # \qquad
-# \text{mask:}\quad \Pi G,\; \Pi a,\; \Pi U,\; \Pi b,\; D\,\Pi,
+# \text{mask:}\quad \Pi W,\; \Pi a,\; \Pi U,\; \Pi b,\; D\,\Pi,
 # \qquad \Pi = P_S^\top P_S .
 # $$ (eq-surgery-slice)
 #
@@ -950,7 +950,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # ## Exercises
 #
 # **Exercise.** <a id="ex-surgery-1"></a>
-# By hand: a gated block without biases has $d = 1$, $m = 2$, $G = (1, 2)^\top$, $U = (3, 1)^\top$, $D = (1, -1)$ and $\sigma(z) = \max(z, 0)$.
+# By hand: a gated block without biases has $d = 1$, $m = 2$, $W = (1, 2)^\top$, $U = (3, 1)^\top$, $D = (1, -1)$ and $\sigma(z) = \max(z, 0)$.
 # What are $y(1)$ of the dense block and of the block with $S = \{1\}$, counted from 0, and how many parameters leave?
 #
 # <details><summary>Solution</summary>
@@ -968,13 +968,13 @@ def plot_neurons(ax, model, kept, layer=0):
 
 # %% [markdown]
 # **Exercise.** <a id="ex-surgery-2"></a>
-# A limit: what does $\rho = 0$ change, what does $\rho \to 0$, and what is the largest $\rho$ that leaves one neuron of 12?
+# A limit: what does $\text{ratio} = 0$ change, what does $\text{ratio} \to 0$, and what is the largest $\text{ratio}$ that leaves one neuron of 12?
 #
 # <details><summary>Solution</summary>
 #
-# At $\rho = 0$ all rows stay, $P_S$ is the identity and not a bit changes.
-# Every $\rho \in (0, 1/12]$ removes one row already, for $\lfloor 12 (1 - \rho) \rfloor = 11$: the limit from above is not the value at zero.
-# $\lfloor 12 (1 - \rho) \rfloor \ge 1$ needs $\rho \le 11/12$; above it, surgery refuses.
+# At $\text{ratio} = 0$ all rows stay, $P_S$ is the identity and not a bit changes.
+# Every $\text{ratio} \in (0, 1/12]$ removes one row already, for $\lfloor 12 (1 - \text{ratio}) \rfloor = 11$: the limit from above is not the value at zero.
+# $\lfloor 12 (1 - \text{ratio}) \rfloor \ge 1$ needs $\text{ratio} \le 11/12$; above it, surgery refuses.
 #
 # </details>
 
@@ -1040,7 +1040,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% [markdown]
 # ## What you can do now
 #
-# A neuron is a row of $G$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
+# A neuron is a row of $W$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
 #
 # - Find the neurons of a model of ten families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
 # - Let a policy see and choose, `row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
