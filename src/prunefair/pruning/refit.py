@@ -413,7 +413,7 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 # assert moments.tokens == whole.tokens == texts.numel()
 
 # %% [markdown]
-# The moments of `whole` are summed in float64: in float32 the smallest eigenvalue of the layer with the largest neurons is rounding, and comes out negative.
+# The moments of `whole` are summed in float64: in float32 the smallest eigenvalue of the layer with the largest neurons is rounding, of either sign, since it is smaller than the rounding of the moment.
 
 # %% tags=["active-ipynb"]
 # numbers = {"as it is": [], "unit diagonal": [], "ridge 0.01": [], "ridge 0.3": []}
@@ -448,7 +448,8 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 #     digits[name] = [float((a - b).norm() / b.norm()) for a, b in pairs]
 # least = [float(torch.linalg.eigvalsh(H[rows][:, rows].double())[0]) for H in both]
 # print("smallest eigenvalue of the moment in float32 and float64:", *(f"{x:.0e}" for x in least))
-# assert least[0] < 0 < least[1]
+# rounding = torch.linalg.matrix_norm((both[0] - both[1])[rows][:, rows], 2)
+# assert 0 < least[1] < rounding  # so its sign in float32 is not known
 
 
 # %%
