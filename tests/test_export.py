@@ -296,7 +296,7 @@ def test_refusals_name_what_is_wrong_and_the_remedy(saved, tmp_path):
     model.save_pretrained(tmp_path / "bare")
     assert "holds no tokenizer.json" in refusal(tmp_path / "bare", file)
     message = refusal(tmp_path / "bare", file, kind="q8_0")
-    assert "rows of 12, no multiple of 32" in message and "--multiple 32" in message
+    assert "rows of 12, no multiple of 32" in message and "multiple=32" in message
     byte_level().save_pretrained(tmp_path / "bare")
     assert "embedding has 64 rows" in refusal(tmp_path / "bare", file)
     for field, value in (("hidden_act", "gelu"), ("rope_type", "yarn")):
@@ -343,8 +343,11 @@ def test_the_command_exports_and_says_what(saved, tmp_path, capsys):
     assert result["feed_forward_length"] == [32, 96] and result["type"] == "q8_0"
     assert file.stat().st_size == result["bytes"]
     for wrong, message in (
-        ([*arguments, "q5"], "--type is 'q5'; give f16, q8_0 or f32"),
-        (["export", "no/such", "--gguf", "x"], "FOLDER is 'no/such', which is none"),
+        ([*arguments, "q5"], "--type is 'q5'; give one of f16, q8_0, f32"),
+        (
+            ["export", "no/such", "--gguf", "x"],
+            "FOLDER is 'no/such', which holds no config",
+        ),
         ([*arguments, "f16"], f"--gguf is '{file}', which exists; choose another name"),
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -319,8 +319,7 @@ def bandits_command(
     as_json: Json = False,
 ) -> None:
     """Play every policy on MovieLens and compare it with the certified optimum."""
-    from prunefair.fairness.movielens import movielens_stream
-    from prunefair.fairness.ratings import load_ratings
+    from prunefair.fairness.ratings import load_ratings, movielens_stream
 
     words = {"folder": "--data", "n_users": "--users", ("n_users", None): "--users 0"}
     with _running(context, words):

@@ -928,7 +928,8 @@ def play(
         If a policy is unknown or needs the other feedback, `alpha` is out of range, or
         the stream has fewer rounds.
     """
-    from prunefair.fairness.movielens import compare_policies, offline_optimum_of
+    from prunefair.fairness.movielens import compare_policies
+    from prunefair.fairness.offline_optimum import offline_optimum_of
 
     names = policy_names(policies, feedback)
     if rounds is not None:
