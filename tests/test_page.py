@@ -181,6 +181,15 @@ def test_every_exercise_has_one_form(path):
     assert count == text.count(":::{solution-start}") == text.count(":::{solution-end}")
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_has_one_form_of_notation_and_ends_with_what_one_can_do(path):
+    cells = nbformat.read(path, 4).cells
+    text = "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
+    assert re.findall(r"^## (.*)$", text, re.M)[-1] == "What you can do now"
+    assert len(re.findall(r"^(?:#+ |\*\*)Notation\b", text, re.M)) == 1
+    assert text.count("\n**Notation.**\n") == 1
+
+
 def test_words_for_a_figure_are_the_first_sentences_of_its_caption():
     caption = (
         r"[Regret](a.md) of $\hat R_t$. Left: `a` by *b*, which is 0.5; right. No."

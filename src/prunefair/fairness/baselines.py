@@ -20,9 +20,9 @@ This chapter collects them, puts them behind one function and plays them on one 
 | `SingleScaleFreeBandit` | no | no | no | bandit |
 | `FairCB`, `FullInformationFairCB` | yes | by its quota | in pulls | bandit, full |
 
-## Notation
+**Notation.**
 
-| symbol | code | meaning |
+| symbol | in code | meaning |
 | --- | --- | --- |
 | $N$, $M$, $T$ | `n_arms`, `n_contexts`, `horizon` | arms, contexts, rounds |
 | $q_j$ | `context_probabilities`, `q` | probability of context $j$ |

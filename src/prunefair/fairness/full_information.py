@@ -11,9 +11,9 @@ The way out of [Sinha et al. (2023)](../references.bib#sinha2023noregret), with 
 This chapter proves what that costs, with every constant explicit.
 Some of the constants, and the bound that needs no lower bound on rewards, are derived here.
 
-## Notation
+**Notation.**
 
-| symbol | code | meaning |
+| symbol | in code | meaning |
 | --- | --- | --- |
 | $M$, $N$, $T$ | `n_contexts`, `n_arms`, `n_rounds` | contexts, arms, rounds |
 | $j_t$ | `contexts` | context of round $t$, seen before playing |

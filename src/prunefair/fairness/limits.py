@@ -9,9 +9,9 @@ At $\alpha=\frac12$ the answer of this chapter is one number, $c_{1/2}=\sqrt2$: 
 All games here are of one kind.
 Arms die one after the other, in an order that nobody knows; a policy shares the rewards among the living, the optimum knows who dies next and pays each arm just in time.
 
-## Notation
+**Notation.**
 
-| symbol | code | meaning |
+| symbol | in code | meaning |
 | --- | --- | --- |
 | $\beta$ | | $1-\alpha$, with $0<\alpha<1$ throughout |
 | $N$ | `n_arms` | arms, and as many contexts ($M=N$) and phases |

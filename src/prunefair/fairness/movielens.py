@@ -9,9 +9,9 @@ We turn the ratings of MovieLens ([Harper and Konstan 2015](../references.bib#ha
 Two bounds accompany the curves: the one proved in advance, and one that needs nothing but the rewards of the run.
 At the end we show three defects of the public code that change its published figures, each with a test of two lines.
 
-## Notation
+**Notation.**
 
-| symbol | code | meaning |
+| symbol | in code | meaning |
 | --- | --- | --- |
 | $j_t\in\{0,\dots,M-1\}$ | `contexts` | the user who rates in round $t$; 0 is the most active one |
 | $r(t)\in[0,1]^N$ | `rewards` | 1 for the genres of the rated movie, $\delta$ for the others |

@@ -15,9 +15,9 @@ python benchmarks/movielens_figures.py
 
 The same command draws every figure under the name it has in the public code.
 
-## Notation
+**Notation.**
 
-| symbol | code | meaning |
+| symbol | in code | meaning |
 | --- | --- | --- |
 | $R_i$ | `rewards` | cumulative reward of genre $i$ in a run, $R_i(0)=1$ included |
 | $U$, $U^*$ | `utility`, `optimum` | $\alpha$-fair utility of a run; that of the best fixed map, certified |
