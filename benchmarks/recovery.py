@@ -30,7 +30,12 @@ import torch
 from storing import Table
 
 from prunefair.models import load_model, load_tokenizer
-from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
+from prunefair.pruning.perplexity import (
+    beginning_tokens,
+    kl_per_position,
+    self_sample,
+    wikitext_tokens,
+)
 from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
 from prunefair.pruning.spectral_pruning import (
     output_energies,
@@ -67,7 +72,13 @@ def pruned_model(method, dense):
 
 def judged(model, dense, material, options):
     """Nats of test windows, divergence of self-sampled texts, answers to questions."""
-    nats = window_nats(model, material["test"], options.test_window, options.windows)
+    nats = window_nats(
+        model,
+        material["test"],
+        options.test_window,
+        options.windows,
+        beginning=beginning_tokens(material["tokenizer"]),
+    )
     kl = kl_per_position(dense, model, material["samples"]).mean(1)
     results = zero_shot(model, material["tokenizer"], TASKS, limit=options.questions)
     return {

@@ -384,10 +384,12 @@ def test_the_stored_table_is_resumed_and_other_sizes_are_refused(monkeypatch):
 # before and after
 
 
-def test_mean_of_window_nats_is_the_logarithm_of_the_perplexity():
+@pytest.mark.parametrize("beginning", [(), (3,), (3, 1)])
+def test_mean_of_window_nats_is_the_logarithm_of_the_perplexity(beginning):
     model = random_llama(vocabulary=32, generator=seeded(15))
-    nats = window_nats(model, TEXT, 20, 5)
-    expected = perplexity(model, TEXT, window=20, max_windows=5)
+    nats = window_nats(model, TEXT, 20, 5, beginning=beginning)
+    options = {"window": 20, "max_windows": 5, "beginning": beginning}
+    expected = perplexity(model, TEXT, **options)
     np.testing.assert_allclose(math.exp(nats.mean()), expected)
     assert nats.shape == (5,) and np.ptp(nats) > 0
 
@@ -484,6 +486,8 @@ def test_windows_and_pairs_that_are_not_there_are_refused():
         window_nats(pruned_model(), TEXT, 100, 3)
     with pytest.raises(ValueError, match="window is 1; a window needs at least 2"):
         window_nats(pruned_model(), TEXT, 1, 3)
+    with pytest.raises(ValueError, match="window is 2; .* one of the text"):
+        window_nats(pruned_model(), TEXT, 2, 3, beginning=(1, 2))
     with pytest.raises(ValueError, match="hold 2 and 3 values"):
         paired_change([1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match="at least two"):

@@ -616,7 +616,14 @@ def recover(
 
 
 # %%
-def window_nats(model, tokens: torch.Tensor, window: int, n: int) -> np.ndarray:
+def window_nats(
+    model,
+    tokens: torch.Tensor,
+    window: int,
+    n: int,
+    *,
+    beginning: Sequence[int] = (),
+) -> np.ndarray:
     """Mean information of a token in each of the first windows of a text.
 
     Parameters
@@ -626,7 +633,9 @@ def window_nats(model, tokens: torch.Tensor, window: int, n: int) -> np.ndarray:
     tokens : Tensor, shape (T,), int64
         The text.
     window, n : int
-        Tokens in a window, and number of windows.
+        Tokens in a window, `beginning` included, and number of windows.
+    beginning : sequence of int
+        Tokens before every window, from `beginning_tokens`.
 
     Returns
     -------
@@ -638,14 +647,19 @@ def window_nats(model, tokens: torch.Tensor, window: int, n: int) -> np.ndarray:
     ValueError
         If the text has fewer than n windows, or a window fewer than 2 tokens.
     """
-    if window < 2:
-        raise ValueError(f"window is {window!r}; a window needs at least 2 tokens")
-    if len(tokens) < window * n:
+    head = torch.tensor([*beginning], dtype=tokens.dtype, device=tokens.device)
+    size = window - len(head)  # tokens of the text in a window
+    if size < 1 or window < 2:
+        raise ValueError(
+            f"window is {window!r}; a window needs at least 2 tokens, one of the text"
+        )
+    if len(tokens) < size * n:
         raise ValueError(
             f"tokens holds {len(tokens)} tokens; {n} windows of {window} need more"
         )
-    rows = tokens[: window * n].view(n, 1, window)
-    return np.array([float(token_nats(model, row).mean()) for row in rows])
+    rows = (torch.cat([head, row])[None] for row in tokens[: size * n].view(n, size))
+    scored = min(size, window - 1)
+    return np.array([float(token_nats(model, row)[:, -scored:].mean()) for row in rows])
 
 
 # %%
