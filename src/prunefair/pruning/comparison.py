@@ -4,7 +4,7 @@ r"""
 
 Which choice of neurons leaves the best model?
 With 30 % of the feed-forward rows removed, random rows multiply the perplexity of the small model by 49.
-The policy that meets the objective of PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) multiplies it by more than three thousand, and the [re-fitted functional policy](refit.ipynb) by 1.5.
+The policy that meets the objective of PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) multiplies it by more than three thousand, and the [re-fitted functional policy](functional_pruning.ipynb) by 1.5.
 The paper compares with other methods on LLaMA-2-7B; here all of them prune the small real model and are judged on the same text and the same questions.
 
 ## Notation
