@@ -728,6 +728,13 @@ def load_model(
         If there is no such model, or its files are damaged, pickled, quantised, not
         finite or not those that its configuration describes, or if it needs code of
         its own or has an adapter beside it.
+
+    Examples
+    --------
+    >>> from prunefair.models import load_model
+    >>> model = load_model("smollm2")
+    >>> model.config.hidden_size, model.config.intermediate_size
+    (576, 1536)
     """
     return load_opened(open_folder(name, argument=argument), dtype=dtype).to(device)
 

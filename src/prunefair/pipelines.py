@@ -927,6 +927,17 @@ def play(
     ValueError
         If a policy is unknown or needs the other feedback, `alpha` is out of range, or
         the stream has fewer rounds.
+
+    Examples
+    --------
+    >>> from prunefair.pipelines import play
+    >>> from prunefair.fairness.simulation import RewardStream
+    >>> stream = RewardStream(
+    ...     contexts=[0, 1] * 50, rewards=[[0.2, 0.8], [0.6, 0.4]] * 50, n_contexts=2
+    ... )
+    >>> report = play(stream, ["alpha_fair", "hedge"], alpha=0.5)
+    >>> {name: round(r.utility, 1) for name, r in report.results.items()}
+    {'alpha_fair': 23.8, 'hedge': 19.6}
     """
     from prunefair.fairness.movielens import compare_policies
     from prunefair.fairness.offline_optimum import offline_optimum_of

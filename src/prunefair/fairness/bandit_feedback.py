@@ -421,6 +421,15 @@ class ScaleFreeBandit(BanditPolicy):
     References
     ----------
     Book {eq}`eq-bandit-feedback-scale-free`; {cite}`putta2022scalefree`, Algorithm 1.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.bandit_feedback import ScaleFreeBandit
+    >>> policy = ScaleFreeBandit(n_arms=3, alpha=0.9)
+    >>> p = policy.probabilities("evening")
+    >>> policy.update("evening", arm=1, reward=0.5)
+    >>> int(policy.probabilities("evening").argmax())
+    1
     """
 
     def __init__(self, n_arms: int, alpha: float):

@@ -1096,6 +1096,14 @@ def make_policy(
     ------
     ValueError
         If `feedback` or `name` is unknown, or an argument is out of range.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.baselines import make_policy
+    >>> options = dict(n_arms=3, n_contexts=2, alpha=0.5, horizon=100)
+    >>> policy = make_policy("hedge", feedback="full", **options)
+    >>> policy.probabilities(0).round(3)
+    array([0.333, 0.333, 0.333])
     """
     if feedback not in tuple(POLICIES):  # which also takes what has no hash
         raise ValueError(

@@ -426,6 +426,17 @@ class AlphaFairGradient(FullInformationPolicy):
     References
     ----------
     Book {eq}`eq-full-information-policy`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prunefair.fairness.full_information import AlphaFairGradient
+    >>> policy = AlphaFairGradient(n_arms=2, alpha=0.9)
+    >>> policy.probabilities("evening")
+    array([0.5, 0.5])
+    >>> policy.update("evening", np.array([0.0, 1.0]))
+    >>> policy.probabilities("evening").round(3)
+    array([0., 1.])
     """
 
     def __init__(self, n_arms: int, alpha: float, *, step="squared", weights="before"):

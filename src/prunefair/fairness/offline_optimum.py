@@ -137,6 +137,13 @@ def reward_sums(contexts, rewards, n_contexts: int) -> np.ndarray:
     References
     ----------
     Book {eq}`eq-offline-sums`.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.offline_optimum import reward_sums
+    >>> reward_sums([0, 1, 0], [[1, 0], [0, 1], [1, 1]], n_contexts=2)
+    array([[2., 1.],
+           [0., 1.]])
     """
     contexts = check_numbers(contexts, "contexts")
     rewards = check_numbers(rewards, "rewards").astype(np.float64)
@@ -882,6 +889,16 @@ def solve_offline(
     References
     ----------
     Book {eq}`eq-offline-primal` and {eq}`eq-offline-path`.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.offline_optimum import solve_offline
+    >>> optimum = solve_offline([[3.0, 1.0], [0.0, 4.0]], alpha=0.5)
+    >>> optimum.x.round(3)
+    array([[1., 0.],
+           [0., 1.]])
+    >>> optimum.gap < 1e-6
+    True
     """
     alpha = check_alpha(alpha)
     G, c = check_sums(G, initial)

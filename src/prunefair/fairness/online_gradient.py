@@ -132,6 +132,13 @@ def simplex_projection(v: np.ndarray) -> np.ndarray:
     ----------
     Book {eq}`eq-online-gradient-projection`; see also Condat (2016), who gives
     methods that need no sorting.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prunefair.fairness.online_gradient import simplex_projection
+    >>> simplex_projection(np.array([0.9, 0.5, -1.0])).round(3)
+    array([0.7, 0.3, 0. ])
     """
     if v.ndim != 1 or not (v.size and np.isfinite(v).all()):
         raise ValueError(f"v is {v!r}; it must be a finite vector, not empty")

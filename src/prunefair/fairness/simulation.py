@@ -232,6 +232,17 @@ def simulate(
     ValueError
         If the numbers of arms differ, a bandit policy is given no `rng`, or `delay` is
         no whole number from 0 on.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.simulation import RewardStream, simulate
+    >>> from prunefair.fairness.full_information import AlphaFairGradient
+    >>> stream = RewardStream(
+    ...     contexts=[0, 1] * 50, rewards=[[0.2, 0.8], [0.6, 0.4]] * 50, n_contexts=2
+    ... )
+    >>> run = simulate(AlphaFairGradient(n_arms=2, alpha=0.5), stream)
+    >>> run.rewards[-1].round(2)
+    array([30.47, 40.93])
     """
     bandit = check_run(policy, stream, rng)
     delay, waiting = check_count(delay, "delay", least=0), deque()

@@ -150,6 +150,12 @@ def alpha_fair_utility(R, alpha: float) -> float | np.ndarray:
     References
     ----------
     Book {eq}`eq-utility-sum`; the objective of {cite}`chaudhary2023alphafair`.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.utility import alpha_fair_utility
+    >>> float(alpha_fair_utility([4.0, 1.0], alpha=0.5))
+    6.0
     """
     R = check_nonnegative(R, "R")
     total = R.min(-1) if alpha == np.inf else arm_utility(R, alpha).sum(-1)
@@ -616,6 +622,12 @@ def jain_index(R) -> float | np.ndarray:
     References
     ----------
     Book {eq}`eq-utility-jain`; {cite}`jain1984`.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.utility import jain_index
+    >>> float(jain_index([1.0, 1.0, 0.0, 0.0]))
+    0.5
     """
     R = check_nonnegative(R, "R")
     largest = R.max(-1, keepdims=True)

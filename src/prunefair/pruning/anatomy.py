@@ -190,6 +190,14 @@ def rows_to_keep(rows: int, ratio: float, multiple: int = 1) -> int:
     References
     ----------
     Book {eq}`eq-anatomy-rows`; {cite}`sengupta2025prunenet`, the number of actions.
+
+    Examples
+    --------
+    >>> from prunefair.pruning.anatomy import rows_to_keep
+    >>> rows_to_keep(11008, 0.3)
+    7705
+    >>> rows_to_keep(11008, 0.3, multiple=32)
+    7712
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"ratio is {ratio!r}; give a share of the rows in [0, 1)")

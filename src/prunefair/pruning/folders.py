@@ -208,6 +208,20 @@ def load_pruned(folder, *, dtype=None, device="cpu", argument="folder"):
     ------
     ValueError
         If `load_model` refuses the folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from prunefair.pruning.folders import load_pruned, save_pruned
+    >>> from prunefair.pruning.surgery import slice_ffn_, tiny_model
+    >>> model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    >>> kept = [torch.arange(8), torch.arange(4)]
+    >>> model = slice_ffn_(model, kept)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     folder = save_pruned(model, None, f"{place}/pruned", kept)
+    ...     load_pruned(folder).num_parameters() == model.num_parameters()
+    True
     """
     return load_model(folder, dtype=dtype, device=device, argument=argument)
 

@@ -296,6 +296,17 @@ def perplexity(
     References
     ----------
     Book {eq}`eq-perplexity-text`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.perplexity import perplexity
+    >>> from prunefair.pruning.surgery import tiny_model
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> model = tiny_model("llama", generator=generator)
+    >>> text = torch.randint(model.config.vocab_size, (40,), generator=generator)
+    >>> round(perplexity(model, text, window=16))
+    42
     """
     if tokens.ndim != 1 or len(tokens) < 2:
         raise ValueError(

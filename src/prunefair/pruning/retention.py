@@ -306,6 +306,17 @@ def above_chance_retention(
     References
     ----------
     Book {eq}`eq-retention-shares`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prunefair.pruning.retention import above_chance_retention
+    >>> from prunefair.pruning.zero_shot import TaskResult
+    >>> def task(right):
+    ...     outcomes = np.arange(100) < right
+    ...     return {"piqa": TaskResult.from_outcomes(0.5, outcomes)}
+    >>> above_chance_retention(task(60), task(70)).value
+    0.5
     """
     chance = float(np.mean([result.chance for result in dense.values()]))
     return _ratio_estimate(paired_outcomes(pruned, dense, metric=metric), chance)

@@ -610,6 +610,14 @@ def gumbel_top_k(
     References
     ----------
     Book {prf:ref}`thm-row-policy-gumbel`; {cite}`kool2019stochastic`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.row_policy import gumbel_top_k
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> gumbel_top_k(torch.zeros(5), 3, generator=generator).shape
+    torch.Size([3])
     """
     check_k(k, logits.shape[-1])
     _check_no_nan(logits, "logits")

@@ -205,6 +205,17 @@ def make_selection(
     ValueError
         If `name` is unknown, a calibrated method is given no texts, or the model
         cannot be pruned; see also the functions that train.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.selections import make_selection
+    >>> from prunefair.pruning.surgery import tiny_model
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> model = tiny_model("llama", generator=generator)
+    >>> selection = make_selection("random", model, generator=generator)
+    >>> [len(rows) for rows in selection.rows(0.25)]
+    [9, 9]
     """
     if name not in SELECTIONS:
         names = ", ".join(map(repr, (*_METHODS, SLICEGPT)))

@@ -230,6 +230,14 @@ def functional_spectrum(D: torch.Tensor, H: torch.Tensor, kept=None) -> torch.Te
     References
     ----------
     Book {eq}`eq-self-moments-spectrum`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.self_moments import functional_spectrum
+    >>> D, H = torch.eye(2, 3), torch.diag(torch.tensor([4.0, 1.0, 9.0]))
+    >>> functional_spectrum(D, H, kept=torch.tensor([0, 2])).tolist()
+    [2.0, 0.0]
     """
     d, m = D.shape
     kept = torch.arange(m) if kept is None else torch.as_tensor(kept)

@@ -150,6 +150,14 @@ def singular_values(W, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     References
     ----------
     Book {eq}`eq-spectrum-gram`, error {eq}`eq-spectrum-error`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.spectrum import singular_values
+    >>> W = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
+    >>> singular_values(W).tolist()
+    [4.0, 3.0]
     """
     W, power = _with_power(W, dtype)
     W = (W.to(power.dtype) / power).to(dtype)
@@ -451,6 +459,13 @@ def ks_distance(x, y) -> torch.Tensor:
     References
     ----------
     Book {eq}`eq-spectrum-ks`; the penalty of {cite}`sengupta2025prunenet`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.spectrum import ks_distance
+    >>> ks_distance(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0])).item()
+    0.5
     """
     x, y = _ascending(x, "x"), _ascending(y, "y")
     y = y.to(x.device)
@@ -692,6 +707,15 @@ def spectral_distance(
     References
     ----------
     Book {eq}`eq-spectrum-distance`; the penalty of {cite}`sengupta2025prunenet`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.spectrum import spectral_distance
+    >>> W = torch.diag(torch.tensor([4.0, 3.0, 2.0]))
+    >>> kept = torch.tensor([[0, 1], [1, 2]])  # two selections
+    >>> spectral_distance(W, kept).tolist()
+    [0.3333333333333333, 0.3333333333333333]
     """
     kept, slices = torch.as_tensor(kept), RowSlices(W, dtype=dtype)
     if reference is None:

@@ -480,6 +480,15 @@ def slice_ffn_(model, kept):
     References
     ----------
     Book {eq}`eq-surgery-slice`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.surgery import slice_ffn_, tiny_model
+    >>> model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    >>> model = slice_ffn_(model, [torch.arange(8), torch.arange(8)])
+    >>> model.config.intermediate_size
+    8
     """
     adapter = adapter_for(model)
     for names, rows, _ in _layer_rows(model, kept):
@@ -743,6 +752,14 @@ def tiny_model(family, *, generator, dtype=torch.float32, **fields):
     ------
     ValueError
         If `family` is not a key of `ADAPTERS`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.surgery import tiny_model
+    >>> model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    >>> model.config.intermediate_size, model.config.hidden_size
+    (12, 8)
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -866,6 +866,15 @@ def zero_shot(
     References
     ----------
     Book {eq}`eq-zero-shot-acc`.
+
+    Examples
+    --------
+    >>> from prunefair.pruning.zero_shot import zero_shot
+    >>> from prunefair.models import load_model, load_tokenizer
+    >>> model, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
+    >>> result = zero_shot(model, tokenizer, ["piqa"], limit=4)["piqa"]
+    >>> result.n, result.chance
+    (4, 0.5)
     """
     if batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(
