@@ -78,6 +78,7 @@ def test_pages_that_stay_are_not_written_again(tmp_path):
 
 def test_the_list_holds_every_page_once_and_the_contents_take_them_all():
     text = reference.module_list(ROOT)
+    assert set(re.findall(r"`prunefair\.(\w+)`", text)) == set(prunefair.__all__)
     listed = re.findall(r"\]\(api/([\w/]+)\.md\)", text)
     assert sorted(listed) == sorted(reference.modules())
     chapters = reference._order(ROOT)

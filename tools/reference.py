@@ -10,6 +10,7 @@ is a link to its documentation.
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 from operator import itemgetter
@@ -78,7 +79,8 @@ def _title(path: Path) -> str:
 
 
 def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    texts = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
+    return "| " + " | ".join(texts) + " |"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -115,7 +117,12 @@ def write_pages(folder: Path, package: Path | None = None) -> None:
 def module_list(root: Path) -> str:
     """All modules in tables, a part of the book each, chapters in reading order."""
     order = {name: number for number, name in enumerate(_order(root))}
-    known, lines = modules(), []
+    known, facade = modules(), importlib.import_module(PACKAGE)
+    rows = [
+        (f"`{PACKAGE}.{name}`", inspect.getdoc(getattr(facade, name)).split("\n\n")[0])
+        for name in facade.__all__
+    ]
+    lines = ["## The main jobs", "", *_table(("name", "what"), rows)]
     for part, title in PARTS.items():
         places = [p for p in known if (p.partition("/")[0] if "/" in p else "") == part]
         rows = [
@@ -196,11 +203,14 @@ class Compiled(FunctionDocumenter):
 def link_targets(objects) -> dict[str, tuple[str, str]]:
     """Page and place of each public name, by what a text calls it, if unique."""
     found: dict[str, set] = {}
+    facade = importlib.import_module(PACKAGE).__all__
     for full, entry in objects.items():
         parts = full.split(".")
         short = {full, full.partition(".")[2]}
         if entry.objtype in ("function", "class", "exception"):
             short.add(parts[-1])
+            if parts[-1] in facade:
+                short.add(f"{PACKAGE}.{parts[-1]}")
         elif entry.objtype in ("method", "classmethod", "staticmethod", "property"):
             short.add(".".join(parts[-2:]))
         elif entry.objtype != "module":
