@@ -280,7 +280,7 @@ def test_kernels_are_compiled_where_nothing_can_be_written(monkeypatch):
         raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr(kernels, "MendingCache", nowhere)
-    made = kernels.compiled.__wrapped__(kernels.hedge_rounds)
+    made = kernels.compiled_kernel.__wrapped__(kernels.hedge_rounds)
     assert type(made._cache).__name__ == "NullCache"
 
 
@@ -289,7 +289,10 @@ def test_a_cache_that_was_cut_off_is_compiled_again_and_mended(tmp_path, monkeyp
 
     def hits():
         """Whether the kernel was found on the disk; it computes the same anyway."""
-        kernel, R = kernels.compiled.__wrapped__(kernels.uniform_rounds), np.ones(2)
+        kernel, R = (
+            kernels.compiled_kernel.__wrapped__(kernels.uniform_rounds),
+            np.ones(2),
+        )
         kernel(np.zeros(3, int), np.ones((3, 2)), np.zeros(0), R, False)
         assert R.tolist() == [2.5, 2.5]
         return sum(kernel.stats.cache_hits.values())
