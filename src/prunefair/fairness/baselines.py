@@ -595,11 +595,11 @@ def _newton_descent(
 
 # %% [markdown]
 # Second, Newton's method takes forever from far away, where $h$ is all but piecewise linear.
-# If it does not arrive, we follow a path of easier problems, whose losses are scaled by $s\in[0,1]$.
-# At $s=0$ play is uniform and $\theta=0$.
-# Both change continuously with $s$, because the minimiser of a convex function that changes continuously is continuous where it is the only one.
-# Near its end Newton's method converges, so a scale that is near enough to the last one solved is solved from there.
-# For large losses $\theta$ is nearly proportional to $s$ ([Cominetti and San Martín 1994](../references.bib#cominetti1994exponential)), so we start from the last multipliers times the quotient of the scales, and the scale grows by factors: each success squares the factor, up to 16, and each failure takes its root.
+# If it does not arrive, we follow a path of easier problems, whose losses are scaled by $\sigma\in[0,1]$.
+# At $\sigma=0$ play is uniform and $\theta=0$.
+# Both change continuously with $\sigma$, because the minimiser of a convex function that changes continuously is continuous where it is the only one.
+# Near a solution Newton's method converges, so a scale that is near enough to the last one solved is solved from there.
+# For large losses $\theta$ is nearly proportional to $\sigma$ ([Cominetti and San Martín 1994](../references.bib#cominetti1994exponential)), so we start from the last multipliers times the quotient of the scales, and the scale grows by factors: each success squares the factor, up to 16, and each failure takes its root.
 
 
 # %%
