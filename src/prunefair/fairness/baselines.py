@@ -499,7 +499,9 @@ def fair_dual(
 
 
 # %%
-def boundary_step(c: np.ndarray, direction: np.ndarray):
+def boundary_step(
+    c: np.ndarray, direction: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """`c + direction` cut at zero and shifted until one entry is zero.
 
     The step is returned as well, because a small one is lost in the sum with a large
