@@ -9,7 +9,6 @@ ratings, once by `simulate` and once by `run_fast` in the same process; a stream
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import resource
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from storing import Table
+from storing import Table, options_of
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 from prunefair.fairness.baselines import POLICIES
@@ -169,10 +168,9 @@ def processor_name():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--wide-rounds", type=int, default=200_000)
-    parser.add_argument("--results", type=Path, default=RESULT)
     options = parser.parse_args()
     numba.config.CACHE_DIR = tempfile.mkdtemp()  # so that the first call compiles
     stream = movielens_stream(load_ratings())

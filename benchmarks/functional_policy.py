@@ -12,17 +12,15 @@ moment.  About 25 minutes on one core.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -389,12 +387,14 @@ def pieces(bench):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
-    device = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
-    table = Table(RESULT, CONFIGURATION, "torch", "transformers", device=device)
+    device = cpu(torch.get_num_threads())
+    table = Table(
+        options.results, CONFIGURATION, "torch", "transformers", device=device
+    )
     bench = Bench()
     if not table.has("dense"):
         table.add({"perplexity": bench.perplexity(bench.model)}, "dense")

@@ -11,8 +11,6 @@ Seconds are processor time of one thread, which other load on the machine change
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -20,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.harness import HarnessResult, harness_results
 from prunefair.models import load_model, load_tokenizer
@@ -102,16 +100,15 @@ def measure(label: str) -> dict:
     return table
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure and store the table."""
-    result = Path(arguments[0]) if arguments else RESULT
+    options = options_of(__doc__, RESULT).parse_args()
     names = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy")
-    device = f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread"
-    table = Table(result, CONFIGURATION, *names, device=device)
+    table = Table(options.results, CONFIGURATION, *names, device=cpu())
     labels = ("dense", "pruned")
     tables = Parallel(n_jobs=2)(delayed(measure)(label) for label in labels)
     table.replace({"tasks": dict(zip(labels, tables))})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

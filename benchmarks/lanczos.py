@@ -12,16 +12,13 @@ only these are measured anew.
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -208,11 +205,13 @@ def wide_study(generator):
     return study([judged(wide, draws, generator)], CONFIGURATION["grid_4096"])
 
 
-def main(parts: list[str]) -> None:
+def main() -> None:
     """All parts or the named ones, each stored as soon as it is done."""
+    parser = options_of(__doc__, RESULT)
+    parser.add_argument("parts", nargs="*", help="all by default")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    device = f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores"
-    table = Table(RESULT, CONFIGURATION, "torch", device=device)
+    table = Table(options.results, CONFIGURATION, "torch", device=cpu())
     generator = torch.Generator().manual_seed(CONFIGURATION["seed"])
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
     few = [matrices[i] for i in CONFIGURATION["training_layers"]]
@@ -221,9 +220,9 @@ def main(parts: list[str]) -> None:
         "n_4096": lambda: wide_study(generator),
         "training": lambda: training(few),
     }
-    for part in parts or work:
+    for part in options.parts or work:
         table.add(work[part](), part)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

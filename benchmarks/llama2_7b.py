@@ -2,7 +2,7 @@
 
     python benchmarks/llama2_7b.py                        # random weights, on the GPU
     python benchmarks/llama2_7b.py --model FOLDER         # a real checkpoint
-    python benchmarks/llama2_7b.py --geometry tiny --device cpu --result t.json
+    python benchmarks/llama2_7b.py --geometry tiny --device cpu --results t.json
     python benchmarks/llama2_7b.py --not-measured         # the empty table
 
 writes `book/results/llama2_7b.json`.  Under ten minutes, without a network; of packages
@@ -13,7 +13,6 @@ installed.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import platform
 import sys
@@ -21,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from storing import check_same, read_table, write_table
+from storing import check_same, options_of, read_table, write_table
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "llama2_7b.json"
@@ -39,9 +38,9 @@ def check_packages() -> None:
         sys.path.insert(0, str(ROOT / "src"))
 
 
-def parsed(arguments):
+def parsed():
     """Options of the command line, which are the configuration of the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--model", default="", help="folder of a checkpoint")
     parser.add_argument("--geometry", default="llama-2-7b")
     parser.add_argument("--device", default="cuda")
@@ -53,16 +52,15 @@ def parsed(arguments):
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=20250129)
-    parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--not-measured", action="store_true")
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 def settings(options) -> dict:
     """What a table is measured with; the type of the weights is found on loading."""
     from prunefair.pruning.lanczos import STEPS
 
-    left_out = ("result", "not_measured", "model", "device")
+    left_out = ("results", "not_measured", "model", "device")
     chosen = {k: v for k, v in vars(options).items() if k not in left_out}
     return chosen | {"steps": STEPS, "dtype": None}
 
@@ -221,23 +219,23 @@ def measure(options) -> dict:
     return table
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure, or write the empty table."""
     check_packages()
-    options = parsed(arguments)
-    known = read_table(options.result).get("configuration", {})
-    check_same(options.result, known and known | {"dtype": None}, settings(options))
+    options = parsed()
+    known = read_table(options.results).get("configuration", {})
+    check_same(options.results, known and known | {"dtype": None}, settings(options))
     if options.not_measured:
         from prunefair.pruning.llama2_7b import geometry_config
 
         table = empty_table(options, geometry_config(options.geometry))
     else:
         table = measure(options)
-    write_table(options.result, table)
+    write_table(options.results, table)
     from prunefair.pruning.llama2_7b import run_lines
 
     print(*run_lines(table), sep="\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

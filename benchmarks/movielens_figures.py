@@ -13,16 +13,14 @@ core, most of them for FairCB.
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from storing import Table, write_whole
+from storing import Table, cpu, options_of, write_whole
 
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness.ratings import (
@@ -129,10 +127,9 @@ def draw(table: dict, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--dataset", choices=list(DATASETS), default="ml-latest-small")
     parser.add_argument("--data", type=Path, help="folder with the ratings")
-    parser.add_argument("--results", type=Path, default=RESULT)
     parser.add_argument("--figures", type=Path, default=ROOT / "_build" / "figures")
     parser.add_argument("--seed", type=int, default=20231014)
     parser.add_argument("--runs", type=int, default=20, help="of a curve over time")
@@ -152,8 +149,8 @@ def main() -> None:
         **{"sweep_runs": options.sweep_runs, "alphas": options.alphas},
         "floors": options.floors,
     }
-    names, device = ("numpy", "numba", "scipy"), f"{platform.machine()} CPU, one core"
-    table = Figures(options.results, configuration, *names, device=device)
+    names = ("numpy", "numba", "scipy")
+    table = Figures(options.results, configuration, *names, device=cpu())
     for key, compute in work(streams, options, table.setdefault("parts", {})):
         if not table.has("parts", key):
             start = time.perf_counter()

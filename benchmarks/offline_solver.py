@@ -12,16 +12,14 @@ stretches little.  Last, the optimum of the ratings after each of 200 numbers of
 from __future__ import annotations
 
 import os
-import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import numpy as np
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.fairness.offline_optimum import (
     gap_unit,
@@ -107,9 +105,13 @@ def measure() -> dict:
     }
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1]) if sys.argv[1:] else RESULT
+def main() -> None:
+    """Measure and store the table."""
+    options = options_of(__doc__, RESULT).parse_args()
     names = ("numpy", "scipy", "cvxpy", "clarabel")
-    device = f"{platform.machine()} CPU, one thread"
-    table = Table(target, CONFIGURATION, *names, device=device)
+    table = Table(options.results, CONFIGURATION, *names, device=cpu())
     table.replace(measure())
+
+
+if __name__ == "__main__":
+    main()

@@ -12,11 +12,10 @@ stopped.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -129,16 +128,15 @@ def levels(matrices, seeds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--full-seeds", type=int, default=3)
     parser.add_argument("--every", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=RESULT)
     options = parser.parse_args()
     configuration = {"model": "smollm2", "ratio": RATIO, "every": options.every}
     configuration |= {"gram": str(DTYPE).removeprefix("torch."), "draws": DRAWS}
     configuration |= {"episodes": EPISODES, "learning_rate": RATES}
-    device = f"cpu, {torch.get_num_threads()} thread"
+    device = cpu(torch.get_num_threads())
     table = Table(options.results, configuration, "torch", device=device)
     matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
     parts = {"some layers": matrices[:: options.every], "all layers": matrices}

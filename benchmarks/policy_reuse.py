@@ -14,12 +14,11 @@ stopped.
 from __future__ import annotations
 
 import math
-import platform
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.estimates import standard_error
@@ -155,8 +154,9 @@ def run(table: Table) -> None:
 
 
 def main():
-    device = f"{platform.machine()} CPU, {torch.get_num_threads()} thread"
-    run(Table(RESULT, CONFIGURATION, "torch", device=device))
+    options = options_of(__doc__, RESULT).parse_args()
+    device = cpu(torch.get_num_threads())
+    run(Table(options.results, CONFIGURATION, "torch", device=device))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ gives freed memory back at once.  About seven minutes on an idle core.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import os
@@ -26,7 +25,7 @@ import time
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 from streaming_memory import resident
 
 from prunefair.models import load_model
@@ -216,10 +215,9 @@ def check_restatement(model) -> None:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--episodes", type=int, default=20, help="of the released one")
-    parser.add_argument("--results", type=Path, default=RESULT)
     parser.add_argument(
         "--part", nargs="+", help="one measurement, for a child process"
     )
@@ -246,7 +244,7 @@ def main():
         "memory_environment": {"libc": platform.libc_ver()[0]} | MALLOC,
         "memory_runs": 3,
     }
-    device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    device = cpu(max(options.threads))
     table = Table(options.results, configuration, "torch", device=device)
     check_restatement(load_model("smollm2"))
 

@@ -21,13 +21,12 @@ The default sizes take about half an hour of one core.  With more at hand:
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.perplexity import (
@@ -119,7 +118,7 @@ def run_method(method, dense, material, options, plan, table):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=1)
@@ -128,7 +127,6 @@ def arguments():
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--test-window", type=int, default=512)
     parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--results", type=Path, default=RESULT)
     return parser.parse_args()
 
 
@@ -146,7 +144,7 @@ def main():
         options.results,
         configuration,
         *("torch", "transformers", "peft"),
-        device=f"{options.device}, {threads} thread{'s' * (threads > 1)}",
+        device=cpu(threads) if options.device == "cpu" else options.device,
     )
     dense = load_model("smollm2", dtype=torch.float32, device=options.device)
     tokenizer = load_tokenizer("smollm2")

@@ -11,13 +11,11 @@ and layer after layer, to what the pruned model itself feeds its blocks.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
 from prunefair.pruning.functional_policy import (
@@ -252,9 +250,9 @@ def sequential(bench, kept):
 
 def main() -> None:
     """Everything, stored at the end."""
+    options = options_of(__doc__, RESULT).parse_args()
     torch.set_num_threads(1)
-    device = f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores"
-    table = Table(RESULT, CONFIGURATION, "torch", "transformers", device=device)
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
     bench = Bench()
     levels = dict(bench.halves())
     chosen_by = mean_moments(levels[CONFIGURATION["selected_on"]])

@@ -9,13 +9,11 @@ tokens, Gaussian inputs and weights alone; seconds of the processor.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
 from prunefair.pruning.perplexity import kl_per_position, self_sample, start_token
@@ -204,9 +202,9 @@ def judged_substitutes(bench, reference):
 
 def main() -> None:
     """Everything, stored at the end."""
+    options = options_of(__doc__, RESULT).parse_args()
     torch.set_num_threads(1)
-    device = f"{platform.machine()} CPU, 1 of {os.cpu_count()} cores"
-    table = Table(RESULT, CONFIGURATION, "torch", "transformers", device=device)
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
     bench = Bench()
     sums, errors, kept = convergence(bench)
     levels = selections(bench, sums, kept)

@@ -1,4 +1,4 @@
-"""What every benchmark does with its table: whose run it is, and write it whole.
+"""How every benchmark begins and what it does with its table: whose it is, all or none.
 
 A stored table belongs to a run with the same settings, whatever the versions and the
 machine: the run adds to it, or measures it anew.  A run with other settings refuses and
@@ -9,12 +9,27 @@ own, under `made_elsewhere`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+
+
+def options_of(doc: str, result: Path) -> argparse.ArgumentParser:
+    """The options that every benchmark has: where its table is, `result` by default."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument(
+        "--results", type=Path, default=result, help="the table, of these settings"
+    )
+    return parser
+
+
+def cpu(threads: int = 1) -> str:
+    """What a run without a GPU says of its device."""
+    return f"{platform.machine()} CPU, {threads} of {os.cpu_count()} cores"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """Peak memory of pruning a checkpoint of more than 2 GB, streamed and in memory.
 
-    python benchmarks/streaming_memory.py [RESULT]
+    python benchmarks/streaming_memory.py [--results FILE]
 
 Random weights in the geometry of TinyLlama (1.1 billion parameters, bfloat16) are
 written in files of at most 500 MB, then pruned by 30 % in two fresh processes.  What
@@ -10,15 +10,13 @@ is stored is how far the resident memory rises above its value before the work s
 from __future__ import annotations
 
 import filecmp
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "streaming_memory.json"
 CONFIGURATION = {
@@ -114,7 +112,8 @@ def measure(scratch: Path) -> dict:
     keys = d * CONFIGURATION["num_key_value_heads"] // 32
     peaks = {}
     for way in ("streamed", "in_memory"):
-        command = [sys.executable, __file__, way, scratch / "dense", scratch / way]
+        part = ["--part", way, scratch / "dense", scratch / way]
+        command = [sys.executable, __file__, *part]
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[way] = int(run.stdout)
     names = sorted(path.name for path in (scratch / "streamed").iterdir())
@@ -130,18 +129,19 @@ def measure(scratch: Path) -> dict:
     }
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """The measurement, or one of its two parts in a process of its own."""
-    if arguments[:1] and arguments[0] in ("streamed", "in_memory"):
-        prune(*arguments)
+    parser = options_of(__doc__, RESULT)
+    parser.add_argument("--part", nargs=3, help="one way, for a child process")
+    options = parser.parse_args()
+    if options.part:
+        prune(*options.part)
         return
-    result = Path(arguments[0]) if arguments else RESULT
     names = ("torch", "transformers", "safetensors")
-    device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
-    table = Table(result, CONFIGURATION, *names, device=device)
+    table = Table(options.results, CONFIGURATION, *names, device=cpu())
     with tempfile.TemporaryDirectory() as scratch:
         table.replace(measure(Path(scratch)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

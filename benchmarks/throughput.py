@@ -9,15 +9,13 @@ machine changes less than the time on the wall.
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from storing import Table
+from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep, throughput_bound
@@ -82,14 +80,13 @@ def measure() -> dict:
     }
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure and store the table."""
+    options = options_of(__doc__, RESULT).parse_args()
     torch.set_num_threads(1)
-    result = Path(arguments[0]) if arguments else RESULT
-    device = f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread"
-    table = Table(result, CONFIGURATION, "torch", "transformers", device=device)
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
     table.replace({"phases": measure()})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -84,6 +84,32 @@ def test_every_benchmark_asks_whose_the_table_is_before_it_writes(path):
     assert "versions" not in calls or "check_same" in calls
 
 
+SHARED = "pruning_methods"  # its runs share one table, behind a lock
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in STORING if p.stem != SHARED], ids=lambda p: p.stem
+)
+def test_every_benchmark_writes_its_table_where_it_is_told(path):
+    tree = ast.parse(path.read_text())
+    main = next(n for n in tree.body if getattr(n, "name", "") == "main")
+    assert not main.args.args, "options come from the command line"
+    called = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert "options_of" in called and "ArgumentParser" not in " ".join(called)
+    assert "options.results" in path.read_text()
+    uses = [n for n in ast.walk(tree) if getattr(n, "id", "") == "RESULT"]
+    assert len(uses) == 2, "where it is defined, and as the default"
+
+
+def test_options_begin_with_the_table(tmp_path):
+    from storing import options_of
+
+    parser = options_of("What it does.\n\nMore.", tmp_path / "a.json")
+    assert parser.description == "What it does."
+    assert parser.parse_args([]).results == tmp_path / "a.json"
+    assert parser.parse_args(["--results", "b.json"]).results == Path("b.json")
+
+
 def test_no_benchmark_is_left_out():
     tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
     assert (

@@ -283,7 +283,7 @@ def test_the_benchmark_runs_where_only_pytorch_and_transformers_are(tmp_path):
     script = str(ROOT / "benchmarks" / "llama2_7b.py")
     options = "--geometry tiny --device cpu --probes 4 --episodes 2 --repeats 1"
     options = [*options.split(), "--prompt", "1", "8", "--new-tokens", "2"]
-    options += ["--result", str(tmp_path / "table.json")]
+    options += ["--results", str(tmp_path / "table.json")]
     code = RUN.format(blocked=BLOCKED, script=script, folder=str(Path(script).parent))
     run = subprocess.run(
         [sys.executable, "-c", code, *options], capture_output=True, text=True
