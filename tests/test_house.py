@@ -393,6 +393,48 @@ def steps():
     return list(zip(files, [*files[1:], "book/claims"]))
 
 
+def markdown(chapter):
+    """The Markdown cells of a chapter, without fenced code."""
+    cells = json.loads(chapter.read_text())["cells"]
+    text = "\n\n".join("".join(c["source"]) for c in cells if "outputs" not in c)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S).rstrip()
+
+
+def title_faults(text, stem):
+    """What the title of a chapter lacks."""
+    name, colon, promise = text.split("\n")[0].removeprefix("# ").partition(": ")
+    if not re.sub(r"[\s-]", "", name).lower().startswith(stem.replace("_", "")):
+        yield "its stem"
+    if not promise:
+        yield "what it is about"
+    if "$" in name + promise:
+        yield "plain words"
+
+
+@pytest.mark.parametrize(("file", "following"), steps())
+def test_a_chapter_is_titled_by_its_stem_and_ends_with_the_next_step(file, following):
+    text = markdown(ROOT / f"{file}.ipynb")
+    assert not [*title_faults(text, file.split("/")[-1])]
+    assert re.findall(r"^#+ .+$", text, re.M)[-1] == "## What you can do now"
+    found = re.findall(r"\]\(([\w/.]+)\)", text.split("\n")[-1])
+    targets = [os.path.normpath((ROOT / file).parent / link) for link in found]
+    wanted = {str(ROOT / following) + suffix for suffix in (".ipynb", ".md")}
+    assert wanted & {*targets}, targets
+
+
+@pytest.mark.parametrize(
+    ("title", "fault"),
+    [
+        ("What slicing does to a spectrum", ["its stem", "what it is about"]),
+        ("Row policy", ["what it is about"]),
+        ("Row policy: the $k$ best", ["plain words"]),
+        ("Row-policy: the best", []),
+    ],
+)
+def test_a_title_without_its_stem_or_with_mathematics_is_told(title, fault):
+    assert [*title_faults(f"# {title}\n\nText.", "row_policy")] == fault
+
+
 def links(path):
     """Pages that a page of the book links to, each with the line that does."""
     for line in path.read_text(encoding="utf-8").split("\n"):

@@ -227,7 +227,7 @@ def _exponential(logs: Range) -> Range:
 # ## The table
 #
 # The stored runs.
-# The methods of the paper and what they are compared with come first; those by energies and functional spectra are of [later](functional_policy.ipynb) [chapters](refit.ipynb).
+# The methods of the paper and what they are compared with come first; those by energies and functional spectra are told apart [further down](#beyond-the-papers-objective).
 
 # %% tags=["active-ipynb"]
 # METHODS = ("dense", "row norm", "wanda", "random", "released", "exact")
@@ -397,7 +397,7 @@ def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[in
 # \mathrm{lost}(S) = \frac1N \sum_{t} \frac{\lVert \sum_{i \notin S} h_{t,i} D_{:,i} \rVert^2}{\lVert D h_t \rVert^2} .
 # $$ (eq-comparison-lost)
 #
-# The [lost energy](functional_policy.ipynb) of a later chapter is the ratio of the sums, in which a few tokens of large output decide; here every token counts the same.
+# The [lost energy](self_moments.ipynb) of the second act is the ratio of the sums, in which a few tokens of large output decide; here every token counts the same.
 
 
 # %%
