@@ -3,9 +3,9 @@
 Code folds.  Of a docstring the first line shows, of a run of imports the first, of a
 cell that defines nothing but `plot_*` functions their signatures and first sentences;
 the rest is one click away, without JavaScript, and is copied and printed with the rest.
-A figure that a cell has drawn is a link to its own file, which `page.js` opens over the
-page; and a link to a theorem, an equation, a figure, an exercise or a work shows it
-while the pointer rests on it (`tips`).
+A figure is a link to its own file, which `page.js` opens over the page; and a link to a
+theorem, an equation, a figure, an exercise or a work shows it while the pointer rests
+on it (`tips`).
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def _visit_code(self, node):
 
 
 def _visit_image(self, node):
-    """As the builder does; what a cell has drawn leads to its own file."""
+    """As the builder does; a drawing leads to its own file."""
     type(self).visit_image(self, node)
-    if _is_cell(node, "cell_output"):
+    if not isinstance(node.parent, nodes.reference):
         link = f'<a class="enlarge" href="{html.escape(node["uri"])}">'
         self.body[-1] = f"{link}{self.body[-1].rstrip()}</a>\n"
 
