@@ -8,7 +8,7 @@ Nothing else changes, and no text comes from outside the model.
 Over 66 selections of rows, how well does each of the two distances tell which pruned model is further from the dense one?
 A rank correlation of 1 would be a perfect answer; within a ratio the functional spectrum comes to more than 0.9, and the spectrum of the paper to less than 0.
 
-## Notation
+**Notation.**
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ its input and $H = \mathbb E\, h h^\top$ its [moment on text that the model samples itself](self_moments.ipynb).
 $S$ is the set of the neurons kept, $R$ that of the neurons removed; $k$ is the number kept in a layer.

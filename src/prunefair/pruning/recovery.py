@@ -6,7 +6,7 @@ After pruning, the paper trains a little: low-rank adapters on WikiText-2, which
 What does such a recovery repair, and what does it merely teach about the text it trains on?
 On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has, and a dense model that never lost a neuron gets the same plan as a control, on windows of its own.
 
-## Notation
+**Notation.**
 
 $W \in \mathbb R^{m \times n}$ is any weight matrix of the pruned model, $A \in \mathbb R^{r \times n}$ and $B \in \mathbb R^{m \times r}$ are the factors of its adapter, $r$ is the rank and $c$ a scale, `alpha` over $r$ in code.
 $\ell_i$ is the information of a token in nats, as in [the chapter on perplexity](perplexity.ipynb), $\eta_t$ the learning rate of step $t = 0, \dots, T - 1$.

@@ -7,7 +7,7 @@ How much of what it did can they do, if `down_proj` is allowed to change?
 On the model's own text that is a least-squares problem with a closed form, one Cholesky factor a layer.
 Solved without care it makes the small real model worse than no re-fit at all; the last figure but one shows how much of the care is a number that the texts themselves can choose.
 
-## Notation
+**Notation.**
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h$ its input, $H = \mathbb E\, h h^\top$ and $\mu = \mathbb E\, h$ are its [moments](self_moments.ipynb).
 $S$ is the set of the $k$ neurons kept, $R$ that of the neurons removed; $D_S$ holds the columns of $S$, $H_{RS}$ rows of $R$ and columns of $S$.

@@ -10,7 +10,7 @@ This chapter measures the second moment of the hidden vector of every block on t
 From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
 The chapters after it choose rows by this spectrum and repair what is left.
 
-## Notation
+**Notation.**
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, with columns $D_{:j}$, and $h \in \mathbb R^m$ the hidden vector that it multiplies: the block adds $D h$, and a bias in some families, to the residual stream.
 $S$ is the set of neurons kept, $R$ the set of the $r$ removed.

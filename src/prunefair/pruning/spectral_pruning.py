@@ -7,7 +7,7 @@ Its objective, the mean distance between the spectra of the whole and of the sli
 Does the model that is left still know English?
 The number that answers is the perplexity on real text, and the answer below is not the one the objective promises.
 
-## Notation
+**Notation.**
 
 The model has $L$ layers; layer $l$ has the matrix $W_l \in \mathbb R^{m \times n}$ whose rows are the neurons of its feed-forward block, and $r_l \in [0, 1)$ is the share of rows to remove.
 $s(W_l) \in \mathbb R^m$ are the scores of a policy ([row policy](row_policy.ipynb)), $\mathrm{KS}$ is the distance of [the chapter on spectra](spectrum.ipynb), and $\sigma(W)$ are singular values.
