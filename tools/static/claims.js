@@ -4,7 +4,10 @@
   const rows = tables.flatMap((table) => [...table.querySelectorAll("tbody tr")]);
   if (!rows.length) return;
   const verdictOf = (row) => [...row.classList].find((c) => c.startsWith("verdict-"));
-  const verdicts = ["", ...new Set(rows.map(verdictOf))];
+  const listed = [...document.querySelectorAll("td.verdict")].map(verdictOf);
+  const verdicts = ["", ...new Set(listed)].filter(
+    (verdict) => !verdict || rows.some((row) => verdictOf(row) === verdict),
+  );
   const bar = document.createElement("div");
   bar.className = "claims-filter";
   bar.setAttribute("role", "group");
