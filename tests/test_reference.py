@@ -98,9 +98,11 @@ def test_the_command_page_holds_every_option_that_help_shows():
     for name, section in sections.items():
         shown = CliRunner().invoke(cli.app, [name, "--help"], env={"COLUMNS": "200"})
         options = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", shown.stdout))
-        column = re.findall(r"^\| (`-[^|]*) \|", section, re.M)
-        assert set(re.findall(r"--[\w-]+", " ".join(column))) == options - {"--help"}
-        assert "| `--json` |  |  |" in section
+        terms = " ".join(re.findall(r"^(`-.*)\n: \S", section, re.M))
+        assert set(re.findall(r"`(--[\w-]+)`", terms)) == options - {"--help"}
+        assert "`--json`\n: End with one JSON object" in section
+    assert "`--ratio` (number; required)\n: Share" in sections["prune"]
+    assert "`--seed` (whole number; by default `0`)\n" in sections["bandits"]
 
 
 def test_every_command_has_an_example_that_its_parser_takes():

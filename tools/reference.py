@@ -148,8 +148,8 @@ def _default(parameter) -> str:
     if parameter.required:
         return "required"
     if isinstance(value, bool):
-        return f"`{parameter.opts[0]}`" if value else ""
-    return f"`{value}`" if value or value == 0 else ""
+        return f"by default `{parameter.opts[0]}`" if value else ""
+    return f"by default `{value}`" if value or value == 0 else ""
 
 
 def command_list() -> str:
@@ -162,22 +162,17 @@ def command_list() -> str:
         hints = get_type_hints(command.callback)
         help_text = inspect.cleandoc(command.help or "").replace("<", "\\<")
         lines += [f"## {PACKAGE} {name}", "", help_text, ""]
-        rows = []
         options = [p.param_type_name == "option" for p in command.params]
         for option, parameter in sorted(
             zip(options, command.params), key=itemgetter(0)
         ):
             names = [*parameter.opts, *parameter.secondary_opts]
-            shown = names if option else [parameter.name.upper()]
-            rows.append(
-                (
-                    ", ".join(f"`{text}`" for text in shown),
-                    _kind(hints[parameter.name]),
-                    _default(parameter),
-                    re.sub(r"(?<!\w)--[\w-]+", r"`\g<0>`", parameter.help or ""),
-                )
-            )
-        lines += _table(("option", "value", "default", "meaning"), rows)
+            names = names if option else [parameter.name.upper()]
+            about = [_kind(hints[parameter.name]), _default(parameter)]
+            about = f" ({'; '.join(filter(None, about))})" if any(about) else ""
+            meaning = re.sub(r"(?<!\w)--[\w-]+", r"`\g<0>`", parameter.help or "")
+            shown = ", ".join(f"`{name}`" for name in names)
+            lines += [shown + about, f": {meaning}", ""]
         if command.epilog:
             lines += ["```sh", command.epilog.removeprefix("Example: "), "```", ""]
     return "\n".join(lines)
