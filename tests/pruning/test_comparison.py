@@ -174,7 +174,8 @@ def bench(monkeypatch, tmp_path):
 
     def model(name, dtype=None, device="cpu"):
         generator = torch.Generator().manual_seed(0)
-        return tiny_model("llama", generator=generator, max_position_embeddings=1024)
+        options = {"max_position_embeddings": 1024, "tie_word_embeddings": True}
+        return tiny_model("llama", generator=generator, **options)
 
     def few(model, tokens):
         return wanda_scores(model, tokens[:, :60])
