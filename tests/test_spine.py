@@ -113,6 +113,8 @@ def test_the_map_leads_to_every_chapter_in_order_and_follows_the_theme():
     assert drawn.count("<path") == sum(map(len, arcs.values()))
     numbers = re.findall(r'class="number"[^>]*>(\d+)<', drawn)
     assert numbers == [str(n + 1) for n in range(len(ORDER))]
+    names = [spine.title(ROOT, chapter).partition(": ")[0] for chapter in ORDER]
+    assert max(map(len, names)) <= 20  # no name runs into the time beside it
     assert not re.search(r"#[0-9a-f]{3}|\n\s*\n|http", drawn)
     sizes = [int(s) for s in re.findall(r"(\d+)px(?: sans|;)", drawn)]
     assert min(sizes) >= 11  # a unit of the drawing is a pixel on a phone
