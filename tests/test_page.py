@@ -187,7 +187,7 @@ def test_every_chapter_has_one_form_of_notation_and_ends_with_what_one_can_do(pa
     text = "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
     assert re.findall(r"^## (.*)$", text, re.M)[-1] == "What you can do now"
     assert len(re.findall(r"^(?:#+ |\*\*)Notation\b", text, re.M)) == 1
-    assert text.count("\n**Notation.**\n") == 1
+    assert text.count("\n## Notation\n\n") == 1
 
 
 def test_words_for_a_figure_are_the_first_sentences_of_its_caption():

@@ -11,7 +11,7 @@ In [the previous chapter](full_information.ipynb) a policy saw the reward of eve
 A bandit sees one number, the reward of the arm it pulled.
 This chapter shows why that number, weighted by cumulative rewards that are already known, is enough, gives the scale-free learner of ([Putta and Agrawal 2022](../references.bib#putta2022scalefree)) with the right sign, and proves a bound for a simpler learner whose every inequality we can assert.
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

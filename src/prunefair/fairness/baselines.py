@@ -20,7 +20,7 @@ This chapter collects them, puts them behind one function and plays them on one 
 | `SingleScaleFreeBandit` | no | no | no | bandit |
 | `FairCB`, `FullInformationFairCB` | yes | by its quota | in pulls | bandit, full |
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

@@ -11,7 +11,7 @@ The way out of [Sinha et al. (2023)](../references.bib#sinha2023noregret), with 
 This chapter proves what that costs, with every constant explicit.
 Some of the constants, and the bound that needs no lower bound on rewards, are derived here.
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

@@ -9,7 +9,7 @@ At $\alpha=\frac12$ the answer of this chapter is one number, $c_{1/2}=\sqrt2$: 
 All games here are of one kind.
 Arms die one after the other, in an order that nobody knows; a policy shares the rewards among the living, the optimum knows who dies next and pays each arm just in time.
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

@@ -9,7 +9,7 @@ We turn the ratings of MovieLens ([Harper and Konstan 2015](../references.bib#ha
 Two bounds accompany the curves: the one proved in advance, and one that needs nothing but the rewards of the run.
 At the end we show three defects of the public code that change its published figures, each with a test of two lines.
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

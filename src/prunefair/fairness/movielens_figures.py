@@ -15,7 +15,7 @@ python benchmarks/movielens_figures.py
 
 The same command draws every figure under the name it has in the public code.
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

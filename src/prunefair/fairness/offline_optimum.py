@@ -9,7 +9,7 @@ The optimum is 353.9061 utility units at $\alpha=0.9$, and our bound leaves less
 Regret is the distance to this optimum, so every regret in Part II is only as good as the number computed here.
 In the authors' code that number is wrong, and this chapter shows why with one round of data.
 
-**Notation.**
+## Notation
 
 | symbol | Python | meaning |
 |---|---|---|

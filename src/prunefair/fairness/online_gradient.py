@@ -16,7 +16,7 @@ Projected gradient ascent ([Zinkevich 2003](../references.bib#zinkevich2003)) mo
 With a step length divided by the root of the *squared* gradient norms seen so far ([Duchi et al. 2011](../references.bib#duchi2011adagrad)) it satisfies $\mathrm{Reg}_T(u)\le2\sqrt{\sum_{t\le T}\lVert g_t\rVert^2}$ for every sequence, every $u$ and every $T$, and it never needs the scale of the $g_t$.
 This chapter derives the projection, proves the bound link by link, shows what the released code does instead, and settles how much of the constant 2 is real.
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

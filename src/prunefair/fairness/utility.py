@@ -11,7 +11,7 @@ This chapter defines the objective of everything in Part II.
 It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry ([Mo and Walrand 2000](../references.bib#mo2000fair)).
 It also derives the concave conjugate of these utilities, from which [the offline optimum](offline_optimum.ipynb) gets its certificate.
 
-**Notation.**
+## Notation
 
 | symbol | Python | meaning |
 |---|---|---|

@@ -50,7 +50,7 @@ from prunefair.models import measuring
 # device = default_device()
 
 # %% [markdown]
-# **Notation.**
+# ## Notation
 #
 # | symbol | in code | meaning |
 # | --- | --- | --- |

@@ -10,7 +10,7 @@ The [paper's pipeline](spectral_pruning.ipynb) at the same ratio leaves a model 
 The last three chapters built the parts: [moments](self_moments.ipynb) of what the neurons say, a [policy](functional_policy.ipynb) that preserves the functional spectrum, and a [re-fit](refit.ipynb) of what is left.
 This chapter puts them into one function.
 
-**Notation.**
+## Notation
 
 $m_l$ is the number of neurons of layer $l$, $k_l$ that of those kept, $S_l$ the set of them, and $r \in [0, 1)$ the share of all neurons to remove.
 $H_l$ is the second moment of the hidden vectors of the layer, $f_l \in \mathbb R^{m_l}$ holds its Fisher costs, both on text that the model samples itself.

@@ -8,7 +8,7 @@ With 32 vectors and 8 products each, differences between the distances of two se
 
 This chapter derives the estimate, stochastic Lanczos quadrature ([Lin et al. 2016](../references.bib#lin2016spectral); [Ubaru et al. 2017](../references.bib#ubaru2017fast)), proves what it is exact for and what its variance is, and measures its error against the exact [spectrum](spectrum.ipynb).
 
-**Notation.**
+## Notation
 
 | symbol | in code | meaning |
 | --- | --- | --- |

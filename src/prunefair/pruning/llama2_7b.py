@@ -9,7 +9,7 @@ By the data sheet of an H100 the operations that the pipeline of this book needs
 This chapter plans memory and work before anything runs, makes weights of the right shape where the real ones cannot be had, and runs the whole pipeline a layer at a time: on a large GPU, on one with 16 GB, or on a CPU.
 The table of the run is at the end, with the device it comes from.
 
-**Notation.**
+## Notation
 
 $L$ layers have gate matrices $W$ of $m \times n$; $k$ rows are kept and $r = m - k$ deleted.
 An episode draws $B$ selections a layer and there are $E$ episodes, so $E B L$ selections are judged, each with $b$ probes of $s$ steps ([quadrature](lanczos.ipynb)).

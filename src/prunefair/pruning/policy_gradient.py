@@ -7,7 +7,7 @@ A policy that sees its six weights and, for every selection it draws, that one d
 Below 0.140, while the recipe of the released PruneNet code ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) stays near random rows.
 This chapter derives the gradient that the policy follows, checks it against full enumeration, and shows why the released recipe does not come down.
 
-**Notation.**
+## Notation
 
 There are $L$ layers with matrices $W_i$, counted from 0.
 The policy with parameters $\theta$ sees $W_i$ (the state) and draws $k_i$ of its rows without replacement (the action): $\tau_i$ in the order of the draw, $S_i$ as a set, with the Plackett--Luce probability [(eq-row-policy-plackett-luce)](row_policy.ipynb#eq-row-policy-plackett-luce) of the [row policy](../pruning/row_policy.ipynb).

@@ -9,7 +9,7 @@ How many numbers do its scores depend on?
 This chapter turns scores into kept rows.
 It takes the released scorer apart, replaces it by one that does not change when a row changes its sign, and finds the exact probability of a draw without replacement, which the [policy gradient](policy_gradient.ipynb) needs.
 
-**Notation.**
+## Notation
 
 $W \in \mathbb R^{m \times n}$ is the weight of `gate_proj`, one row $w_i$ a neuron (rows are counted from 0, as everywhere in the code).
 $s \in \mathbb R^m$ are the scores of its rows, $\alpha = \sigma(s)$ the keep probabilities of the released code, with $\sigma(x) = 1/(1+e^{-x})$.

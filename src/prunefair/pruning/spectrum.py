@@ -43,7 +43,7 @@ import torch
 # device = default_device()
 
 # %% [markdown]
-# **Notation.**
+# ## Notation
 #
 # | symbol | in code | meaning |
 # | --- | --- | --- |

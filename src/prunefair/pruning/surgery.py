@@ -51,7 +51,7 @@ from prunefair.widths import set_widths_
 # device = default_device()
 
 # %% [markdown]
-# **Notation.**
+# ## Notation
 #
 # | symbol | in code | meaning |
 # | --- | --- | --- |
