@@ -3,8 +3,9 @@
     python tools/console.py [FOLDER]      # FOLDER is _build/html by default
 
 Prints every error that a page logs, every request to another host and everything that
-is wider than its place, on screens of four widths, light and dark, and ends with
-status 1 if there was one.  Where no Chromium is found, it says so and ends with 0.
+is wider than its place, on screens of four widths, light from files and dark over
+HTTP; ends with status 1 if there was one.  Where no Chromium is found, it says so and
+ends with 0.
 """
 
 from __future__ import annotations
@@ -149,8 +150,8 @@ class Tab:
         await self.value("window.MathJax?.startup?.promise.then(() => 1) ?? 1")
 
 
-async def _run(port: int, base: str, pages: list[str]) -> list[str]:
-    """Complaints about `pages`, paths below the address `base`."""
+async def _run(port: int, base: str, theme: str, pages: list[str]) -> list[str]:
+    """Complaints about `pages`, paths below the address `base`, in a theme."""
     page, found = "", []
 
     def hear(event):
@@ -162,14 +163,13 @@ async def _run(port: int, base: str, pages: list[str]) -> list[str]:
     for domain in ("Page", "Runtime", "Log", "Network"):
         await tab.call(f"{domain}.enable")
     for page in pages:
-        await tab.screen(WIDTHS[0], "light")
+        await tab.screen(WIDTHS[0], "light" if theme == "dark" else "dark")
         await tab.open(base + page)
-        for theme in ("light", "dark"):
-            for width in WIDTHS:
-                await tab.screen(width, theme)
-                narrow = str(width <= SCROLLS).lower()
-                for wide in await tab.value(f"({WIDE})({narrow})") or ():
-                    found.append(f"{page}, {width} px, {theme}: {wide}")
+        for width in WIDTHS:
+            await tab.screen(width, theme)
+            narrow = str(width <= SCROLLS).lower()
+            for wide in await tab.value(f"({WIDE})({narrow})") or ():
+                found.append(f"{page}, {width} px, {theme}: {wide}")
     return found
 
 
@@ -212,10 +212,11 @@ def check(folder: Path, chromium: str) -> list[str]:
     handler = functools.partial(_Server, directory=folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    bases = (f"{folder.as_uri()}/", f"http://127.0.0.1:{server.server_port}/")
+    address = f"http://127.0.0.1:{server.server_port}/"
+    bases = ((f"{folder.as_uri()}/", "light"), (address, "dark"))
     try:
         with started(chromium) as port:
-            return [t for base in bases for t in asyncio.run(_run(port, base, pages))]
+            return [t for at in bases for t in asyncio.run(_run(port, *at, pages))]
     finally:
         server.shutdown()
         server.server_close()
