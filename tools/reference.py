@@ -201,7 +201,7 @@ def link_targets(objects) -> dict[str, tuple[str, str]]:
     facade = importlib.import_module(PACKAGE).__all__
     for full, entry in objects.items():
         parts = full.split(".")
-        short = {full, full.partition(".")[2]}
+        short = {full, full.partition(".")[2]} if len(parts) > 2 else {full}
         if entry.objtype in ("function", "class", "exception"):
             short.add(parts[-1])
             if parts[-1] in facade:
