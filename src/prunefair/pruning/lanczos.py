@@ -106,7 +106,7 @@ PROBES, STEPS = 32, 8
 class Tridiagonal(NamedTuple):
     """The matrices of a batch of Lanczos recurrences, in float64."""
 
-    diagonal: torch.Tensor  # (..., b, s): alpha, the units of the operator
+    diagonal: torch.Tensor  # (..., b, s): a, the units of the operator
     off_diagonal: torch.Tensor  # (..., b, s - 1): beta
 
 
@@ -143,11 +143,11 @@ def lanczos(
     if not 1 <= steps <= n:
         raise ValueError(f"steps is {steps!r}; give a number from 1 to {n}")
     basis = start.new_zeros(*start.shape[:-1], steps, n)
-    alpha, beta, q = [], [], start
+    a, beta, q = [], [], start
     for j in range(steps):
         basis[..., j, :] = q
         u = apply(q)
-        alpha.append((u * q).sum(-1))
+        a.append((u * q).sum(-1))
         size = u.norm(dim=-1)
         known = basis[..., : j + 1, :]  # (..., b, j + 1, n)
         for _ in range(2):  # once loses digits where little is left
@@ -157,8 +157,8 @@ def lanczos(
         left = left * (left > 10 * torch.finfo(u.dtype).eps * size)  # else: the end
         beta.append(left)
         q = u * torch.where(left > 0, 1 / left, 0.0)[..., None]
-    alpha, beta = (torch.stack(x, -1).double() for x in (alpha, beta))
-    return Tridiagonal(alpha, beta[..., :-1])
+    a, beta = (torch.stack(x, -1).double() for x in (a, beta))
+    return Tridiagonal(a, beta[..., :-1])
 
 
 # %%
@@ -187,11 +187,11 @@ def gauss_rule(recurrence: Tridiagonal) -> GaussRule:
     ----------
     Book {eq}`eq-lanczos-gauss`.
     """
-    alpha, beta = recurrence
-    T = torch.diag_embed(alpha) + torch.diag_embed(beta, -1)  # lower triangle: read
+    a, beta = recurrence
+    T = torch.diag_embed(a) + torch.diag_embed(beta, -1)  # lower triangle: read
     nodes, vectors = torch.linalg.eigh(T.cpu(), UPLO="L")
     weights = vectors[..., 0, :].square()
-    return GaussRule(nodes.to(alpha.device), weights.to(alpha.device))
+    return GaussRule(nodes.to(a.device), weights.to(a.device))
 
 
 # %% [markdown]

@@ -839,7 +839,7 @@ def uniform_selections(
 class SlicingEffect(NamedTuple):
     """What a selection does to a spectrum; the leading axes are selections."""
 
-    ratios: torch.Tensor  # (..., n): sigma_i(S) / sigma_i(W), no unit
+    ratios: torch.Tensor  # (..., n): sigma_i(W_S) / sigma_i(W), no unit
     distance: torch.Tensor  # (...): KS distance to the whole
     shape_distance: torch.Tensor  # (...): the same after undoing sqrt(k / m)
 
@@ -900,7 +900,7 @@ def plot_ratios(ax, ratios, references: dict):
     for style, (label, line) in zip(("k--", "k:"), references.items()):
         ax.plot(position, torch.as_tensor(line).expand(n), style, label=label)
     ax.set(xlabel="position in the spectrum, from the largest, $i/n$")
-    ax.set(ylabel=r"$\sigma_i(S) / \sigma_i(W)$")
+    ax.set(ylabel=r"$\sigma_i(W_S) / \sigma_i(W)$")
     ax.legend()
     return ax
 
