@@ -253,4 +253,5 @@ def setup(app):
     app.connect("source-read", _read, priority=100)
     app.connect("doctree-resolved", link_names)
     app.add_autodocumenter(Compiled)
+    app.add_css_file("reference.css", priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
