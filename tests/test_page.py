@@ -1,15 +1,18 @@
 """What a built page does with code, figures and references."""
 
+import base64
 import html
 import json
 import re
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -19,6 +22,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import mystpage  # noqa: E402
 import mystplain  # noqa: E402
+
+from prunefair.plotting import COLUMNS, WIDTH, listing  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "book").glob("*/*.ipynb"))
 CODE = '''\
@@ -162,6 +167,9 @@ def test_every_figure_has_a_caption_and_words_for_who_does_not_see_it(path):
         settings = cell["metadata"].get("mystnb", {})
         assert len(drawn) == ("figure" in settings), cell["source"]
         if drawn:
+            picture = base64.b64decode(drawn[0]["data"]["image/png"])
+            width = Image.open(BytesIO(picture)).size[0]
+            assert width <= 150 * WIDTH + 20, "its letters are too small on a phone"
             assert re.fullmatch(r"[^$`*\\{}]{40,}[.;:]", settings["image"]["alt"])
 
 
@@ -211,3 +219,23 @@ def test_tips_hold_the_element_with_addresses_from_the_root():
     }
     with pytest.raises(mystpage.SphinxError, match="<div> is not closed"):
         mystpage.element("<div><div></div>", 0)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_printed_lines_fit_on_a_page_and_are_no_raw_dictionaries(path):
+    for cell in nbformat.read(path, 4).cells:
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            for line in text.split("\n"):
+                assert len(line) <= COLUMNS, cell.source
+                assert not re.match(r"\s*[{\[]['\"]", line), cell.source
+
+
+def test_a_listing_has_a_line_for_each_name_and_wraps():
+    values = {"a": 1, "b": {"c": [1, 2], "d": {"e": None}}, "f": "word " * 40}
+    text = listing(values)
+    assert text.startswith("a: 1\nb:\n  c: 1, 2\n  d:\n    e: None\nf: word word")
+    assert max(map(len, text.split("\n"))) <= 88
+    assert text.split("\n")[-1].startswith("  word")
+    assert listing(f"{i}" for i in range(3)) == "0, 1, 2"
+    assert listing(ValueError("bad")) == "bad"

@@ -1,14 +1,17 @@
-"""One look for every figure of the book: size, font, colours and line width."""
+"""One look for all that the book shows: size, font and colours of figures, listings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
+from textwrap import fill
 
 # Seven colours that differ by at least 14 (CIEDE2000) for every reader, also for one
 # without red or green cones, and that stand out from white by at least 3 to 1.
 COLOURS = ("#0b6e99", "#cc7707", "#6c013a", "#6e9a92", "#7b4628", "#7e7163", "#d45eee")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
+COLUMNS = 88  # of a page, in code and in what it prints
 WIDTH = 5.6  # inches, of every figure: on a phone, 358 px, a label is then 9 px high
 
 STYLE = {
@@ -23,6 +26,7 @@ STYLE = {
     "grid.alpha": 0.25,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
+    "axes.formatter.min_exponent": 4,  # 3000 and 0.3, not 3 times a power of ten
 }
 
 
@@ -68,7 +72,7 @@ def _legend_above(ax) -> None:
         return
     handles, labels = ax.get_legend_handles_labels()
     if len(labels) > 3 and labels == [text.get_text() for text in legend.get_texts()]:
-        columns = 3 if max(map(len, labels)) <= 12 else 2
+        columns = 3 if max(map(len, labels)) <= 9 else 2
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
         ax.legend(handles, labels, **place)
 
@@ -93,3 +97,32 @@ def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
     for ax in axes[:n_axes]:
         _legend_above(ax)
     plt.show()
+
+
+def listing(values) -> str:
+    """`values` as text of at most 88 columns.
+
+    Parameters
+    ----------
+    values : mapping, iterable or any
+        A mapping gives a line for each name, and indented lines for a mapping within;
+        other iterables give their entries, separated by commas; what is none of these
+        gives itself.
+
+    Returns
+    -------
+    text : str
+    """
+    if isinstance(values, Mapping):
+        lines = []
+        for name, value in values.items():
+            inner = listing(value)
+            if isinstance(value, Mapping):
+                lines.append(f"{name}:\n  " + inner.replace("\n", "\n  "))
+            else:
+                whole = f"{name}: {' '.join(inner.split())}"
+                lines.append(fill(whole, COLUMNS, subsequent_indent="  "))
+        return "\n".join(lines)
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        values = ", ".join(map(str, values))
+    return fill(str(values), COLUMNS, subsequent_indent="  ")

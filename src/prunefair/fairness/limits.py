@@ -881,14 +881,14 @@ def _tight_share(alpha, below=approximation_factor, above=approximation_factor):
 
 # %% tags=["active-ipynb"]
 # sizes, ratios = (2, 3, 5, 10, 20, 100, 1000, 10**4, 10**5), {}
-# print("alpha  factor ", *(f"{f'N={N}':>8}" for N in sizes), " 1e7, power")
+# print("alpha  factor", *(f"{N:6}" for N in sizes), " 1e7, power")
 # for a in ALPHAS:
 #     ratios[a] = [nested_ratio(best_lengths(N, a), a) for N in sizes]
 #     far = best_power_ratio(10**7, a)
 #     assert max(*ratios[a], far) < approximation_factor(a)
 #     assert (np.diff(ratios[a]) > 0).all()
-#     print(f"{a:5} {approximation_factor(a):8.4f}", end=" ")
-#     print(*(f"{ratio:8.4f}" for ratio in ratios[a]), f"{far:11.4f}")
+#     print(f"{a:5} {approximation_factor(a):7.4f}", end=" ")
+#     print(*(f"{ratio:6.3f}" for ratio in ratios[a]), f"{far:11.3f}")
 
 # %% [markdown]
 # The approach is slow, as a power of $\ln N$.

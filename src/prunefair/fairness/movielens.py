@@ -74,7 +74,7 @@ from prunefair.fairness.utility import (
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 #
 # SEED, ALPHA = 11, 0.9
 
@@ -97,7 +97,7 @@ from prunefair.fairness.utility import (
 #     try:
 #         load_ratings(folder)
 #     except ValueError as error:
-#         print(error)
+#         print(listing(error))
 #     print(load_ratings(folder, malformed="drop").faults[0])
 
 # %% [markdown]
@@ -110,8 +110,7 @@ from prunefair.fairness.utility import (
 # stream = movielens_stream(ratings)
 # assert (stream.n_contexts, stream.n_arms, stream.n_rounds) == (75, 19, 53_372)
 # times = np.sort(ratings.timestamps)
-# print(stream.source)
-# print(", ".join(stream.arm_names))
+# print(listing(stream.source), listing(stream.arm_names), sep="\n")
 # print(f"{stream.rewards.round().sum(1).mean():.2f} genres a movie")
 
 # %% [markdown]

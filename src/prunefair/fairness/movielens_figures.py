@@ -93,7 +93,7 @@ from prunefair.fairness.utility import alpha_fair_utility, jain_index
 #
 # from prunefair.fairness.bandit_feedback import bandit_bound
 # from prunefair.fairness.ratings import first_rows, load_ratings, movielens_stream
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 #
 # SEED = 11
 
@@ -681,8 +681,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/movielens_figures.json").read_text())
 # setting = table["configuration"]
-# for name, source in setting["streams"].items():
-#     print(f"{name}: {source}")
+# print(listing(setting["streams"]))
 # print(f"rounds, contexts, arms: {setting['sizes']}")
 # print(f"{setting['runs']} runs a curve, {setting['sweep_runs']} a point of a sweep")
 # print(f"alpha {setting['alpha']}, {table['device']}, numpy {table['versions']['numpy']}")

@@ -73,7 +73,7 @@ from prunefair.fairness.utility import (
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import checkpoints
 # from prunefair.fairness.utility import jain_index, price_of_fairness
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 
 # %% tags=["active-ipynb"]
 # SEED = 20232
@@ -950,7 +950,8 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 
 # %% tags=["active-ipynb"]
 # timings = json.loads(Path("../results/offline_solver.json").read_text())
-# print(timings["device"], timings["versions"], timings["configuration"]["sums"], sep="\n")
+# print(timings["device"], timings["configuration"]["sums"], sep="\n")
+# print(listing(f"{name} {version}" for name, version in timings["versions"].items()))
 # print("   M     N     ours      gap     cvxpy      gap")
 # for row in (row for row in timings["rows"] if row["alpha"] == 0.9):
 #     print("{contexts:4d}  {arms:4d}  {seconds:7.3f}  {gap:7.0e}".format(**row), end="  ")

@@ -890,7 +890,7 @@ def _floor_share(path: GradientPath, epsilon: float, slope=1 / 4, loss=1 / 3) ->
 # assert _floor_share(path, epsilon) <= 1 and (squared <= 0.36).all()
 # assert released.max() > 4
 # print(f"released: {released.max():.2f} at round {1 + released.argmax()},", end=" ")
-# print(f"{released[-1]:.2f} after 4000; squared: {squared[-1]:.4f};", end=" ")
+# print(f"{released[-1]:.2f} after 4000; squared: {squared[-1]:.4f}")
 # print(f"constant of the floor {_floor_share(path, epsilon):.3f}")
 
 

@@ -460,7 +460,7 @@ def plot_parameter_groups(ax, counts: dict[str, ParameterCounts]):
     ax.set(xlabel="share of the dense model's parameters", xlim=(0, 1))
     ax.invert_yaxis()
     ax.grid(visible=False)
-    ax.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.legend()
     return ax
 
 
@@ -738,8 +738,8 @@ def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
 # needed = (1 - 1 / phi2_claimed) * phi2.matrices / phi2.ffn
 # assert phi2_bound < headless < phi2_claimed
 # print(f"Phi-2: FFN {phi2.ffn / 1e6:.0f} M of {phi2.total / 1e6:.0f} M,"
-#       f" {phi2.ffn / phi2.total:.1%}; claimed {phi2_claimed:.2f}, bound {phi2_bound:.2f},"
-#       f" without the head {headless:.2f}, rows to remove for the claim {needed:.0%}")
+#       f" {phi2.ffn / phi2.total:.1%}; claimed {phi2_claimed:.2f}, bound {phi2_bound:.2f},\n"
+#       f"without the head {headless:.2f}, rows to remove for the claim {needed:.0%}")
 
 
 # %%

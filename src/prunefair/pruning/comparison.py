@@ -7,7 +7,7 @@ With 30 % of the feed-forward rows removed, random rows multiply the perplexity 
 The policy that meets the objective of PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) multiplies it by more than three thousand, and the [re-fitted functional policy](functional_pruning.ipynb) by 1.5.
 The paper compares with other methods on LLaMA-2-7B; here all of them prune the small real model and are judged on the same text and the same questions.
 
-**Notation.**
+## Notation
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ the hidden vector of a feed-forward block, $S$ the neurons kept.
 A *range* is the mean over the seeds of a method with the lowest and the highest end of their 95 % intervals.

@@ -8,7 +8,7 @@ Nothing else changes, and no text comes from outside the model.
 Over 66 selections of rows, how well does each of the two distances tell which pruned model is further from the dense one?
 A rank correlation of 1 would be a perfect answer; within a ratio the functional spectrum comes to more than 0.9, and the spectrum of the paper to less than 0.
 
-**Notation.**
+## Notation
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ its input and $H = \mathbb E\, h h^\top$ its [moment on text that the model samples itself](self_moments.ipynb).
 $S$ is the set of the neurons kept, $R$ that of the neurons removed; $k$ is the number kept in a layer.
@@ -55,7 +55,7 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # import numpy as np
 #
 # from prunefair.models import default_device, load_model
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.estimates import rank_correlation
 # from prunefair.pruning.perplexity import random_llama, self_sample
 # from prunefair.pruning.spectral_pruning import rows_by_scores
@@ -841,7 +841,7 @@ def plot_ranking(
 # damage = {at: [np.mean(row["kl"]) for row in some] for at, some in rows.items()}
 # names = [n for n in rows["30%"][0] if n not in ("kl", "perplexity")]
 # charged = {n: {at: [row[n] for row in some] for at, some in rows.items()} for n in names}
-# print({at: len(some) for at, some in rows.items()}, names)
+# print(listing(f"{len(some)} at {at}" for at, some in rows.items()), listing(names), sep="\n")
 # assert sum(map(len, rows.values())) == 66
 
 # %% tags=["active-ipynb"]
@@ -894,10 +894,9 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # **Figure (fig-functional-policy-ranks).** <a id="fig-functional-policy-ranks"></a> Spearman's rank correlation of seven penalties with the divergence from the dense model (over all 66 selections and within each ratio) and with the perplexity on WikiText-2 validation; bars: 95 % bootstrap intervals over selections.
 
 # %% tags=["active-ipynb"]
+# print(f"{'':27s}", *(f"{head:>10}" for head in ("all", *rows, "perplexity")))
 # for name in order:
-#     spreads = [found[name] for found in groups.values()]
-#     line = (f"{x.value:5.2f} [{x.low:5.2f}, {x.high:4.2f}]" for x in spreads)
-#     print(f"{name:27s}", *line)
+#     print(f"{name:27s}", *(f"{found[name].value:10.2f}" for found in groups.values()))
 # for at in rows:
 #     found = groups[f"at {at}"]
 #     assert found["raw KS"].value < 0 < 0.9 < found["functional KS"].value
@@ -917,7 +916,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # %% tags=["active-ipynb"]
 # for at, some in rows.items():
 #     found, inside = ranks("perplexity", at), groups[f"at {at}"]
-#     print(f"{at}:", ", ".join(f"{n} {found[n].value:.2f}" for n in order[:4]))
+#     print(listing({at: [f"{n} {found[n].value:.2f}" for n in order[:4]]}))
 #     worse = np.array([row["perplexity"] for row in some])
 #     near = (worse < 1.25 * worse.min()).sum()
 #     print(f"     {near} of {len(some)} perplexities are within 25 % of the least")

@@ -62,7 +62,7 @@ from prunefair.pruning.surgery import prune_rows
 # from transformers import AutoModelForCausalLM
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.perplexity import kl_to_dense, perplexity, wikitext_tokens
 # from prunefair.pruning.folders import load_pruned, save_pruned
 # from prunefair.pruning.refit import RIDGES, refit_down
@@ -346,7 +346,7 @@ def prune_functional(
 #     again, tokens = load_pruned(folder, device=device), held.to(device)
 # with torch.no_grad():
 #     assert torch.equal(again(tokens).logits, pruned.model(tokens).logits)
-# print("neurons kept, from the first layer:", *map(len, pruned.kept))
+# print(listing({"neurons kept, from the first layer": map(len, pruned.kept)}))
 
 # %% tags=["active-ipynb"]
 # equal = prune_functional(small, 0.3, generator=generator, statistics=known, even=True)

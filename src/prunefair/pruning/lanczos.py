@@ -772,7 +772,7 @@ def plot_errors(ax, study: dict, key: str):
 #     ratio = costs[1].operations / costs[0].operations
 #     print(f"n = {n}: downdate {seconds['downdate']:.3f} s, eigenvalues"
 #           f" {seconds['eigenvalues']:.3f} s, quadrature"
-#           f" {row_of(size, PROBES, STEPS)['seconds']:.3f} s; operations of a selection,"
+#           f" {row_of(size, PROBES, STEPS)['seconds']:.3f} s\n    operations of a selection,"
 #           f" exact over quadrature: {ratio:.2f}")  # fmt: skip
 #     assert row_of(size, PROBES, STEPS)["seconds"] < seconds["eigenvalues"]
 

@@ -64,7 +64,7 @@ from prunefair.pruning.throughput import Throughput, throughput
 # from transformers import AutoModelForCausalLM
 #
 # from prunefair.models import default_device, load_model
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.anatomy import gate_matrices, parameter_counts, throughput_bound
 # from prunefair.pruning.lanczos import middle_distribution
 # from prunefair.pruning.spectrum import singular_values
@@ -959,10 +959,10 @@ def run_lines(table: dict) -> list[str]:
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/llama2_7b.json").read_text())
-# print(*run_lines(table), sep="\n")
+# print(*map(listing, run_lines(table)), sep="\n")
 
 # %% tags=["active-ipynb"]
-# print("configuration:", table["configuration"])
+# print(listing(table["configuration"]))
 # assert table["bound"] == bound
 # if table["status"] == "measured":
 #     assert table["seconds"]["total"] <= 60 or "H100" not in table["device"]

@@ -68,7 +68,7 @@ from prunefair.pruning.spectrum import RowSlices, spectral_distance
 # from scipy import stats
 #
 # from prunefair.models import default_device, load_model
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.anatomy import gate_matrices
 # from prunefair.pruning.released import released_draw, released_loss, released_rewards
 # from prunefair.pruning.released import train_released
@@ -793,7 +793,7 @@ def train_policy(
 # correct = plackett_luce_gradient(logits, drawn)
 # z = correct.mean(0) / (correct.std(0) / 2000**0.5)
 # assert z.abs().max() < stats.norm.isf(0.001 / 16) and (released > 0.03).all()
-# print("released step, constant reward:", [f"{x:.2f}" for x in released.tolist()])
+# print("released step, constant reward:", *(f"{x:.2f}" for x in released.tolist()))
 
 # %% [markdown]
 # And on the real model, ten episodes on every sixth layer.
@@ -856,7 +856,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # best_rows = min(levels["deterministic"], key=levels["deterministic"].get)
 # constant = {"random rows": sum(levels["random"]) / len(levels["random"])}
 # constant[best_rows.replace("_", " ")] = levels["deterministic"][best_rows]
-# print(table["configuration"])
+# print(listing(table["configuration"]))
 # print(f"torch {table['versions']['torch']}, {table['device']}")
 # for part, least in (("some layers", 20), ("all layers", 3)):
 #     count = min(len(of_method) for of_method in table["runs"][part].values())
@@ -944,12 +944,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 
 # %% tags=["active-ipynb"]
 # cost = json.loads(Path("../results/policy_training.json").read_text())
-# print(cost["configuration"], cost["device"], f"torch {cost['versions']['torch']}")
+# print(listing({k: cost[k] for k in ("device", "versions", "configuration")}))
 # for threads, sides in cost["threads"].items():
 #     for side, entry in sides.items():
 #         seconds, e = entry["seconds"]["cpu"], entry["episode"]["cpu"]
 #         ratio = seconds / sides["this book"]["seconds"]["cpu"]
-#         print(f"{threads} thread: {side:21s} {entry['episodes']} episodes, "
+#         print(f"{threads}: {side:21s} {entry['episodes']} episodes, "
 #               f"{seconds:6.1f} s, {e:5.2f} s each, {ratio:4.1f} times ours; "
 #               f"KS {entry['ks'][-1]:.3f}")
 # peak = {side: [b / 1e6 for b in runs] for side, runs in cost["peak_bytes"].items()}

@@ -6,7 +6,7 @@ After pruning, the paper trains a little: low-rank adapters on WikiText-2, which
 What does such a recovery repair, and what does it merely teach about the text it trains on?
 On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has, and a dense model that never lost a neuron gets the same plan as a control, on windows of its own.
 
-**Notation.**
+## Notation
 
 $W \in \mathbb R^{m \times n}$ is any weight matrix of the pruned model, $A \in \mathbb R^{r \times n}$ and $B \in \mathbb R^{m \times r}$ are the factors of its adapter, $r$ is the rank and $c$ a scale, `alpha` over $r$ in code.
 $\ell_i$ is the information of a token in nats, as in [the chapter on perplexity](perplexity.ipynb), $\eta_t$ the learning rate of step $t = 0, \dots, T - 1$.
@@ -60,7 +60,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from scipy import stats
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
 # from prunefair.pruning.spectral_pruning import output_energies, rows_by_scores
@@ -765,7 +765,7 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # assert min(map(len, long)) > 1000 and not long[0] & long[1]
 # table = json.loads(Path("../results/recovery.json").read_text())
 # configuration, runs = table["configuration"], table["runs"]
-# print("plan:", ", ".join(f"{k} {v}" for k, v in configuration["plan"].items()))
+# print(listing({"plan": (f"{k} {v}" for k, v in configuration["plan"].items())}))
 # judged = {k: configuration[k] for k in ("windows", "test_window", "samples", "questions")}
 # print("judged by:", ", ".join(f"{k} {v}" for k, v in judged.items()))
 # print(table["device"], *(f"{k} {v}" for k, v in table["versions"].items()), sep=", ")

@@ -7,7 +7,7 @@ How much of what it did can they do, if `down_proj` is allowed to change?
 On the model's own text that is a least-squares problem with a closed form, one Cholesky factor a layer.
 Solved without care it makes the small real model worse than no re-fit at all; the last figure but one shows how much of the care is a number that the texts themselves can choose.
 
-**Notation.**
+## Notation
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h$ its input, $H = \mathbb E\, h h^\top$ and $\mu = \mathbb E\, h$ are its [moments](self_moments.ipynb).
 $S$ is the set of the $k$ neurons kept, $R$ that of the neurons removed; $D_S$ holds the columns of $S$, $H_{RS}$ rows of $R$ and columns of $S$.
@@ -648,7 +648,7 @@ def choose_ridge(
 
 # %% tags=["active-ipynb"]
 # best = {name: int(np.argmin(curve)) for name, curve in curves.items()}
-# print("best ridge:", {name: grid[place] for name, place in best.items()})
+# print("best ridge", *(f"{name}: {grid[place]:g}" for name, place in best.items()), sep="; ")
 # for n in ("8 texts", "24 texts"):
 #     errors, place = curves[f"{n}, judged"], best[f"{n}, rule"]
 #     print(f"{n}: the judge's error is {min(errors):.4f} at best, {errors[place]:.4f} with the rule")
@@ -677,6 +677,8 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
         ax.axhline(before, color=line.get_color(), ls=":", lw=1)
     ax.set(xlabel="tokens of the re-fit", ylabel="divergence (nats a token)")
     ax.set(xscale="log", yscale="log")
+    ax.set_xticks(tokens, [str(n) for n in tokens])
+    ax.set_xticks([], minor=True)
     ax.legend()
     return ax
 

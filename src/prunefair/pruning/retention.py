@@ -92,7 +92,7 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # %% [markdown]
 # **Figure (fig-retention-paper).** <a id="fig-retention-paper"></a> Retention on LLaMA-2-7B computed from the mean accuracies printed in the paper: raw, as the paper reports it, and above chance. The dotted line is the raw retention of a guess.
 #
-# **Notation.**
+# ## Notation
 #
 # | symbol | in code | meaning |
 # | --- | --- | --- |

@@ -10,7 +10,7 @@ This chapter measures the second moment of the hidden vector of every block on t
 From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
 The chapters after it choose rows by this spectrum and repair what is left.
 
-**Notation.**
+## Notation
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, with columns $D_{:j}$, and $h \in \mathbb R^m$ the hidden vector that it multiplies: the block adds $D h$, and a bias in some families, to the residual stream.
 $S$ is the set of neurons kept, $R$ the set of the $r$ removed.
@@ -681,8 +681,8 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 #     pairs = torch.tensor([[int(texts[0, 0]), t] for t in second])
 #     at_start, after = output_energies(pairs).T
 #     like = (after > at_start / 10).double().mean()
-#     print(f"{len(second)} {kind}: energy {after.min():.0e} to {after.max():.0e},", end=" ")
-#     print(f"{like:.0%} of them above a tenth of the {at_start[0]:.0e} of the start token")
+#     print(f"{len(second)} {kind}: energy {after.min():.0e} to {after.max():.0e},")
+#     print(f"    {like:.0%} of them above a tenth of the {at_start[0]:.0e} of the start token")
 #     assert 0 < like < 0.25 and after.max() > 0.5 * at_start[0]
 
 # %% [markdown]
@@ -875,7 +875,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 #     lost[name] = float(torch.stack(gone).mean())
 
 # %% tags=["active-ipynb"]
-# print({name: round(share, 3) for name, share in lost.items()})
+# print(", ".join(f"{name} {share:.3f}" for name, share in lost.items()))
 # assert lost["own text"] < lost["random tokens"] < lost["weights alone"]
 
 # %% [markdown]

@@ -7,7 +7,7 @@ Its objective, the mean distance between the spectra of the whole and of the sli
 Does the model that is left still know English?
 The number that answers is the perplexity on real text, and the answer below is not the one the objective promises.
 
-**Notation.**
+## Notation
 
 The model has $L$ layers; layer $l$ has the matrix $W_l \in \mathbb R^{m \times n}$ whose rows are the neurons of its feed-forward block, and $r_l \in [0, 1)$ is the share of rows to remove.
 $s(W_l) \in \mathbb R^m$ are the scores of a policy ([row policy](row_policy.ipynb)), $\mathrm{KS}$ is the distance of [the chapter on spectra](spectrum.ipynb), and $\sigma(W)$ are singular values.
@@ -55,7 +55,7 @@ from prunefair.pruning.surgery import (
 # from scipy import stats
 #
 # from prunefair.models import default_device, load_model, load_tokenizer
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.estimates import standard_error
 # from prunefair.pruning.perplexity import kl_per_position, self_sample, wikitext_tokens
 # from prunefair.pruning.surgery import sharing_copy
@@ -420,16 +420,17 @@ def run_values(
 #     key: {label: run_values(runs, t, ratios, key) for t, label in labels.items()}
 #     for key in ("ks", "kl", "log_perplexity")
 # }
-# print(stored["configuration"])
+# print(listing(stored["configuration"]))
 # print(f"{stored['device']}, torch {stored['versions']['torch']}")
 
 # %% tags=["active-ipynb"]
-# print(f"{'used at':31}", " ".join(f"{r:20.0%}" for r in ratios))
 # for key, by_label in reuse.items():
+#     print(f"{key:14}", *(f"{f'at {r:.0%}':>17}" for r in ratios))
+#     n = 3 if key == "ks" else 2  # digits of the mean and the range over the seeds
 #     for label, values in by_label.items():
 #         cells = zip(values.mean(0), values.min(0), values.max(0), strict=True)
-#         cells = (f"{m:6.3f} [{a:5.3f}, {b:5.3f}]" for m, a, b in cells)
-#         print(f"{key:14} {label:16}", " ".join(f"{cell:>20}" for cell in cells))
+#         cells = (f"{mean:.{n}f} {low:.{n}f}-{high:.{n}f}" for mean, low, high in cells)
+#         print(f"{label:14}", *(f"{cell:>17}" for cell in cells))
 
 # %% tags=["active-ipynb"]
 # values = [np.stack(list(by_label.values())) for by_label in reuse.values()]
@@ -821,8 +822,8 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 #     for trained_at in ("random", 0.3):
 #         values = run_values(runs, trained_at, list(plans.values()), key)
 #         cells = zip(plans, values.mean(0), values.min(0), values.max(0), strict=True)
-#         cells = (f"{p} {m:6.3f} [{a:5.3f}, {b:5.3f}]" for p, m, a, b in cells)
-#         print(f"{key:14} {trained_at!s:6}", "; ".join(cells))
+#         cells = (f"{p:8} {m:6.3f} [{a:5.3f}, {b:5.3f}]" for p, m, a, b in cells)
+#         print(f"{key:14} {trained_at!s:6}", ("\n" + 22 * " ").join(cells))
 #         spread[key, trained_at] = values.T  # (plans, seeds)
 
 # %% tags=["active-ipynb"]

@@ -54,7 +54,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 # tokenizer = load_tokenizer("smollm2")
 
 # %% [markdown]
-# **Notation.**
+# ## Notation
 #
 # | symbol | in code | meaning |
 # | --- | --- | --- |
