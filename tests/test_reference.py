@@ -180,6 +180,8 @@ After [(eq-wide)](page.md#eq-wide), see [page](page.md).
 
 [`prunefair.messages`](../src/prunefair/messages.py)
 
+## Names of kernels
+
 [`prunefair.fairness.fast.kernels`](../src/prunefair/fairness/fast/kernels.py)
 """
 
@@ -400,8 +402,10 @@ def test_links_of_the_pdf_lead_within_it_and_none_to_the_file_system(built, tmp_
     assert {place for place, _ in leads[1]} >= {1, 2}
     assert leads[2][0][0] == 1 and leads[2][0][1] < top - 100  # to the equation
     assert leads[2][1] == (1, top)
-    outline = [item.title for item in reader.outline if not isinstance(item, list)]
-    assert outline == ["Contents", "A page", "Names"]
+    *titles, sections = reader.outline
+    assert [item.title for item in titles] == ["Contents", "A page", "Names"]
+    assert [item.title for item in sections] == ["Names of kernels"]
+    assert reader.get_destination_page_number(sections[0]) >= 2
 
 
 def test_names_in_code_font_lead_to_their_documentation(built):

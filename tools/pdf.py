@@ -18,11 +18,12 @@ import posixpath
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote, urldefrag
 
 from console import NAMES, Tab, browser, started
 from pypdf import PdfReader, PdfWriter
-from pypdf.generic import ArrayObject, FloatObject, NameObject, NullObject
+from pypdf.generic import ArrayObject, Fit, FloatObject, NameObject, NullObject
 
 LEFT_OUT = "book/api/"
 SCALE, MARGIN = 0.75, 0.7  # of the screen's size; inches
@@ -54,13 +55,19 @@ PREPARE = """async (style, fragments) => {
     const width = Math.max(inner.scrollWidth, inner.getBoundingClientRect().width);
     if (width > room) part.style.zoom = Math.floor((100 * room) / width) / 100;
   }
-  for (const name of fragments) {  // what other pages lead to becomes a destination
+  const sections = [...document.querySelectorAll("article section section")]
+    .filter((part) => part.id && part.parentElement.closest("section section") == null)
+    .map((part) => [part.id, part.querySelector("h2")?.innerText.replace(/#$/, "")])
+    .filter(([, title]) => title);
+  // What other pages and the outline lead to becomes a destination.
+  for (const name of new Set([...fragments, ...sections.map(([id]) => id)])) {
     const link = document.createElement("a");
     link.href = "#" + name;
     document.body.append(link);
   }
   const text = (name) => document.querySelector(name)?.innerText.trim() ?? "";
-  return {title: text("h1").replace(/#$/, ""), version: text(".extra_footer")};
+  const title = text("article h1").replace(/#$/, "");
+  return {title, sections, version: text(".extra_footer")};
 }"""
 
 
@@ -96,39 +103,45 @@ async def _printed(tab: Tab) -> bytes:
         "Page.printToPDF",
         printBackground=True,
         scale=SCALE,
-        generateTaggedPDF=True,
-        generateDocumentOutline=True,
+        generateTaggedPDF=False,  # the tags would not survive the merger
         **PAPER,
     )
     return base64.b64decode(answer["result"]["data"])
 
 
+class Part(NamedTuple):
+    """One page of the book, printed."""
+
+    title: str
+    sections: list[list[str]]  # name within the page and title
+    data: bytes
+
+
 async def _all_printed(port: int, folder: Path, pages: list[str]):
-    """The contents and each page, title and PDF, and sheets with their numbers."""
+    """The contents and each page, printed, and sheets with their numbers."""
     tab, names = await Tab.opened(port), fragments(folder, pages)
     await tab.call("Page.enable")
     await tab.call("Emulation.setEmulatedMedia", media="print")
     size = {"width": WIDTH, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
     await tab.call("Emulation.setDeviceMetricsOverride", **size)
-    printed = []
+    parts, version = [], ""
     for page in pages:
         url = f"{folder.as_uri()}/{page}"
         await tab.call("Page.navigate", until="Page.loadEventFired", url=url)
         arguments = json.dumps([STYLE.read_text("utf-8"), sorted(names[page])])
         said = await tab.value(f"({PREPARE})(...{arguments})")
-        printed.append((said, await _printed(tab)))
-    first = printed[0][0]
-    counts = [len(PdfReader(io.BytesIO(data)).pages) for _, data in printed]
-    titles = [said["title"] for said, _ in printed]
+        version = version or said["version"]
+        parts.append(Part(said["title"], said["sections"], await _printed(tab)))
+    titles = [part.title for part in parts]
+    counts = [len(PdfReader(io.BytesIO(part.data)).pages) for part in parts]
 
     async def front(start: int) -> bytes:
-        text = _front(folder, pages, titles, counts, start, first["version"])
+        text = _front(folder, pages, titles, counts, start, version)
         return await _shown(tab, text)
 
     start = len(PdfReader(io.BytesIO(await front(0))).pages)
     numbers = await _shown(tab, _numbers(start + sum(counts)))
-    parts = zip(["Contents", *titles], [await front(start), *(d for _, d in printed)])
-    return list(parts), numbers
+    return [Part("Contents", [], await front(start)), *parts], numbers
 
 
 async def _shown(tab: Tab, text: str) -> bytes:
@@ -166,15 +179,14 @@ def _numbers(count: int) -> str:
     )
 
 
-def merged(parts: list[tuple[str, bytes]], pages: list[str], base: str) -> PdfWriter:
-    """One document of titled parts; links to `pages` below `base` lead within it."""
-    writer, readers = PdfWriter(), [PdfReader(io.BytesIO(data)) for _, data in parts]
-    begins = []
-    for (title, _), reader in zip(parts, readers):
+def merged(parts: list[Part], pages: list[str], base: str) -> PdfWriter:
+    """One document of all parts; links to `pages` below `base` lead within it."""
+    writer, readers = PdfWriter(), [PdfReader(io.BytesIO(part.data)) for part in parts]
+    begins, known = [], []
+    for part, reader in zip(parts, readers):
         begins.append(len(writer.pages))
-        writer.append(reader, outline_item=title, import_outline=True)
-    known = [
-        {
+        writer.append(reader, import_outline=False)
+        places = {
             name.removeprefix("/"): (
                 reader.get_destination_page_number(d),
                 d.left,
@@ -182,8 +194,16 @@ def merged(parts: list[tuple[str, bytes]], pages: list[str], base: str) -> PdfWr
             )
             for name, d in reader.named_destinations.items()
         }
-        for reader in readers
-    ]
+        known.append(places)
+        chapter = writer.add_outline_item(title=part.title, page_number=begins[-1])
+        for name, title in part.sections:
+            page, left, top = places[name]
+            writer.add_outline_item(
+                title=title,
+                page_number=begins[-1] + page,
+                parent=chapter,
+                fit=Fit.xyz(left, top),
+            )
     files = {f"{base}/{page}": part for part, page in enumerate(pages, 1)}
     for part, reader in enumerate(readers):
         for place in range(begins[part], begins[part] + len(reader.pages)):
@@ -228,7 +248,7 @@ def write_pdf(folder: Path, file: Path, chromium: str) -> int:
     for page, number in zip(writer.pages, PdfReader(io.BytesIO(numbers)).pages):
         page.merge_page(number)
     writer.compress_identical_objects()
-    writer.add_metadata({"/Title": parts[1][0]})
+    writer.add_metadata({"/Title": parts[1].title})
     file.parent.mkdir(parents=True, exist_ok=True)
     with io.BytesIO() as buffer:
         writer.write(buffer)
