@@ -119,7 +119,7 @@ def test_both_lengths_equal_the_harness_where_they_choose_differently(
         for m in range(2, 12)
     ]
     monkeypatch.setattr(
-        "prunefair.pruning.zero_shot.task_rows", lambda path, limit=None: rows
+        "prunefair.pruning.zero_shot.task_rows", lambda path, limit, folder=None: rows
     )
     names = ("acc", "acc_norm", "acc_bytes")
     metrics = [

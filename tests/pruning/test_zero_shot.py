@@ -106,7 +106,9 @@ def test_mmlu_is_the_mean_over_the_questions_of_all_subjects(monkeypatch):
     monkeypatch.setattr("prunefair.pruning.zero_shot.MMLU_SUBJECTS", tuple(sizes))
     monkeypatch.setattr(
         "prunefair.pruning.zero_shot.mmlu_questions",
-        lambda subject, limit: [Question((subject,) * 4, LETTERS, 0)] * sizes[subject],
+        lambda subject, limit, folder: (
+            [Question((subject,) * 4, LETTERS, 0)] * sizes[subject]
+        ),
     )
     right = {"philosophy": np.array([1.0, 0, 0, 0]), "global_facts": np.zeros(4) - 1}
     right["global_facts"][2] = 0
