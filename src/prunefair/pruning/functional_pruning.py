@@ -97,14 +97,14 @@ from prunefair.pruning.surgery import prune_rows
 # %%
 _PIPELINE = {  # place of each part in the picture, and what leads to it
     "dense\nmodel": (0, 1, ()),
-    "own\ntexts": (1, 2, ("dense\nmodel",)),
-    "moments $H$": (2, 3, ("own\ntexts",)),
-    "Fisher\ncosts $f$": (2, 1, ("own\ntexts",)),
-    "policy $s_\\theta$": (3, 2.2, ("moments $H$", "Fisher\ncosts $f$")),
-    "widths $k_l$": (3, 1, ("Fisher\ncosts $f$",)),
-    "neurons\nkept $S_l$": (4, 1.6, ("policy $s_\\theta$", "widths $k_l$")),
-    "slice": (5, 0, ("dense\nmodel", "neurons\nkept $S_l$")),
-    "re-fit $\\hat D_l$": (6, 1.6, ("slice", "moments $H$")),
+    "own\ntexts": (1.2, 2, ("dense\nmodel",)),
+    "moments\n$H_l$": (2.5, 3, ("own\ntexts",)),
+    "Fisher\ncosts $f_l$": (2.5, 1, ("own\ntexts",)),
+    "policy\n$s_\\theta$": (4, 2.0, ("moments\n$H_l$", "Fisher\ncosts $f_l$")),
+    "widths\n$k_l$": (4, 1, ("Fisher\ncosts $f_l$",)),
+    "neurons\nkept $S_l$": (5.5, 1.55, ("policy\n$s_\\theta$", "widths\n$k_l$")),
+    "slice": (5.5, 0, ("dense\nmodel", "neurons\nkept $S_l$")),
+    "re-fit\n$\\hat D_l$": (7, 2.7, ("slice", "moments\n$H_l$")),
 }
 
 
@@ -115,9 +115,9 @@ def plot_pipeline(ax):
     for name, (x, y, needs) in _PIPELINE.items():
         ax.text(x, y, name, ha="center", va="center", bbox=box, zorder=2)
         for before in needs:
-            arrow = {"arrowstyle": "->", "color": "C0", "shrinkA": 24, "shrinkB": 24}
+            arrow = {"arrowstyle": "->", "color": "C0", "shrinkA": 26, "shrinkB": 26}
             ax.annotate("", (x, y), _PIPELINE[before][:2], arrowprops=arrow, zorder=1)
-    ax.set(xlim=(-0.5, 6.6), ylim=(-0.5, 3.5))
+    ax.set(xlim=(-0.5, 7.5), ylim=(-0.4, 3.5))
     ax.axis("off")
     return ax
 
