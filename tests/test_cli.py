@@ -411,12 +411,15 @@ def test_texts_begin_with_the_tokenizers_token_where_the_model_names_none():
     dense.config.bos_token_id = dense.config.eos_token_id = None
     given, nothing = Given("model", "mine"), SimpleNamespace(eos_token_id=None)
     for tokenizer in (None, nothing):
-        with pytest.raises(ValueError, match="model is 'mine', whose.*bos_token_id in"):
-            pipelines._check_start(dense, tokenizer, given)
-    pipelines._check_start(
-        dense, SimpleNamespace(bos_token_id=None, eos_token_id=0), given
-    )
-    assert start_token(dense) == 0
+        with (
+            pytest.raises(ValueError, match="model is 'mine', whose.*bos_token_id in"),
+            pipelines._started(dense, tokenizer, given),
+        ):
+            pytest.fail("no text can begin")
+    ended = SimpleNamespace(bos_token_id=None, eos_token_id=0)
+    with pipelines._started(dense, ended, given):
+        assert start_token(dense) == 0
+    assert dense.config.bos_token_id is None  # it is somebody's own model
 
 
 def test_another_vocabulary_is_named_before_anything_is_measured(
@@ -437,7 +440,7 @@ def test_data_that_is_missing_is_named_before_a_model_is_loaded(
     monkeypatch.setattr("prunefair.data._fetch", unreachable)
     for tasks in ("piqa", "mmlu", ""):
         command = ("evaluate", model, "--data", tmp_path, "--tasks", tasks)
-        assert "set PRUNEFAIR_DATA to a folder" in complaint(capsys, *command)
+        assert "give a --data that holds it" in complaint(capsys, *command)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("inf")])

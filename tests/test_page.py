@@ -113,6 +113,14 @@ class Pair:
     )
 
 
+def test_imports_of_what_the_package_itself_offers_stay_in_sight():
+    code = "import tempfile\n\nfrom prunefair import play\nfrom prunefair.data import x"
+    assert shown(folded(code)) == code
+    other = code.replace("from prunefair import play", "from prunefair import_ play")
+    assert shown(folded("import tempfile\nfrom prunefair.data import x")).endswith("…")
+    assert shown(folded(other)) == other  # no Python, no fold
+
+
 def test_a_function_that_draws_shows_its_signature_and_first_sentence():
     assert (
         shown(folded(PLOT))

@@ -122,7 +122,25 @@ def test_play_certifies_and_ranks_on_a_stream_of_ones_own():
 
 
 BAD = {
-    "ratio": ((1.0,), {}, "ratio"),
+    "ratio": ((1.0,), {}, r"^ratio is 1.0; give a number in \[0, 1\)"),
+    "ratio-none": ((None,), {}, "^ratio is None; give a number"),
+    "ratio-tensor": ((torch.tensor(0.3),), {}, "^ratio is tensor"),
+    "widths-none": ((0.3,), {"widths": None}, "^widths is None; give equal or uneven"),
+    "episodes": (
+        (0.3,),
+        {"episodes": 0},
+        "^episodes is 0; give a whole number at least",
+    ),
+    "texts": ((0.3,), {"texts": 2.5}, "^texts is 2.5; give a whole number at least 2"),
+    "seed": ((0.3,), {"seed": -1}, r"^seed is -1; give a whole number in \[0, 1844674"),
+    "truth": ((0.3,), {"multiple": True}, "^multiple is True; give a whole number"),
+    "tokenizer": ((0.3,), {"tokenizer": "x"}, "^tokenizer is 'x'; give a loaded one"),
+    "lanczos": (
+        (0.3,),
+        {"spectra": "lanczos"},
+        "^spectra is 'lanczos', which needs 32",
+    ),
+    "long": ((0.3,), {"method": "x" * 999}, "^method is 'x+[.]{3}x+'; give functional"),
     "rows": ((0.999,), {}, "ratio is 0.999, which leaves no row of 12; lower it"),
     "method": (
         (0.3,),
@@ -170,6 +188,62 @@ def test_what_a_model_in_memory_cannot_do_is_said():
         ValueError, match="policies names 'scale_free', which needs feedb"
     ):
         prunefair.play(None, ["scale_free"])
+
+
+@pytest.mark.parametrize("method", ["functional", "spectral"])
+def test_the_pruned_model_and_the_given_one_are_two(method):
+    model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    trained = [p.requires_grad for p in model.parameters()]
+    report = prunefair.prune(model, 0.25, method=method, **FEW)
+    ours = {p.data_ptr() for p in report.model.parameters()}
+    assert not ours & {p.data_ptr() for p in model.parameters()}
+    assert [p.requires_grad for p in report.model.parameters()] == trained
+    report.model.half()
+    with torch.no_grad():
+        model(torch.arange(9)[None])
+    assert len(repr(report)) < 1000 and "params_after" in repr(report)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_training_needs_no_gradients_around_the_call(around, folder):
+    with around():
+        report = prunefair.prune(folder, 0.25, method="spectral", **FEW)
+    assert len(report.history) == FEW["episodes"]
+
+
+def test_numbers_of_numpy_are_numbers(folder, tmp_path):
+    options = {"texts": np.int64(4), "episodes": np.int32(2), "seed": np.uint8(7)}
+    options |= {"multiple": np.int64(2), "refit": np.True_}
+    report = prunefair.prune(folder, np.float32(0.5), out=tmp_path / "a", **options)
+    plain = {"texts": 4, "episodes": 2, "seed": 7, "multiple": 2}
+    prunefair.prune(folder, 0.5, out=tmp_path / "b", **plain)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert json.dumps(report.summary())
+
+
+def test_evaluate_leaves_the_dense_models_configuration_as_it_was(folder):
+    model, tokenizer = prunefair.load_model(folder), load_tokenizer(folder)
+    model.config.bos_token_id = model.config.eos_token_id = None
+    options = {"tokenizer": tokenizer, "tasks": iter([]), "limit": 1}
+    report = prunefair.evaluate(model, against=model, **options)
+    assert report.kl_to_dense is not None and model.config.bos_token_id is None
+
+
+def test_names_come_in_any_order_of_a_list_and_never_as_a_word():
+    rewards = np.random.default_rng(0).random((30, 2))
+    stream = RewardStream(contexts=[0] * 30, rewards=rewards, n_contexts=1)
+    report = prunefair.play(stream, iter(["uniform", "hedge"]), rounds=np.int64(20))
+    assert [*report.results] == ["uniform", "hedge"]
+    for wrong, pattern in (
+        ({"policies": "hedge"}, r"^policies is 'hedge'; give a list .*\['hedge'\]"),
+        ({"rounds": 0}, "^rounds is 0; give a whole number at least 1"),
+        ({"seed": None}, "^seed is None; give a whole number in"),
+        ({"feedback": ["full"]}, r"^feedback is \['full'\]; give full or bandit"),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            prunefair.play(stream, **wrong)
+    with pytest.raises(ValueError, match="^tasks names 'no', .* or mmlu_SUBJECT$"):
+        prunefair.evaluate("smollm2", tasks=["no"])
 
 
 def test_a_warning_is_one_line_of_the_librarys_log(folder, tmp_path, caplog):

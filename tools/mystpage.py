@@ -52,7 +52,10 @@ def _is_import(statement) -> bool:
 
 
 def folds(source: str) -> list[Fold]:
-    """What folds in the code `source`, from above; nothing where it is no Python."""
+    """What folds in the code `source`, from above; nothing where it is no Python.
+
+    Imports of what the package itself offers are part of what is shown.
+    """
     try:
         body = ast.parse(source).body
     except SyntaxError:
@@ -62,7 +65,8 @@ def folds(source: str) -> list[Fold]:
         if _is_import(statement):
             run.append(statement)
         elif run:
-            found.append(Fold(run[0].lineno, run[-1].end_lineno))
+            if not any(getattr(s, "module", "") == "prunefair" for s in run):
+                found.append(Fold(run[0].lineno, run[-1].end_lineno))
             run = []
     rest = [statement for statement in body if not _is_import(statement)]
     if rest and all(

@@ -318,7 +318,10 @@ def bandits_command(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Play every policy on MovieLens and compare it with the certified optimum."""
+    """Play every policy on MovieLens, beside the certified optimum of fixed maps.
+
+    A policy that learns may earn more than any fixed map; its regret is negative then.
+    """
     from prunefair.fairness.ratings import load_ratings, movielens_stream
 
     words = {"folder": "--data", "n_users": "--users", ("n_users", None): "--users 0"}

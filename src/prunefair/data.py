@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from prunefair.messages import named
 from prunefair.models import CACHE, cache_folder
 from prunefair.outputs import scratch_folder, whole_file
 from prunefair.publishers import ARCHIVES, FILES, Archive, archive_contents
@@ -71,9 +72,12 @@ def data_file(name: str, *, folder: str | os.PathLike | None = None) -> Path:
         except (FileNotFoundError, ValueError) as error:
             faults.append(error)
     reached = [fault for fault in faults if isinstance(fault, ValueError)]
+    remedy = REMEDY
+    if folder is not None:
+        remedy = f"give a {named('data')} that holds it, or connect to a network"
     raise (ValueError if reached else FileNotFoundError)(
         f"{name} is not in {own or 'any data folder'}; "
-        f"{'; '.join(map(str, faults))}; nothing was kept; {REMEDY}"
+        f"{'; '.join(map(str, faults))}; nothing was kept; {remedy}"
     ) from faults[0]
 
 

@@ -72,7 +72,7 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
     widths = [len(matrix) for matrix in row_matrices(model)]
     architecture = "llama" if len(set(widths)) == 1 else "deci"
     tensors = _tensors(gguf, folder, model, read, kind)
-    with whole_file(file) as partial:
+    with whole_file(file, argument="file") as partial:
         writer = gguf.GGUFWriter(partial, architecture)
         try:
             _add_origin(writer, record, model.config.model_type)

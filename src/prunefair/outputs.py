@@ -300,13 +300,15 @@ def _undo_moves(scratch: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path) -> Iterator[Path]:
+def whole_file(path, *, argument: str = "path") -> Iterator[Path]:
     """Name to write to; that file becomes `path` if the block ends without an error.
 
     Parameters
     ----------
     path : str or path
         File to create or to replace.
+    argument : str
+        What errors call `path`.
 
     Yields
     ------
@@ -318,7 +320,8 @@ def whole_file(path) -> Iterator[Path]:
         If it cannot be written; an older file is kept then.
     """
     path = Path(path)
-    with _one_error(f"path is {str(path)!r}"), scratch_folder(path.parent) as scratch:
+    subject = f"{named(argument)} is {str(path)!r}"
+    with _one_error(subject), scratch_folder(path.parent) as scratch:
         partial = scratch / "file"
         yield partial
         _flush(partial)

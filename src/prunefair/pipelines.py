@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
+import numbers
+import operator
 import os
 import sys
 import time
@@ -18,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunefair.messages import Given, named
+from prunefair.messages import Given, named, shown
 
 TASKS = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
 METHODS = ("functional", "spectral")
@@ -37,17 +40,22 @@ class PruneReport:
     Attributes
     ----------
     model : transformers.PreTrainedModel or None
-        The pruned model; None if it went a layer at a time and is in no memory.
+        The pruned model, with values of its own; None if it went a layer at a time
+        and is in no memory.
     source : str
         What was pruned.
     method : str
         Of `METHODS`.
-    ratio, ratio_reached : float
-        Share of the FFN rows that was to be removed, and that was.
+    ratio : float
+        Share of the FFN rows that was to be removed.
+    ratio_reached : float
+        Share that was.
     multiple : int
         What widths are multiples of.
-    params_before, params_after : int
-        Numbers of parameters.
+    params_before : int
+        Number of parameters of the dense model.
+    params_after : int
+        Number of parameters of the pruned model.
     ks_mean : float
         Mean spectral distance over layers, of the spectrum that the method looks at.
     kept : list of L Tensors, each of shape (k,), int64
@@ -56,8 +64,10 @@ class PruneReport:
         Reusable at any ratio.
     history : list of float
         Mean distance in every episode of training; empty if the policy was given.
-    seconds_policy, seconds_total : float
-        Training alone, and all of it.
+    seconds_policy : float
+        Seconds of the training alone.
+    seconds_total : float
+        Seconds of all of it.
     out : pathlib.Path or None
         Folder of the pruned model, if it was written.
     details : dict
@@ -80,6 +90,10 @@ class PruneReport:
     seconds_total: float
     out: Path | None
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The summary: a model and its rows would fill pages."""
+        return f"PruneReport({self.summary()})"
 
     def summary(self) -> dict[str, Any]:
         """What JSON can hold of the report, for a file or a terminal."""
@@ -167,8 +181,8 @@ def prune(
     Parameters
     ----------
     model : str, path, transformers.PreTrainedModel or None
-        `"smollm2"`, a folder, a hub name, or a model in memory, which is not changed;
-        None with `geometry`.
+        `"smollm2"`, a folder, a hub name, or a model in memory, which is not changed
+        and stays on its device (one call at a time); None with `geometry`.
     ratio : float
         Share of the FFN rows to remove, in [0, 1).
     out : path, optional
@@ -221,7 +235,18 @@ def prune(
     >>> [len(rows) for rows in report.kept], report.ratio_reached
     ([9, 9], 0.25)
     """
+    import torch
+
+    _check_model(model, "model")
     _check_choices(model, geometry, method, spectra, widths)
+    if not (tokenizer is None or hasattr(tokenizer, "save_pretrained")):
+        raise ValueError(
+            f"{named('tokenizer')} is {shown(tokenizer)}; give a loaded one, or None"
+        )
+    ratio = _share("ratio", ratio)
+    multiple = None if multiple is None else _whole("multiple", multiple, 1)
+    texts, episodes = _whole("texts", texts, 2), _whole("episodes", episodes, 1)
+    seed, refit = _whole("seed", seed, 0, 2**64), bool(refit)
     _check_outputs(out, policy)
     if isinstance(model, str | os.PathLike | None):
         device = usable_device(device)
@@ -256,7 +281,51 @@ def prune(
             f"{named('widths')} is {widths!r}, which the spectral method does not "
             f"choose; give equal, or {named('method', 'functional')}"
         )
-    return _prune_streamed(job) if streamed else _prune_whole(job)
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):  # whatever is around the call
+        return _prune_streamed(job) if streamed else _prune_whole(job)
+
+
+def _whole(argument: str, value, least: int, below: int | None = None) -> int:
+    """`value` as an int in [`least`, `below`)."""
+    allowed = f"at least {least}" if below is None else f"in [{least}, {below})"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if (
+        number is None
+        or isinstance(value, bool)
+        or number < least
+        or (below is not None and number >= below)
+    ):
+        raise ValueError(
+            f"{named(argument)} is {shown(value)}; give a whole number {allowed}"
+        )
+    return number
+
+
+def _share(argument: str, value) -> float:
+    """`value` as a float in [0, 1)."""
+    number = float(value) if isinstance(value, numbers.Real) else math.nan
+    if isinstance(value, bool) or not 0 <= number < 1:
+        raise ValueError(
+            f"{named(argument)} is {shown(value)}; give a number in [0, 1)"
+        )
+    return number
+
+
+def _check_model(model, argument: str) -> None:
+    """Raise unless `model` is a name, a model in memory, or None."""
+    if isinstance(model, str | os.PathLike | None):
+        return
+    if not (hasattr(model, "config") and hasattr(model, "state_dict")):
+        raise ValueError(
+            f"{named(argument)} is {shown(model)}; give 'smollm2', a folder, a hub "
+            "name, or a model that transformers has loaded"
+        )
 
 
 def _check_choices(model, geometry, method, spectra, widths) -> None:
@@ -271,9 +340,9 @@ def _check_choices(model, geometry, method, spectra, widths) -> None:
         ("method", method, METHODS),
         ("widths", widths, WIDTHS),
     ):
-        if value not in (*known, None):
+        if value not in known and (value is not None or argument == "widths"):
             raise ValueError(
-                f"{named(argument)} is {value!r}; give {' or '.join(known)}"
+                f"{named(argument)} is {shown(value)}; give {' or '.join(known)}"
             )
     if method == "functional" and (geometry or spectra):
         other = named("geometry" if geometry else "spectra")
@@ -376,8 +445,6 @@ def _check_rows(skeleton, ratio: float, multiple: int | None) -> None:
     try:
         rows_to_keep(rows, ratio)
     except ValueError as error:
-        if not 0 <= ratio < 1:
-            raise
         raise ValueError(
             f"{named('ratio')} is {ratio}, which leaves no row of {rows}; lower it"
         ) from error
@@ -440,7 +507,14 @@ def _prune_streamed(job: _Job) -> PruneReport:
         tokenizer = load_tokenizer(job.model, argument="model", optional=True)
         for name in dense.state_dict():  # what cannot be used is found before the work
             read(name)
-    sizes = [len(matrix) for matrix in surgery.row_matrices(dense)]
+    matrices = surgery.row_matrices(dense)
+    columns = min(matrix.shape[1] for matrix in matrices)
+    if job.spectra == "lanczos" and columns < lanczos.PROBES:
+        raise ValueError(
+            f"{named('spectra')} is 'lanczos', which needs {lanczos.PROBES} columns, "
+            f"and the model has {columns}; give exact"
+        )
+    sizes = [len(matrix) for matrix in matrices]
     shares = _shares(sizes, job.ratio, _multiple(job.multiple, sizes, 1))
     if len(set(shares)) > 1:
         raise ValueError(
@@ -567,14 +641,17 @@ def _prune_whole(job: _Job) -> PruneReport:
     if tokenizer is None and job.out is not None:
         _log.warning(f"{named('model')} has no tokenizer; none is written")
     check_runs(dense, given)
-    if functional:
-        _check_start(dense, None if job.loaded else tokenizer, given)
     sizes = [len(matrix) for matrix in row_matrices(dense)]
     usual = 32 if functional and min(sizes) >= 512 else 1
     multiple = _multiple(job.multiple, sizes, usual)
     generator = torch.Generator().manual_seed(job.seed)
-    run = _run_functional if functional else _run_spectral
-    pruned = run(job, dense, policy, sizes, multiple, generator)
+    if functional:
+        with _started(dense, tokenizer, given):
+            pruned = _run_functional(job, dense, policy, multiple, generator)
+    else:
+        pruned = _run_spectral(job, dense, policy, sizes, multiple, generator)
+    if job.loaded:  # what was not sliced is shared with the caller's model
+        pruned = pruned._replace(model=copy.deepcopy(pruned.model))
     counts = {
         "ratio": job.ratio,
         "multiple": multiple,
@@ -614,7 +691,7 @@ def _run_spectral(job, dense, policy, sizes, multiple, generator):
     return prune_spectral(dense, ratio, **options)
 
 
-def _run_functional(job, dense, policy, sizes, multiple, generator):
+def _run_functional(job, dense, policy, multiple, generator):
     from prunefair.pruning.functional_pruning import prune_functional
 
     return prune_functional(
@@ -630,17 +707,23 @@ def _run_functional(job, dense, policy, sizes, multiple, generator):
     )
 
 
-def _check_start(model, tokenizer, given: Given) -> None:
+@contextlib.contextmanager
+def _started(model, tokenizer, given: Given):
     """See that texts can begin: the tokenizer helps out where the model names none."""
     config = model.config
-    if config.bos_token_id is None and config.eos_token_id is None:
+    before = config.bos_token_id
+    if before is None and config.eos_token_id is None:
         ids = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos"))
         config.bos_token_id = next((n for n in ids if n is not None), None)
-    if config.bos_token_id is None and config.eos_token_id is None:
-        raise given.error(
-            "whose configuration and tokenizer name no token to begin a text with",
-            "set bos_token_id in its config.json",
-        )
+        if config.bos_token_id is None:
+            raise given.error(
+                "whose configuration and tokenizer name no token to begin a text with",
+                "set bos_token_id in its config.json",
+            )
+    try:
+        yield
+    finally:
+        config.bos_token_id = before
 
 
 def _save(job: _Job, policy, save: Callable) -> None:
@@ -687,8 +770,10 @@ class EvaluationReport:
         Divergence from the dense model on text that it samples, nats a token.
     tasks : dict of str to TaskResult
         Zero-shot answers.
-    raw_retention, above_chance_retention : float or None
-        Share of the dense model's accuracy, as it is and above chance.
+    raw_retention : float or None
+        Share of the dense model's accuracy.
+    above_chance_retention : float or None
+        The same above chance.
     """
 
     perplexity: float
@@ -757,12 +842,18 @@ def evaluate(
     from prunefair.models import load_tokenizer, within_context
     from prunefair.pruning import perplexity, retention, zero_shot
 
+    _check_model(model, "model")
+    _check_model(against, "against")
+    seed = _whole("seed", seed, 0, 2**64)
+    limit = None if limit is None else _whole("limit", limit, 1)
     if data is not None and not Path(data).is_dir():
         raise ValueError(
-            f"{named('data')} is {str(data)!r}, which is no folder; give one laid out "
-            "as described in the README, or leave it out"
+            f"{named('data')} is {str(data)!r}, which is no folder; give one that "
+            "holds wikitext2/test.txt and zeroshot/piqa.jsonl, ..., or leave it out"
         )
-    _check_names(tasks, (*zero_shot.TASK_CHANCE, *zero_shot.MMLU_CHANCE), "tasks")
+    tasks = _check_names(
+        tasks, (*zero_shot.TASK_CHANCE, *zero_shot.MMLU_CHANCE), "tasks"
+    )
     for name in tasks:  # what is missing is known, or fetched, before the work
         zero_shot.task_questions(name, 1, folder=data)
     data_file("wikitext2/test.txt", folder=data)
@@ -776,7 +867,8 @@ def evaluate(
     dense = None
     if against is not None:
         dense = _loaded(against, "against", device)
-        _check_start(dense, tokenizer, Given("against", _name(against)))
+        with _started(dense, tokenizer, Given("against", _name(against))):
+            pass  # before the other model is loaded
     judged = _loaded(model, "model", device)
     if dense is not None:
         _check_same_vocabulary(dense, judged, _name(against), _name(model))
@@ -798,7 +890,8 @@ def evaluate(
     if dense is not None:
         generator = torch.Generator(device=dense.device).manual_seed(seed)
         length = min(within_context(m, 128) for m in (dense, judged))
-        sample = perplexity.self_sample(dense, 16, length, generator=generator)
+        with _started(dense, tokenizer, Given("against", _name(against))):
+            sample = perplexity.self_sample(dense, 16, length, generator=generator)
         kl = perplexity.kl_to_dense(dense, judged, sample)
         reference = zero_shot.zero_shot(dense, tokenizer, tasks, **asked)
         for key in retained if tasks else ():
@@ -822,14 +915,23 @@ def _loaded(model, argument: str, device: str | None):
     return load_model(model, device=usable_device(device), argument=argument)
 
 
-def _check_names(names: Sequence[str], known: Sequence[str], argument: str) -> None:
-    """Raise unless every name is known."""
+def _check_names(names, known: Sequence[str], argument: str) -> list[str]:
+    """`names` as a list, each of which must be known."""
+    if isinstance(names, str | bytes):
+        raise ValueError(
+            f"{named(argument)} is {shown(names)}; give a list of names, such as "
+            f"[{shown(names)}]"
+        )
+    names = list(names)
     for name in names:
         if name not in known:
+            listed = [other for other in known if not other.startswith("mmlu_")]
             raise ValueError(
-                f"{named(argument)} names {name!r}, which is unknown; choose among "
-                + ", ".join(known)
+                f"{named(argument)} names {shown(name)}, which is unknown; choose "
+                f"among {', '.join(listed)}"
+                + (" or mmlu_SUBJECT" if len(listed) < len(known) else "")
             )
+    return names
 
 
 def _check_same_vocabulary(dense, judged, against: str, model: str) -> None:
@@ -953,9 +1055,12 @@ def play(
     """
     from prunefair.fairness.movielens import compare_policies
     from prunefair.fairness.offline_optimum import offline_optimum_of
+    from prunefair.fairness.policy import check_alpha
 
-    names = policy_names(policies, feedback)
+    names, seed = policy_names(policies, feedback), _whole("seed", seed, 0, 2**64)
+    alpha = check_alpha(alpha)
     if rounds is not None:
+        rounds = _whole("rounds", rounds, 1)
         if rounds > stream.n_rounds:
             raise ValueError(
                 f"{named('rounds')} is {rounds}; the data has {stream.n_rounds} "
@@ -990,18 +1095,18 @@ def policy_names(policies: Sequence[str] | None, feedback: str) -> list[str]:
     """
     from prunefair.fairness.baselines import POLICIES
 
-    if feedback not in POLICIES:
+    if feedback not in ("full", "bandit"):
         raise ValueError(
-            f"{named('feedback')} is {feedback!r}; give {' or '.join(POLICIES)}"
+            f"{named('feedback')} is {shown(feedback)}; give {' or '.join(POLICIES)}"
         )
     known = tuple(POLICIES[feedback])
     other = "bandit" if feedback == "full" else "full"
-    for name in policies or ():
+    names = policies if isinstance(policies, str | bytes) else list(policies or known)
+    for name in names if isinstance(names, list) else ():
         if name in POLICIES[other] and name not in known:
             raise ValueError(
                 f"{named('policies')} names {name!r}, which needs "
                 f"{named('feedback', other)}; with {feedback} feedback choose among "
                 + ", ".join(known)
             )
-    _check_names(policies or (), known, "policies")
-    return list(policies or known)
+    return _check_names(names, known, "policies")

@@ -340,7 +340,7 @@ def _floor_share(n_rounds, lengths, alpha, factor=1.0, floor=regret_floor) -> fl
 # for a in ALPHAS:
 #     share = max(_floor_share(long, [1, x], a) for x in (1, 4))
 #     assert share <= 1
-#     print(f"alpha {a}: constant of the floor {share:.5f}")
+#     print(f"alpha {a}: floor over what is left {share:.5f}; below 0 it says nothing")
 
 # %% [markdown]
 # The coupled policy, played on the two-arm game with $\ell=(1,4)$ at nine horizons.
@@ -871,7 +871,7 @@ def _tight_share(alpha, below=approximation_factor, above=approximation_factor):
 #     share = _below_share(a)
 #     assert share < 1 and _tight_share(a) <= 1
 #     assert max(_power_error(a, tau) for tau in (0.2, 0.5)) <= 1
-#     print(f"alpha {a}: the factor could be smaller by {1 - share:.4f} of itself")
+#     print(f"alpha {a}: the largest ratio found is {1 - share:.4f} below the factor")
 
 # %% [markdown]
 # ## Ratio against the number of arms

@@ -418,6 +418,7 @@ def prune_functional(
 # ## What you can do now
 #
 # You can prune a model of any supported family, at any ratio, without a text from outside.
+# In practice `prunefair.prune(folder, 0.3, out=...)` does it and writes the result, as `prunefair prune` does; its widths are equal by default, and multiples of 32 where layers are wide, so that every reader loads the folder.
 #
 # - Go from a model to a smaller one: `prune_functional`.
 # - Measure once where several ratios share the texts: `self_statistics`, `SelfStatistics`.

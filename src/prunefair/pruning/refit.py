@@ -820,10 +820,11 @@ def refit_(
     for (new, old, S), H, mean in zip(rows, moments.second, moments.mean, strict=True):
         mean = None if old.bias is None else mean
         fit = refit_down(old.weight, H, S, ridge=ridge, mean=mean)
-        new.weight = torch.nn.Parameter(fit.weight.to(old.weight), False)
+        fitted = fit.weight.to(old.weight)
+        new.weight = torch.nn.Parameter(fitted, old.weight.requires_grad)
         if fit.shift is not None:
             bias = old.bias.detach() + fit.shift.to(old.bias)
-            new.bias = torch.nn.Parameter(bias, False)
+            new.bias = torch.nn.Parameter(bias, old.bias.requires_grad)
     return pruned
 
 
