@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import nbformat
@@ -225,6 +225,27 @@ def test_the_browser_check_finds_what_is_too_wide(tmp_path):
             assert (f"a.html, {at}scrolls sideways" in found) == (px < 1178)
             fits = px not in wide or px <= console.SCROLLS
             assert (f"b.html, {at}" not in found) == fits
+
+
+class Terminal(StringIO):
+    """A text file that says it is a terminal."""
+
+    def isatty(self):
+        """Say so."""
+        return True
+
+
+@needs_chromium
+def test_the_browser_check_shows_how_far_it_is_on_a_terminal(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "p.html").write_text("<p>text</p>", encoding="utf-8")
+    assert console.main([str(tmp_path)]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert str(tmp_path) in first and last == "console: 0 complaints"
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert console.check(tmp_path, console.browser()) == []
+    assert "2/2" in sys.stderr.getvalue()
 
 
 @needs_chromium

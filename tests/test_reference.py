@@ -62,6 +62,7 @@ def test_every_module_with_public_names_has_its_page_and_no_other(tmp_path):
         }
         if names:
             holding[found.name.removeprefix("prunefair.")] = names
+    assert "main" in holding.pop("cli")  # the page of the commands is its page
     assert pages.keys() == holding.keys() and len(pages) > 30
     for name, path in pages.items():
         text = path.read_text(encoding="utf-8")
@@ -115,24 +116,46 @@ def test_every_command_has_an_example_that_its_parser_takes():
             command.make_context(name, [*rest, "--no-such"])
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A small book with the settings of the real one and a page for each form."""
-    folder = tmp_path_factory.mktemp("reference")
+def build(folder, texts, *options):
+    """A small book with the settings of the real one."""
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copytree(ROOT / "tools", folder / "tools")
     (folder / "book").mkdir()
     for name in ("references.bib", "favicon.svg"):
         shutil.copy(ROOT / "book" / name, folder / "book")
-    (folder / "book" / "page.md").write_text(PAGE, encoding="utf-8")
+    for name, text in texts.items():
+        (folder / "book" / f"{name}.md").write_text(text, encoding="utf-8")
+    root, *others = texts
+    contents = "".join(f"- file: book/{name}\n" for name in others)
     (folder / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/page\nchapters:\n- file: book/second\n"
+        f"format: jb-book\nroot: book/{root}\nchapters:\n{contents}"
     )
-    (folder / "book" / "second.md").write_text(SECOND, encoding="utf-8")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-W"]
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A small book with a page for each form."""
+    folder = tmp_path_factory.mktemp("reference")
+    return build(folder, {"page": PAGE, "second": SECOND}, "-W")
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    """A small book of API pages, the last of them that of the commands.
+
+    The theorem's label shows wherever there is an index of theorems.
+    """
+    names = ("pipelines", "fairness.policy", "fairness.uniform", "cli")
+    module = "# A\n\n[`prunefair.{}`](../src/prunefair.py)\n".format
+    theorem = '\n**Theorem (T).** <a id="thm-a"></a>\nA.\n\n**Proof.**\nB. ∎\n'
+    texts = {f"a_{name.rpartition('.')[2]}": module(name) for name in names}
+    texts["a_pipelines"] += theorem
+    folder = tmp_path_factory.mktemp("api")
+    return build(folder, texts | {"commands": f"# C\n\n{reference.COMMANDS}\n"})
 
 
 LINES = [f"{'word ' * (n // 5 - 2)}".ljust(n - 6, "x") + f"END{n}" for n in (88, 180)]
@@ -423,3 +446,69 @@ def test_names_in_code_font_lead_to_their_documentation(built):
         assert (
             f'id="prunefair.fairness.fast.kernels.{name}"' in second
         )  # compiled ones too
+
+
+def text_of(page):
+    """The text of HTML."""
+    page = re.sub(r"<[^>]+>", "", re.sub("(?=<d[td])", " ", page))
+    return " ".join(html_module.unescape(page).split())
+
+
+def test_commands_keep_their_options_and_help_after_autodoc_read_their_module(api):
+    text = text_of(page_of(api, "book/commands.html")).replace("…", "...")
+    for shown in (
+        "--json End with one JSON object on standard output.",
+        "--ratio (number; required) Share of FFN rows to remove.",
+        "--type ",
+        "MODEL (text) smollm2, a folder, or a hub name.",
+    ):
+        assert shown in text
+    assert not re.search("--as-json|--kind|RATIO", text)
+    for command in typer.main.get_command(cli.app).commands.values():
+        for parameter in command.params:
+            assert not parameter.help or parameter.help[:30] in text
+
+
+def test_no_page_shows_an_address_or_a_raw_annotation(api):
+    for path in api.rglob("*.html"):
+        text = text_of(path.read_text(encoding="utf-8"))
+        for raw in (" object at 0x", "<factory>", "~typing", "typing.Any"):
+            assert raw not in text or "_modules" in path.parts, (path, raw)
+
+
+def test_names_that_share_a_line_of_a_docstring_stay_together(api):
+    html = page_of(api, "book/a_pipelines.html")
+    text = text_of(html)
+    assert "ratio, ratio_reached (float)" in text
+    assert "raw_retention, above_chance_retention (float or None)" in text
+    assert not re.search(r"\(\w+,\)|<strong>[^<]*,[^ ]", html)
+
+
+def test_a_class_shows_the_public_methods_of_its_bases_and_links_to_them(api):
+    html = page_of(api, "book/a_uniform.html")
+    for name in ("Uniform", "UniformBandit"):
+        for method in ("probabilities", "update", "save", "load"):
+            assert f'id="prunefair.fairness.uniform.{name}.{method}"' in html
+    base = "prunefair.fairness.policy.FullInformationPolicy"
+    bases = re.findall(r"<p>Bases: .*?</p>", html, re.S)
+    assert f'href="a_policy.html#{base}"' in bases[0] and len(bases) == 2
+    ids = re.findall(r'id="prunefair\.[\w.]+\.(\w+)"', html)
+    assert not {"count", "index", "register"} & {*ids}
+
+
+def test_settings_name_every_foreign_class_that_one_of_the_package_is_made_from():
+    settings = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    named = re.search('inherited-members: "(.*)"', settings)[1].split(", ")
+    foreign = set()
+    for place in reference.modules():
+        name = f"prunefair.{place.replace('/', '.')}"
+        for value in vars(importlib.import_module(name)).values():
+            if isinstance(value, type) and value.__module__ == name:
+                others = (c for c in value.__mro__ if c.__module__[:9] != "prunefair")
+                foreign.add(next(others).__name__)
+    assert foreign <= {*named}
+
+
+def test_the_index_of_labels_is_not_built(api):
+    assert (api / "py-modindex.html").exists()
+    assert not (api / "prf-prf.html").exists()

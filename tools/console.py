@@ -4,8 +4,8 @@
 
 Prints every error that a page logs, every request to another host and everything that
 is wider than its place, on screens of four widths, light from files and dark over
-HTTP; ends with status 1 if there was one.  Where no Chromium is found, it says so and
-ends with 0.
+HTTP; ends with status 1 if there was one.  How far it is shows on a terminal.  Where
+no Chromium is found, it says so and ends with 0.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
+from tqdm import tqdm
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PAGE_LIMIT = 60  # seconds
@@ -150,7 +151,7 @@ class Tab:
         await self.value("window.MathJax?.startup?.promise.then(() => 1) ?? 1")
 
 
-async def _run(port: int, base: str, theme: str, pages: list[str]) -> list[str]:
+async def _run(port: int, base: str, theme: str, pages, progress) -> list[str]:
     """Complaints about `pages`, paths below the address `base`, in a theme."""
     page, found = "", []
 
@@ -170,6 +171,7 @@ async def _run(port: int, base: str, theme: str, pages: list[str]) -> list[str]:
             narrow = str(width <= SCROLLS).lower()
             for wide in await tab.value(f"({WIDE})({narrow})") or ():
                 found.append(f"{page}, {width} px, {theme}: {wide}")
+        progress.update()
     return found
 
 
@@ -214,9 +216,11 @@ def check(folder: Path, chromium: str) -> list[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
     bases = ((f"{folder.as_uri()}/", "light"), (address, "dark"))
+    bar = tqdm(total=len(bases) * len(pages), desc="pages in Chromium", disable=None)
     try:
-        with started(chromium) as port:
-            return [t for at in bases for t in asyncio.run(_run(port, *at, pages))]
+        with started(chromium) as port, bar:
+            runs = (asyncio.run(_run(port, *at, pages, bar)) for at in bases)
+            return [text for found in runs for text in found]
     finally:
         server.shutdown()
         server.server_close()
@@ -231,6 +235,7 @@ def main(arguments: list[str]) -> int:
     if chromium is None:
         print(f"console: not checked, none of {', '.join(NAMES)} is installed")
         return 0
+    print(f"console: every page of {folder} in {chromium}; takes minutes", flush=True)
     found = check(folder, chromium)
     print(*found, f"console: {len(found)} complaints", sep="\n")
     return int(bool(found))

@@ -1,7 +1,8 @@
 """Sphinx extension: the API and the command line, written from the package itself.
 
 At each build `book/api/` gets a page for every module of the package that holds public
-names, so that none is missing and none outlives its module.  The line
+names, so that none is missing and none outlives its module; the command line has a page
+of its own instead.  The line
 `[All modules](../src/prunefair)` of a page becomes the list of them, and
 `[All commands](../src/prunefair/cli.py)` the commands with their options, from the same
 declarations as `prunefair --help`.  A name of the package that a page sets in code font
@@ -13,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -28,6 +30,7 @@ MODULES = f"[All modules](../src/{PACKAGE})"
 COMMANDS = f"[All commands](../src/{PACKAGE}/cli.py)"
 PARTS = {"pruning": "Part I: pruning", "fairness": "Part II: fairness", "": "Shared"}
 _targets = WeakKeyDictionary()  # of each build
+ADDRESS = re.compile(r"(?<=[=, ])<[^<>'\"]+>")  # an object without a notation
 NAME = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?", re.DOTALL)
 
 
@@ -53,7 +56,9 @@ def modules(package: Path | None = None) -> dict[str, Path]:
     return {
         place.as_posix(): path
         for place, path in sorted(paths.items())
-        if place.name not in ("__init__", "__main__") and public_names(path)
+        if place.as_posix() != "cli"  # its page is that of the commands
+        and place.name not in ("__init__", "__main__")
+        and public_names(path)
     }
 
 
@@ -152,8 +157,13 @@ def _default(parameter) -> str:
     return f"by default `{value}`" if value or value == 0 else ""
 
 
+@cache
 def command_list() -> str:
-    """Every command: what it does, its arguments and options, an example."""
+    """Every command: what it does, its arguments and options, an example.
+
+    It is made once, before autodoc can leave a signature without its options at a
+    function of the command line.
+    """
     import typer
 
     cli = importlib.import_module(f"{PACKAGE}.cli")
@@ -176,6 +186,11 @@ def command_list() -> str:
         if command.epilog:
             lines += ["```sh", command.epilog.removeprefix("Example: "), "```", ""]
     return "\n".join(lines)
+
+
+def shorten(app, what, name, obj, options, signature, returned):
+    """An ellipsis for values that Python can only show as `<...>`."""
+    return (ADDRESS.sub("...", signature), returned) if signature else None
 
 
 class Compiled(FunctionDocumenter):
@@ -236,6 +251,7 @@ def link_names(app, doctree, docname):
 def _write(app, config):
     if (Path(app.srcdir) / "src" / PACKAGE).is_dir():
         write_pages(Path(app.srcdir) / FOLDER)
+    command_list()
 
 
 def _read(app, docname, source):
@@ -251,6 +267,7 @@ def setup(app):
     """Connect the handlers; the pages are there before the contents are read."""
     app.connect("config-inited", _write, priority=100)
     app.connect("source-read", _read, priority=100)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("doctree-resolved", link_names)
     app.add_autodocumenter(Compiled)
     app.add_css_file("reference.css", priority=900)
