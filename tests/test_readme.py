@@ -12,11 +12,16 @@ from prunefair.fairness.bandit_feedback import ScaleFreeBandit
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+QUICK = """\
+import functools, prunefair
+quick = {"texts": 2, "episodes": 1, "refit": False}  # seconds in place of minutes
+prunefair.prune = functools.partial(prunefair.prune, **quick)
+"""
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_every_python_block_of_the_readme_runs(block, tmp_path):
-    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", QUICK + block], cwd=tmp_path, check=True)
     assert len(BLOCKS) >= 2
     if "policy.save" in block:
         policy = ScaleFreeBandit.load(tmp_path / "policy.npz")
