@@ -648,7 +648,7 @@ def choose_ridge(
 
 # %% tags=["active-ipynb"]
 # best = {name: int(np.argmin(curve)) for name, curve in curves.items()}
-# print("best ridge", *(f"{name}: {grid[place]:g}" for name, place in best.items()), sep="; ")
+# print("ridge", *(f"{name}: {grid[place]:g}" for name, place in best.items()), sep="; ")
 # for n in ("8 texts", "24 texts"):
 #     errors, place = curves[f"{n}, judged"], best[f"{n}, rule"]
 #     print(f"{n}: the judge's error is {min(errors):.4f} at best, {errors[place]:.4f} with the rule")
