@@ -149,7 +149,8 @@ def api(tmp_path_factory):
 
     The theorem's label shows wherever there is an index of theorems.
     """
-    names = ("pipelines", "fairness.policy", "fairness.uniform", "cli")
+    names = ("pipelines", "fairness.policy", "fairness.ratings", "fairness.uniform")
+    names += ("cli",)
     module = "# A\n\n[`prunefair.{}`](../src/prunefair.py)\n".format
     theorem = '\n**Theorem (T).** <a id="thm-a"></a>\nA.\n\n**Proof.**\nB. ∎\n'
     texts = {f"a_{name.rpartition('.')[2]}": module(name) for name in names}
@@ -476,12 +477,10 @@ def test_no_page_shows_an_address_or_a_raw_annotation(api):
             assert raw not in text or "_modules" in path.parts, (path, raw)
 
 
-def test_names_that_share_a_line_of_a_docstring_stay_together(api):
-    html = page_of(api, "book/a_pipelines.html")
-    text = text_of(html)
-    assert "ratio, ratio_reached (float)" in text
-    assert "raw_retention, above_chance_retention (float or None)" in text
-    assert not re.search(r"\(\w+,\)|<strong>[^<]*,[^ ]", html)
+def test_names_that_share_a_line_of_a_docstring_keep_their_type(api):
+    html = page_of(api, "book/a_ratings.html")
+    assert re.search(r"\bhigh\s*\(int\)", text_of(html))
+    assert not re.search(r"\((low|high),\)|<strong>[^<]*,[^ ]", html)
 
 
 def test_a_class_shows_the_public_methods_of_its_bases_and_links_to_them(api):
