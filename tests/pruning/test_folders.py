@@ -14,6 +14,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_surgery import EVEN, FAMILIES, TOKENS, UNEVEN, LargestRows, logits, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 import prunefair.checkpoint
@@ -28,37 +29,11 @@ from prunefair.pruning.folders import (
 )
 from prunefair.pruning.row_policy import RowPolicy
 from prunefair.pruning.surgery import (
-    ADAPTERS,
     row_matrices,
     select_rows,
     slice_ffn_,
-    tiny_model,
 )
 from prunefair.widths import WIDTH_FIELDS
-
-FAMILIES = sorted(ADAPTERS)
-EVEN = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
-UNEVEN = [[0, 3, 11], [1, 2, 6, 10, 11]]
-TOKENS = torch.arange(3, 31)[None]
-
-
-class LargestRows:
-    """Keeps the rows of largest norm, or draws if a generator is given."""
-
-    def select(self, W, k, *, generator=None):
-        scores = W.double().norm(dim=1)
-        if generator is not None:
-            scores = torch.rand(len(W), generator=generator)
-        return scores.topk(k).indices.sort().values
-
-
-def tiny(family, seed=0, **options):
-    return tiny_model(family, generator=torch.Generator().manual_seed(seed), **options)
-
-
-def logits(model, tokens=TOKENS):
-    with torch.no_grad():
-        return model(tokens).logits
 
 
 def same_files(first, second):
