@@ -241,7 +241,7 @@ def evaluate_command(
     against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
     tasks: Annotated[
         str, typer.Option(help="Tasks, also mmlu or mmlu_SUBJECT; '' for none.")
-    ] = "piqa,winogrande,hellaswag,arc_easy,arc_challenge",
+    ] = ",".join(pipelines.TASKS),
     limit: Annotated[
         int | None,
         typer.Option(

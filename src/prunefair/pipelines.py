@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,7 +120,7 @@ class _Job:
     model: Any
     tokenizer: Any
     ratio: float
-    method: str | None
+    method: str
     geometry: str | None
     spectra: str | None
     refit: bool
@@ -136,13 +136,13 @@ class _Job:
     @property
     def loaded(self) -> bool:
         """Whether `model` is a model in memory, not the name of one."""
-        return not isinstance(self.model, str | os.PathLike | None)
+        return _in_memory(self.model)
 
     def known_policy(self, kind: type):
         """The policy to reuse, of class `kind`, or None if one is to be trained."""
         from prunefair.pruning.row_policy import load_policy
 
-        if not isinstance(self.policy, str | os.PathLike | None):
+        if _in_memory(self.policy):
             if type(self.policy) is not kind:
                 raise ValueError(
                     f"{named('policy')} is a {type(self.policy).__name__}, which "
@@ -248,10 +248,19 @@ def prune(
     texts, episodes = _whole("texts", texts, 2), _whole("episodes", episodes, 1)
     seed, refit = _whole("seed", seed, 0, 2**64), bool(refit)
     _check_outputs(out, policy)
-    if isinstance(model, str | os.PathLike | None):
-        device = usable_device(device)
-    else:
-        device = str(model.device)
+    loaded = _in_memory(model)
+    device = str(model.device) if loaded else usable_device(device)
+    skeleton = model if loaded else _skeleton(model, geometry)
+    _check_rows(skeleton, ratio, multiple)
+    streamed = bool(geometry or spectra)
+    if method != "functional" and not (loaded or streamed):
+        streamed = _wide_or_large(skeleton, device)
+    method = method or ("spectral" if streamed else "functional")
+    if method == "spectral" and widths != "equal":
+        raise ValueError(
+            f"{named('widths')} is {widths!r}, which the spectral method does not "
+            f"choose; give equal, or {named('method', 'functional')}"
+        )
     job = _Job(
         model=model,
         tokenizer=tokenizer,
@@ -269,22 +278,8 @@ def prune(
         device=device,
         out=None if out is None else Path(out),
     )
-    skeleton = model if job.loaded else _skeleton(model, geometry)
-    _check_rows(skeleton, ratio, multiple)
-    streamed = bool(geometry or spectra)
-    if method != "functional" and not (job.loaded or streamed):
-        streamed = _wide_or_large(skeleton, device)
-    method = method or ("spectral" if streamed else "functional")
-    job = replace(job, method=method)
-    if method == "spectral" and widths != "equal":
-        raise ValueError(
-            f"{named('widths')} is {widths!r}, which the spectral method does not "
-            f"choose; give equal, or {named('method', 'functional')}"
-        )
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):  # whatever is around the call
+    # training needs gradients, whatever is around the call
+    with torch.inference_mode(False), torch.enable_grad():
         return _prune_streamed(job) if streamed else _prune_whole(job)
 
 
@@ -317,11 +312,16 @@ def _share(argument: str, value) -> float:
     return number
 
 
+def _in_memory(given) -> bool:
+    """Whether what was given is a thing itself, neither the name of one nor None."""
+    return not isinstance(given, str | os.PathLike | None)
+
+
 def _check_model(model, argument: str) -> None:
     """Raise unless `model` is a name, a model in memory, or None."""
-    if isinstance(model, str | os.PathLike | None):
-        return
-    if not (hasattr(model, "config") and hasattr(model, "state_dict")):
+    if _in_memory(model) and not (
+        hasattr(model, "config") and hasattr(model, "state_dict")
+    ):
         raise ValueError(
             f"{named(argument)} is {shown(model)}; give 'smollm2', a folder, a hub "
             "name, or a model that transformers has loaded"
@@ -350,7 +350,7 @@ def _check_choices(model, geometry, method, spectra, widths) -> None:
             f"{named('method')} is 'functional', which knows no {other}; leave that "
             f"out, or give {named('method', 'spectral')}"
         )
-    if spectra and not isinstance(model, str | os.PathLike | None):
+    if spectra and _in_memory(model):
         raise ValueError(
             f"{named('spectra')} is {spectra!r}, with which a model goes a layer at a "
             "time; give its folder or name instead of the model"
@@ -361,7 +361,7 @@ def _check_outputs(out, policy) -> None:
     """Raise, before the work, unless both can be written beside each other."""
     from prunefair.outputs import check_new_file, check_new_folder
 
-    file = policy if isinstance(policy, str | os.PathLike) else None
+    file = None if _in_memory(policy) else policy
     if out is not None and file is not None:
         places = [Path(os.path.realpath(place)) for place in (out, file)]
         if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
@@ -731,7 +731,7 @@ def _save(job: _Job, policy, save: Callable) -> None:
     from prunefair.pruning.row_policy import save_policy
 
     kept = "nothing was left behind"
-    if policy is not None and isinstance(job.policy, str | os.PathLike):
+    if policy is not None and job.policy is not None:
         with _blamed_on("policy", job.policy, kept):
             save_policy(policy, job.policy)
         kept = "the policy is saved, and the same command goes on from it"
@@ -910,7 +910,7 @@ def _loaded(model, argument: str, device: str | None):
     """A model in memory as it is, a named one loaded."""
     from prunefair.models import load_model
 
-    if not isinstance(model, str | os.PathLike):
+    if _in_memory(model):
         return model
     return load_model(model, device=usable_device(device), argument=argument)
 
