@@ -19,9 +19,11 @@ from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from prunefair import cli, pipelines
+from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_tokenizer
+from prunefair.pipelines import pruning
+from prunefair.pipelines._arguments import started
 from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.perplexity import start_token, token_nats, wikitext_tokens
@@ -239,10 +241,10 @@ def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
 def test_a_model_larger_than_memory_goes_a_layer_at_a_time_and_says_so(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pipelines, "available_bytes", lambda: sys.maxsize)
-    assert not pipelines._wide_or_large(pipelines._skeleton(str(model), None), "cpu")
+    monkeypatch.setattr(pruning, "available_bytes", lambda: sys.maxsize)
+    assert not pruning._wide_or_large(pruning._skeleton(str(model), None), "cpu")
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(pipelines, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(pruning, "available_bytes", lambda: 1000)
     options = ("--ratio", 0.3, "--out", tmp_path / "out", "--episodes", 1, "--json")
     _, result, err = run(capsys, "prune", model, *options)
     assert result["method"] == "spectral" and "peak_gpu_bytes" in result
@@ -253,11 +255,11 @@ def test_a_model_larger_than_memory_goes_a_layer_at_a_time_and_says_so(
 def test_a_wide_model_goes_a_layer_at_a_time_whatever_the_memory(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pipelines, "available_bytes", lambda: sys.maxsize)
+    monkeypatch.setattr(pruning, "available_bytes", lambda: sys.maxsize)
     config = json.loads((model / "config.json").read_text())
     config |= {"hidden_size": 2050, "head_dim": 2, "vocab_size": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert pipelines._wide_or_large(pipelines._skeleton(str(tmp_path), None), "cpu")
+    assert pruning._wide_or_large(pruning._skeleton(str(tmp_path), None), "cpu")
     assert capsys.readouterr().err == ""
 
 
@@ -266,7 +268,7 @@ def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
 ):
     meminfo = "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\n"
     monkeypatch.setattr(Path, "read_text", lambda path: meminfo)
-    assert pipelines.available_bytes() == 5 * 1024
+    assert pruning.available_bytes() == 5 * 1024
 
     def missing(*arguments):
         raise FileNotFoundError
@@ -274,15 +276,15 @@ def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
     monkeypatch.setattr(Path, "read_text", missing)
     pages = {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    assert pipelines.available_bytes() == 100 * 4096
+    assert pruning.available_bytes() == 100 * 4096
 
     def unknown(name):
         raise ValueError("unrecognized configuration name")
 
     monkeypatch.setattr(os, "sysconf", unknown)
-    assert pipelines.available_bytes() == sys.maxsize
+    assert pruning.available_bytes() == sys.maxsize
     monkeypatch.delattr(os, "sysconf")
-    assert pipelines.available_bytes() == sys.maxsize
+    assert pruning.available_bytes() == sys.maxsize
 
 
 @pytest.fixture
@@ -413,11 +415,11 @@ def test_texts_begin_with_the_tokenizers_token_where_the_model_names_none():
     for tokenizer in (None, nothing):
         with (
             pytest.raises(ValueError, match="model is 'mine', whose.*bos_token_id in"),
-            pipelines._started(dense, tokenizer, given),
+            started(dense, tokenizer, given),
         ):
             pytest.fail("no text can begin")
     ended = SimpleNamespace(bos_token_id=None, eos_token_id=0)
-    with pipelines._started(dense, ended, given):
+    with started(dense, ended, given):
         assert start_token(dense) == 0
     assert dense.config.bos_token_id is None  # it is somebody's own model
 
@@ -789,7 +791,7 @@ def test_outputs_are_checked_as_a_set_before_anything_else(
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     before = {*tmp_path.rglob("*")}
-    monkeypatch.setattr(pipelines, "usable_device", pytest.fail)
+    monkeypatch.setattr(pruning, "usable_device", pytest.fail)
     options, pattern = UNWRITABLE[name]
     line = complaint(capsys, "prune", model, "--ratio", 0.3, *options)
     assert re.search(pattern, line), line

@@ -149,12 +149,17 @@ def api(tmp_path_factory):
 
     The theorem's label shows wherever there is an index of theorems.
     """
-    names = ("pipelines", "fairness.policy", "fairness.ratings", "fairness.uniform")
+    names = (
+        "pipelines.pruning",
+        "fairness.policy",
+        "fairness.ratings",
+        "fairness.uniform",
+    )
     names += ("cli",)
     module = "# A\n\n[`prunefair.{}`](../src/prunefair.py)\n".format
     theorem = '\n**Theorem (T).** <a id="thm-a"></a>\nA.\n\n**Proof.**\nB. ∎\n'
     texts = {f"a_{name.rpartition('.')[2]}": module(name) for name in names}
-    texts["a_pipelines"] += theorem
+    texts["a_pruning"] += theorem
     folder = tmp_path_factory.mktemp("api")
     return build(folder, texts | {"commands": f"# C\n\n{reference.COMMANDS}\n"})
 

