@@ -29,7 +29,6 @@ import torch
 from storing import check_same, read_table, versions, write_table, write_whole
 
 from prunefair.models import default_device, load_model, load_tokenizer
-from prunefair.pruning.comparison import lost_outputs
 from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
 from prunefair.pruning.perplexity import (
     kl_per_position,
@@ -53,7 +52,7 @@ from prunefair.pruning.self_moments import (
     load_moments,
     save_moments,
 )
-from prunefair.pruning.spectral_pruning import selection_distances
+from prunefair.pruning.spectral_pruning import lost_outputs, selection_distances
 from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import prune_rows, row_matrices
 from prunefair.pruning.zero_shot import (

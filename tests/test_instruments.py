@@ -7,7 +7,6 @@ import torch
 
 from prunefair.models import load_tokenizer
 from prunefair.pruning.anatomy import counted_flops
-from prunefair.pruning.comparison import lost_outputs
 from prunefair.pruning.functional_policy import fisher_costs
 from prunefair.pruning.functional_pruning import prune_functional
 from prunefair.pruning.perplexity import (
@@ -18,7 +17,7 @@ from prunefair.pruning.perplexity import (
 )
 from prunefair.pruning.recovery import window_nats
 from prunefair.pruning.self_moments import hidden_moments
-from prunefair.pruning.spectral_pruning import output_energies
+from prunefair.pruning.spectral_pruning import lost_outputs, output_energies
 from prunefair.pruning.surgery import tiny_model
 from prunefair.pruning.throughput import throughput
 from prunefair.pruning.zero_shot import (

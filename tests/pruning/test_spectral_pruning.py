@@ -23,6 +23,7 @@ from prunefair.pruning.row_policy import RowPolicy, load_policy, save_policy
 from prunefair.pruning.spectral_pruning import (
     Damage,
     damage,
+    lost_outputs,
     output_energies,
     plot_damage,
     plot_reuse,
@@ -34,12 +35,14 @@ from prunefair.pruning.spectral_pruning import (
     spread_ratios,
 )
 from prunefair.pruning.surgery import (
+    ADAPTERS,
     adapter_for,
     mask_ffn_,
     prune_rows,
     row_matrices,
     select_rows,
     sharing_copy,
+    tiny_model,
 )
 from prunefair.widths import WIDTH_FIELDS
 
@@ -376,6 +379,46 @@ def test_energies_predict_the_cost_of_removing_one_neuron(llama):
         hook.remove()
     cost = (outputs[0] - outputs[1]).square().sum(-1).mean()
     assert float(energies[0][0]) == pytest.approx(float(cost), rel=1e-6)
+
+
+def read_text(family):
+    """A tiny model, a text, its last linear maps, and what these were fed, (18, 12)."""
+    generator = torch.Generator().manual_seed(1)
+    model = tiny_model(family, generator=generator)
+    tokens = torch.randint(3, 32, (2, 9), generator=generator)
+    adapter, hidden = adapter_for(model), []
+    linears = [adapter.linears(block)[-1] for block in adapter.blocks(model)]
+    hooks = [
+        linear.register_forward_hook(
+            lambda _, args, out: hidden.append(args[0].detach().flatten(0, -2).double())
+        )
+        for linear in linears
+    ]
+    with torch.no_grad():
+        model(tokens)
+    for hook in hooks:
+        hook.remove()
+    return model, tokens, linears, hidden
+
+
+@pytest.mark.parametrize("family", ADAPTERS)
+def test_the_output_that_is_lost_is_what_masked_neurons_wrote(family):
+    model, tokens, linears, hidden = read_text(family)
+    generator = torch.Generator().manual_seed(2)
+    kept = [torch.randperm(12, generator=generator)[:8] for _ in linears]
+    found = lost_outputs(model, tokens, kept)
+    for linear, h, rows, share in zip(linears, hidden, kept, found, strict=True):
+        D, masked = linear.weight.detach().double(), h.clone()
+        masked[:, rows] = 0
+        shares = [
+            float((D @ part).square().sum() / (D @ whole).square().sum())
+            for part, whole in zip(masked, h, strict=True)
+        ]
+        assert float(share) == pytest.approx(np.mean(shares), rel=1e-9)
+    everything = [torch.arange(12) for _ in linears]
+    assert not lost_outputs(model, tokens, everything).any()
+    with pytest.raises(ValueError, match="kept has 1 selections"):
+        lost_outputs(model, tokens, everything[:1])
 
 
 def test_damage_and_energies_reject_what_they_cannot_judge(llama):

@@ -36,17 +36,14 @@ from prunefair.pruning.estimates import Range, range_over_seeds
 from prunefair.pruning.perplexity import log_perplexity
 from prunefair.pruning.records import ModelRecord
 from prunefair.pruning.spectral_pruning import output_energies
-from prunefair.pruning.spectrum import row_mask
-from prunefair.pruning.surgery import adapter_for, visit_hidden_vectors
+from prunefair.pruning.surgery import adapter_for
 
 # %% tags=["active-ipynb"]
 # import json
 # from pathlib import Path
 #
-# from scipy import stats
-#
 # from prunefair.plotting import figure
-# from prunefair.pruning.estimates import Estimate, rank_correlation, standard_error
+# from prunefair.pruning.estimates import Estimate, standard_error
 # from prunefair.pruning.perplexity import random_llama
 # from prunefair.pruning.records import common_questions, evaluation_order
 # from prunefair.pruning.records import records_by_method, task_results
@@ -319,174 +316,19 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 #               f"{kl.value:.2f} ({kl.low:.2f}–{kl.high:.2f})")  # fmt: skip
 
 # %% [markdown]
-# ## Does the objective rank the models?
-#
-# Each model has a spectral distance and a perplexity.
-# If the distance were a good proxy, the two would rise together.
-# We ask for the rank correlation over all pruned models of one ratio, and let a bootstrap over models say how sure it is.
-
+# Distance and perplexity do not go together: the exact policy has the smallest distances and the largest perplexities of all.
+# [The end of spectral pruning](spectral_pruning.ipynb#what-is-left-of-the-proxy) shows it on these models and says why.
+# The calibrated scores leave the best of the models of this figure, at a distance like that of random rows.
 
 # %% tags=["active-ipynb"]
-# x = rng.normal(size=30)
-# y = x + rng.normal(size=30)
-# for other in (y, y.round()):  # without ties and with them
-#     ours = rank_correlation(x, other, rng=rng)
-#     theirs = stats.spearmanr(x, other).statistic
-#     np.testing.assert_allclose(ours.value, theirs)
-# noise = rng.normal(size=(200, 30))
-# found = [rank_correlation(row, x, resamples=400, rng=rng) for row in noise]
-# covered = np.mean([r.low < 0 < r.high for r in found])
-# assert 0.88 < covered < 0.99
-
-
-# %%
-def plot_objective(ax, groups: dict[str, list[ModelRecord]], counts: Sequence[int]):
-    """Perplexity of every model, on windows that all have read, against its distance."""
-    windows = min(len(r.nats) for group in groups.values() for r in group)
-    for number, (method, group) in enumerate(groups.items()):
-        logs = [log_perplexity(r.nats[:windows], counts).value for r in group]
-        distances = [r.ks for r in group]
-        ax.plot(distances, np.exp(logs), "osD^vp"[number % 6], label=method)
-    ax.set(xlabel="mean KS distance of gate_proj", ylabel="perplexity", yscale="log")
-    ax.legend()
-    return ax
-
-
-# %% tags=["active-ipynb"]
-# models = [record for group in at_30.values() for record in group]
-# read = min(len(r.nats) for r in models)  # windows that all of them have read
-# logs = [log_perplexity(r.nats[:read], counts).value for r in models]
-# harm = {"log perplexity": logs, "divergence": [np.mean(r.kl) for r in models]}
-# for name, values in harm.items():
-#     rho = rank_correlation([r.ks for r in models], values, rng=rng)
-#     print(f"KS and {name}: {rho.value:.2f},"
-#           f" 95 % interval [{rho.low:.2f}, {rho.high:.2f}]")
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_objective(ax, at_30, counts)
-
-# %% [markdown]
-# **Figure (fig-comparison-objective).** <a id="fig-comparison-objective"></a> Perplexity against the spectral distance that the paper's objective minimises, with 30 % of the rows removed; one point a model. The models with the smallest distance, on the left, are not the best ones.
-#
-# Both correlations are negative, and both intervals hold zero: on eleven models of five methods, three seeds of one method being no independent choices, the distance cannot be said to rank the models the right way.
-#
-# The exact policy reaches the smallest distances, so the paper's objective is met, and its models are worse than those of random rows.
-# The released recipe does not lower the distance, and its models are worse than random ones, too, in the mean over seeds at every ratio.
-# The calibrated scores keep the best model at a distance like that of random rows.
-
-# %% tags=["active-ipynb"]
-# loss = {m: [log_perplexity(r.nats[:read], counts).value for r in group]
-#         for m, group in at_30.items()}
-# assert max(r.ks for r in at_30["exact"]) < min(r.ks for r in at_30["random"])
-# assert min(r.ks for r in at_30["released"]) > max(r.ks for r in at_30["random"])
-# assert min(loss["exact"]) > max(loss["random"])
-# assert min(loss["random"]) > max(loss["wanda"])
-# assert max(map(max, loss.values())) - max(loss["wanda"]) > math.log(1000)
-# for ratio, p in perplexity_of["random"].items():
-#     assert perplexity_of["released"][ratio].value > p.value
-
-# %% [markdown]
-# ## What is lost instead
-#
-# The spectrum of `gate_proj` sees neither $D$ nor how large a hidden value ever is.
-# What a block hands on to the rest of the model is $D h$, and without the neurons outside of $S$ a token loses the part of it that they wrote.
-# As a share, in the mean over the tokens $t$ of a text,
-#
-# $$
-# \mathrm{lost}(S) = \frac1N \sum_{t} \frac{\lVert \sum_{i \notin S} h_{t,i} D_{:,i} \rVert^2}{\lVert D h_t \rVert^2} .
-# $$ (eq-comparison-lost)
-#
-# The [lost energy](self_moments.ipynb) of the second act is the ratio of the sums, in which a few tokens of large output decide; here every token counts the same.
-
-
-# %%
-def lost_outputs(
-    model, tokens: torch.Tensor, kept: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    r"""Share of each block's output that the removed neurons write, by tokens.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Dense model of a supported family.
-    tokens : Tensor, shape (n, N), int64
-        Texts.
-    kept : sequence of Tensor, shape (k,) each, int64
-        Rows kept in each of the L layers.
-
-    Returns
-    -------
-    lost : Tensor, shape (L,), float64
-        $\mathrm{lost}(S)$ of each layer, on the CPU; no unit.
-
-    Raises
-    ------
-    ValueError
-        If `kept` is not one selection a layer.
-
-    References
-    ----------
-    Book {eq}`eq-comparison-lost`.
-    """
-    lost, layers = [], len([*adapter_for(model).blocks(model)])
-    if len(kept) != layers:
-        raise ValueError(f"kept has {len(kept)} selections; give {layers}, one a layer")
-
-    def record(linear, h):
-        D, layer = linear.weight.detach().double(), len(lost)
-        removed = ~row_mask(kept[layer].to(h.device), h.shape[1])
-        whole = (h @ D.T).square().sum(1)
-        part = (h[:, removed] @ D[:, removed].T).square().sum(1)
-        lost.append(torch.where(whole > 0, part / whole, 0.0).mean().cpu())
-
-    visit_hidden_vectors(model, tokens, record)
-    return torch.stack(lost)
-
-
-# %% [markdown]
-# By hand, on the tiny model, where $h$ is at hand:
-
-# %% tags=["active-ipynb"]
-# S = torch.arange(0, h.shape[-1], 2)
-# with torch.no_grad():
-#     D = mlp.down_proj.weight
-#     parts, outputs = h[..., 1::2] @ D[:, 1::2].T, h @ D.T  # (3, 7, d)
-#     shares = parts.square().sum(-1) / outputs.square().sum(-1)
-# found = lost_outputs(tiny, tokens, [S] * len(tiny.model.layers))
-# assert abs(float(found[0]) - float(shares.mean())) < 1e-6
-
-# %% [markdown]
-# The benchmark stores it for every model, on the text that the dense model sampled for the divergence.
-
-# %% tags=["active-ipynb"]
-# share = {m: [np.mean(r.lost) for r in g] for m, g in at_30.items()}
-# for method, values in sorted(share.items(), key=lambda item: np.mean(item[1])):
-#     print(f"{label[method]:12}", *(f"{value:.2f}" for value in values))
-# models_lost = [np.mean(r.lost) for r in models]
-# for name, values in harm.items():
-#     rho = rank_correlation(models_lost, values, rng=rng)
-#     print(f"share lost and {name}: {rho.value:.2f}"
-#           f" [{rho.low:.2f}, {rho.high:.2f}]")
-#     assert rho.low > 0
-
-# %% [markdown]
-# This is what the objective does to the model, and why.
-# Rows that keep the spectrum of `gate_proj` wide are long and repeat no other row ([what the policy learns](policy_gradient.ipynb#training)), and the neurons of the other rows write more of what the block hands on than neurons chosen at random do.
-# Random rows lose about a quarter of a token's output.
-# The exact policy and the longest rows lose clearly more, the released recipe slightly more, Wanda less.
-# In the mean over seeds, the perplexities follow that order.
-# The share is no full account: the three random choices lose as much as each other, and one of them is several times worse than the other two.
-
-# %% tags=["active-ipynb"]
-# mean_share = {m: np.mean(values) for m, values in share.items()}
-# by_share = ["wanda", "random", "released", "row norm", "exact"]
-# assert sorted(mean_share, key=mean_share.get) == by_share
-# assert sorted(by_share, key=lambda m: np.mean(loss[m])) == by_share
-# assert max(share["random"]) < min(share["released"])
-# assert max(share["wanda"]) < min(share["random"])
-# assert max(share["random"]) - min(share["random"]) < 0.02
-# assert max(loss["random"]) - min(loss["random"]) > math.log(3)
+# best, chance = at_30["wanda"], at_30["random"]
+# worst = {m: max(r.ks for r in group) for m, group in at_30.items()}
+# assert min(worst, key=worst.get) == "exact"
+# assert abs(best[0].ks - np.mean([r.ks for r in chance])) < 0.01
+# for ratio, p in perplexity_of["wanda"].items():
+#     others = {m: v[ratio].value for m, v in perplexity_of.items() if m != OWN}
+#     assert min(others, key=others.get) == "wanda"
+#     assert ratio < 0.3 or max(others, key=others.get) == "exact"
 
 # %% [markdown]
 # ## Zero-shot accuracy
@@ -755,7 +597,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # </details>
 
 # %% tags=["active-ipynb"]
-# pair = at_30["wanda"][0].nats[:read], dense.nats[:read]
+# pair = at_30["wanda"][0].nats, dense.nats
 # paired = log_perplexity(np.subtract(*pair), counts).stderr
 # apart = np.hypot(*(log_perplexity(nats, counts).stderr for nats in pair))
 # print(f"paired {paired:.3f}, apart {apart:.3f}")
@@ -787,8 +629,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # The method that reads the model's own text keeps most of it; the paper's objective is met and ruins the model.
 #
 # - Score neurons by calibration text, the baseline that a method without data has to beat: `wanda_scores`.
-# - Say what a selection takes from the output of every block: `lost_outputs`.
 # - Turn stored outcomes into perplexities with ranges over seeds, and compare two models window by window: `perplexities`, `perplexity_factor`.
-# - Ask whether an objective ranks models, and draw it: `plot_objective`, `plot_methods`, `plot_intervals`.
+# - Draw methods at every ratio, and each with its range: `plot_methods`, `plot_intervals`.
 #
 # Next: [Recovery](recovery.ipynb) trains a pruned model again, and asks how much of the gain is a repair.
