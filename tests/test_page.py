@@ -1,7 +1,9 @@
 """What a built page does with code, figures and references."""
 
+import ast
 import base64
 import html
+import itertools
 import json
 import re
 import sys
@@ -181,16 +183,36 @@ def test_every_figure_has_a_caption_and_words_for_who_does_not_see_it(path):
             assert re.fullmatch(r"[^$`*\\{}]{40,}[.;:]", settings["image"]["alt"])
 
 
+def checks(source):
+    """Whether the code can fail on a wrong answer."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant):
+            return True
+        if isinstance(node, ast.Call) and "assert_" in ast.unparse(node.func):
+            return True
+    return False
+
+
+def test_code_that_only_prints_is_no_check():
+    assert checks("if x:\n    assert x == 1") and checks(
+        "np.testing.assert_equal(1, x)"
+    )
+    assert not any(map(checks, ("", "print(x)", "assert True", "x = 'assert 1 == x'")))
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_every_exercise_has_one_form(path):
-    """Question, folded solution, and the code for it right behind."""
+    """Question, folded solution, and the code that checks it right behind."""
     cells = nbformat.read(path, 4).cells
     for place, cell in enumerate(cells):
         if cell.cell_type == "markdown" and "**Exercise.**" in cell.source:
             assert re.search(r"(\A|## Exercises\n\n)\*\*Exercise\.\*\* ", cell.source)
             assert cell.source.count("**Exercise.**") == 1
             assert cell.source.endswith("\n</details>"), cell.source[:60]
-            assert cells[place + 1].cell_type == "code", cell.source[:60]
+            code = itertools.takewhile(
+                lambda c: c.cell_type == "code", cells[place + 1 :]
+            )
+            assert checks("\n".join(c.source for c in code)), cell.source[:60]
     page = json.loads(mystplain.notebook(path.stem, path.read_text("utf-8")))
     text = "\n".join("".join(c["source"]) for c in page["cells"])
     count = text.count(":::{exercise}")
@@ -237,6 +259,27 @@ def test_printed_lines_fit_on_a_page_and_are_no_raw_dictionaries(path):
             for line in text.split("\n"):
                 assert len(line) <= COLUMNS, cell.source
                 assert not re.match(r"\s*[{\[]['\"]", line), cell.source
+
+
+# Not yet within the width; take a name out when its lines are.
+WIDE = [
+    "functional_policy",
+    "functional_pruning",
+    "lanczos",
+    "llama2_7b",
+    "recovery",
+    "refit",
+]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CHAPTERS if p.stem not in WIDE], ids=lambda path: path.stem
+)
+def test_lines_of_code_fit_on_a_page(path):
+    for cell in nbformat.read(path, 4).cells:
+        hidden = "remove-cell" in cell.metadata.get("tags", ())
+        if cell.cell_type == "code" and not hidden:
+            assert max(map(len, cell.source.split("\n"))) <= COLUMNS, cell.source
 
 
 def test_a_listing_has_a_line_for_each_name_and_wraps():

@@ -953,8 +953,9 @@ class _MeanCheck(NamedTuple):
     r"""Regrets of several runs beside what the theory allows.
 
     `regrets` and `reductions` have shape (runs,) and hold both sides of the reduction,
-    utility units; `surrogate` (runs,) is $\sum_j\mathrm{Reg}_j$; `bound` is the bound in
-    the mean, proved for `LogBarrierBandit` only; `form` (runs,) is $\sum_j(\sqrt{NL_2}+\sqrt{NL_1})$.
+    utility units; `surrogate` (runs,) is $\sum_j\mathrm{Reg}_j$; `bound` is the one in
+    the mean, proved for `LogBarrierBandit` only; `form` (runs,) is
+    $\sum_j(\sqrt{NL_2}+\sqrt{NL_1})$.
     """
 
     regrets: np.ndarray

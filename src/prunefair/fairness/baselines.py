@@ -1205,7 +1205,9 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # mean = {name: values.mean() for name, values in ratios.items()}
 # full = [name for name in mean if name.endswith("full")]
 # assert min(full, key=mean.get) == "alpha_fair, full"
-# interval = {name: mean_interval(values) for name, values in ratios.items() if len(values) > 1}
+# interval = {
+#     name: mean_interval(values) for name, values in ratios.items() if len(values) > 1
+# }
 # for name in ("scale_free, bandit", "log_barrier, bandit", "faircb, bandit"):
 #     high = sum(interval[name])
 #     for other in ("uniform, bandit", "single_scale_free, bandit"):
@@ -1271,7 +1273,8 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # scores2, q2 = np.array([[0.0, -1.0], [-2.0, 0.0]]), np.array([0.5, 0.5])
 # for fairness in (0, 0.9, 0.9999):
 #     theta, play = fair_multipliers(scores2, q2, fairness / 2, np.zeros(2))
-#     print(f"quota {fairness:6}: {play.round(3).tolist()}, average {(q2 @ play).round(4)}")
+#     print(f"quota {fairness:6}: {play.round(3).tolist()},"
+#           f" average {(q2 @ play).round(4)}")
 # free = np.exp(scores2) / np.exp(scores2).sum(1, keepdims=True)
 # theta, play = fair_multipliers(scores2, q2, 0.0, np.zeros(2))
 # np.testing.assert_allclose(play, free, atol=1e-12)

@@ -708,7 +708,10 @@ def _roots_share(game: Game, factor=None) -> float:
 
 
 def _linear_part(game: Game, fixed_map: np.ndarray) -> np.ndarray:
-    r"""What the bounds must be at least, $\frac{U^*-c_\alpha U}{(1-\alpha)^\alpha}+\frac{N\alpha}{1-\alpha}$."""
+    r"""What the bounds must be at least.
+
+    $\frac{U^*-c_\alpha U}{(1-\alpha)^\alpha}+\frac{N\alpha}{1-\alpha}$
+    """
     a, n_arms = game.alpha, game.rewards.shape[1]
     fair = approximation_factor(a) * alpha_fair_utility(game.cumulative[1:], a)
     behind = (_map_utility(game, fixed_map) - fair) / (1 - a) ** a
@@ -735,7 +738,9 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # %% tags=["active-ipynb"]
 # hard = worst_gradients(0.04, 4000, 200, nonnegative=True)
 # hard /= hard.max()
-# game = play_game(AlphaFairGradient(2, 0.0), lambda t, policy: (0, hard[t]), len(hard), 1)
+# game = play_game(
+#     AlphaFairGradient(2, 0.0), lambda t, policy: (0, hard[t]), len(hard), 1
+# )
 # print(f"constant in front of the roots {_certificate_share(game, np.eye(2)[:1]):.3f}")
 
 # %% [markdown]
@@ -1216,7 +1221,8 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 
 # %% tags=["active-ipynb"]
 # for a in ALPHAS:
-#     game = play_game(AlphaFairGradient(1, a), lambda t, policy: (0, np.ones(1)), 5000, 1)
+#     policy = AlphaFairGradient(1, a)
+#     game = play_game(policy, lambda t, policy: (0, np.ones(1)), 5000, 1)
 #     np.testing.assert_allclose(game.cumulative[-1], 5001)
 #     limit = -a / (1 - a) - zeta(a)
 #     assert 0.4 < limit < 0.5

@@ -222,7 +222,7 @@ def phase_stream(lengths, *, rng: np.random.Generator) -> RewardStream:
 
 # %%
 def _ceiling_share(lengths, alpha, *, rng, ceiling=nested_ceiling, map_=nested_optimum):
-    """Utility of uniform play on the living arms over `ceiling`, `map_` over optimum."""
+    """Utility of uniform play on living arms over `ceiling`, `map_` over optimum."""
     stream = phase_stream(lengths, rng=rng)
     living = stream.rewards / stream.rewards.sum(1, keepdims=True)
     utility = alpha_fair_utility(1 + (living * stream.rewards).sum(0), alpha)
@@ -976,7 +976,8 @@ def plot_limit(ax, alphas):
 #     utilities.append(alpha_fair_utility(policy.rewards, 0.5))
 # mean, half = mean_interval(utilities)
 # ceiling, optimum = nested_ceiling(n, 0.5), nested_optimum(n, 0.5)
-# print(f"mean utility {mean:.1f} +- {half:.1f}, ceiling {ceiling:.1f}, optimum {optimum:.1f}")
+# print(f"mean utility {mean:.1f} +- {half:.1f},"
+#       f" ceiling {ceiling:.1f}, optimum {optimum:.1f}")
 # assert mean + half < ceiling < optimum
 
 # %% [markdown]

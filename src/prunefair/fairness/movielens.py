@@ -131,9 +131,8 @@ from prunefair.fairness.utility import (
 # twin = np.diff(np.sort(ratings.timestamps)) == 0
 # print(f"{twin.sum()} of {len(twin) + 1} ratings have the timestamp of the one before")
 # order = np.random.default_rng(SEED).permutation(len(ratings.users))
-# mixed = replace(
-#     ratings, **{k: getattr(ratings, k)[order] for k in ("users", "movies", "timestamps")}
-# )
+# columns = ("users", "movies", "timestamps")
+# mixed = replace(ratings, **{k: getattr(ratings, k)[order] for k in columns})
 # assert (movielens_stream(mixed).rewards != stream.rewards).any()
 
 # %% [markdown]
@@ -602,7 +601,8 @@ def squared_norms_over_time(
 #     die = alpha_fair_utility(1 + G_worst.sum(0) / n, ALPHA)
 #     assert _uniform_share(G_worst, ALPHA) <= 1
 #     np.testing.assert_allclose(best / die, n ** (1 - ALPHA), rtol=1e-6)
-#     print(f"N = {n:2}: worst ratio {best / die:.4f}, c = {approximation_factor(ALPHA):.4f}")
+#     print(f"N = {n:2}: worst ratio {best / die:.4f},"
+#           f" c = {approximation_factor(ALPHA):.4f}")
 # on_data = optimum.utility / results["uniform"].utility
 # print(f"on these ratings {on_data:.4f}")
 # assert on_data < approximation_factor(ALPHA)
@@ -677,9 +677,10 @@ class RewardFedBandit(ScaleFreeBandit):
 #     losses[kind] = mean_interval(target - alpha_fair_utility(final, ALPHA))
 #     sums[kind] = mean_interval(final.sum(1) - n_arms)
 #     regret_text = "regret {:.2f} +- {:.2f}".format(*losses[kind])
-#     print(f"{kind.__name__}:", regret_text, ", sum {:.0f} +- {:.0f}".format(*sums[kind]))
-# die = early.rewards.sum() / n_arms
-# assert sum(sums[RewardFedBandit]) < die < sums[ScaleFreeBandit][0] - sums[ScaleFreeBandit][1]
+#     sum_text = ", sum {:.0f} +- {:.0f}".format(*sums[kind])
+#     print(f"{kind.__name__}:", regret_text, sum_text)
+# die, (mean, half) = early.rewards.sum() / n_arms, sums[ScaleFreeBandit]
+# assert sum(sums[RewardFedBandit]) < die < mean - half
 
 # %% [markdown]
 # With its sign wrong the policy earns less than a die; with the sign right it earns more.
@@ -781,7 +782,9 @@ class RewardFedBandit(ScaleFreeBandit):
 
 # %% tags=["active-ipynb"]
 # rng = np.random.default_rng(SEED)
-# trials = [rng.exponential(1e3, (8, 10)) * (rng.random((8, 10)) < 0.2) for _ in range(50)]
+# trials = [
+#     rng.exponential(1e3, (8, 10)) * (rng.random((8, 10)) < 0.2) for _ in range(50)
+# ]
 # trials.append(1e12 * np.eye(10))
 # worst = -np.inf
 # for G_try in trials:

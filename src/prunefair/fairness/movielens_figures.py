@@ -362,7 +362,8 @@ def curve_part(
     Returns
     -------
     bands : dict of str to MeanCurve
-        Those of `quantities`, and `"price"`, the per-run bound on the $c_\\alpha$-regret.
+        Those of `quantities`, and `"price"`, the per-run bound on the
+        $c_\\alpha$-regret.
     """
     rewards = played_runs(build, stream, n_runs, rng=rng, n_points=len(optimum))
     rounds, surplus = checkpoints(stream.n_rounds, len(optimum)), []
@@ -684,7 +685,8 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # print(listing(setting["streams"]))
 # print(f"rounds, contexts, arms: {setting['sizes']}")
 # print(f"{setting['runs']} runs a curve, {setting['sweep_runs']} a point of a sweep")
-# print(f"alpha {setting['alpha']}, {table['device']}, numpy {table['versions']['numpy']}")
+# print(f"alpha {setting['alpha']}, {table['device']},"
+#       f" numpy {table['versions']['numpy']}")
 # views = published_figures(table)
 # for name, (view, quantity) in views.items():
 #     print(f"{name:42} {LABELS[quantity]} against {view.xlabel}")
@@ -726,8 +728,8 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 #     print(f"{'':28}   U*/U   regret           Jain")
 #     for name, bands in view.curves.items():
 #         if "regret" in bands:
-#             (ratio, _), (r, dr), (j, dj) = (
-#                 (b.mean[-1], b.half[-1]) for b in map(bands.get, ("ratio", "regret", "jain")))
+#             three = map(bands.get, ("ratio", "regret", "jain"))
+#             (ratio, _), (r, dr), (j, dj) = ((b.mean[-1], b.half[-1]) for b in three)
 #             print(f"{name:28} {ratio:.4f} {r:7.2f} +- {dr:5.2f}  {j:.3f} +- {dj:.3f}")
 #
 #
@@ -817,8 +819,9 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # %% tags=["active-ipynb"]
 # own, best = alphas.curves["coupled"], alphas.curves["optimum"]
 # for k in (0, 25, 45):
-#     shown = [own["mean_reward"].mean[k], own["jain"].mean[k], own["ratio"].mean[k]]
-#     print("alpha {:.2f}: mean {:.0f}, Jain {:.3f}, U*/U {:.4f}".format(alphas.x[k], *shown))
+#     mean, jain, ratio = (own[q].mean[k] for q in ("mean_reward", "jain", "ratio"))
+#     print(f"alpha {alphas.x[k]:.2f}: mean {mean:.0f}, Jain {jain:.3f},"
+#           f" U*/U {ratio:.4f}")
 # for curve in (own, best):
 #     assert (np.diff(curve["mean_reward"].mean) < 0).all()
 #     assert (np.diff(curve["jain"].mean) > 0).mean() > 0.9
@@ -835,7 +838,8 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # %% tags=["active-ipynb"]
 # gap = drawn.curves["uniform"]["regret"].mean - drawn.curves["scale-free"]["regret"].mean
 # half = drawn.curves["scale-free"]["regret"].half
-# print(f"scale-free below uniform play at {(gap > half).sum()} of {len(gap)} values of alpha")
+# print(f"scale-free below uniform play at {(gap > half).sum()}"
+#       f" of {len(gap)} values of alpha")
 # U = drawn.curves["scale-free"]["utility"].mean
 # assert (gap > half).all() and (np.diff(U) < 0).any()
 
@@ -881,7 +885,8 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # mean, half = curves["FairCB"]["jain"]
 # deviation = half * 10**0.5 / 2.262157
 # excess = (curves["largest of the runs"]["jain"].mean - mean) / deviation
-# print(f"{excess.mean():.2f} standard deviations, {excess.min():.2f} to {excess.max():.2f}")
+# print(f"{excess.mean():.2f} standard deviations,"
+#       f" {excess.min():.2f} to {excess.max():.2f}")
 # assert (0 < excess).all() and (excess <= 9 / 10**0.5 + 1e-6).all()
 # assert abs(excess.mean() - 1.54) < 0.2
 

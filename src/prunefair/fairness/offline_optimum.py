@@ -407,7 +407,8 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
         If `x` is no map of contexts to distributions, `G`, `initial` or `p` is not as
         above, or `p` is given and `alpha` is 0.
     RuntimeError
-        If $R^{-\alpha}$ leaves the range of floating point; another unit of reward helps.
+        If $R^{-\alpha}$ leaves the range of floating point; another unit of reward
+        helps.
 
     References
     ----------
@@ -829,7 +830,7 @@ def next_point(point: PrimalDualPoint, R, G, alpha: float) -> PrimalDualPoint:
 
 # %%
 def gap_unit(R, alpha: float) -> float:
-    r"""Utility in which a gap is measured: $\sum_i R_i^{1-\alpha}$, or $|U|$ if less."""
+    r"""Utility that measures a gap: $\sum_i R_i^{1-\alpha}$, or $|U|$ if less."""
     return float((R ** (1 - alpha)).sum() / max(1.0, abs(1 - alpha)))
 
 
@@ -850,8 +851,8 @@ def _interior_point(G, c, alpha, rtol, max_iter):
             return point.x, point.p * unit**-alpha, iteration
         point = next_point(point, R, G, alpha)
     raise RuntimeError(
-        f"max_iter = {max_iter} steps left a relative gap of {gap:.1e} > rtol = {rtol}; "
-        "raise one of the two"
+        f"max_iter = {max_iter} steps left a relative gap of {gap:.1e} > "
+        f"rtol = {rtol}; raise one of the two"
     )
 
 
@@ -925,7 +926,8 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 # %% tags=["active-ipynb"]
 # for M, N, alpha in [(1, 5, 0.9), (3, 7, 0.5), (7, 3, 1), (20, 20, 2), (40, 8, 0.3)]:
 #     sums = rng.gamma(0.5, 200, (M, N))
-#     ours, theirs = solve_offline(sums, alpha), offline_problem(M, N, alpha).optimum(sums)
+#     ours = solve_offline(sums, alpha)
+#     theirs = offline_problem(M, N, alpha).optimum(sums)
 #     assert theirs.utility <= ours.dual + 1e-12 * abs(ours.dual)
 #     assert ours.utility <= theirs.dual + 1e-12 * abs(ours.dual)
 #     assert ours.gap <= 1e-9 * gap_unit(ours.rewards, alpha)
@@ -942,7 +944,8 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 #     weak = _weak_share(best.x, best.prices, G, alpha)
 #     strong = _certificate_share(even, best.utility, G, alpha)
 #     assert max(weak, strong) <= 1 + 1e-12
-#     print(f"alpha {alpha}: constants {weak:.9f} of the dual, {strong:.4f} of the certificate")
+#     print(f"alpha {alpha}: constants {weak:.9f} of the dual,"
+#           f" {strong:.4f} of the certificate")
 
 # %% [markdown]
 # How long both take, by `benchmarks/offline_solver.py`: CPU seconds of one thread on random sums, at $\alpha=0.9$, the second solve of each.
@@ -954,9 +957,9 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 # print(listing(f"{name} {version}" for name, version in timings["versions"].items()))
 # print("   M     N     ours      gap     cvxpy      gap")
 # for row in (row for row in timings["rows"] if row["alpha"] == 0.9):
-#     print("{contexts:4d}  {arms:4d}  {seconds:7.3f}  {gap:7.0e}".format(**row), end="  ")
-#     answered = "{cvxpy_seconds:8.3f}  {cvxpy_gap:7.0e}" if row["cvxpy_gap"] else "no answer"
-#     print(answered.format(**row))
+#     ours = "{contexts:4d}  {arms:4d}  {seconds:7.3f}  {gap:7.0e}  "
+#     theirs = "{cvxpy_seconds:8.3f}  {cvxpy_gap:7.0e}"
+#     print((ours + (theirs if row["cvxpy_gap"] else "no answer")).format(**row))
 # assert all(row["gap"] <= 1e-9 for row in timings["rows"])
 # pairs = [(row["seconds"], row["cvxpy_seconds"]) for row in timings["rows"]]
 # assert all(ours < theirs for ours, theirs in pairs if theirs is not None)
@@ -1193,7 +1196,8 @@ def plot_optimum(ax, curve, wrong, uniform):
 
 # %% tags=["active-ipynb"]
 # M, N = G.shape
-# to_arms = np.hstack([-np.eye(N)[:, np.tile(np.arange(N), M)] * G.ravel(), np.ones((N, 1))])
+# to_arms = -np.eye(N)[:, np.tile(np.arange(N), M)] * G.ravel()
+# to_arms = np.hstack([to_arms, np.ones((N, 1))])
 # to_contexts = np.hstack([np.kron(np.eye(M), np.ones(N)), np.zeros((M, 1))])
 # cost = np.append(np.zeros(M * N), -1)
 # found = linprog(cost, to_arms, np.ones(N), to_contexts, np.ones(M))
@@ -1258,7 +1262,8 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     print(error)
 # for c in (1e-2, 1e-4, 1e-6):
 #     value = solve_offline(unlucky, 0.5, initial=c).utility
-#     assert arm_utility(8.0, 0.5) <= value <= arm_utility(8.0, 0.5) + 2 * arm_utility(c, 0.5)
+#     most = arm_utility(8.0, 0.5)
+#     assert most <= value <= most + 2 * arm_utility(c, 0.5)
 
 # %% [markdown]
 # ## What you can do now

@@ -523,8 +523,8 @@ _DRAG_MARKUP = """
 <text transform="translate(-24 135) rotate(-90)" text-anchor="middle"
 >reward of arm 1 (reward units)</text>
 <text y="284">0</text><text x="86" y="284">1</text><text x="176" y="284">2</text>
-<text x="264" y="284">3</text><text x="-12" y="184">1</text><text x="-12" y="94">2</text>
-<text x="-12" y="6">3</text></svg>
+<text x="264" y="284">3</text><text x="-12" y="184">1</text>
+<text x="-12" y="94">2</text><text x="-12" y="6">3</text></svg>
 <p class="says" aria-live="polite"></p></div>
 """
 
@@ -968,7 +968,8 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
     Raises
     ------
     ValueError
-        If `alpha` is not positive and finite, or an entry of `R` or `p` is not positive.
+        If `alpha` is not positive and finite, or an entry of `R` or `p` is not
+        positive.
 
     References
     ----------
@@ -986,7 +987,7 @@ def fenchel_young_gap(R, p, alpha: float) -> float:
 
 # %%
 def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradient):
-    r"""Largest $\phi_\alpha(u)+\phi_{\alpha*}(p)$ less `right`, and its miss at `price`.
+    r"""Largest $\phi_\alpha(u)+\phi_{\alpha*}(p)$ less `right`; its miss at `price`.
 
     Both are over $10^{-12}$ of the size of the terms.
     """

@@ -126,7 +126,7 @@ def ffn_layers(model) -> list[torch.nn.Module]:
 
 # %%
 def gate_matrices(model) -> list[torch.Tensor]:
-    """Gate weights of a LLaMA-like `model`: one (m, n) Tensor a layer, shared memory."""
+    """Gate weights of a LLaMA-like `model`: an (m, n) Tensor a layer, shared memory."""
     return [mlp.gate_proj.weight.detach() for mlp in ffn_layers(model)]
 
 
@@ -738,7 +738,8 @@ def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
 # needed = (1 - 1 / phi2_claimed) * phi2.matrices / phi2.ffn
 # assert phi2_bound < headless < phi2_claimed
 # print(f"Phi-2: FFN {phi2.ffn / 1e6:.0f} M of {phi2.total / 1e6:.0f} M,"
-#       f" {phi2.ffn / phi2.total:.1%}; claimed {phi2_claimed:.2f}, bound {phi2_bound:.2f},\n"
+#       f" {phi2.ffn / phi2.total:.1%}; claimed {phi2_claimed:.2f},"
+#       f" bound {phi2_bound:.2f},\n"
 #       f"without the head {headless:.2f}, rows to remove for the claim {needed:.0%}")
 
 

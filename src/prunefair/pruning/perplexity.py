@@ -789,12 +789,15 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # </details>
 
 # %% tags=["active-ipynb"]
-# sums, ratios = conditional.mean(1), (log_p - log_q) / 3
+# sums, ratios, found = conditional.mean(1), (log_p - log_q) / 3, []
 # for name, values in {"sum over vocabulary": sums, "log ratio": ratios}.items():
 #     mean = weight @ values
 #     deviation = (weight @ (values - mean) ** 2) ** 0.5
 #     print(f"{name:20} mean {mean:.4f}, deviation {deviation:.4f},"
 #           f" minimum {values.min():.3f}")
+#     found.append((mean, deviation, values.min()))
+# (mean, narrow, least), (other, wide, below) = found
+# assert abs(mean - other) < 1e-5 and 2 * narrow < wide and below < 0 < least
 
 # %% [markdown]
 # **Exercise.** <a id="ex-perplexity-3"></a>

@@ -72,7 +72,8 @@ from prunefair.pruning.spectrum import RowSlices, spectral_distance
 # from prunefair.pruning.anatomy import gate_matrices
 # from prunefair.pruning.released import released_draw, released_loss, released_rewards
 # from prunefair.pruning.released import train_released
-# from prunefair.pruning.row_policy import FEATURES, ReleasedScorer, plackett_luce_log_prob
+# from prunefair.pruning.row_policy import FEATURES, ReleasedScorer
+# from prunefair.pruning.row_policy import plackett_luce_log_prob
 # from prunefair.pruning.spectrum import singular_values
 #
 # SEED = 20250126

@@ -214,7 +214,9 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
 def released_keep_probabilities(
     scores: torch.Tensor, *, generator: torch.Generator
 ) -> torch.Tensor:
-    r"""Binary-concrete weights $\sigma(\operatorname{logit} \varepsilon + \operatorname{logit} \alpha)$.
+    r"""Binary-concrete weights, for scores that give $\alpha$.
+
+    $\sigma(\operatorname{logit} \varepsilon + \operatorname{logit} \alpha)$
 
     Parameters
     ----------
@@ -295,7 +297,8 @@ def plot_keep_probabilities(ax, alphas: dict):
 # for name, alpha in alphas.items():
 #     ends = ((alpha < 0.05) | (alpha > 0.95)).double().mean()
 #     assert ends > 0.2
-#     print(f"{name}: median {alpha.median():.2f}, {100 * ends:.0f} % beyond 0.05 or 0.95")
+#     print(f"{name}: median {alpha.median():.2f},"
+#           f" {100 * ends:.0f} % beyond 0.05 or 0.95")
 
 # %% tags=["active-ipynb"]
 # with figure() as ax:
@@ -332,7 +335,7 @@ def plot_keep_probabilities(ax, alphas: dict):
 
 # %%
 def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
-    r"""Divergence of a coin from the fair one, $\mathrm{KL}(\alpha \,\|\, 1/2)$ in nats.
+    r"""Divergence of a coin from the fair one, $\mathrm{KL}(\alpha \| 1/2)$ in nats.
 
     Parameters
     ----------
@@ -359,7 +362,8 @@ def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
 # oracle = torch.distributions.kl_divergence(coin, fair)
 # torch.testing.assert_close(bernoulli_divergence(alpha), oracle)
 # swapped = -(1 - alpha) * alpha.log() - alpha * (1 - alpha).log() - math.log(2)
-# print(f"at 0.9: {bernoulli_divergence(alpha)[2]:.3f} nats, as released {swapped[2]:.2f}")
+# print(f"at 0.9: {bernoulli_divergence(alpha)[2]:.3f} nats,"
+#       f" as released {swapped[2]:.2f}")
 
 # %% [markdown]
 # ## Features without a sign
@@ -545,7 +549,8 @@ def z_scores(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
 #     worst = max(worst, float((found - oracle).abs().max()))
 #     least = min(least, float(oracle.std()))
 # assert worst < 1e-5 < 1e-3 * least
-# print(f"float32 moves no leverage by 1e-5; their deviation over rows is {least:.2f} or more")
+# print("float32 moves no leverage by 1e-5;"
+#       f" their deviation over rows is {least:.2f} or more")
 
 # %% [markdown]
 # ## Drawing without replacement
@@ -1142,10 +1147,13 @@ def _policy_header(given: Given) -> dict:
 
 # %% tags=["active-ipynb"]
 # s = row_features(W)[:, 0]
-# top = set(selected_rows(s, k).tolist())
+# top, shares = set(selected_rows(s, k).tolist()), []
 # for lam in (0, 1, 4, 16, 64, 1024):
 #     draw = selected_rows(lam * s, k, generator=generator).tolist()
-#     print(f"lambda {lam:4d}: {len(top & set(draw)) / k:.3f} of the top k")
+#     shares.append(len(top & set(draw)) / k)
+#     print(f"lambda {lam:4d}: {shares[-1]:.3f} of the top k")
+# assert abs(shares[0] - k / len(s)) < 0.04 and shares[-1] > 0.995
+# assert shares == sorted(shares)
 
 # %% [markdown]
 # **Exercise.** <a id="ex-row-policy-4"></a>

@@ -656,7 +656,9 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # def output_energies(tokens):
 #     """Energy of this layer's output at every position, (texts, L)."""
 #     seen = []
-#     hook = linear.register_forward_pre_hook(lambda linear, x: seen.append(x[0].detach()))
+#     hook = linear.register_forward_pre_hook(
+#         lambda linear, x: seen.append(x[0].detach())
+#     )
 #     hidden_moments(model, tokens, layers=[])
 #     hook.remove()
 #     return (torch.cat(seen) @ matrices[layer].T).square().sum(-1)
@@ -666,7 +668,8 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # text, place = divmod(int(e.argmax()), L - 1)
 # said = tokenizer.decode(texts[text, place + 1])
 # print(f"layer {layer}: token {said!r} at position {place + 1} of text {text} has")
-# print(f"{e.max() / e.sum():.3f} of the energy, {e.max() / e.median():.0f} times the median")
+# print(f"{e.max() / e.sum():.3f} of the energy,"
+#       f" {e.max() / e.median():.0f} times the median")
 # assert place == 0 and e.max() > 0.5 * e.sum()
 
 # %% [markdown]
@@ -682,7 +685,8 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 #     at_start, after = output_energies(pairs).T
 #     like = (after > at_start / 10).double().mean()
 #     print(f"{len(second)} {kind}: energy {after.min():.0e} to {after.max():.0e},")
-#     print(f"    {like:.0%} of them above a tenth of the {at_start[0]:.0e} of the start token")
+#     print(f"    {like:.0%} of them above a tenth of the {at_start[0]:.0e}"
+#           " of the start token")
 #     assert 0 < like < 0.25 and after.max() > 0.5 * at_start[0]
 
 # %% [markdown]
@@ -915,8 +919,9 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # %% tags=["active-ipynb"]
 # D, e0 = matrices[layer], first[layer] * total[layer] * L
 # e = (D @ later[layer] * D).sum()
-# print(f"layer {layer}: L = {1 + e0 / e:.0f}; limit {model.config.max_position_embeddings}")
-# assert 1 + e0 / e > model.config.max_position_embeddings
+# limit = model.config.max_position_embeddings
+# print(f"layer {layer}: L = {1 + e0 / e:.0f}; limit {limit}")
+# assert 1 + e0 / e > limit
 
 # %% [markdown]
 # **Exercise.** <a id="ex-self-moments-3"></a>

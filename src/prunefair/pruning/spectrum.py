@@ -224,7 +224,7 @@ def graded_matrix(rows: int, values, *, generator: torch.Generator) -> torch.Ten
 
 # %%
 def plot_gram_errors(ax, values, errors: dict):
-    """Relative errors against the position in the spectrum, with their predicted slope."""
+    """Relative errors against the position in the spectrum, and the slope predicted."""
     for marker, (label, (error, eps)) in zip("o^s", errors.items()):
         (line,) = ax.plot(values, error.clamp(min=1e-17), marker, ms=4, label=label)
         if "Gram" in label:
@@ -1115,16 +1115,19 @@ def plot_layer_distances(ax, distances: dict, floor):
 # </details>
 
 # %% tags=["active-ipynb"]
+# means = {"random": distance.mean(), "floor": floor.mean()}
 # for name, descending in (("longest", True), ("shortest", False)):
 #     found = []
 #     for W, slices in zip(matrices, prepared):
 #         order = W.norm(dim=1).argsort(descending=descending)
 #         found.append(slicing_effect(slices, order[:1075]))
-#     mean = torch.stack([f.distance for f in found]).mean()
+#     means[name] = torch.stack([f.distance for f in found]).mean()
 #     shapes = torch.stack([f.shape_distance for f in found]).mean()
-#     print(f"{name}: {mean:.3f}, shape {shapes:.3f}")
-# print(f"random: {distance.mean():.3f}, shape {shape.mean():.3f}")
-# print(f"floor: {floor.mean():.3f}")
+#     print(f"{name}: {means[name]:.3f}, shape {shapes:.3f}")
+# print(f"random: {means['random']:.3f}, shape {shape.mean():.3f}")
+# print(f"floor: {means['floor']:.3f}")
+# assert means["longest"] < means["random"] < means["shortest"]
+# assert 0.4 < means["floor"] / means["longest"] < 0.6
 
 # %% [markdown]
 # ## What you can do now

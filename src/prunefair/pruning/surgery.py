@@ -115,7 +115,8 @@ from prunefair.widths import set_widths_
 #     silent, part = sigma(Pi @ (G @ x + a)), sigma(G[S] @ x + a[S])
 #     gated = silent * (Pi @ (U @ x + b)), part * (U[S] @ x + b[S])
 #     for masked, sliced in (gated, (silent, part)):
-#         torch.testing.assert_close(D[:, S] @ sliced, D @ Pi @ masked, atol=1e-12, rtol=0)
+#         whole = D @ Pi @ masked
+#         torch.testing.assert_close(D[:, S] @ sliced, whole, atol=1e-12, rtol=0)
 #         rows_only = (D @ masked - D[:, S] @ sliced).abs().max()
 #         assert (rows_only < 1e-12) == (masked is gated[0] or sigma is torch.relu)
 

@@ -960,8 +960,8 @@ def zero_shot(
 
 # %% tags=["active-ipynb"]
 # n, S = 7, 100
-# letters = [[ChoiceTokens([*range(S), 500 + k, letter], S + 1) for letter in (7, 8, 9, 10)]
-#            for k in range(n)]
+# letters = [[ChoiceTokens([*range(S), 500 + k, letter], S + 1)
+#             for letter in (7, 8, 9, 10)] for k in range(n)]
 # assert tokens_read(letters, S) == (4 * n * (S + 1), n * (S + 1), S + n)
 
 # %% [markdown]
