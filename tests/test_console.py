@@ -39,6 +39,12 @@ $$ (eq-a)
 **Proof.**
 Clear. ∎
 
+**Lemma (Two).** <a id="lem-b"></a>
+More.
+
+**Proof.**
+By [Theorem (One)](#thm-a). ∎
+
 [All works](references.bib)
 """
 CODE = '''\
@@ -84,6 +90,8 @@ def chapter():
         v4.new_markdown_cell(FIGURE),
         v4.new_markdown_cell(EXERCISE),
         v4.new_code_cell("assert half(4) == 2"),
+        v4.new_markdown_cell(EXERCISE.replace("ex-half", "ex-again")),
+        v4.new_code_cell("assert half(2) == 1"),
     ]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
@@ -123,6 +131,14 @@ def test_a_page_declares_no_constant_twice_and_names_no_other_host(built):
     assert not re.search(r'(src|href)="(https?:)?//[^"]*\.(js|css|woff2?)\b', html)
     assert 'dataset.mode = localStorage.getItem("mode") || "auto"' in html
     assert 'rel="preload" as="font"' not in html
+
+
+def test_no_two_elements_of_a_page_have_one_id(built):
+    for name, kind in {"page": "proof", "chapter": "solution-content"}.items():
+        html = (built / "book" / f"{name}.html").read_text(encoding="utf-8")
+        ids = re.findall(r'<[^<>]* id="([^"]*)"', html)
+        assert [i for i, count in Counter(ids).items() if count > 1] == []
+        assert {f"{kind}-1", f"{kind}-2"} < set(ids)
 
 
 @needs_chromium

@@ -5,7 +5,7 @@ cell that defines nothing but `plot_*` functions their signatures and first sent
 the rest is one click away, without JavaScript, and is copied and printed with the rest.
 A figure is a link to its own file, which `page.js` opens over the page; and a link to a
 theorem, an equation, a figure, an exercise or a work shows it while the pointer rests
-on it (`tips`).
+on it (`tips`).  No two elements of a page have one id.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import html
 import json
 import posixpath
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from sphinx.errors import SphinxError
 
 STATIC = Path(__file__).with_name("static")
 DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+SHARED = {"proof", "proof-content", "exercise-content", "solution-content"}
 TARGET = re.compile(r'<\w+[^<>]* id="((?:equation-eq|thm|lem|ex|fig)-[\w-]+|id\d+)"')
 
 
@@ -131,6 +133,16 @@ def _visit_image(self, node):
         self.body[-1] = f"{link}{self.body[-1].rstrip()}</a>\n"
 
 
+def _number_ids(app, doctree, name):
+    """Count the ids that every proof, exercise and solution of a page shares."""
+    seen = Counter()
+    for node in doctree.findall(nodes.Element):
+        for place, shared in enumerate(node.get("ids", ())):
+            if shared in SHARED:
+                seen[shared] += 1
+                node["ids"][place] = f"{shared}-{seen[shared]}"
+
+
 def element(page: str, at: int) -> str:
     """The element of the HTML `page` whose first tag begins at `at`."""
     name = re.compile(r"<(\w+)").match(page, at)[1]
@@ -180,6 +192,7 @@ def setup(app):
     app.connect(
         "builder-inited", lambda app: app.config.html_static_path.append(str(STATIC))
     )
+    app.connect("doctree-resolved", _number_ids, priority=900)
     app.connect("build-finished", _write_tips)
     app.add_css_file("page.css")
     app.add_js_file("page.js", loading_method="defer")
