@@ -1,8 +1,30 @@
-// Figures open over the page, links show what they lead to, and nothing is folded in
-// print.  A page reads the same without this file.
+// Figures open over the page, links show what they lead to, formulas that are wider than
+// their place are set smaller, and nothing is folded in print.  A page reads the same
+// without this file.
 
 addEventListener("beforeprint", () => {
   document.querySelectorAll("article details").forEach((part) => (part.open = true));
+});
+
+addEventListener("DOMContentLoaded", async () => {
+  await window.MathJax?.startup?.promise; // its script comes after this one
+  const smallest = 0.55; // what is wider still scrolls
+  const rooms = new WeakMap();
+  const fit = (formula, place) => {
+    const room = formula.hasAttribute("display") ? formula.clientWidth : place.clientWidth;
+    if (!room || rooms.get(formula) === room) return; // folded, or done
+    rooms.set(formula, room);
+    formula.dataset.size ??= parseFloat(formula.style.fontSize) || 100;
+    formula.style.fontSize = `${formula.dataset.size}%`;
+    const share = Math.max(smallest, (room - 1) / formula.scrollWidth);
+    if (share < 1) formula.style.fontSize = `${formula.dataset.size * share}%`;
+  };
+  const within = (place) =>
+    place.querySelectorAll("mjx-container").forEach((formula) => fit(formula, place));
+  const watch = new ResizeObserver((seen) => seen.forEach(({ target }) => within(target)));
+  document.querySelectorAll("article mjx-container").forEach((formula) => {
+    watch.observe(formula.parentElement.closest("p, li, td, dd, div, figcaption"));
+  });
 });
 
 document.querySelectorAll("a.enlarge").forEach((link) => {
