@@ -23,7 +23,7 @@ CHAPTERS = sorted([*BOOK.glob("*.ipynb"), *BOOK.glob("*/*.ipynb")])
 PAGES = sorted(BOOK.glob("*.md"))
 EQUATION = re.compile(r"^( *)\$\$\n(.*?)\n *\$\$( \((eq-[\w-]+)\))?$", re.M | re.S)
 ENVIRONMENT = re.compile(
-    r"\\begin\{(aligned|split|cases|array|[bp]?matrix)\}.*?\\end\{\1\}", re.S
+    r"\\begin\{(aligned|gathered|split|cases|array|[bp]?matrix)\}.*?\\end\{\1\}", re.S
 )
 LINK = re.compile(r"\[((?:[^][]|\[[^][]*\])+)\]\(([^()\s]*)#([\w-]+)\)")
 

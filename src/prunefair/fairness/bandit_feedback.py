@@ -94,8 +94,10 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # <a id="eq-bandit-feedback-reduction"></a>
 # $$
-# U^*-c_\alpha U\le(1-\alpha)^\alpha\Big[\sum_{t=1}^T\langle g(t),x^*_{j_t}-e_{I_t}\rangle-\frac{N\alpha}{1-\alpha}\Big],
-# \qquad g_i(t)=r_i(t)\,R_i(t-1)^{-\alpha}.
+# \begin{gathered}
+# U^*-c_\alpha U\le(1-\alpha)^\alpha\Big[\sum_{t=1}^T\langle g(t),x^*_{j_t}-e_{I_t}\rangle-\frac{N\alpha}{1-\alpha}\Big],\\
+# g_i(t)=r_i(t)\,R_i(t-1)^{-\alpha}.
+# \end{gathered}
 # $$ (eq-bandit-feedback-reduction)
 #
 # What is left is a linear bandit problem for each context, with rewards $g(t)$ of which one coordinate is seen.
@@ -103,9 +105,10 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # <a id="eq-bandit-feedback-estimate"></a>
 # $$
-# \hat\ell_i(t)=-\frac{g_i(t)}{p_i(t)}\,[I_t=i],
-# \qquad
+# \begin{gathered}
+# \hat\ell_i(t)=-\frac{g_i(t)}{p_i(t)}\,[I_t=i],\\
 # \mathbb E[\hat\ell(t)\mid\text{rounds before }t]=-g(t),
+# \end{gathered}
 # $$ (eq-bandit-feedback-estimate)
 #
 # **if** $g(t)$ is fixed before $I_t$ is drawn.
@@ -331,9 +334,11 @@ def stability(p: np.ndarray, arm: int, estimate: float, eta: float) -> float:
 #
 # <a id="eq-bandit-feedback-scale-free"></a>
 # $$
+# \begin{gathered}
 # \eta_t=\frac N{1+\sum_{s<t}M_s},\qquad
-# \gamma_t=\frac N{2N+\sum_{s<t}\gamma_s|\ell_{I_s}(s)|/p'_{I_s}(s)},\qquad
-# p'(t)=(1-\gamma_t)\,p(t)+\frac{\gamma_t}N\mathbf 1 .
+# p'(t)=(1-\gamma_t)\,p(t)+\frac{\gamma_t}N\mathbf 1,\\
+# \gamma_t=\frac N{2N+\sum_{s<t}\gamma_s|\ell_{I_s}(s)|/p'_{I_s}(s)}.
+# \end{gathered}
 # $$ (eq-bandit-feedback-scale-free)
 #
 # The arm is drawn from $p'(t)$, which never lets an arm go unexplored, because a loss of unknown size may be hiding there; the estimate divides by $p'$.
@@ -634,9 +639,10 @@ class LogBarrierBandit(BanditPolicy):
 # For every context $j$, every sequence of rewards in $[0,1]$ and of draws, and every $u\in\Delta$, with sums over the rounds of $j$,
 #
 # $$
-# \sum\langle\hat\ell(t),p(t)-u'\rangle\le\kappa N\Lambda s_j+2A_j,
-# \qquad
+# \begin{gathered}
+# \sum\langle\hat\ell(t),p(t)-u'\rangle\le\kappa N\Lambda s_j+2A_j,\\
 # A_j\le\sqrt{b\,N\Lambda\,Q_j},\quad Q_j=\sum g_{I_t}(t)^2 .
+# \end{gathered}
 # $$ (eq-bandit-feedback-path)
 #
 # **Proof.**
@@ -665,7 +671,10 @@ class LogBarrierBandit(BanditPolicy):
 #
 # <a id="eq-bandit-feedback-bound"></a>
 # $$
-# U^*-c_\alpha\,\mathbb EU\le(1-\alpha)^\alpha\Big[\kappa N\ln T\;\mathbb E\sum_js_j+1+2\sqrt{b\,MN\ln T\;\mathbb EU}-\frac{N\alpha}{1-\alpha}\Big],
+# \begin{aligned}
+# U^*-c_\alpha\,\mathbb EU\le(1-\alpha)^\alpha\Big[&\kappa N\ln T\;\mathbb E\sum_js_j+1\\
+# &+2\sqrt{b\,MN\ln T\;\mathbb EU}-\frac{N\alpha}{1-\alpha}\Big],
+# \end{aligned}
 # $$ (eq-bandit-feedback-bound)
 #
 # the sum over the contexts that occur.
@@ -1055,8 +1064,11 @@ def _mean_share(results, sizes, bound: Callable = bandit_bound) -> float:
 #
 # <a id="eq-bandit-feedback-proportional"></a>
 # $$
-# U^*-\mathbb EU\le N\ln\frac{\mathbb EQ}N,\qquad
-# \mathbb EQ\le\kappa N\ln T\;\mathbb E\sum_js_j+1+2\sqrt{b\,MN\ln T\,(\mathbb EU+N)}+\mathbb EU+N .
+# \begin{aligned}
+# U^*-\mathbb EU\le{}&N\ln\frac{\mathbb EQ}N,\\
+# \mathbb EQ\le{}&\kappa N\ln T\;\mathbb E\sum_js_j+1\\
+# &+2\sqrt{b\,MN\ln T\,(\mathbb EU+N)}+\mathbb EU+N .
+# \end{aligned}
 # $$ (eq-bandit-feedback-proportional)
 #
 # Beyond $\alpha=1$ no bound is known here, and the policies refuse it.

@@ -420,8 +420,10 @@ class IndependentGradient(FullInformationPolicy):
 #
 # <a id="eq-baselines-primal"></a>
 # $$
-# \min_{p^1,\dots,p^M\in\Delta}\ \sum_j\Big[\langle p^j,L^j\rangle+\frac1\eta\sum_ip^j_i\ln p^j_i\Big]
-# \quad\text{subject to}\quad\sum_jq_jp^j_i\ge\nu\ \text{ for every arm }i .
+# \begin{gathered}
+# \min_{p^1,\dots,p^M\in\Delta}\ \sum_j\Big[\langle p^j,L^j\rangle+\frac1\eta\sum_ip^j_i\ln p^j_i\Big]\\
+# \text{subject to}\quad\sum_jq_jp^j_i\ge\nu\ \text{ for every arm }i .
+# \end{gathered}
 # $$ (eq-baselines-primal)
 #
 # The quota ties all contexts together, but only through $N$ inequalities.
@@ -431,9 +433,11 @@ class IndependentGradient(FullInformationPolicy):
 # Then [(eq-baselines-primal)](#eq-baselines-primal) has exactly one solution, $p^j_i=e^{-\eta L^j_i+q_j\theta_i}/Z_j(\theta)$, where $\theta\ge0$ minimises the convex function
 #
 # $$
-# h(\theta)=\sum_j\ln Z_j(\theta)-\nu\sum_i\theta_i,
-# \qquad Z_j(\theta)=\sum_ie^{-\eta L^j_i+q_j\theta_i},
-# \qquad \frac{\partial h}{\partial\theta_i}=\sum_jq_jp^j_i-\nu .
+# \begin{gathered}
+# h(\theta)=\sum_j\ln Z_j(\theta)-\nu\sum_i\theta_i,\\
+# Z_j(\theta)=\sum_ie^{-\eta L^j_i+q_j\theta_i},\\
+# \frac{\partial h}{\partial\theta_i}=\sum_jq_jp^j_i-\nu .
+# \end{gathered}
 # $$ (eq-baselines-dual)
 #
 # A minimiser exists, and in every minimiser at least one $\theta_i$ is 0.

@@ -132,7 +132,10 @@ def surrogate_weights(R: np.ndarray, alpha: float) -> np.ndarray:
 #
 # <a id="eq-full-information-telescoping"></a>
 # $$
-# \sum_{t\le T}w_i(t)r_i(t)x_i(t)+\phi'(R_i(T))\ \le\ \phi(R_i(T))-\frac\alpha{1-\alpha},
+# \begin{gathered}
+# \sum_{t\le T}w_i(t)r_i(t)x_i(t)+\phi'(R_i(T))\\
+# \le\ \phi(R_i(T))-\frac\alpha{1-\alpha},
+# \end{gathered}
 # $$ (eq-full-information-telescoping)
 #
 # with equality at $T=0$.
@@ -206,7 +209,10 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 #
 # <a id="eq-full-information-reduction"></a>
 # $$
-# U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[\mathrm{Reg}_T(x^*)-\frac{N\alpha}{1-\alpha}\Big],\qquad c_\alpha=(1-\alpha)^{-(1-\alpha)}\le e^{1/e}.
+# \begin{gathered}
+# U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[\mathrm{Reg}_T(x^*)-\frac{N\alpha}{1-\alpha}\Big],\\
+# c_\alpha=(1-\alpha)^{-(1-\alpha)}\le e^{1/e}.
+# \end{gathered}
 # $$ (eq-full-information-reduction)
 #
 # **Proof.**
@@ -214,7 +220,10 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 # A concave function lies below its tangent at $R_i$; at the point $\beta R_i^*$ this says
 #
 # $$
-# \phi(\beta R_i^*)\le\phi(R_i)+\phi'(R_i)(\beta R_i^*-R_i)=\alpha\,\phi(R_i)+\beta\,\phi'(R_i)R_i^*,
+# \begin{aligned}
+# \phi(\beta R_i^*)&\le\phi(R_i)+\phi'(R_i)(\beta R_i^*-R_i)\\
+# &=\alpha\,\phi(R_i)+\beta\,\phi'(R_i)R_i^*,
+# \end{aligned}
 # $$ (eq-full-information-tangent)
 #
 # because $R\,\phi'(R)=(1-\alpha)\phi(R)$.
@@ -222,7 +231,10 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 #
 # <a id="eq-full-information-past"></a>
 # $$
-# \phi'(R_i)R_i^*=\phi'(R_i)+\sum_{t\le T}\phi'(R_i)r_i(t)x^*_{j_t,i}\le\phi'(R_i)+\sum_{t\le T}g_i(t)x^*_{j_t,i}.
+# \begin{aligned}
+# \phi'(R_i)R_i^*&=\phi'(R_i)+\sum_{t\le T}\phi'(R_i)r_i(t)x^*_{j_t,i}\\
+# &\le\phi'(R_i)+\sum_{t\le T}g_i(t)x^*_{j_t,i}.
+# \end{aligned}
 # $$ (eq-full-information-past)
 #
 # Sum over the arms.
@@ -231,7 +243,10 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 # Hence
 #
 # $$
-# U^*\le\frac{\alpha+\beta}{\beta^{1-\alpha}}\,U+\beta^\alpha\Big[\mathrm{Reg}_T(x^*)-\frac{N\alpha}{1-\alpha}\Big]\qquad\text{for every }\beta>0 .
+# \begin{gathered}
+# U^*\le\frac{\alpha+\beta}{\beta^{1-\alpha}}\,U+\beta^\alpha\Big[\mathrm{Reg}_T(x^*)-\frac{N\alpha}{1-\alpha}\Big]\\
+# \text{for every }\beta>0 .
+# \end{gathered}
 # $$ (eq-full-information-beta)
 #
 # The factor of $U$ has the derivative $\beta^{\alpha-2}\big(\beta-(1-\alpha)(\alpha+\beta)\big)=\alpha\beta^{\alpha-2}(\beta-(1-\alpha))$, negative before $\beta=1-\alpha$ and positive after.
@@ -590,7 +605,10 @@ def _reduction_share(game, fixed_map, factor=approximation_factor, weight=None):
 #
 # <a id="eq-full-information-certificate"></a>
 # $$
-# U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[\kappa\sum_j\sqrt{S_j}-\frac{N\alpha}{1-\alpha}\Big],\qquad\kappa=2-\frac1N .
+# \begin{gathered}
+# U^*-c_\alpha U\ \le\ (1-\alpha)^\alpha\Big[\kappa\sum_j\sqrt{S_j}-\frac{N\alpha}{1-\alpha}\Big],\\
+# \kappa=2-\frac1N .
+# \end{gathered}
 # $$ (eq-full-information-certificate)
 #
 # With centred norms it holds with $\kappa=2$ and the centred $S_j$.
@@ -859,7 +877,10 @@ def _ceiling_share(game: Game, ceiling: Callable = utility_ceiling) -> float:
 #
 # <a id="eq-full-information-growth"></a>
 # $$
-# R_i(t)^{-\alpha}\ \le\ \frac{U_t+\kappa\big(\frac32(N-1)M+\sqrt{NMU_t}\big)}{\delta\,t}\ \le\ \frac{2U_t+4NM}{\delta\,t},
+# \begin{aligned}
+# R_i(t)^{-\alpha}\ &\le\ \frac{U_t+\kappa\big(\frac32(N-1)M+\sqrt{NMU_t}\big)}{\delta\,t}\\
+# &\le\ \frac{2U_t+4NM}{\delta\,t},
+# \end{aligned}
 # $$ (eq-full-information-growth)
 #
 # and $R_i(t)^{-\alpha}\le1$.
@@ -1122,7 +1143,10 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # Against the probe adversary ($M=1$, $N=2$) the coupled policy has, for every $T\ge1$,
 #
 # $$
-# S_T\ \ge\ \frac{T-1}{2+\sqrt2\,(1+T)^\alpha},\qquad \mathrm{Reg}_T(e_0)\ \ge\ \tfrac18\big(\sqrt{S_T}-4\big).
+# \begin{gathered}
+# S_T\ \ge\ \frac{T-1}{2+\sqrt2\,(1+T)^\alpha},\\
+# \mathrm{Reg}_T(e_0)\ \ge\ \tfrac18\big(\sqrt{S_T}-4\big).
+# \end{gathered}
 # $$ (eq-full-information-probe)
 #
 # So $S_T$ grows at least like $T^{1-\alpha}$ and the linear regret like $T^{(1-\alpha)/2}$, for every $\alpha<1$, as [Theorem (No lower bound on rewards)](#thm-full-information-explicit) allows: no phase transition.

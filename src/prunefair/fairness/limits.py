@@ -76,7 +76,10 @@ from prunefair.fairness.utility import alpha_fair_utility
 # Every policy, with bandit feedback or full information, randomised or not, and even if it is shown $r(t)$ before it plays round $t$, has
 #
 # $$
-# \mathbb E\,U\ \le\ \sum_{k=1}^N\phi(1+\rho_k),\qquad \rho_k=\sum_{s\le k}\frac{n_s}{N-s+1},
+# \begin{gathered}
+# \mathbb E\,U\ \le\ \sum_{k=1}^N\phi(1+\rho_k),\\
+# \rho_k=\sum_{s\le k}\frac{n_s}{N-s+1},
+# \end{gathered}
 # $$ (eq-limits-ceiling)
 #
 # while the best map earns $U^*\ge\sum_k\phi(1+n_k)$ in every order, with equality if $n_1\le\dots\le n_N$.
@@ -526,7 +529,10 @@ def tree_utility(plays: dict, lengths, alpha: float) -> float:
 # The tangent of $u\mapsto u^\beta$ at $r_m$ bounds it at $\beta a_m$,
 #
 # $$
-# \beta^\beta a_m^\beta\le r_m^\beta+\beta r_m^{\beta-1}(\beta a_m-r_m)=(1-\beta)\,r_m^\beta+\beta\cdot\beta r_m^{\beta-1}a_m,
+# \begin{aligned}
+# \beta^\beta a_m^\beta&\le r_m^\beta+\beta r_m^{\beta-1}(\beta a_m-r_m)\\
+# &=(1-\beta)\,r_m^\beta+\beta\cdot\beta r_m^{\beta-1}a_m,
+# \end{aligned}
 # $$ (eq-limits-tangent)
 #
 # and at $r_{m+1}$ it says $\beta r_m^{\beta-1}(r_m-r_{m+1})\le r_m^\beta-r_{m+1}^\beta$, so that $\beta r_m^{\beta-1}a_m\le m\,(r_m^\beta-r_{m+1}^\beta)$.
@@ -573,7 +579,10 @@ def nested_ratio(lengths, alpha: float) -> float:
 #
 # <a id="eq-limits-stationary"></a>
 # $$
-# a_m=\Big(\frac{\lambda S_m}m\Big)^{-1/\alpha},\qquad S_m=\sum_{j\le m}r_j^{-\alpha},\qquad r_{m+1}=r_m-\frac{a_m}m .
+# \begin{gathered}
+# a_m=\Big(\frac{\lambda S_m}m\Big)^{-1/\alpha},\qquad S_m=\sum_{j\le m}r_j^{-\alpha},\\
+# r_{m+1}=r_m-\frac{a_m}m .
+# \end{gathered}
 # $$ (eq-limits-stationary)
 #
 # Multiplied by $a_m$ and summed, the first equation gives $\sum a_m^\beta=\lambda\sum r_m^\beta$, so a solution with multiplier $\lambda$ has the ratio $\lambda$.

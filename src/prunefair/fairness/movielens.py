@@ -676,9 +676,8 @@ class RewardFedBandit(ScaleFreeBandit):
 #     final = repeated_runs(lambda: kind(n_arms, ALPHA), early, 20, rng=rng)[:, -1]
 #     losses[kind] = mean_interval(target - alpha_fair_utility(final, ALPHA))
 #     sums[kind] = mean_interval(final.sum(1) - n_arms)
-#     regret_text = "regret {:.2f} +- {:.2f}".format(*losses[kind])
-#     sum_text = ", sum {:.0f} +- {:.0f}".format(*sums[kind])
-#     print(f"{kind.__name__}:", regret_text, sum_text)
+#     text = "{}: regret {:.2f} +- {:.2f}, sum {:.0f} +- {:.0f}"
+#     print(text.format(kind.__name__, *losses[kind], *sums[kind]))
 # die, (mean, half) = early.rewards.sum() / n_arms, sums[ScaleFreeBandit]
 # assert sum(sums[RewardFedBandit]) < die < mean - half
 

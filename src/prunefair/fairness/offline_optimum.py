@@ -222,8 +222,10 @@ def _sums_error(streams, maps, statistic=reward_sums) -> float:
 #
 # <a id="eq-offline-primal"></a>
 # $$
-# \max_{x}\; U(x) = \sum_i \phi\Big( c_i + \sum_j G_{ji}\, x_{ji} \Big)
-# \quad \text{subject to} \quad x_j \in \Delta_N \text{ for each context } j .
+# \begin{gathered}
+# \max_{x}\; U(x) = \sum_i \phi\Big( c_i + \sum_j G_{ji}\, x_{ji} \Big)\\
+# \text{subject to} \quad x_j \in \Delta_N \text{ for each context } j .
+# \end{gathered}
 # $$ (eq-offline-primal)
 #
 # We ask for $c_i > 0$, so that the utility and its gradient are finite at every map.
@@ -276,7 +278,10 @@ def check_map(x, shape: tuple[int, int]) -> np.ndarray:
 #
 # <a id="eq-offline-gap"></a>
 # $$
-# D(p) - U(x) = \underbrace{\sum_{j, i} x_{ji} \big( \max_k p_k G_{jk} - p_i G_{ji} \big)}_{\text{sold to the wrong arm}} + \underbrace{\sum_i \big( p_i R_i(x) - \phi(R_i(x)) - \phi_*(p_i) \big)}_{\text{priced wrongly}} \;\ge\; 0 .
+# \begin{aligned}
+# D(p) - U(x) = {}&\underbrace{\sum_{j, i} x_{ji} \big( \max_k p_k G_{jk} - p_i G_{ji} \big)}_{\text{sold to the wrong arm}}\\
+# &+ \underbrace{\sum_i \big( p_i R_i(x) - \phi(R_i(x)) - \phi_*(p_i) \big)}_{\text{priced wrongly}} \;\ge\; 0 .
+# \end{aligned}
 # $$ (eq-offline-gap)
 #
 # In particular $U(x) \le D(p)$ for all maps and all prices.
@@ -296,7 +301,10 @@ def check_map(x, shape: tuple[int, int]) -> np.ndarray:
 #
 # <a id="eq-offline-certificate"></a>
 # $$
-# \max_{x'} U(x') - U(x) \;\le\; D(p) - U(x) = \sum_j \Big( \max_i p_i G_{ji} - \sum_i p_i G_{ji}\, x_{ji} \Big),
+# \begin{aligned}
+# \max_{x'} U(x') - U(x) &\;\le\; D(p) - U(x)\\
+# &= \sum_j \Big( \max_i p_i G_{ji} - \sum_i p_i G_{ji}\, x_{ji} \Big),
+# \end{aligned}
 # $$ (eq-offline-certificate)
 #
 # and the right side is zero if and only if $x$ is optimal.
@@ -624,7 +632,10 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
 # For $\mu > 0$ we look for $x, p, y, z > 0$ with
 #
 # $$
-# x_{ji} z_{ji} = \mu, \qquad \ln p_i + \alpha \ln R_i(x) = 0, \qquad z_{ji} = y_j - p_i G_{ji}, \qquad \sum_i x_{ji} = 1 .
+# \begin{gathered}
+# x_{ji} z_{ji} = \mu, \qquad \ln p_i + \alpha \ln R_i(x) = 0,\\
+# z_{ji} = y_j - p_i G_{ji}, \qquad \sum_i x_{ji} = 1 .
+# \end{gathered}
 # $$ (eq-offline-path)
 #
 # With $y_j \ge \max_i p_i G_{ji}$ in place of the maximum, [(eq-offline-gap)](#eq-offline-gap) becomes
@@ -644,9 +655,11 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
 # Inserting this into $\sum_i \mathrm{d}x_{ji} = 0$ and $\mathrm{d}R_i = \sum_j G_{ji}\, \mathrm{d}x_{ji} = \kappa_i \big( q_i - p_i \ln (p_i R_i^\alpha) \big)$ leaves
 #
 # $$
+# \begin{gathered}
 # \begin{pmatrix} \operatorname{diag}(e) & B^\top \\ B & \operatorname{diag}(s) \end{pmatrix}
-# \begin{pmatrix} q \\ \mathrm{d}y \end{pmatrix} = \begin{pmatrix} u \\ v \end{pmatrix},
-# \qquad e_i = \kappa_i + \sum_j B_{ji} G_{ji}, \quad s_j = \sum_i \theta_{ji} ,
+# \begin{pmatrix} q \\ \mathrm{d}y \end{pmatrix} = \begin{pmatrix} u \\ v \end{pmatrix},\\
+# e_i = \kappa_i + \sum_j B_{ji} G_{ji}, \quad s_j = \sum_i \theta_{ji} ,
+# \end{gathered}
 # $$ (eq-offline-arrow)
 #
 # with $u_i = \sum_j B_{ji} b_{ji} + \kappa_i p_i \ln(p_i R_i^\alpha)$ and $v_j = \sum_i \theta_{ji} b_{ji}$.

@@ -78,7 +78,10 @@ from prunefair.fairness.policy import check_n_arms
 #
 # <a id="eq-online-gradient-kkt"></a>
 # $$
-# p-v+\tau\mathbf 1-\mu=0,\qquad \mu_ip_i=0,\qquad p\ge0,\qquad \textstyle\sum_ip_i=1 .
+# \begin{gathered}
+# p-v+\tau\mathbf 1-\mu=0,\qquad \mu_ip_i=0,\\
+# p\ge0,\qquad \textstyle\sum_ip_i=1 .
+# \end{gathered}
 # $$ (eq-online-gradient-kkt)
 #
 # The first three say $p_i=\max(v_i-\tau,0)$.
@@ -375,7 +378,10 @@ def adaptive_step(
 #
 # <a id="eq-online-gradient-bound"></a>
 # $$
-# \mathrm{Reg}_T(u)\ \le\ \Big(\zeta+\tfrac12\bar d_u-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\ \le\ 2\sqrt{S_T}.
+# \begin{aligned}
+# \mathrm{Reg}_T(u)\ &\le\ \Big(\zeta+\tfrac12\bar d_u-\tfrac12\lVert x_{T+1}-u\rVert^2\Big)\sqrt{S_T}\\
+# &\le\ 2\sqrt{S_T}.
+# \end{aligned}
 # $$ (eq-online-gradient-bound)
 #
 # The number $\zeta=1$ always serves; $\zeta=1-\frac1N$ serves if no $g_t$ has a negative entry.
@@ -398,7 +404,10 @@ def adaptive_step(
 #
 # <a id="eq-online-gradient-distances"></a>
 # $$
-# \sum_{t\le T}(d_t-d_{t+1})\sqrt{S_t}=\sum_{t\le T}d_t\big(\sqrt{S_t}-\sqrt{S_{t-1}}\big)-d_{T+1}\sqrt{S_T}\le\big(\bar d_u-d_{T+1}\big)\sqrt{S_T}.
+# \begin{aligned}
+# \sum_{t\le T}(d_t-d_{t+1})\sqrt{S_t}&=\sum_{t\le T}d_t\big(\sqrt{S_t}-\sqrt{S_{t-1}}\big)-d_{T+1}\sqrt{S_T}\\
+# &\le\big(\bar d_u-d_{T+1}\big)\sqrt{S_T}.
+# \end{aligned}
 # $$ (eq-online-gradient-distances)
 #
 # *Norms.* For $0\le a\le b$, $b-a\le2\sqrt b(\sqrt b-\sqrt a)$; with $b=S_t$ and $a=S_{t-1}$ this is $\lVert g_t\rVert^2/\sqrt{S_t}\le2(\sqrt{S_t}-\sqrt{S_{t-1}})$, so

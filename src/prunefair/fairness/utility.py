@@ -361,8 +361,10 @@ def _largest_vote(points, R, alpha, weight=utility_gradient) -> float:
 #
 # <a id="eq-utility-equivalent"></a>
 # $$
-# E_\alpha(R) = \Big( \frac1N \sum_i R_i^{1-\alpha} \Big)^{1/(1-\alpha)}, \qquad
+# \begin{gathered}
+# E_\alpha(R) = \Big( \frac1N \sum_i R_i^{1-\alpha} \Big)^{1/(1-\alpha)},\\
 # E_1(R) = \Big( \prod_i R_i \Big)^{1/N}, \qquad E_\infty(R) = \min_i R_i .
+# \end{gathered}
 # $$ (eq-utility-equivalent)
 #
 # It is the power mean of exponent $1 - \alpha$, and an increasing function of $U_\alpha$, so it orders allocations as $U_\alpha$ does.
@@ -690,7 +692,10 @@ def price_of_fairness(R, largest_sum: float) -> float | np.ndarray:
 #
 # <a id="eq-utility-shares"></a>
 # $$
-# x_i = \frac{w_i^{s}}{\sum_k w_k^{s}}, \qquad R_i = \frac{w_i^{1/\alpha}}{\sum_k w_k^{s}}, \qquad s = \frac{1 - \alpha}{\alpha} \in (-1, \infty) .
+# \begin{gathered}
+# x_i = \frac{w_i^{s}}{\sum_k w_k^{s}}, \qquad R_i = \frac{w_i^{1/\alpha}}{\sum_k w_k^{s}},\\
+# s = \frac{1 - \alpha}{\alpha} \in (-1, \infty) .
+# \end{gathered}
 # $$ (eq-utility-shares)
 #
 # **Theorem (More fairness costs more and is more even).** <a id="thm-utility-price"></a>
@@ -942,8 +947,10 @@ def _conjugate_error(p: float, alpha: float, formula=concave_conjugate) -> float
 # With $t_i = p_i R_i^\alpha$, the ratio of price and gradient, nothing cancels but $t - 1$ and a logarithm:
 #
 # $$
-# \sum_i R_i^{1-\alpha} \Big( t_i - 1 - \ell_\alpha(t_i) \Big), \qquad
+# \begin{gathered}
+# \sum_i R_i^{1-\alpha} \Big( t_i - 1 - \ell_\alpha(t_i) \Big),\\
 # \ell_\alpha(t) = \frac{\alpha}{\alpha - 1} \Big( t^{(\alpha-1)/\alpha} - 1 \Big), \quad \ell_1(t) = \ln t .
+# \end{gathered}
 # $$ (eq-utility-gap)
 
 

@@ -69,8 +69,10 @@ from prunefair.models import measuring
 # A LLaMA block changes a vector $x \in \mathbb{R}^d$ twice, each time by a normalisation, a map and an addition:
 #
 # $$
-# x \leftarrow x + W_o\, \mathrm{attention}(W_q \bar x, W_k \bar x, W_v \bar x), \qquad
-# x \leftarrow x + D\,\bigl(\mathrm{silu}(W \bar x) \odot U \bar x\bigr),
+# \begin{aligned}
+# x &\leftarrow x + W_o\, \mathrm{attention}(W_q \bar x, W_k \bar x, W_v \bar x),\\
+# x &\leftarrow x + D\,\bigl(\mathrm{silu}(W \bar x) \odot U \bar x\bigr),
+# \end{aligned}
 # $$ (eq-anatomy-block)
 #
 # where $\bar x$ is $x$ divided by its root mean square and multiplied, entry by entry, by a learned gain.
@@ -253,7 +255,10 @@ def ratio_of_rows(rows: int, kept: int) -> float:
 #
 # <a id="eq-anatomy-parameters"></a>
 # $$
-# \underbrace{V d}_{\text{embedding}} + L\,\bigl(\underbrace{2 d a + 2 d b}_{\text{attention}} + \underbrace{3 d m}_{\text{FFN}} + \underbrace{2 d}_{\text{norms}}\bigr) + \underbrace{d}_{\text{last norm}} + \underbrace{V d}_{\text{head, unless tied}} .
+# \begin{aligned}
+# &\underbrace{V d}_{\text{embedding}} + L\,\bigl(\underbrace{2 d a + 2 d b}_{\text{attention}} + \underbrace{3 d m}_{\text{FFN}} + \underbrace{2 d}_{\text{norms}}\bigr)\\
+# &+ \underbrace{d}_{\text{last norm}} + \underbrace{V d}_{\text{head, unless tied}} .
+# \end{aligned}
 # $$ (eq-anatomy-parameters)
 #
 # A tied head *is* the embedding and is counted once.

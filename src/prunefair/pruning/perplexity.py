@@ -395,10 +395,11 @@ def wikitext_tokens(tokenizer, split: str = "test", *, folder=None) -> torch.Ten
 #
 # <a id="eq-perplexity-error"></a>
 # $$
-# \log \widehat{\mathrm{PPL}} = \hat\ell = \frac{\sum_j b_j}{\sum_j n_j},
-# \qquad
+# \begin{gathered}
+# \log \widehat{\mathrm{PPL}} = \hat\ell = \frac{\sum_j b_j}{\sum_j n_j},\\
 # \mathrm{se}(\hat\ell)^2 = \frac{W}{W - 1}\,
 # \frac{\sum_j (b_j - \hat\ell\, n_j)^2}{\bigl(\sum_j n_j\bigr)^2} ,
+# \end{gathered}
 # $$ (eq-perplexity-error)
 #
 # where the error is that of a ratio estimator to first order, with windows as the sampling unit because tokens within a window depend on each other.

@@ -75,9 +75,9 @@ from prunefair.pruning.spectrum import RowSlices, spectral_distance
 # from prunefair.pruning.row_policy import FEATURES, ReleasedScorer
 # from prunefair.pruning.row_policy import plackett_luce_log_prob
 # from prunefair.pruning.spectrum import singular_values
-#
+
+# %% tags=["active-ipynb"]
 # SEED = 20250126
-#
 # device = default_device()
 
 

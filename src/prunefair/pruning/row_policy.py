@@ -373,9 +373,11 @@ def bernoulli_divergence(alpha: torch.Tensor) -> torch.Tensor:
 # We use three even functions of a row and its matrix, with $\hat w_i = w_i / \lVert w_i \rVert$:
 #
 # $$
+# \begin{gathered}
 # \ln \lVert w_i \rVert, \qquad
-# \ell_i = w_i^\top (W^\top W)^{+} w_i, \qquad
+# \ell_i = w_i^\top (W^\top W)^{+} w_i,\\
 # \mu_i = \frac{1}{m - 1} \sum_{j \ne i} (\hat w_i \cdot \hat w_j)^2 .
+# \end{gathered}
 # $$ (eq-row-policy-features)
 #
 # The *leverage* $\ell_i$ says how far the row reaches into directions that few other rows span, and sums to the rank.
@@ -442,7 +444,10 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
 # The leverage comes from the Cholesky factor $C$ of a computed Gram matrix $\hat G = G + E$, and to first order its error is
 #
 # $$
-# w_i^\top \hat G^{-1} w_i - \ell_i \approx - w_i^\top G^{-1} E\, G^{-1} w_i, \qquad \sum_i w_i^\top \hat G^{-1} w_i - n = - \operatorname{tr}(\hat G^{-1} E) .
+# \begin{gathered}
+# w_i^\top \hat G^{-1} w_i - \ell_i \approx - w_i^\top G^{-1} E\, G^{-1} w_i,\\
+# \sum_i w_i^\top \hat G^{-1} w_i - n = - \operatorname{tr}(\hat G^{-1} E) .
+# \end{gathered}
 # $$ (eq-row-policy-leverage-error)
 #
 # The first is at most $\ell_i\, \lVert E \rVert_2 / \lambda_n(G)$, so float32 serves a well-conditioned matrix and no other; the second is an error that we can see, since exact leverages of a matrix of full column rank sum to $n$.

@@ -178,7 +178,10 @@ def _chosen(D, H, neurons) -> tuple[torch.Tensor, torch.Tensor]:
 #
 #    <a id="eq-self-moments-mirsky"></a>
 #    $$
-#    \sum_i \bigl(\sigma_i(A) - \sigma_i(A_S)\bigr)^2 \le \lVert A - A_S \rVert_F^2 = \operatorname{tr}\bigl(D_R\, H_{RR}\, D_R^\top\bigr) .
+#    \begin{aligned}
+#    \sum_i \bigl(\sigma_i(A) - \sigma_i(A_S)\bigr)^2 &\le \lVert A - A_S \rVert_F^2\\
+#    &= \operatorname{tr}\bigl(D_R\, H_{RR}\, D_R^\top\bigr) .
+#    \end{aligned}
 #    $$ (eq-self-moments-mirsky)
 #
 # 4. If $H_{SR} = 0$, then $\sigma_i(A_S) \le \sigma_i(A)$ as well.
@@ -700,7 +703,10 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # Then for every linear map $F$ into a Euclidean space
 #
 # $$
-# \mathbb E\,\bigl\lVert F\widehat H - F H \bigr\rVert^2 = \frac{1}{g (g - 1)}\; \mathbb E \sum_{i=1}^{g} \bigl\lVert F\widehat H_i - F\widehat H \bigr\rVert^2 ,
+# \begin{gathered}
+# \mathbb E\,\bigl\lVert F\widehat H - F H \bigr\rVert^2\\
+# = \frac{1}{g (g - 1)}\; \mathbb E \sum_{i=1}^{g} \bigl\lVert F\widehat H_i - F\widehat H \bigr\rVert^2 ,
+# \end{gathered}
 # $$ (eq-self-moments-groups)
 #
 # which is $\frac14 \mathbb E \lVert F\widehat H_1 - F\widehat H_2 \rVert^2$ for two halves, and it is inversely proportional to the number of texts.

@@ -59,7 +59,6 @@ from prunefair.pruning.surgery import (
 # from prunefair.pruning.estimates import rank_correlation, standard_error
 # from prunefair.pruning.perplexity import kl_per_position, log_perplexity, random_llama
 # from prunefair.pruning.perplexity import self_sample, wikitext_tokens
-# from prunefair.pruning.records import ModelRecord, records_by_method
 # from prunefair.pruning.surgery import sharing_copy
 #
 # SEED = 30
@@ -875,14 +874,16 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/pruning_methods.json").read_text())
-# every = [ModelRecord.from_json(values) for values in table["models"]]
-# at_30 = records_by_method(every, 0.3)
-# groups = {m: at_30[m] for m in ("random", "released", "row norm", "exact")}
-# assert {len(r.nats) for g in groups.values() for r in g} == {len(table["windows"])}
-# logs = {m: [log_perplexity(r.nats, table["windows"]).value for r in g]
-#         for m, g in groups.items()}
-# ks, kl, share = ({m: [float(np.mean(getattr(r, name))) for r in g]
-#                   for m, g in groups.items()} for name in ("ks", "kl", "lost"))
+# counts, (dense, *others) = table["windows"], table["models"]
+# groups = {m: [] for m in ("random", "released", "row norm", "exact")}
+# for made in others:
+#     if made["ratio"] == 0.3 and made["method"] in groups:
+#         assert len(made["nats"]) == len(counts)
+#         groups[made["method"]].append(made)
+# logs = {m: [log_perplexity(made["nats"], counts).value for made in group]
+#         for m, group in groups.items()}
+# ks, kl, share = ({m: [float(np.mean(made[name])) for made in group]
+#                   for m, group in groups.items()} for name in ("ks", "kl", "lost"))
 
 # %% tags=["active-ipynb"]
 # harm = {"log perplexity": sum(logs.values(), []), "divergence": sum(kl.values(), [])}
@@ -893,10 +894,9 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 #     assert rho.value < 0 < rho.high
 
 # %% tags=["active-ipynb"]
-# whole = log_perplexity(every[0].nats, table["windows"]).value
 # points = {m: Damage(ks[m], np.exp(logs[m]), kl[m]) for m in groups}
 # with figure() as ax:
-#     plot_damage(ax, points, np.exp(whole))
+#     plot_damage(ax, points, np.exp(log_perplexity(dense["nats"], counts).value))
 
 # %% [markdown]
 # **Figure (fig-spectral-pruning-objective).** <a id="fig-spectral-pruning-objective"></a> Perplexity on the whole of WikiText-2 against the spectral distance that the paper's objective minimises, with 30 % of the rows removed; one point a model. The models with the smallest distance, on the left, are not the best ones.

@@ -414,7 +414,10 @@ def interlaces(full, sliced, deleted: int, *, rtol: float = 1e-12) -> bool:
 # Two samples $x$ of size $p$ and $y$ of size $q$ have the distance
 #
 # $$
-# \mathrm{KS}(x, y) = \sup_t |F_x(t) - F_y(t)|, \qquad F_x(t) = \tfrac{1}{p}\, \#\{i : x_i \le t\} .
+# \begin{gathered}
+# \mathrm{KS}(x, y) = \sup_t |F_x(t) - F_y(t)|,\\
+# F_x(t) = \tfrac{1}{p}\, \#\{i : x_i \le t\} .
+# \end{gathered}
 # $$ (eq-spectrum-ks)
 #
 # Both functions are constant between the values of the pooled sample and continuous from the right, so the supremum is the maximum over the pooled values, each taken with all its ties.
@@ -1117,10 +1120,8 @@ def plot_layer_distances(ax, distances: dict, floor):
 # %% tags=["active-ipynb"]
 # means = {"random": distance.mean(), "floor": floor.mean()}
 # for name, descending in (("longest", True), ("shortest", False)):
-#     found = []
-#     for W, slices in zip(matrices, prepared):
-#         order = W.norm(dim=1).argsort(descending=descending)
-#         found.append(slicing_effect(slices, order[:1075]))
+#     orders = [W.norm(dim=1).argsort(descending=descending) for W in matrices]
+#     found = [slicing_effect(s, order[:1075]) for s, order in zip(prepared, orders)]
 #     means[name] = torch.stack([f.distance for f in found]).mean()
 #     shapes = torch.stack([f.shape_distance for f in found]).mean()
 #     print(f"{name}: {means[name]:.3f}, shape {shapes:.3f}")

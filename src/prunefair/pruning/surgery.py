@@ -69,28 +69,32 @@ from prunefair.widths import set_widths_
 # A gated block and a plain one compute, with biases $a$, $b$ and $c$ that some families have,
 #
 # $$
-# \text{gated:}\quad y = D\,\bigl(\sigma(W x + a) \odot (U x + b)\bigr) + c,
-# \qquad
-# \text{plain:}\quad y = D\,\sigma(W x + a) + c .
+# \begin{aligned}
+# \text{gated:}\quad y &= D\,\bigl(\sigma(W x + a) \odot (U x + b)\bigr) + c,\\
+# \text{plain:}\quad y &= D\,\sigma(W x + a) + c .
+# \end{aligned}
 # $$ (eq-surgery-block)
 #
 # Both are sums over neurons, for $\sigma$ and $\odot$ act entry by entry:
 #
 # <a id="eq-surgery-sum"></a>
 # $$
-# y = c + \sum_{j=1}^{m} D_{:,j}\, h_j(x), \qquad
-# h_j(x) = \sigma(W_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)
-# \quad\text{or}\quad \sigma(W_{j,:}\, x + a_j).
+# \begin{gathered}
+# y = c + \sum_{j=1}^{m} D_{:,j}\, h_j(x),\\
+# h_j(x) = \sigma(W_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)\\
+# \text{or}\quad \sigma(W_{j,:}\, x + a_j).
+# \end{gathered}
 # $$ (eq-surgery-sum)
 #
 # So a neuron is one row of $W$, one row of $U$, their two biases and one column of $D$.
 # *Slicing* makes the matrices smaller, *masking* keeps their shapes:
 #
 # $$
-# \text{slice:}\quad P_S W,\; P_S a,\; P_S U,\; P_S b,\; D P_S^\top,
-# \qquad
-# \text{mask:}\quad \Pi W,\; \Pi a,\; \Pi U,\; \Pi b,\; D\,\Pi,
-# \qquad \Pi = P_S^\top P_S .
+# \begin{gathered}
+# \text{slice:}\quad P_S W,\; P_S a,\; P_S U,\; P_S b,\; D P_S^\top,\\
+# \text{mask:}\quad \Pi W,\; \Pi a,\; \Pi U,\; \Pi b,\; D\,\Pi,\\
+# \Pi = P_S^\top P_S .
+# \end{gathered}
 # $$ (eq-surgery-slice)
 #
 # The bias $c$ belongs to no neuron and stays.
@@ -115,8 +119,7 @@ from prunefair.widths import set_widths_
 #     silent, part = sigma(Pi @ (G @ x + a)), sigma(G[S] @ x + a[S])
 #     gated = silent * (Pi @ (U @ x + b)), part * (U[S] @ x + b[S])
 #     for masked, sliced in (gated, (silent, part)):
-#         whole = D @ Pi @ masked
-#         torch.testing.assert_close(D[:, S] @ sliced, whole, atol=1e-12, rtol=0)
+#         assert torch.allclose(D[:, S] @ sliced, D @ Pi @ masked, atol=1e-12, rtol=0)
 #         rows_only = (D @ masked - D[:, S] @ sliced).abs().max()
 #         assert (rows_only < 1e-12) == (masked is gated[0] or sigma is torch.relu)
 
