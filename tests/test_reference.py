@@ -253,16 +253,31 @@ def test_works_have_the_labels_of_the_text_typeset_titles_and_links(built):
     assert "<em>SIAM Journal" in works["Ubaru et al., 2017"]
 
 
+FORMS = {
+    "doi": r"10\.\d{4,}/\S+",
+    "eprint": r"\d\d(0[1-9]|1[0-2])\.\d{4,5}|[a-z-]+/\d\d(0[1-9]|1[0-2])\d{3}",
+    "url": r"https://\S+",
+}
+
+
 def test_every_work_says_where_to_find_it():
     works = parse_file(str(ROOT / "book" / "references.bib")).entries
     assert len(works) > 50
     for key, work in works.items():
         assert {"doi", "eprint", "url", "isbn"} & work.fields.keys(), key
-        for name, form in {"doi": r"10\.\d{4,}/\S+", "url": r"https://\S+"}.items():
-            assert (
-                re.fullmatch(form, work.fields.get(name, "")) or name not in work.fields
-            )
+        for name, form in FORMS.items():
+            if name in work.fields:
+                assert re.fullmatch(form, work.fields[name]), (key, name)
         assert "arXiv" not in work.fields.get("note", ""), key
+
+
+def test_a_number_of_arxiv_is_as_old_as_the_work():
+    works = parse_file(str(ROOT / "book" / "references.bib")).entries.values()
+    dated = [w.fields for w in works if "." in w.fields.get("eprint", "")]
+    for work in dated:
+        submitted = 2000 + int(work["eprint"][:2])
+        assert submitted <= int(work["year"]) <= submitted + 2, work["title"]
+    assert len(dated) > 20
 
 
 def test_verdicts_are_marked_and_the_page_without_them_has_no_script(built):

@@ -63,7 +63,9 @@ What the words mean is on the two pages [Start here: pruning](start_pruning.md) 
 # ## Play a fair policy
 #
 # 75 users rate films one after the other; before each rating a policy recommends one of 19 genres.
-# Hedge wants the largest sum; the fair policy wants $\sum_i \phi(R_i)$ with $\alpha = 0.9$, so that no genre starves.
+# Hedge wants the largest sum of rewards.
+# The fair policy wants the largest *utility*, $U = \sum_i R_i^{1-\alpha}/(1-\alpha)$ with $\alpha = 0.9$, where $R_i$ is what genre $i$ has earned so far, and one to begin with.
+# A reward then counts for less the more its genre has already, so that no genre starves.
 
 # %% tags=["active-ipynb"]
 # stream = movielens_stream(load_ratings())
