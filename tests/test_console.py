@@ -45,8 +45,12 @@ More.
 **Proof.**
 By [Theorem (One)](#thm-a). ∎
 
+$$
+WIDE
+$$ (eq-wide)
+
 [All works](references.bib)
-"""
+""".replace("WIDE", " + ".join(["a_i b_i"] * 9))
 CODE = '''\
 def half(x):
     """Half of `x`.
@@ -70,6 +74,7 @@ Half of what?
 Of `x`.
 
 </details>"""
+PHONE = 358  # pixels of a figure, see `prunefair.plotting`
 WIDE = f"print({'1 + ' * 30}1)"
 
 
@@ -146,14 +151,14 @@ def test_no_page_complains_in_a_browser(built):
     assert console.check(built, console.browser()) == []
 
 
-def in_browser(page, *expressions):
+def in_browser(page, *expressions, width=1280):
     """Values of expressions of a page, one after the other."""
 
     async def values(port):
         tab = await console.Tab.opened(port)
         await tab.call("Page.enable")
         await tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
-        await tab.screen(1280, "light")
+        await tab.screen(width, "light")
         await tab.open(page.as_uri())
         return [await tab.value(expression) for expression in expressions]
 
@@ -185,6 +190,37 @@ def test_code_folds_and_a_figure_opens_over_the_page_by_keys(built):
     assert text == CODE + "\n"
     assert open_ - folded == pytest.approx((open_ - 16) / 8 * 5, abs=4)  # 5 of 8 lines
     assert image == "A blue line from 0 on up to 1. More." and shown > 800 and closed
+
+
+@needs_chromium
+def test_on_a_phone_a_figure_is_as_wide_as_its_letters_need(built):
+    image = "document.querySelector('a.enlarge img').offsetWidth"
+    (phone,) = in_browser(built / "book" / "chapter.html", image, width=390)
+    (wide,) = in_browser(built / "book" / "chapter.html", image)
+    assert phone >= PHONE and wide >= 500
+
+
+@needs_chromium
+def test_a_formula_that_is_wider_than_a_phone_is_set_smaller(built):
+    formula = "document.querySelector('#equation-eq-{} mjx-container')"
+    size = "parseFloat(getComputedStyle({}).fontSize)"
+    fits = "{0}.scrollWidth <= {0}.clientWidth"
+    number = "{0}.getBoundingClientRect().bottom <= " + (
+        "{0}.parentElement.querySelector('.eqno').getBoundingClientRect().top"
+    )
+    ask = [
+        f"new Promise((done) => setTimeout(done, 300)).then(() => {what})".format(
+            formula.format(name)
+        )
+        for name in ("a", "wide")
+        for what in (size, fits, number)
+    ]
+    usual, *small = in_browser(built / "book" / "page.html", *ask, width=390)
+    assert small[:2] == [True, True] and small[3:] == [True, True]
+    assert 0.55 * usual <= small[2] < 0.95 * usual
+    assert in_browser(built / "book" / "page.html", ask[3])[0] == pytest.approx(
+        usual, rel=0.01
+    )
 
 
 @needs_chromium
