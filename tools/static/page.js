@@ -11,6 +11,8 @@ addEventListener("DOMContentLoaded", async () => {
   const smallest = 0.55; // what is wider still scrolls
   const rooms = new WeakMap();
   const fit = (formula, place) => {
+    const cell = formula.closest("td, th"); // a column is as wide as what it holds
+    if (cell && getComputedStyle(cell).display === "table-cell") return;
     const room = formula.hasAttribute("display") ? formula.clientWidth : place.clientWidth;
     if (!room || rooms.get(formula) === room) return; // folded, or done
     rooms.set(formula, room);

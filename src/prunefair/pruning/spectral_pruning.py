@@ -852,7 +852,6 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 #
 # The pipeline does what the paper asks of it: one policy, trained once, keeps the spectra of `gate_proj` nearer to the dense ones than random rows do, at every ratio ([Figure (fig-spectral-pruning-reuse)](#fig-spectral-pruning-reuse)).
 # The model that it leaves is worse than one with random rows ([Figure (fig-spectral-pruning-proxy)](#fig-spectral-pruning-proxy)), because nothing in that spectrum knows how large a neuron gets on text, nor what its column of the last matrix makes of it.
-# Later chapters refer to this section when they speak of the failure of the proxy.
 #
 # Single selections and one window of text are little.
 # `benchmarks/pruning_methods.py` stores ten models with 30 % of the rows removed: by random rows, by the released recipe and by the exact policy with three seeds each, and by the longest rows of `gate_proj`.
@@ -1012,6 +1011,8 @@ def lost_outputs(
 # assert max(logs["random"]) - min(logs["random"]) > np.log(3)
 
 # %% [markdown]
+# This is the failure of the proxy to which later chapters refer.
+#
 # ## Exercises
 #
 # **Exercise.** <a id="ex-spectral-pruning-1"></a>
