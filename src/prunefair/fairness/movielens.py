@@ -13,7 +13,7 @@ At the end we show three defects of the public code that change its published fi
 
 | symbol | in code | meaning |
 | --- | --- | --- |
-| $j_t\in\{0,\dots,M-1\}$ | `contexts` | the user who rates in round $t$; 0 is the most active one |
+| $j_t$ | `contexts` | the user who rates in round $t$, one of $M$; 0 is the most active one |
 | $r(t)\in[0,1]^N$ | `rewards` | 1 for the genres of the rated movie, $\delta$ for the others |
 | $\delta$ | `small_reward` | reward of a genre that the movie has not |
 | $G_{ji}$ | `G` | sum of the rewards of arm $i$ in context $j$ |

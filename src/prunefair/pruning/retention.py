@@ -99,7 +99,7 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # | $K$, $n_k$ | `n_tasks`, `counts` | tasks, and questions of task $k$ |
 # | $\bar a$, $\bar d$ | `pruned`, `dense` | means over tasks of the two models' accuracies |
 # | $\bar c$ | `chance` | mean over tasks of a guess's |
-# | $n_k^{++}, n_k^{+-}, n_k^{-+}, n_k^{--}$ | `counts` | questions that both, only the pruned, only the dense, neither model solves |
+# | $n_k^{++}$, $n_k^{+-}$, $n_k^{-+}$, $n_k^{--}$ | `counts` | questions that both, only the pruned, only the dense, neither model solves |
 # | $\mathrm{ret}_{\text{raw}}$, $\mathrm{ret}_{\text{above}}$ | `raw_retention`, `above_chance_retention` | the two shares |
 #
 # ## Errors and retention
