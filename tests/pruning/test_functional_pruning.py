@@ -20,7 +20,7 @@ from prunefair.pruning.perplexity import (
     wikitext_tokens,
 )
 from prunefair.pruning.policy_gradient import train_policy
-from prunefair.pruning.refit import RIDGES, choose_ridge, mean_moments, refit_
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows, row_matrices, slice_ffn_, tiny_model
@@ -80,11 +80,11 @@ def test_the_pipeline_removes_the_share_and_fits_with_the_chosen_ridge(known):
     assert torch.equal(logits(plain.model), logits(sliced))
     weights = [x.weight.detach() for x in down_projections(model)]
     biased = down_projections(model)[0].bias is not None
-    ridge, _ = choose_ridge(weights, statistics.halves, found.kept, biased=biased)
+    ridge, _ = find_ridge(weights, statistics.halves, found.kept, biased=biased)
     moments = mean_moments(statistics.halves)
     refit_(sliced, model, found.kept, moments, ridge=ridge)
     assert torch.equal(logits(found.model), logits(sliced))
-    other = next(each for each in RIDGES if each != ridge)
+    other = 2 * ridge
     given = prune_functional(model, 0.25, ridge=other, **options)
     assert not torch.equal(logits(given.model), logits(sliced))
 
@@ -96,7 +96,7 @@ def test_widths_are_multiples_and_what_is_kept_is_refitted_all_the_same(known, e
     found = prune_functional(model, 0.3, even=even, multiple=4, **options)
     widths = [len(rows) for rows in found.kept]
     assert sum(widths) == 16 and not any(width % 4 for width in widths)
-    assert found.ridge in RIDGES
+    assert found.ridge > 0
     again = prune_functional(model, 0.3, even=even, policy=found.policy, **options)
     assert sum(len(rows) for rows in again.kept) == 16  # 8 and 8, in singles
     plain = prune_functional(model, 0, even=even, multiple=5, **options)

@@ -264,7 +264,9 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     return write_sliced(model, read, out, kept, tokenizer)
 
 
-def write_sliced(model, read, out, kept, tokenizer=None, record=None):
+def write_sliced(
+    model, read, out, kept, tokenizer=None, record=None, *, changed=None
+):
     """Write the sliced model a tensor at a time; `model` becomes its skeleton.
 
     Parameters
@@ -281,6 +283,8 @@ def write_sliced(model, read, out, kept, tokenizer=None, record=None):
         Saved beside the model.
     record : dict, optional
         See `save_pruned`.
+    changed : dict of str to callable, optional
+        What gives the tensors of these names in the place of the sliced ones.
 
     Returns
     -------
@@ -294,7 +298,11 @@ def write_sliced(model, read, out, kept, tokenizer=None, record=None):
         If `out` cannot be written, as on a full disk.
     """
     with whole_folder(out) as partial:
-        read_sliced = sliced_reader(model, read, kept)
+        read_sliced, changed = sliced_reader(model, read, kept), changed or {}
         slice_ffn_(model, kept)
-        _write_model(partial, model, read_sliced, tokenizer, kept, record)
+
+        def tensor_of(name):
+            return changed[name]() if name in changed else read_sliced(name)
+
+        _write_model(partial, model, tensor_of, tokenizer, kept, record)
     return Path(out)

@@ -30,6 +30,7 @@ $y_t = D h_t$ is the output of one block at position $t$, $D_{:j}$ the column of
 # %%
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -159,39 +160,69 @@ def fisher_costs(
             f"texts has shape {tuple(texts.shape)}; give texts of two tokens or more"
         )
     linears = down_projections(model)
-    sums = [_FisherSum(linear, texts.shape[1] if together else 1) for linear in linears]
+    sums = [FisherSum(linear, texts.shape[1] if together else 1) for linear in linears]
     trained = [p for p in model.parameters() if p.requires_grad]
-    try:
+    with contextlib.ExitStack() as stack:
         for p in trained:
+            stack.callback(p.requires_grad_, True)
             p.requires_grad_(False)
+        for each in sums:
+            stack.enter_context(each)
         with measuring(model, length=texts.shape[1]), torch.enable_grad():
             for chunk in tqdm(texts.split(batch_size), "Fisher costs"):
-                _log_likelihood(model, chunk.to(model.device)).backward()
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
-        for each in sums:
-            each.hook.remove()
-    return [each.total.cpu() / texts.numel() for each in sums]
+                chunk = chunk.to(model.device)
+                logits = model(chunk, use_cache=False).logits
+                log_likelihood(logits, chunk).backward()
+    return [each.mean(texts.numel()) for each in sums]
 
 
 # %%
-def _log_likelihood(model, tokens: torch.Tensor) -> torch.Tensor:
-    """Log-likelihood of all tokens but the first of each text, in nats."""
-    logits = model(tokens, use_cache=False).logits[:, :-1].float()
+def log_likelihood(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-likelihood of all tokens but the first of each text.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n, N, V), any floating type
+        What a model says of the next token at every position.
+    tokens : Tensor, shape (n, N), int64
+        The texts, on the device of `logits`.
+
+    Returns
+    -------
+    log_likelihood : Tensor, shape (), float32
+        Summed over the texts; nats.
+    """
     return -torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum"
+        logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum"
     )
 
 
 # %%
-class _FisherSum:
-    """Sum of squares over all that passes a linear map, of sums of c over `length`."""
+class FisherSum:
+    """Sum of squares over all that passes a linear map in a block.
 
-    def __init__(self, linear, length: int):
+    Parameters
+    ----------
+    linear : torch.nn.Linear
+        Map that takes the hidden vectors.
+    length : int
+        Positions whose c are summed before they are squared.
+    """
+
+    def __init__(self, linear, length: int = 1):
         self.linear, self.length = linear, length
         self.total = torch.zeros(linear.in_features, device=linear.weight.device)
-        self.hook = linear.register_forward_hook(self.forward)
+
+    def __enter__(self):
+        self.hook = self.linear.register_forward_hook(self.forward)
+        return self
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+    def mean(self, tokens: int) -> torch.Tensor:
+        """Fisher costs over a number of tokens, (m,), on the CPU."""
+        return self.total.cpu() / tokens
 
     def forward(self, linear, inputs, output):
         """Remember h, and let the gradient of the output come by."""
@@ -335,6 +366,11 @@ class FunctionalLayer:
     def __len__(self) -> int:
         return len(self.H)
 
+    @property
+    def energies(self) -> torch.Tensor:
+        """Energy of every neuron, shape (m,), float64; squared output units."""
+        return self.H.diagonal().double() * self.D.double().square().sum(0)
+
     @functools.cached_property
     def features(self) -> torch.Tensor:
         """Features of the neurons, shape (m, 6), float64, as in `FUNCTIONAL_FEATURES`."""
@@ -377,10 +413,12 @@ def surgeon_energies(
     """
     if not 0 < ridge < math.inf:
         raise ValueError(f"ridge is {ridge!r}; give a positive number")
-    H, columns = H.double(), D.double().square().sum(0)  # (m,)
-    damped = H + ridge * _mean_square(H) * torch.eye(len(H)).to(H)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return H.diagonal() * columns, columns / inverse.diagonal()
+    columns, damped = D.double().square().sum(0), H.double().clone()  # (m,), (m, m)
+    energy = damped.diagonal() * columns
+    damped.diagonal().add_(ridge * _mean_square(damped))
+    factor = torch.linalg.cholesky(damped)
+    del damped  # wide layers: two matrices at a time
+    return energy, columns / torch.cholesky_inverse(factor).diagonal()
 
 
 # %%
@@ -483,22 +521,26 @@ class FunctionalSlices:
     """
 
     def __init__(self, layer: FunctionalLayer, *, dtype: torch.dtype = torch.float32):
-        scale = _mean_square(layer.H)
-        self.D, self.H = layer.D.to(dtype), (layer.H / scale).to(dtype)
-        self.values = self._spectrum(slice(None), len(layer))
+        self.layer, self.dtype = layer, dtype
+        every = torch.ones(1, len(layer), dtype=torch.bool)
+        self.values = self._spectra(every, len(layer))[0]
 
-    def _spectrum(self, mask, k: int) -> torch.Tensor:
-        D = self.D[:, mask]
-        M = D @ self.H[mask][:, mask] @ D.T
+    def _spectra(self, masks, k: int) -> torch.Tensor:
+        H = self.layer.H
+        D, H = self.layer.D.to(self.dtype), (H / _mean_square(H)).to(self.dtype)
+        return torch.stack([self._spectrum(D, H, mask, k) for mask in masks])
+
+    def _spectrum(self, D, H, mask, k: int) -> torch.Tensor:
+        D = D[:, mask]
+        M = D @ H[mask][:, mask] @ D.T
         squares = torch.linalg.eigvalsh((M + M.T) / 2)
         return squares[-min(k, len(D)) :].clamp(min=0).sqrt()
 
     def __call__(self, kept) -> torch.Tensor:
         """KS distances of selections (..., k), shape (...), float64."""
-        masks = row_mask(kept, len(self.H))
-        k = kept.shape[-1]
-        spectra = [self._spectrum(mask, k) for mask in masks.reshape(-1, len(self.H))]
-        return ks_distance(self.values, torch.stack(spectra)).reshape(kept.shape[:-1])
+        masks = row_mask(kept, len(self.layer)).reshape(-1, len(self.layer))
+        spectra = self._spectra(masks, kept.shape[-1])
+        return ks_distance(self.values, spectra).reshape(kept.shape[:-1])
 
 
 # %%

@@ -32,6 +32,7 @@ $D_l$ is `down_proj`, and $s_\theta$ scores neurons by features of $D_l$, $H_l$ 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,9 @@ import torch
 from prunefair.models import within_context
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.functional_policy import (
+    FunctionalLayer,
     FunctionalPolicy,
+    FunctionalSlices,
     fisher_costs,
     functional_distances,
     functional_layers,
@@ -47,10 +50,12 @@ from prunefair.pruning.functional_policy import (
     uneven_ratios,
 )
 from prunefair.pruning.perplexity import self_sample
-from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import Pruned, rows_by_scores
 from prunefair.pruning.surgery import prune_rows
+
+CHOICES = ("policy", "energy")
 
 # %% tags=["active-ipynb"]
 # import copy
@@ -205,6 +210,79 @@ def self_statistics(
 #
 # `prune_functional` is the pipeline: statistics, widths, policy, slice, re-fit, in this order.
 # The policy scores every neuron; the widths say how many of them stay in each layer, and by default they follow the Fisher costs.
+# The choice is a function of its own, which asks a layer for its matrices only when it needs them, so that [another pipeline](sweeps.ipynb) can hold one layer at a time.
+
+
+# %%
+class Choice(NamedTuple):
+    """Neurons that stay, and how they were chosen."""
+
+    kept: list[torch.Tensor]  # each (k,), ascending
+    policy: FunctionalPolicy | None  # None if the energies chose
+    history: list[float]  # mean penalty in every episode; empty without training
+    seconds: float  # of the training
+
+
+# %%
+def choose_neurons(
+    layers: Sequence[FunctionalLayer],
+    ratio: float,
+    *,
+    generator: torch.Generator,
+    choice: str = "policy",
+    policy: FunctionalPolicy | None = None,
+    penalty: type = FunctionalSlices,
+    even: bool = False,
+    multiple: int = 1,
+    episodes: int = 8,
+    draws: int = 2,
+) -> Choice:
+    r"""Neurons that stay in every layer.
+
+    Parameters
+    ----------
+    layers : sequence of L FunctionalLayer
+    ratio : float
+        Share of all neurons to remove, in [0, 1).
+    generator : torch.Generator
+        Source of the draws.
+    choice : {"policy", "energy"}
+        By the scores of a policy, or by the energies $H_{jj} \lVert D_{:j} \rVert^2$,
+        which nothing is trained for.
+    policy : FunctionalPolicy, optional
+        Trained at any ratio; by default one is trained at `ratio`.
+    penalty : type
+        What a new policy is charged with; see `train_functional`.
+    even, multiple, episodes, draws
+        See `prune_functional`.
+
+    Returns
+    -------
+    chosen : Choice
+
+    Raises
+    ------
+    ValueError
+        If `choice` is another word; see `prune_functional`.
+    """
+    sizes, history = [len(layer) for layer in layers], []
+    ratios = [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
+    if not even:
+        costs = [layer.fisher for layer in layers]
+        ratios = uneven_ratios(costs, ratio, multiple=multiple)
+    start = time.perf_counter()
+    if choice not in CHOICES:
+        raise ValueError(f"choice is {choice!r}; give {' or '.join(CHOICES)}")
+    if choice == "energy":
+        scores, policy = (layer.energies for layer in layers), None
+    else:
+        if policy is None:
+            options = {"episodes": episodes, "draws": draws, "penalty": penalty}
+            trained = train_functional(layers, ratio, generator=generator, **options)
+            policy, history = trained
+        scores = (policy.scores(layer).detach() for layer in layers)
+    seconds = time.perf_counter() - start if history else 0.0
+    return Choice(rows_by_scores([*scores], ratios), policy, history, seconds)
 
 
 # %%
@@ -215,7 +293,9 @@ def prune_functional(
     generator: torch.Generator,
     statistics: SelfStatistics | None = None,
     n_texts: int = 256,
+    choice: str = "policy",
     policy: FunctionalPolicy | None = None,
+    penalty: type = FunctionalSlices,
     refit: bool = True,
     ridge: float | None = None,
     even: bool = False,
@@ -237,12 +317,12 @@ def prune_functional(
         Of `model`, where they are known; they serve every ratio.
     n_texts : int
         Texts to sample where they are not known; see `self_statistics`.
-    policy : FunctionalPolicy, optional
-        Trained at any ratio; by default one is trained at `ratio`.
+    choice, policy, penalty
+        See `choose_neurons`.
     refit : bool
         Re-fit `down_proj` to what is left.
     ridge : float, optional
-        Of the re-fit, where it is known; by default `choose_ridge` chooses it.
+        Of the re-fit, where it is known; by default `find_ridge` finds it.
     even : bool
         Remove the same share from every layer; by default the shares follow the
         Fisher costs and the widths differ.
@@ -267,26 +347,30 @@ def prune_functional(
     Book {eq}`eq-refit-solution`.
     """
     begin = time.perf_counter()
-    sizes = [linear.in_features for linear in down_projections(model)]
-    ratios = [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
+    for linear in down_projections(model):
+        rows_to_keep(linear.in_features, ratio, multiple)
     if statistics is None:
         statistics = self_statistics(model, generator=generator, n_texts=n_texts)
-    moments, history = mean_moments(statistics.halves), []
+    moments = mean_moments(statistics.halves)
     layers = functional_layers(model, moments, statistics.fisher)
-    if not even:
-        ratios = uneven_ratios(statistics.fisher, ratio, multiple=multiple)
-    start = time.perf_counter()
-    if policy is None:
-        options = {"episodes": episodes, "draws": draws, "generator": generator}
-        policy, history = train_functional(layers, ratio, **options)
-    trained = time.perf_counter() - start if history else 0.0
-    kept = rows_by_scores([policy.scores(layer).detach() for layer in layers], ratios)
+    kept, policy, history, trained = choose_neurons(
+        layers,
+        ratio,
+        generator=generator,
+        choice=choice,
+        policy=policy,
+        penalty=penalty,
+        even=even,
+        multiple=multiple,
+        episodes=episodes,
+        draws=draws,
+    )
     smaller, ks = prune_rows(model, kept), functional_distances(layers, kept).numpy()
     if refit:
         if ridge is None:
             biased = down_projections(model)[0].bias is not None
             weights, halves = [layer.D for layer in layers], statistics.halves
-            ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
+            ridge, _ = find_ridge(weights, halves, kept, biased=biased)
         refit_(smaller, model, kept, moments, ridge=ridge)
     result = smaller, kept, policy, ks, history, trained
     return Pruned(*result, time.perf_counter() - begin, ridge if refit else None)

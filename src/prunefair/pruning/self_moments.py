@@ -31,9 +31,10 @@ $D_S$ holds the columns of $S$, $H_{SS}$ its rows and columns, and $P_S$ is the 
 # %%
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -375,34 +376,73 @@ def hidden_moments(
         )
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.float64")
-    sums = [_HiddenSum(linear, dtype) for linear in down_projections(model, layers)]
-    try:
-        with measuring(model, length=tokens.shape[1]):
-            for chunk in tqdm(tokens.split(batch_size), "moments"):
-                model(chunk.to(model.device), use_cache=False, logits_to_keep=1)
-    finally:
-        for each in sums:
-            each.hook.remove()
-    count = tokens.numel()
-    second = [each.second.div_(count).cpu() for each in sums]
-    return Moments(second, [each.first.div_(count).cpu() for each in sums], count)
+    linears, sums = down_projections(model, layers), []
+    with contextlib.ExitStack() as stack:
+        for linear in linears:
+            on = {"dtype": dtype, "device": linear.weight.device}
+            one = HiddenSum(linear.in_features, **on)
+            sums.append(stack.enter_context(one.watching(linear)))
+        stack.enter_context(measuring(model, length=tokens.shape[1]))
+        for chunk in tqdm(tokens.split(batch_size), "moments"):
+            model(chunk.to(model.device), use_cache=False, logits_to_keep=1)
+    means = [each.means(tokens.numel()) for each in sums]
+    return Moments([s for s, _ in means], [f for _, f in means], tokens.numel())
 
 
 # %%
-class _HiddenSum:
-    """Sums of h and of h h^T over everything that a linear map is given."""
+class HiddenSum:
+    """Sums of h and of h h^T over everything that it is shown.
 
-    def __init__(self, linear, dtype: torch.dtype):
-        m, device = linear.in_features, linear.weight.device
-        self.first = torch.zeros(m, dtype=dtype, device=device)
-        self.second = torch.zeros(m, m, dtype=dtype, device=device)
-        self.hook = linear.register_forward_pre_hook(self.add)
+    Parameters
+    ----------
+    m : int
+        Length of a hidden vector.
+    dtype : torch.dtype
+        Precision of the products and sums.
+    device : str or torch.device
+        Where the sums are.
+    """
 
-    def add(self, linear, inputs) -> None:
-        """Add the tokens of one forward pass."""
-        h = inputs[0].flatten(0, -2).to(self.second.dtype)  # (tokens, m)
+    def __init__(self, m: int, *, dtype: torch.dtype = torch.float32, device="cpu"):
+        on = {"dtype": dtype, "device": device}
+        self.first, self.second = torch.zeros(m, **on), torch.zeros(m, m, **on)
+
+    @contextlib.contextmanager
+    def watching(self, linear):
+        """Add whatever a linear map is given in the block."""
+        with hidden_vectors(linear, self.add):
+            yield self
+
+    def add(self, h: torch.Tensor) -> None:
+        """Add the tokens of one forward pass, (tokens, m)."""
+        h = h.to(self.second.dtype)
         self.first += h.sum(0)
         self.second.addmm_(h.T, h)
+
+    def means(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Second and first moment over a number of tokens, on the CPU."""
+        return self.second.div_(tokens).cpu(), self.first.div_(tokens).cpu()
+
+
+# %%
+@contextlib.contextmanager
+def hidden_vectors(linear, visit: Callable[[torch.Tensor], None]):
+    """Show what a linear map is given in the block, a forward pass at a time.
+
+    Parameters
+    ----------
+    linear : torch.nn.Linear
+        Map that takes the hidden vectors.
+    visit : callable
+        Called with them, (tokens, m), in their own type.
+    """
+    hook = linear.register_forward_pre_hook(
+        lambda _, inputs: visit(inputs[0].flatten(0, -2))
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 # %%
