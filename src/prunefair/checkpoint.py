@@ -295,7 +295,7 @@ def write_weights(folder, specs, tensor_of, *, max_bytes, parameters) -> None:
     for number, names in enumerate(shards, 1):
         suffix = f"-{number:05d}-of-{len(shards):05d}" if len(shards) > 1 else ""
         file_name = f"model{suffix}.safetensors"
-        _write_shard(folder / file_name, {n: specs[n] for n in names}, tensor_of)
+        write_shard(folder / file_name, {n: specs[n] for n in names}, tensor_of)
         weight_map |= dict.fromkeys(names, file_name)
     if len(shards) > 1:
         size = sum(sizes.values())
@@ -305,8 +305,21 @@ def write_weights(folder, specs, tensor_of, *, max_bytes, parameters) -> None:
         (folder / INDEX).write_text(text, encoding="utf-8")
 
 
-def _write_shard(path, specs, tensor_of) -> None:
-    """One safetensors file: header, then the tensors by type and name."""
+def write_shard(path, specs, tensor_of) -> None:
+    """Write one safetensors file, holding one tensor at a time.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to write.
+    specs, tensor_of
+        See `write_weights`.
+
+    Raises
+    ------
+    ValueError
+        See `write_weights`.
+    """
     import torch
 
     types = {getattr(torch, name): code for code, name in _TYPES.items()}

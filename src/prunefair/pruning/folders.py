@@ -264,9 +264,7 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     return write_sliced(model, read, out, kept, tokenizer)
 
 
-def write_sliced(
-    model, read, out, kept, tokenizer=None, record=None, *, changed=None
-):
+def write_sliced(model, read, out, kept, tokenizer=None, record=None, *, changed=None):
     """Write the sliced model a tensor at a time; `model` becomes its skeleton.
 
     Parameters

@@ -32,14 +32,16 @@ $D_l$ is `down_proj`, and $s_\theta$ scores neurons by features of $D_l$, $H_l$ 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from prunefair.models import within_context
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.functional_policy import (
+    EnergySlices,
     FunctionalLayer,
     FunctionalPolicy,
     FunctionalSlices,
@@ -219,6 +221,7 @@ class Choice(NamedTuple):
 
     kept: list[torch.Tensor]  # each (k,), ascending
     policy: FunctionalPolicy | None  # None if the energies chose
+    ks: np.ndarray  # (L,), functional distance of every layer
     history: list[float]  # mean penalty in every episode; empty without training
     seconds: float  # of the training
 
@@ -231,7 +234,7 @@ def choose_neurons(
     generator: torch.Generator,
     choice: str = "policy",
     policy: FunctionalPolicy | None = None,
-    penalty: type = FunctionalSlices,
+    penalty: Callable = FunctionalSlices,
     even: bool = False,
     multiple: int = 1,
     episodes: int = 8,
@@ -251,7 +254,7 @@ def choose_neurons(
         which nothing is trained for.
     policy : FunctionalPolicy, optional
         Trained at any ratio; by default one is trained at `ratio`.
-    penalty : type
+    penalty : callable
         What a new policy is charged with; see `train_functional`.
     even, multiple, episodes, draws
         See `prune_functional`.
@@ -282,7 +285,17 @@ def choose_neurons(
             policy, history = trained
         scores = (policy.scores(layer).detach() for layer in layers)
     seconds = time.perf_counter() - start if history else 0.0
-    return Choice(rows_by_scores([*scores], ratios), policy, history, seconds)
+    kept = rows_by_scores([*scores], ratios)
+    return Choice(kept, policy, _distances(layers, kept, penalty), history, seconds)
+
+
+# %%
+def _distances(layers, kept, penalty) -> np.ndarray:
+    """By eigenvalues in float64, or by a penalty that is there because it needs none."""
+    if penalty in (FunctionalSlices, EnergySlices):
+        return functional_distances(layers, kept).numpy()
+    pairs = zip(layers, kept, strict=True)
+    return np.array([float(penalty(layer)(rows)) for layer, rows in pairs])
 
 
 # %%
@@ -295,7 +308,7 @@ def prune_functional(
     n_texts: int = 256,
     choice: str = "policy",
     policy: FunctionalPolicy | None = None,
-    penalty: type = FunctionalSlices,
+    penalty: Callable = FunctionalSlices,
     refit: bool = True,
     ridge: float | None = None,
     even: bool = False,
@@ -353,7 +366,7 @@ def prune_functional(
         statistics = self_statistics(model, generator=generator, n_texts=n_texts)
     moments = mean_moments(statistics.halves)
     layers = functional_layers(model, moments, statistics.fisher)
-    kept, policy, history, trained = choose_neurons(
+    chosen = choose_neurons(
         layers,
         ratio,
         generator=generator,
@@ -365,15 +378,15 @@ def prune_functional(
         episodes=episodes,
         draws=draws,
     )
-    smaller, ks = prune_rows(model, kept), functional_distances(layers, kept).numpy()
+    kept, smaller = chosen.kept, prune_rows(model, chosen.kept)
     if refit:
         if ridge is None:
             biased = down_projections(model)[0].bias is not None
             weights, halves = [layer.D for layer in layers], statistics.halves
             ridge, _ = find_ridge(weights, halves, kept, biased=biased)
         refit_(smaller, model, kept, moments, ridge=ridge)
-    result = smaller, kept, policy, ks, history, trained
-    return Pruned(*result, time.perf_counter() - begin, ridge if refit else None)
+    total = time.perf_counter() - begin
+    return Pruned(smaller, *chosen, total, ridge if refit else None)
 
 
 # %% [markdown]

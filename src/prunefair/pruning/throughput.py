@@ -1,7 +1,8 @@
-"""Tokens a second of a model, reading and writing apart."""
+"""Tokens a second of a model, reading and writing apart, and seconds of a stage."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -84,3 +85,49 @@ def _now(model, clock: Callable[[], float]) -> float:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return clock()
+
+
+class Stopwatch:
+    """Seconds by stage, the device's work included, and the peak of its memory.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Waited for at both ends of a stage.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Time of each stage, summed over its visits; time of a stage inside another
+        counts for the inner one only.
+    """
+
+    def __init__(self, device):
+        self.device, self.seconds, self._stack = torch.device(device), {}, []
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_bytes(self) -> int | None:
+        """Most that was allocated on the GPU since the start; None on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return None
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str):
+        """Count the time of a block for `stage`."""
+        start = self._now()
+        self._stack.append(0.0)
+        try:
+            yield
+        finally:
+            whole = self._now() - start
+            inner = self._stack.pop()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + whole - inner
+            if self._stack:
+                self._stack[-1] += whole

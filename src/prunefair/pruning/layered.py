@@ -1,0 +1,332 @@
+"""Models whose layers take turns on the device, and what is put aside meanwhile.
+
+Any supported family runs a layer at a time without being known: the model's own forward
+pass runs once with layers that do nothing but remember what they were told, such as
+masks and positions; from then on each layer runs alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch.utils._pytree import tree_map
+
+from prunefair.checkpoint import read_json, write_shard
+from prunefair.messages import Given, shown
+from prunefair.outputs import check_new_folder, whole_file
+from prunefair.pruning.surgery import adapter_for
+
+STATISTICS_FORMAT = "prunefair statistics 1"
+MANIFEST = "statistics.json"
+
+
+class LayeredModel:
+    """A causal language model of which one decoder layer has values at a time.
+
+    What is outside the layers, such as embeddings and head, stays on the device.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Of a supported family, on the meta device; unchanged.
+    read : callable
+        Gives the tensor of a name in the model.
+    device : str or torch.device
+        Where to compute.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel
+        A copy with values outside the layers only, in evaluation mode.
+    layers : list of torch.nn.Module
+        Its decoder layers.
+
+    Raises
+    ------
+    ValueError
+        If the family is not supported.
+    """
+
+    def __init__(self, model, read: Callable, *, device="cpu"):
+        self.adapter, self.read = adapter_for(model), read
+        self.model, self.device = copy.deepcopy(model).eval(), torch.device(device)
+        self._names = {id(part): name for name, part in self.model.named_modules()}
+        self._calls, self._tuples = {}, None
+        _take_buffers_(self.model, self.device)
+        path = self.adapter.layers
+        self.layers = list(self.model.base_model.get_submodule(path))
+        inside = {id(part) for layer in self.layers for part in layer.modules()}
+        self._fill(part for part in self.model.modules() if id(part) not in inside)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def down_projection(self, layer: int) -> torch.nn.Linear:
+        """Linear map of a layer that takes the hidden vectors."""
+        block = self.layers[layer].get_submodule(self.adapter.block)
+        return self.adapter.linears(block)[-1]
+
+    def down_weight(self, layer: int) -> torch.Tensor:
+        """D of a layer, (d, m), on the device, in its own type."""
+        name = self._names[id(self.down_projection(layer))]
+        return self.read(f"{name}.weight").to(self.device)
+
+    def _fill(self, parts) -> list[tuple]:
+        """Give modules the values of their parameters; return what was in place."""
+        before, filled = [], {}
+        for part in parts:
+            for attribute, empty in part._parameters.items():
+                if empty is None:
+                    continue
+                before.append((part, attribute, empty))
+                if id(empty) not in filled:  # of tied weights one
+                    value = self.read(f"{self._names[id(part)]}.{attribute}")
+                    value = torch.nn.Parameter(value.to(self.device), False)
+                    filled[id(empty)] = value
+                part._parameters[attribute] = filled[id(empty)]
+        return before
+
+    @contextlib.contextmanager
+    def present(self, layer: int):
+        """A layer with its values, for the time of the block."""
+        before = self._fill(self.layers[layer].modules())
+        try:
+            yield self.layers[layer]
+        finally:
+            for part, attribute, empty in before:
+                part._parameters[attribute] = empty
+
+    @contextlib.contextmanager
+    def whole(self, resident: int):
+        """The model for the time of the block, ready to run.
+
+        Parameters
+        ----------
+        resident : int
+            Layers that stay on the device; the others come when they are called.
+        """
+        with contextlib.ExitStack() as stack:
+            for layer, module in enumerate(self.layers):
+                if layer < resident:
+                    stack.enter_context(self.present(layer))
+                    continue
+                turn = stack.enter_context(contextlib.ExitStack())
+                come = self._coming(turn, layer)
+                for hook in (
+                    module.register_forward_pre_hook(come),
+                    module.register_forward_hook(lambda *_, turn=turn: turn.close()),
+                ):
+                    stack.callback(hook.remove)
+            yield self.model
+
+    def _coming(self, turn: contextlib.ExitStack, layer: int) -> Callable:
+        def come(*_):
+            turn.enter_context(self.present(layer))
+
+        return come
+
+    @contextlib.contextmanager
+    def _instead(self, forward: Callable):
+        """All layers do what `forward` does."""
+        for layer in self.layers:
+            layer.forward = forward
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                del layer.forward
+
+    def _as_output(self, hidden):
+        return (hidden,) if self._tuples else hidden
+
+    @torch.no_grad()
+    def begin(self, tokens: torch.Tensor) -> torch.Tensor:
+        """What the first layer is given.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (B, N), int64
+            Texts.
+
+        Returns
+        -------
+        hidden : Tensor, shape (B, N, d)
+            On the device.
+        """
+        calls = []
+
+        def remember(hidden, *args, **kwargs):
+            calls.append((hidden, args, kwargs))
+            if self._tuples is None:
+                self._tuples = self._gives_tuples(*calls[0])
+            return self._as_output(hidden)
+
+        with self._instead(remember):
+            self.model(tokens.to(self.device), use_cache=False, logits_to_keep=1)
+        self._calls[tuple(tokens.shape)] = [call[1:] for call in calls]
+        return calls[0][0]
+
+    def _gives_tuples(self, *given) -> bool:
+        """Whether a layer gives a tuple; found without values."""
+        empty = copy.deepcopy(self.layers[0]).to("meta")
+        del empty.forward
+        hidden, args, kwargs = tree_map(
+            lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, given
+        )
+        return isinstance(empty(hidden, *args, **kwargs), tuple)
+
+    def run(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """What a layer that is present makes of its input.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0.
+        hidden : Tensor, shape (B, N, d)
+            Of any B texts of N tokens: what else the layer is told depends on the
+            shape alone.
+
+        Returns
+        -------
+        hidden : Tensor, shape (B, N, d)
+        """
+        shape = tuple(hidden.shape[:2])
+        if shape not in self._calls:
+            self.begin(torch.zeros(shape, dtype=torch.int64))
+        args, kwargs = self._calls[shape][layer]
+        found = self.layers[layer](hidden, *args, **kwargs)
+        return found[0] if isinstance(found, tuple) else found
+
+    def end(self, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of texts for what their last layer puts out.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (B, N), int64
+            Texts.
+        hidden : Tensor, shape (B, N, d)
+            Output of the last layer.
+
+        Returns
+        -------
+        logits : Tensor, shape (B, N, V)
+        """
+        with self._instead(lambda *_, **__: self._as_output(hidden)):
+            return self.model(tokens.to(self.device), use_cache=False).logits
+
+
+@contextlib.contextmanager
+def _without_values():
+    """Parameters of modules that are built in the block have no values; buffers have."""
+    register = torch.nn.Module.register_parameter
+
+    def on_meta(module, name, parameter):
+        if parameter is not None and not parameter.is_meta:
+            parameter = torch.nn.Parameter(parameter.to("meta"), False)
+        register(module, name, parameter)
+
+    torch.nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register
+
+
+def _take_buffers_(model, device) -> None:
+    """Give a model on the meta device its buffers, such as the angles of positions."""
+    with _without_values():
+        config = copy.deepcopy(model.config)
+        twin = type(model)._from_config(config, dtype=model.dtype)
+    for name, buffer in twin.named_buffers():
+        owner, _, attribute = name.rpartition(".")
+        model.get_submodule(owner)._buffers[attribute] = buffer.to(device)
+
+
+class MemoryStore:
+    """Tensors put aside under names, in the memory of the host."""
+
+    def __init__(self):
+        self._held = {}
+
+    def has(self, name: str) -> bool:
+        """Whether something is there."""
+        return name in self._held
+
+    def get(self, name: str) -> dict[str, torch.Tensor]:
+        """What is there."""
+        return self._held[name]
+
+    def put(self, name: str, **tensors: torch.Tensor) -> None:
+        """Put tensors there."""
+        self._held[name] = tensors
+
+    def drop(self, name: str) -> None:
+        """Forget what is there."""
+        self._held.pop(name, None)
+
+
+class FolderStore:
+    """Tensors put aside under names, in files that appear only whole.
+
+    Parameters
+    ----------
+    folder : str or path
+        Made if it is not there.
+    identity : dict
+        What they are of, in values that JSON knows.
+    argument : str
+        What errors call `folder`.
+
+    Raises
+    ------
+    ValueError
+        If `folder` holds something else, or tensors of something else.
+    OSError
+        If it cannot be written.
+    """
+
+    def __init__(self, folder, identity: dict, *, argument: str = "offload"):
+        self.folder, self.argument = Path(folder), argument
+        wanted = {"format": STATISTICS_FORMAT} | identity
+        manifest = self.folder / MANIFEST
+        if not manifest.is_file():
+            check_new_folder(folder, argument=argument)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(manifest, argument=argument) as partial:
+                partial.write_text(json.dumps(wanted, indent=1) + "\n")
+        given = Given(argument, folder)
+        found = read_json(manifest, given)
+        for key in wanted:
+            if found.get(key) != wanted[key]:
+                raise given.error(
+                    f"which holds statistics of the {key} {shown(found.get(key), 40)}, "
+                    f"not {shown(wanted[key], 40)}",
+                    "name another folder",
+                )
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def has(self, name: str) -> bool:
+        """Whether something is there."""
+        return self._file(name).is_file()
+
+    def get(self, name: str) -> dict[str, torch.Tensor]:
+        """What is there, mapped into memory."""
+        return load_file(self._file(name))
+
+    def put(self, name: str, **tensors: torch.Tensor) -> None:
+        """Put tensors there."""
+        with whole_file(self._file(name), argument=self.argument) as partial:
+            write_shard(partial, tensors, tensors.__getitem__)
+
+    def drop(self, name: str) -> None:
+        """Forget what is there."""
+        with contextlib.suppress(PermissionError):  # Windows, while it is mapped
+            self._file(name).unlink(missing_ok=True)

@@ -1,0 +1,254 @@
+"""Going through a checkpoint a block at a time changes nothing but the memory."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunefair.messages import Given
+from prunefair.models import empty_model
+from prunefair.pruning import sweeps
+from prunefair.pruning.folders import load_pruned, save_pruned
+from prunefair.pruning.functional_policy import FunctionalLayer, FunctionalSlices
+from prunefair.pruning.functional_pruning import prune_functional, self_statistics
+from prunefair.pruning.lanczos import orthonormal_probes
+from prunefair.pruning.layered import FolderStore, LayeredModel, MemoryStore
+from prunefair.pruning.refit import mean_moments
+from prunefair.pruning.self_moments import down_projections
+from prunefair.pruning.surgery import ADAPTERS, tiny_model
+from prunefair.pruning.sweeps import (
+    FunctionalQuadrature,
+    functional_penalty,
+    prune_swept,
+    sample_texts,
+    swept_statistics,
+    write_swept,
+)
+
+FAMILIES = sorted(ADAPTERS)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def layered_copy(model):
+    config, given = copy.deepcopy(model.config), Given("model", "tiny")
+    skeleton = empty_model(config, given, dtype=model.dtype)
+    return LayeredModel(skeleton, model.state_dict().__getitem__)
+
+
+def both(family, dtype=torch.float32, *, n_texts=6, length=6, store=None, **fields):
+    """The statistics of a tiny model by the sweeps and in memory."""
+    model = tiny_model(family, generator=seeded(), dtype=dtype, **fields)
+    layered, size = layered_copy(model), {"n_texts": n_texts, "length": length}
+    store = MemoryStore() if store is None else store
+    swept = swept_statistics(layered, store, generator=seeded(1), **size)
+    return model, layered, swept, self_statistics(model, generator=seeded(1), **size)
+
+
+def same(found, expected):
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+# 16 float32 texts of 6 tokens: moments are kept; 3 bfloat16 ones: hidden vectors
+@pytest.mark.parametrize(
+    ("dtype", "n_texts"), [(torch.float32, 16), (torch.bfloat16, 3)], ids=str
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_swept_statistics_and_the_pruned_folder_are_those_of_the_pipeline_in_memory(
+    family, dtype, n_texts, tmp_path
+):
+    model, layered, swept, known = both(family, dtype, n_texts=n_texts)
+    moments = mean_moments(known.halves)
+    assert same(swept.fisher, known.fisher)
+    for found, expected in ((swept.moments, moments), *zip(swept.halves, known.halves)):
+        assert same(found.second, expected.second) and same(found.mean, expected.mean)
+        assert found.tokens == expected.tokens
+    options = {"even": family != "llama", "episodes": 1}
+    run = prune_swept(layered, swept, 0.3, generator=seeded(2), **options)
+    whole = prune_functional(
+        model, 0.3, generator=seeded(2), statistics=known, **options
+    )
+    assert same(run.kept, whole.kept) and run.ridge == whole.ridge
+    assert (run.ks == whole.ks).all() and run.history == whole.history
+    out = write_swept(layered.model, layered, swept, run, tmp_path / "swept")
+    save_pruned(whole.model, None, tmp_path / "whole", whole.kept)
+    for file in (tmp_path / "whole").iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+    assert load_pruned(out).num_parameters() == whole.model.num_parameters()
+
+
+def test_without_a_bias_the_swept_re_fit_is_that_in_memory_too(tmp_path):
+    """OPT and Phi have a bias, a plain LLaMA has none: both are in the test above."""
+    kinds = {
+        name: down_projections(tiny_model(name, generator=seeded()))[0].bias is None
+        for name in FAMILIES
+    }
+    assert set(kinds.values()) == {True, False} and kinds["mistral"]
+    assert not kinds["opt"] and not kinds["phi"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Fragile(FolderStore):
+    """A folder that breaks down when something has been put into it."""
+
+    def __init__(self, *given, puts):
+        super().__init__(*given)
+        self.left = puts
+
+    def put(self, name, **tensors):
+        if not self.left:
+            raise Interrupted(name)
+        self.left -= 1
+        super().put(name, **tensors)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.mark.parametrize("n_texts", [3, 16])
+def test_an_interrupted_run_goes_on_where_it_stopped_to_the_same_bytes(
+    n_texts, tmp_path, monkeypatch
+):
+    model = tiny_model("opt", generator=seeded(), dtype=torch.bfloat16)
+    size = {"n_texts": n_texts, "length": 6}
+
+    def statistics(store):
+        return swept_statistics(layered_copy(model), store, generator=seeded(1), **size)
+
+    def selection(store):
+        generator, layered = seeded(1), layered_copy(model)
+        known = swept_statistics(layered, store, generator=generator, **size)
+        options = {"generator": generator, "episodes": 2, "even": True}
+        return prune_swept(layered, known, 0.5, **options)
+
+    statistics(FolderStore(tmp_path / "whole", {"seed": 1}))
+    expected, work = files(tmp_path / "whole"), []
+    chosen = selection(MemoryStore())
+    monkeypatch.setattr(
+        LayeredModel,
+        "present",
+        lambda self, layer, old=LayeredModel.present: (
+            work.append(layer) or old(self, layer)
+        ),
+    )
+    for puts in range(10):
+        folder = tmp_path / str(puts)
+        with pytest.raises(Interrupted):
+            statistics(Fragile(folder, {"seed": 1}, puts=puts))
+        work.clear()
+        again = selection(FolderStore(folder, {"seed": 1}))
+        assert files(folder) == expected, puts
+        assert same(again.kept, chosen.kept) and again.history == chosen.history
+    assert len(expected) == 2 + 2 * 2  # texts, statement, moments and costs
+
+
+def test_what_is_done_is_not_done_again_and_costs_can_come_later(tmp_path, monkeypatch):
+    model = tiny_model("llama", generator=seeded())
+    layered, size = layered_copy(model), {"n_texts": 4, "length": 6}
+    store = FolderStore(tmp_path / "x", {})
+    first = swept_statistics(layered, store, generator=seeded(1), costs=False, **size)
+    assert first.fisher is None and not list((tmp_path / "x").glob("inputs*"))
+    later = swept_statistics(layered, store, generator=seeded(7), **size)
+    assert same(
+        later.fisher, self_statistics(model, generator=seeded(1), **size).fisher
+    )
+    monkeypatch.setattr(sweeps, "_through", None)  # nothing is run any more
+    monkeypatch.setattr(sweeps, "sample_texts", None)
+    again = swept_statistics(layered, store, generator=seeded(9), **size)
+    assert same(again.fisher, later.fisher) and torch.equal(again.texts, first.texts)
+
+
+def test_texts_fit_into_what_is_free_or_the_error_says_what_does_not():
+    model = tiny_model("llama", generator=seeded())
+    layered = layered_copy(model)
+    *_, layer, _, _ = sweeps._sizes(layered.model)
+    plenty = sample_texts(layered, 8, 6, generator=seeded(1))
+    for free in (1e9, 40_000, 20_000, 3 * layer):
+        resident, group = sweeps._room(layered.model, 8, 6, free)
+        assert 0 <= resident <= 2 and 1 <= group <= 8
+        found = sample_texts(layered, 8, 6, generator=seeded(1), free=free)
+        assert found.shape == (8, 6)
+        assert torch.equal(found, plenty) or group < 8
+    with pytest.raises(ValueError, match="free is .* GB, where a layer has"):
+        sample_texts(layered, 8, 6, generator=seeded(1), free=layer)
+
+
+def test_fewer_than_two_texts_or_tokens_are_refused():
+    layered = layered_copy(tiny_model("llama", generator=seeded()))
+    for n_texts, length in ((1, 6), (2, 1)):
+        with pytest.raises(ValueError, match="both must be at least 2"):
+            swept_statistics(
+                layered,
+                MemoryStore(),
+                generator=seeded(),
+                n_texts=n_texts,
+                length=length,
+            )
+
+
+def wide_layer(d=96, m=200, seed=3):
+    """A block whose functional spectrum spans some decades, as trained ones do."""
+    g = seeded(seed)
+    size = torch.logspace(1, -2, m)[torch.randperm(m, generator=g)]
+    h = torch.randn(4 * m, m, generator=g) @ torch.randn(m, m, generator=g) / m**0.5
+    h = h * size
+    D = torch.randn(d, m, generator=g)
+    return FunctionalLayer(D, h.T @ h / len(h), torch.rand(m, generator=g))
+
+
+def test_quadrature_estimates_what_eigenvalues_say():
+    layer, g = wide_layer(), seeded(4)
+    orders = [torch.rand(200, generator=g) for _ in range(4)]
+    orders += [layer.energies, layer.energies.log() + torch.randn(200, generator=g)]
+    kept = torch.stack([x.topk(140).indices.sort().values for x in orders])
+    exact = FunctionalSlices(layer, dtype=torch.float64)(kept)
+    every = orthonormal_probes(96, 96, generator=g)
+    full = FunctionalQuadrature(layer, probes=every, steps=96)(kept)
+    assert (full - exact).abs().max() < 0.03  # a node for every value
+    some = FunctionalQuadrature(layer, probes=every[:32])(kept)
+    assert (some - exact).abs().max() < 0.06
+    assert some[4] < some[:4].min() and exact[4] < exact[:4].min()
+    one = FunctionalQuadrature(layer, probes=every[:32])(kept[0])
+    assert one.shape == () and torch.equal(one, some[0])
+
+
+def test_wide_models_are_charged_by_quadrature_in_both_pipelines(monkeypatch):
+    assert functional_penalty(2048, generator=seeded()) is FunctionalSlices
+    monkeypatch.setattr(sweeps, "WIDE", 4)
+    monkeypatch.setattr(sweeps, "PROBES", 4)
+    model, layered, swept, known = both("llama")
+    generator = seeded(2)
+    penalty = functional_penalty(8, generator=generator)
+    assert penalty.func is FunctionalQuadrature
+    options = {"episodes": 2, "even": True}
+    whole = prune_functional(
+        model, 0.3, statistics=known, generator=generator, penalty=penalty, **options
+    )
+    run = prune_swept(layered, swept, 0.3, generator=seeded(2), **options)
+    assert same(run.kept, whole.kept) and run.history == whole.history
+    assert (run.ks == whole.ks).all()
+
+
+def test_energies_choose_without_costs_and_without_training():
+    model, layered, _, known = both("llama")
+    store = MemoryStore()
+    swept = swept_statistics(
+        layered, store, generator=seeded(1), n_texts=6, length=6, costs=False
+    )
+    run = prune_swept(
+        layered, swept, 0.3, generator=seeded(2), choice="energy", even=True
+    )
+    linears = zip(mean_moments(known.halves).second, down_projections(model))
+    for rows, (H, linear) in zip(run.kept, linears, strict=True):
+        energies = H.diagonal() * linear.weight.square().sum(0)
+        assert rows.tolist() == energies.topk(8).indices.sort().values.tolist()
+    assert run.policy is None and run.history == []
+    with pytest.raises(ValueError, match="choice is 'best'; give policy or energy"):
+        prune_swept(layered, swept, 0.3, generator=seeded(2), choice="best", even=True)
