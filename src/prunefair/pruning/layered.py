@@ -176,6 +176,9 @@ class LayeredModel:
         """Whether a layer gives a tuple; found without values."""
         empty = copy.deepcopy(self.layers[0]).to("meta")
         del empty.forward
+        for part in empty.modules():  # whoever watches is not meant
+            part._forward_hooks.clear()
+            part._forward_pre_hooks.clear()
         hidden, args, kwargs = tree_map(
             lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, given
         )
