@@ -859,4 +859,4 @@ def plot_errors(ax, study: dict, key: str):
 # - Charge a policy with estimated distances: `LanczosSlices`, with `PROBES` vectors and `STEPS` steps by default, and `quadrature_distance`.
 # - Decide when it pays, and how wrong it is: `selection_cost`, `SelectionCost`, `plot_errors`.
 #
-# Next: [LLaMA-2-7B](llama2_7b.ipynb) puts it to use on matrices of 4096 columns, a layer at a time.
+# Next: [Sweeps](sweeps.ipynb) put it to use where a model does not fit into memory, one block at a time.

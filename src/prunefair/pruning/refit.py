@@ -736,9 +736,6 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
     return (errors / (2 * len(layers))).tolist()
 
 
-# %% [markdown]
-# The walk finds what all candidates and layers find, on three layers of the small real model:
-
 # %% tags=["active-ipynb"]
 # few = [hidden_moments(model, part) for part in texts[:8].split(4)]
 # second = [mean_moments(few).second[20], judge[20]]
@@ -788,10 +785,18 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 #     known = [curves[f"{n}, rule"][grid.index(ridge)] for ridge in RIDGES]
 #     assert known == sorted(known, reverse=True) and grid[place] > max(RIDGES)
 
+# %% tags=["active-ipynb"]
+# for name, pair in (("8 texts", few), ("24 texts", halves)):
+#     found, tried = find_ridge(matrices, [part(half) for half in pair], chosen)
+#     print(f"{name}: the walk tries", *tried, "and takes", found)
+#     assert found == grid[best[f"{name}, rule"]]
+#     curve = dict(zip(grid, curves[f"{name}, rule"], strict=True))
+#     assert all(abs(error / curve[ridge] - 1) < 1e-6 for ridge, error in tried.items())
+
 # %% [markdown]
 # At small ridges the re-fit of this figure is worse than none, though on the texts of the fit it is better by [Theorem (Ridge least squares in closed form)](#thm-refit-solution).
 # The rule puts its minimum on the ridge of the judge or on the next larger one of the grid.
-# With so few texts all minima lie beyond the candidates of `RIDGES`, which are meant for more; their largest is what the rule then takes.
+# With so few texts all minima lie beyond the candidates of `RIDGES`, which are meant for more; their largest is what `choose_ridge` then takes, and the walk goes on to the minimum.
 
 # %% [markdown]
 # ## What it gains, and with how much text
@@ -1050,6 +1055,7 @@ def refit_(
 #
 # - Find the best `down_proj` of one block, its error, and what a bias takes: `refit_down`, `Refitted`, `output_error`, `moment_about`.
 # - Judge many ridges at once and take the one that the halves prefer: `ridge_errors`, `choose_ridge`, `RIDGES`.
+# - Find it by a walk on a few layers, wherever it lies: `find_ridge`, `solved_errors`, `ridge_layers` (`RIDGE_LAYERS`).
 # - Re-fit all blocks of a pruned model, `refit_`, to the moments of several samples, `mean_moments`.
 # - Draw what it does: `plot_by_ridge`, `plot_refit_gain`.
 #

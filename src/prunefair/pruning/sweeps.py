@@ -52,6 +52,7 @@ from prunefair.pruning.functional_policy import (
 from prunefair.pruning.functional_pruning import choose_neurons
 from prunefair.pruning.lanczos import (
     PROBES,
+    SelectionCost,
     gauss_rule,
     lanczos,
     orthonormal_probes,
@@ -77,12 +78,23 @@ BATCH = 8  # texts in one pass, as in memory
 # import tempfile
 # from pathlib import Path
 #
-# from prunefair.models import default_device, load_model
-# from prunefair.plotting import figure
-# from prunefair.pruning.folders import load_pruned
-# from prunefair.pruning.functional_pruning import prune_functional, self_statistics
-# from prunefair.pruning.surgery import ADAPTERS, tiny_model
+# from transformers import AutoConfig, AutoModelForCausalLM
 #
+# from prunefair.messages import Given
+# from prunefair.models import default_device, empty_model, load_model
+# from prunefair.plotting import figure
+# from prunefair.pruning.folders import save_pruned
+# from prunefair.pruning.functional_policy import fisher_costs, functional_layers
+# from prunefair.pruning.functional_pruning import (
+#     SelfStatistics,
+#     prune_functional,
+#     self_statistics,
+# )
+# from prunefair.pruning.layered import FolderStore, MemoryStore
+# from prunefair.pruning.self_moments import hidden_moments
+# from prunefair.pruning.surgery import ADAPTERS, tiny_model
+
+# %% tags=["active-ipynb"]
 # SEED = 65
 # device, generator = default_device(), torch.Generator().manual_seed(SEED)
 
@@ -236,10 +248,10 @@ def _column(names: dict[str, int]) -> str:
 # For LLaMA-2-7B, with 256 texts of 128 tokens:
 
 # %% tags=["active-ipynb"]
-# large = AutoConfig.for_model("llama", hidden_size=4096, intermediate_size=11008,
-#                              num_hidden_layers=32, num_attention_heads=32, vocab_size=32000)  # fmt: skip
+# shape = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
+# config = AutoConfig.for_model("llama", num_attention_heads=32, **shape)
 # with torch.device("meta"):
-#     large = AutoModelForCausalLM.from_config(large, dtype=torch.bfloat16)
+#     large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 # for texts in (256, 16):
 #     plan = sweep_plan(large, 0.3, tokens=128 * texts)
 #     for name, size in (*plan._asdict().items(), ("device", plan.device)):
@@ -381,6 +393,20 @@ def _kept_whole(texts, linear) -> bool:
 
 
 # %% [markdown]
+# The check is the pass in memory, for a family with biases and for one without; `store` holds what the sweep leaves.
+
+# %% tags=["active-ipynb"]
+# for family in ("opt", "mistral"):
+#     model, store = tiny_model(family, generator=generator), MemoryStore()
+#     store.put("texts", tokens=some)
+#     sweep_forward(layered_copy(model), store)
+#     expected = [hidden_moments(model, half) for half in some.tensor_split(2)]
+#     found = store.get("moments-0001")
+#     for half in range(2):
+#         assert torch.equal(found[f"second.{half}"], expected[half].second[1])
+#         assert torch.equal(found["mean"][half], expected[half].mean[1])
+
+# %% [markdown]
 # ## Backward
 #
 # The gradient of the log-likelihood at the output of the last layer starts the sweep; then every layer is run again from its stored input, and hands [(eq-sweeps-backward)](#eq-sweeps-backward) on.
@@ -433,6 +459,13 @@ def _last_gradient(layered: LayeredModel, tokens, hidden) -> torch.Tensor:
         log_likelihood(layered.end(tokens, hidden), tokens).backward()
     return hidden.grad.cpu()
 
+
+# %% tags=["active-ipynb"]
+# store.put("texts", tokens=some)
+# sweep_backward(layered_copy(model), store)
+# for layer, expected in enumerate(fisher_costs(model, some)):
+#     assert torch.equal(store.get(f"fisher-{layer:04d}")["fisher"], expected)
+# assert not store.has("inputs-0001") and not store.has("inputs-0002")
 
 # %% [markdown]
 # ## Statistics that serve every ratio
@@ -620,9 +653,8 @@ def stored_statistics(layered: LayeredModel, store, *, costs: bool) -> SweptStat
 
     counts = [texts[torch.cat(half)].numel() for half in _halves(texts)]
     counts.append(sum(counts))
-    fisher = (
-        [store.get(_name("fisher", n))["fisher"] for n in layers] if costs else None
-    )
+    names = [_name("fisher", layer) for layer in layers if costs]
+    fisher = [store.get(name)["fisher"] for name in names] or None
     return SweptStatistics((part(0), part(1)), part(2), fisher, texts)
 
 
@@ -982,3 +1014,180 @@ def write_swept(
     changed = refitted_tensors(layered, statistics, run)
     skeleton, rest = copy.deepcopy(model), (out, run.kept, tokenizer, record)
     return write_sliced(skeleton, layered.read, *rest, changed=changed)
+
+
+# %% [markdown]
+# The folder that is written is, byte for byte, that of the model in memory.
+# And a run whose folder breaks down in the middle goes on from there:
+
+# %% tags=["active-ipynb"]
+# class Breaking(FolderStore):
+#     """A folder in which the third file cannot be written."""
+#     def put(self, name, **tensors):
+#         if len(list(self.folder.glob("*.safetensors"))) == 2:
+#             raise OSError("no space left")
+#         super().put(name, **tensors)
+
+# %% tags=["active-ipynb"]
+# scratch = tempfile.TemporaryDirectory()
+# place, small = Path(scratch.name), tiny_model("opt", generator=generator)
+# size = {"n_texts": 16, "length": 8}
+# try:
+#     swept_statistics(layered_copy(small), Breaking(place / "sums", {}), generator=generator, **size)
+# except OSError:
+#     print("stopped with", *sorted(file.name for file in (place / "sums").iterdir()))
+# layered, store = layered_copy(small), FolderStore(place / "sums", {})
+# swept = swept_statistics(layered, store, generator=generator, **size)
+# print("at the end", *sorted(file.name for file in (place / "sums").iterdir()))
+
+# %% tags=["active-ipynb"]
+# options, draws = {"even": True, "episodes": 2}, store.get("texts")["state"]
+# run = prune_swept(layered, swept, 0.3, generator=generator, **options)
+# out = write_swept(layered.model, layered, swept, run, place / "swept")
+# moments = [hidden_moments(small, half) for half in swept.texts.tensor_split(2)]
+# known = SelfStatistics(tuple(moments), fisher_costs(small, swept.texts))
+# generator.set_state(draws)
+# whole = prune_functional(small, 0.3, generator=generator, statistics=known, **options)
+# save_pruned(whole.model, None, place / "whole", whole.kept)
+# for file in (place / "whole").iterdir():
+#     assert file.read_bytes() == (out / file.name).read_bytes()
+
+# %% [markdown]
+# ## Work
+#
+# With $T$ tokens and $P/s$ weights a layer, a layer costs
+#
+# | stage | precision | operations a layer |
+# | --- | --- | --- |
+# | forward and moments | of the model; float32 | $2\,T P / s$; $2\,T m^2$ |
+# | backward | of the model | $4\,T P / s + 2\,T d m$ |
+# | features | float64 | $m^3$ |
+# | a selection by quadrature | float32 | $b\,s\,(4 d k + 2 k^2)$, here with $s$ steps |
+# | ridge, of 6 layers, 2 halves, a few values | float64 | $\frac13 k^3 + 4 d k^2$ |
+# | re-fit | float64 | $\frac13 k^3 + 2 d k^2 + 2 d\,(m - k)\,k$ |
+#
+# and the checkpoint is read three times and written once.
+
+
+# %%
+def sweep_work(
+    model,
+    ratio: float,
+    *,
+    tokens: int,
+    length: int = 128,
+    episodes: int = 6,
+    draws: int = 2,
+) -> dict[str, tuple[str, SelectionCost]]:
+    """Operations and bytes of each stage of functional pruning, for all layers.
+
+    Parameters
+    ----------
+    model, ratio, tokens, length
+        See `sweep_plan`.
+    episodes, draws : int
+        Episodes of training, and selections a layer in each.
+
+    Returns
+    -------
+    work : dict of str to (precision, SelectionCost)
+        By stage; `stored` is the precision of the model.
+    """
+    d, m, L, V, P, P0, s = _sizes(model)
+    k, T, weights = rows_to_keep(m, ratio), tokens, (P * L + P0) / s
+    form = 2 * d * k**2 + 2 * d**2 * k + 4 / 3 * d**3
+    product = PROBES * FUNCTIONAL_STEPS * (4 * d * k + 2 * k**2)
+    one, solve = product if d > WIDE else form, k**3 / 3 + 2 * d * k**2
+    judge, fit = solve + 2 * d * k**2, solve + 2 * d * (m - k) * k
+    read, times = L * P + P0, L * episodes * draws
+    work = {
+        "texts": ("stored", 2 * T * weights, length * read),
+        "forward": ("stored", 2 * T * weights, read),
+        "moments": ("float32", 2 * T * m**2 * L, 8 * m**2 * L),
+        "backward": ("stored", (4 * weights + 2 * d * m * L) * T, read),
+        "features": ("float64", m**3 * L, 24 * m**2 * L),
+        "policy": ("float32", times * one, times * 8 * k**2),
+        "ridge": ("float64", 2 * 4 * len(ridge_layers(L)) * judge, 0),
+        "refit": ("float64", L * fit, 2 * read),
+    }
+    return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
+
+
+# %% tags=["active-ipynb"]
+# work = sweep_work(large, 0.3, tokens=256 * 128)
+# for stage, (precision, cost) in work.items():
+#     print(f"{stage:9} {cost.operations / 1e12:6.0f} TFLOP in {precision}")
+# total = sum(cost.operations for _, cost in work.values())
+# assert work["policy"][1].operations < 0.1 * total
+# assert 2e14 < work["moments"][1].operations < 3e14
+
+# %% [markdown]
+# What decides the time is the precision: a GPU without fast float64, as most are, spends longest on the features and the re-fit, and one with it on the two sweeps.
+#
+# ## Exercises
+#
+# **Exercise.** <a id="ex-sweeps-1"></a>
+# By hand: how many texts of 128 tokens make the hidden vectors of one layer of LLaMA-2-7B in bfloat16 as large as one moment of it in float32?
+#
+# <details><summary>Solution</summary>
+#
+# $2\,T m = 4 m^2$ at $T = 2 m = 22016$ tokens, which are 172 texts.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# few, many = (sweep_plan(large, 0.3, tokens=128 * n) for n in (171, 172))
+# assert 2 * 128 * 172 * 11008 == 4 * 11008**2
+# inputs = 33 * 128 * 4096 * 2  # of one text more
+# assert many.waiting - few.waiting - inputs == 32 * 2 * 128 * 11008 + 6 * 4 * 11008**2
+
+# %% [markdown]
+# **Exercise.** <a id="ex-sweeps-2"></a>
+# A limit: what is left of the device's peak when $T$ goes to its least, and what when the model has a single layer?
+#
+# <details><summary>Solution</summary>
+#
+# The peak of the re-fit, $48\, m^2$ and what goes with it, does not depend on the texts: the device must hold one moment in float64 and its Cholesky factor.
+# Nor does it depend on the number of layers, so a single wide layer is as hard as a model of them.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# small_plan = sweep_plan(large, 0.3, tokens=2 * 128)
+# assert small_plan.device == small_plan.refit == plan.refit > 48 * 11008**2
+
+# %% [markdown]
+# **Exercise.** <a id="ex-sweeps-3"></a>
+# Break an assumption: let every selection have probes of its own.
+# How much larger is the spread of the error within a layer?
+#
+# <details><summary>Solution</summary>
+#
+# The two distribution functions then err independently, and nothing cancels between selections.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# layer, own = layers[1], []
+# kept = torch.stack([torch.randperm(1536, generator=generator)[:1075] for _ in range(6)])
+# exact, shared = FunctionalSlices(layer)(kept), FunctionalQuadrature(layer, probes=probes)
+# common = shared(kept) - exact
+# for rows in kept:
+#     shared.probes = orthonormal_probes(576, PROBES, generator=generator).to(device)
+#     own.append(shared(rows))
+# own = torch.stack(own) - exact
+# print(f"deviation of the error: common probes {common.std():.4f}, own {own.std():.4f}")
+# assert own.std() > 1.5 * common.std()
+
+# %% [markdown]
+# ## What you can do now
+#
+# A model that no memory holds can be pruned by what it feels, and the result is the one that a large machine would write.
+# In practice `prunefair.prune(folder, 0.3, out=..., offload=...)` does it; wide models go this way by default, and `offload` names the folder from which an interrupted run goes on.
+#
+# - Compute what it takes before it runs: `sweep_plan` (`SweepPlan`) and `sweep_work`.
+# - Go through the blocks: `sweep_forward`, `sweep_backward`, with texts by `sample_texts`; all of it with what is kept, `swept_statistics` and `stored_statistics` (`SweptStatistics`), drawn by `plot_sweeps`.
+# - Choose, re-fit and write: `prune_swept` (`Swept`), `refitted_tensors`, `write_swept`; blocks come as `StoredLayer` from `stored_layers`.
+# - Charge a policy of a wide model: `FunctionalQuadrature`, which `functional_penalty` takes from 2048 columns on.
+#
+# Next: [LLaMA-2-7B](llama2_7b.ipynb) measures all of it on the shapes of that model.
