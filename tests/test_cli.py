@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_tokenizer
-from prunefair.pipelines import pruning
+from prunefair.pipelines import _room, pruning
 from prunefair.pipelines._arguments import started
 from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import FunctionalPolicy
@@ -238,28 +238,35 @@ def test_a_layer_at_a_time_writes_the_bytes_that_the_whole_model_gives(
     assert result["peak_gpu_bytes"] is None and "save" in result["seconds"]
 
 
-def test_a_model_larger_than_memory_goes_a_layer_at_a_time_and_says_so(
+def test_a_model_larger_than_memory_goes_a_layer_at_a_time_to_the_same_bytes(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pruning, "available_bytes", lambda: sys.maxsize)
-    assert not pruning._wide_or_large(pruning._skeleton(str(model), None), "cpu")
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(pruning, "available_bytes", lambda: 1000)
-    options = ("--ratio", 0.3, "--out", tmp_path / "out", "--episodes", 1, "--json")
-    _, result, err = run(capsys, "prune", model, *options)
-    assert result["method"] == "spectral" and "peak_gpu_bytes" in result
-    note = next(line for line in err.splitlines() if line.startswith("MODEL has "))
-    assert "a layer at a time" in note and "--method functional" in note
+    options = ("--ratio", 0.3, "--episodes", 1, "--texts", 4, "--json")
+    _, result, _ = run(capsys, "prune", model, "--out", tmp_path / "whole", *options)
+    assert "planned_bytes" not in result
+    taken = {"device": 10**6, "passing": 10**6, "waiting": 10**7}
+    monkeypatch.setattr(_room, "available_bytes", lambda: sum(taken.values()))
+    skeleton = pruning._skeleton(str(model), None)
+    assert not _room.goes_in_turns(skeleton, "cpu", functional=True)
+    size = skeleton.num_parameters() * 4 + 2 * 3 * 4 * 40**2
+    monkeypatch.setattr(_room, "available_bytes", lambda: 2 * size - 1)
+    assert _room.goes_in_turns(skeleton, "cpu", functional=True)
+    monkeypatch.setattr(pruning, "goes_in_turns", lambda *_, **__: True)
+    monkeypatch.setattr(_room, "available_bytes", lambda: sys.maxsize)
+    _, result, _ = run(capsys, "prune", model, "--out", tmp_path / "parts", *options)
+    assert result["method"] == "functional" and "planned_bytes" in result
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
 def test_a_wide_model_goes_a_layer_at_a_time_whatever_the_memory(
     capsys, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pruning, "available_bytes", lambda: sys.maxsize)
+    monkeypatch.setattr(_room, "available_bytes", lambda: sys.maxsize)
     config = json.loads((model / "config.json").read_text())
     config |= {"hidden_size": 2050, "head_dim": 2, "vocab_size": 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert pruning._wide_or_large(pruning._skeleton(str(tmp_path), None), "cpu")
+    skeleton = pruning._skeleton(str(tmp_path), None)
+    assert _room.goes_in_turns(skeleton, "cpu", functional=False)
     assert capsys.readouterr().err == ""
 
 
@@ -268,7 +275,7 @@ def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
 ):
     meminfo = "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 5 kB\n"
     monkeypatch.setattr(Path, "read_text", lambda path: meminfo)
-    assert pruning.available_bytes() == 5 * 1024
+    assert _room.available_bytes() == 5 * 1024
 
     def missing(*arguments):
         raise FileNotFoundError
@@ -276,15 +283,15 @@ def test_memory_in_the_page_cache_counts_as_free_and_no_system_call_is_needed(
     monkeypatch.setattr(Path, "read_text", missing)
     pages = {"SC_PHYS_PAGES": 100, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
-    assert pruning.available_bytes() == 100 * 4096
+    assert _room.available_bytes() == 100 * 4096
 
     def unknown(name):
         raise ValueError("unrecognized configuration name")
 
     monkeypatch.setattr(os, "sysconf", unknown)
-    assert pruning.available_bytes() == sys.maxsize
+    assert _room.available_bytes() == sys.maxsize
     monkeypatch.delattr(os, "sysconf")
-    assert pruning.available_bytes() == sys.maxsize
+    assert _room.available_bytes() == sys.maxsize
 
 
 @pytest.fixture

@@ -109,13 +109,28 @@ def _lines(result: dict[str, Any], indent: str = "") -> Iterator[str]:
 )
 def prune_command(
     context: typer.Context,
-    ratio: Annotated[
-        float,
-        typer.Option(parser=_number(float, 0, 1), help="Share of FFN rows to remove."),
-    ],
     model: Annotated[
         str, typer.Argument(help="smollm2, a folder, or a hub name.")
     ] = "",
+    ratio: Annotated[
+        float | None,
+        typer.Option(parser=_number(float, 0, 1), help="Share of FFN rows to remove."),
+    ] = None,
+    parameters: Annotated[
+        float | None,
+        typer.Option(
+            parser=_number(float, 1),
+            help="In place of --ratio: at most so many parameters, such as 5.4e9.",
+        ),
+    ] = None,
+    size: Annotated[
+        float | None,
+        typer.Option(
+            "--bytes",
+            parser=_number(float, 1),
+            help="In place of --ratio: at most so many bytes of weights.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="New folder for the pruned model; optional with --geometry."),
@@ -133,9 +148,8 @@ def prune_command(
     method: Annotated[
         str,
         typer.Option(
-            help="functional, or spectral as in the paper; by default functional "
-            "where the whole model can be run, spectral where it goes a layer at a "
-            "time.",
+            help="functional, or spectral as in the paper, which is the default with "
+            "--geometry or --spectra alone.",
         ),
     ] = "",
     refit: Annotated[
@@ -145,6 +159,13 @@ def prune_command(
             help="With functional: re-fit what is left to the model's own text.",
         ),
     ] = True,
+    choice: Annotated[
+        str,
+        typer.Option(
+            help="With functional: rows by a trained policy, or by energy, which is "
+            "faster.",
+        ),
+    ] = "policy",
     widths: Annotated[
         str,
         typer.Option(
@@ -177,25 +198,35 @@ def prune_command(
     ] = 6,
     seed: Seed = 0,
     device: Device = "",
+    offload: Annotated[
+        Path | None,
+        typer.Option(
+            help="With functional: go a layer at a time, and keep what waits in this "
+            "folder, from which an interrupted run and other ratios go on.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prune the feed-forward layers of MODEL by the learned policy.
 
-    A model with more than 2048 columns, or of more than half of the free memory, goes
-    through a layer at a time and is never in memory as a whole, unless the functional
-    method is asked for, which runs it.
+    A model with more than 2048 columns, or that would take more than half of the free
+    memory, goes through a layer at a time and is never in memory as a whole; the result
+    is the same.
     """
-    with _running(context):
+    with _running(context, {"bytes": "--bytes"}):
         if out is None and model and not geometry:
             raise ValueError("--out is missing; name a new folder for the pruned model")
         report = pruning.prune(
             model or None,
             ratio,
+            parameters=parameters,
+            bytes=size,
             out=out,
             method=method or None,
             geometry=geometry or None,
             spectra=spectra or None,
             refit=refit,
+            choice=choice,
             widths=widths,
             multiple=multiple,
             texts=texts,
@@ -203,6 +234,7 @@ def prune_command(
             episodes=episodes,
             seed=seed,
             device=device or None,
+            offload=offload,
         )
     _report(report.summary(), as_json)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,15 +19,19 @@ from prunefair.pipelines._arguments import (
     check_model,
     in_memory,
     model_name,
-    share,
     started,
     usable_device,
     whole,
 )
+from prunefair.pipelines._room import goes_in_turns
+from prunefair.pipelines._targets import wanted_ratio
+from prunefair.pipelines.sweeping import prune_in_turns
 
 METHODS = ("functional", "spectral")
 SPECTRA = ("exact", "lanczos")
 WIDTHS = ("equal", "uneven")
+CHOICES = ("policy", "energy")
+OWN_DEFAULT = ("widths", "choice")  # None is none of their words
 
 _log = logging.getLogger(__name__)
 
@@ -59,8 +63,8 @@ class PruneReport:
         Mean spectral distance over layers, of the spectrum that the method looks at.
     kept : list of L Tensors, each of shape (k,), int64
         Rows kept in every layer.
-    policy : RowPolicy
-        Reusable at any ratio.
+    policy : RowPolicy or None
+        Reusable at any ratio; None if the energies chose.
     history : list of float
         Mean distance in every episode of training; empty if the policy was given.
     seconds_policy : float
@@ -123,13 +127,15 @@ class _Job:
     geometry: str | None
     spectra: str | None
     refit: bool
+    choice: str
     widths: str
-    multiple: int | None
+    multiple: int
     texts: int
     policy: Any
     episodes: int
     seed: int
     device: str
+    offload: Path | None
     out: Path | None
 
     @property
@@ -155,14 +161,17 @@ class _Job:
 
 def prune(
     model,
-    ratio: float,
+    ratio: float | None = None,
     *,
+    parameters: float | None = None,
+    bytes: float | None = None,
     out: str | os.PathLike | None = None,
     tokenizer=None,
     method: str | None = None,
     geometry: str | None = None,
     spectra: str | None = None,
     refit: bool = True,
+    choice: str = "policy",
     widths: str = "equal",
     multiple: int | None = None,
     texts: int = 256,
@@ -170,33 +179,38 @@ def prune(
     episodes: int = 6,
     seed: int = 0,
     device: str | None = None,
+    offload: str | os.PathLike | None = None,
 ) -> PruneReport:
     """Remove a share of the feed-forward rows of a model by the learned policy.
 
-    A model with more than 2048 columns, or of more than half of the free memory, goes
-    through a layer at a time and is never in memory as a whole, unless the functional
-    method is asked for, which runs it.
+    A model with more than 2048 columns, or that would take more than half of the free
+    memory, goes through a layer at a time and is never in memory as a whole; the result
+    is the same.
 
     Parameters
     ----------
     model : str, path, transformers.PreTrainedModel or None
         `"smollm2"`, a folder, a hub name, or a model in memory, which is not changed
         and stays on its device (one call at a time); None with `geometry`.
-    ratio : float
+    ratio : float, optional
         Share of the FFN rows to remove, in [0, 1).
+    parameters, bytes : float, optional
+        In its place: the most parameters, or bytes of weights, that are to be left.
     out : path, optional
         New folder for the pruned model.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         To be saved beside a model given in memory; a named model brings its own.
     method : {"functional", "spectral"}, optional
-        `"spectral"` is the paper's.  By default functional where the whole model can
-        be run, spectral where it goes a layer at a time.
+        `"spectral"` is the paper's, and the default with `geometry` or `spectra` alone.
     geometry : str, optional
         Random weights of this geometry instead of a model.
     spectra : {"exact", "lanczos"}, optional
         Go a layer at a time with these spectra; by default exact up to 2048 columns.
     refit : bool
         With functional: re-fit what is left to the model's own text.
+    choice : {"policy", "energy"}
+        With functional: rows by a trained policy, or by the energies alone, which is
+        faster.
     widths : {"equal", "uneven"}
         Uneven is better with functional, but only `load_pruned` reloads it.
     multiple : int, optional
@@ -212,6 +226,9 @@ def prune(
         Of all draws: the same seed gives the same bytes.
     device : str, optional
         As torch names it; a GPU by default if there is one.
+    offload : path, optional
+        With functional: go a layer at a time, and keep what waits in this folder; a run
+        that was interrupted goes on from it, and another ratio starts with the choice.
 
     Returns
     -------
@@ -237,24 +254,27 @@ def prune(
     import torch
 
     check_model(model, "model")
-    _check_choices(model, geometry, method, spectra, widths)
+    _check_choices(model, geometry, method, spectra, widths, choice, offload)
     if not (tokenizer is None or hasattr(tokenizer, "save_pretrained")):
         raise ValueError(
             f"{named('tokenizer')} is {shown(tokenizer)}; give a loaded one, or None"
         )
-    ratio = share("ratio", ratio)
     multiple = None if multiple is None else whole("multiple", multiple, 1)
     texts, episodes = whole("texts", texts, 2), whole("episodes", episodes, 1)
     seed, refit = whole("seed", seed, 0, 2**64), bool(refit)
-    _check_outputs(out, policy)
+    _check_outputs(out, policy, offload)
     loaded = in_memory(model)
     device = str(model.device) if loaded else usable_device(device)
     skeleton = model if loaded else _skeleton(model, geometry)
-    _check_rows(skeleton, ratio, multiple)
-    streamed = bool(geometry or spectra)
-    if method != "functional" and not (loaded or streamed):
-        streamed = _wide_or_large(skeleton, device)
-    method = method or ("spectral" if streamed else "functional")
+    method = method or ("spectral" if geometry or spectra else "functional")
+    functional, sizes = method == "functional", _sizes(skeleton)
+    step = _multiple(multiple, sizes, 32 if functional and min(sizes) >= 512 else 1)
+    even = {"even": widths == "equal", "multiple": step}
+    ratio = wanted_ratio(ratio, parameters, bytes, skeleton, **even)
+    _check_rows(sizes, ratio)
+    streamed = bool(geometry or spectra or offload)
+    if not (loaded or streamed):
+        streamed = goes_in_turns(skeleton, device, functional=functional)
     if method == "spectral" and widths != "equal":
         raise ValueError(
             f"{named('widths')} is {widths!r}, which the spectral method does not "
@@ -268,21 +288,26 @@ def prune(
         geometry=geometry,
         spectra=spectra,
         refit=refit,
+        choice=choice,
         widths=widths,
-        multiple=multiple,
+        multiple=step,
         texts=texts,
         policy=policy,
         episodes=episodes,
         seed=seed,
         device=device,
+        offload=None if offload is None else Path(offload),
         out=None if out is None else Path(out),
     )
+    run = _prune_whole
+    if streamed:
+        run = prune_in_turns if functional else _prune_streamed
     # training needs gradients, whatever is around the call
     with torch.inference_mode(False), torch.enable_grad():
-        return _prune_streamed(job) if streamed else _prune_whole(job)
+        return run(job)
 
 
-def _check_choices(model, geometry, method, spectra, widths) -> None:
+def _check_choices(model, geometry, method, spectra, widths, choice, offload) -> None:
     """Raise unless the words are known and go together."""
     if (model is None) == (geometry is None):
         raise ValueError(
@@ -293,35 +318,47 @@ def _check_choices(model, geometry, method, spectra, widths) -> None:
         ("spectra", spectra, SPECTRA),
         ("method", method, METHODS),
         ("widths", widths, WIDTHS),
+        ("choice", choice, CHOICES),
     ):
-        if value not in known and (value is not None or argument == "widths"):
+        if value not in known and (value is not None or argument in OWN_DEFAULT):
             raise ValueError(
                 f"{named(argument)} is {shown(value)}; give {' or '.join(known)}"
             )
-    if method == "functional" and (geometry or spectra):
-        other = named("geometry" if geometry else "spectra")
+    if method == "functional" and spectra:
         raise ValueError(
-            f"{named('method')} is 'functional', which knows no {other}; leave that "
-            f"out, or give {named('method', 'spectral')}"
+            f"{named('method')} is 'functional', which knows no {named('spectra')}; "
+            f"leave that out, or give {named('method', 'spectral')}"
         )
-    if spectra and in_memory(model):
-        raise ValueError(
-            f"{named('spectra')} is {spectra!r}, with which a model goes a layer at a "
-            "time; give its folder or name instead of the model"
-        )
+    spectral = method == "spectral" or (method is None and bool(geometry or spectra))
+    for argument, value in (("choice", choice != "policy"), ("offload", offload)):
+        if spectral and value:
+            raise ValueError(
+                f"{named(argument)} is {shown(offload or choice)}, which only the "
+                f"functional method knows; leave it out, or give "
+                f"{named('method', 'functional')}"
+            )
+    for argument, value in (("spectra", spectra), ("offload", offload)):
+        if value and in_memory(model):
+            raise ValueError(
+                f"{named(argument)} is {shown(value)}, with which a model goes a layer "
+                "at a time; give its folder or name instead of the model"
+            )
 
 
-def _check_outputs(out, policy) -> None:
-    """Raise, before the work, unless both can be written beside each other."""
+def _check_outputs(out, policy, offload) -> None:
+    """Raise, before the work, unless all can be written beside each other."""
     from prunefair.outputs import check_new_file, check_new_folder
 
     file = None if in_memory(policy) else policy
-    if out is not None and file is not None:
-        places = [Path(os.path.realpath(place)) for place in (out, file)]
+    given = {"policy": file, "offload": offload, "out": out}
+    given = {name: place for name, place in given.items() if place is not None}
+    for first, second in itertools.combinations(given, 2):
+        places = [Path(os.path.realpath(given[name])) for name in (first, second)]
         if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
             raise ValueError(
-                f"{named('policy')} is {str(file)!r} and {named('out')} {str(out)!r}: "
-                "one would be in the place of the other; name two places side by side"
+                f"{named(first)} is {str(given[first])!r} and {named(second)} "
+                f"{str(given[second])!r}: one would be in the place of the other; name "
+                "two places side by side"
             )
     if out is not None:
         check_new_folder(out, argument="out")
@@ -355,12 +392,17 @@ def _skeleton(model, geometry: str | None):
     return skeleton
 
 
-def _check_rows(skeleton, ratio: float, multiple: int | None) -> None:
-    from prunefair.pruning.anatomy import rows_to_keep
+def _sizes(skeleton) -> list[int]:
+    """Number of neurons of every layer."""
     from prunefair.pruning.surgery import row_matrices
 
-    rows = max(len(matrix) for matrix in row_matrices(skeleton))
-    _multiple(multiple, [rows], 1)
+    return [len(matrix) for matrix in row_matrices(skeleton)]
+
+
+def _check_rows(sizes: list[int], ratio: float) -> None:
+    from prunefair.pruning.anatomy import rows_to_keep
+
+    rows = max(sizes)
     try:
         rows_to_keep(rows, ratio)
     except ValueError as error:
@@ -369,63 +411,14 @@ def _check_rows(skeleton, ratio: float, multiple: int | None) -> None:
         ) from error
 
 
-def _wide_or_large(skeleton, device: str) -> bool:
-    """Whether a model should not be loaded as a whole to be pruned."""
-    import torch
-
-    config = skeleton.config
-    width = torch.finfo(skeleton.dtype).bits // 8
-    if torch.device(device).type == "cuda":
-        free = torch.cuda.mem_get_info(torch.device(device).index)[0]
-    else:
-        free = available_bytes()
-    size = skeleton.num_parameters() * width
-    wide = getattr(config, "hidden_size", 0) > 2048
-    if size > free / 2 and not wide:
-        _log.warning(
-            f"{named('model')} has {size / 1e9:.3g} GB of weights, more than half of "
-            f"the {free / 1e9:.3g} GB that {device} has free, and is pruned a layer at "
-            f"a time by the spectral method; {named('method', 'functional')} runs it "
-            "whole"
-        )
-    return wide or size > free / 2
-
-
-def available_bytes() -> int:
-    """Memory that programs can still take, or all of it, or no limit if none is known.
-
-    What the page cache holds counts as free: it is given back on demand.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
-
-
 def _prune_streamed(job: _Job) -> PruneReport:
     """Prune by the paper's method, one layer in memory at a time."""
     import torch
 
-    from prunefair.models import load_tokenizer, model_source, stream_folder
     from prunefair.pruning import folders, lanczos, llama2_7b, row_policy, surgery
 
-    start, source, tokenizer = time.perf_counter(), "", None
-    policy = job.known_policy(row_policy.RowPolicy)
-    if job.geometry:
-        weights = llama2_7b.weights_line(job.geometry)
-        options = {"seed": job.seed, "device": job.device}
-        dense, read = llama2_7b.open_geometry(job.geometry, **options)
-    else:
-        weights = f"weights of {model_name(job.model)}"
-        source = model_source(job.model, argument="model")
-        dense, read = stream_folder(job.model, argument="model")
-        tokenizer = load_tokenizer(job.model, argument="model", optional=True)
-        for name in dense.state_dict():  # what cannot be used is found before the work
-            read(name)
+    start, policy = time.perf_counter(), job.known_policy(row_policy.RowPolicy)
+    weights, source, dense, read, tokenizer = opened(job)
     matrices = surgery.row_matrices(dense)
     columns = min(matrix.shape[1] for matrix in matrices)
     if job.spectra == "lanczos" and columns < lanczos.PROBES:
@@ -434,7 +427,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
             f"and the model has {columns}; give exact"
         )
     sizes = [len(matrix) for matrix in matrices]
-    shares = _shares(sizes, job.ratio, _multiple(job.multiple, sizes, 1))
+    shares = _shares(sizes, job.ratio, job.multiple)
     if len(set(shares)) > 1:
         raise ValueError(
             f"{named('multiple')} is {job.multiple}, and the layers of "
@@ -454,8 +447,8 @@ def _prune_streamed(job: _Job) -> PruneReport:
     before = dense.num_parameters()
     counts = {
         "ratio": job.ratio,
-        "multiple": job.multiple or 1,
-        "ratio_reached": _reached(sizes, run.kept),
+        "multiple": job.multiple,
+        "ratio_reached": reached(sizes, run.kept),
         "params_before": before,
         "params_after": before - surgery.removed_parameters(dense, run.kept),
         "ks_mean": sum(run.distances) / len(run.distances),
@@ -470,7 +463,7 @@ def _prune_streamed(job: _Job) -> PruneReport:
         folders.write_sliced(meta, read, job.out, run.kept, tokenizer, record)
         run.seconds["save"] = time.perf_counter() - begin
 
-    _save(job, run.policy if policy is None else None, save)
+    save_all(job, run.policy if policy is None else None, save)
     return PruneReport(
         model=None,
         source=job.geometry or model_name(job.model),
@@ -509,7 +502,32 @@ def _shares(sizes: list[int], ratio: float, multiple: int) -> list[float]:
     return [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
 
 
-def _reached(sizes: list[int], kept: list) -> float:
+def opened(job: _Job) -> tuple:
+    """Words, source, skeleton, reader and tokenizer of what goes a layer at a time."""
+    import torch
+
+    from prunefair.models import load_tokenizer, model_source, stream_folder
+    from prunefair.pruning import llama2_7b
+
+    if job.geometry:
+        dtype = torch.bfloat16 if job.method == "functional" else torch.float16
+        options = {"seed": job.seed, "device": job.device, "dtype": dtype}
+        weights = llama2_7b.weights_line(job.geometry)
+        return weights, "", *llama2_7b.open_geometry(job.geometry, **options), None
+    source = model_source(job.model, argument="model")
+    dense, read = stream_folder(job.model, argument="model")
+    tokenizer = load_tokenizer(job.model, argument="model", optional=True)
+    for name in dense.state_dict():  # what cannot be used is found before the work
+        read(name)
+    return f"weights of {model_name(job.model)}", source, dense, read, tokenizer
+
+
+def say_no_tokenizer() -> None:
+    """Warn that the folder of the result will have none."""
+    _log.warning(f"{named('model')} has no tokenizer; none is written")
+
+
+def reached(sizes: list[int], kept: list) -> float:
     """Share of all rows that was removed."""
     return 1 - sum(len(rows) for rows in kept) / sum(sizes)
 
@@ -558,11 +576,9 @@ def _prune_whole(job: _Job) -> PruneReport:
         tokenizer = load_tokenizer(job.model, argument="model", optional=True)
         dense = load_model(job.model, device=job.device, argument="model")
     if tokenizer is None and job.out is not None:
-        _log.warning(f"{named('model')} has no tokenizer; none is written")
+        say_no_tokenizer()
     check_runs(dense, given)
-    sizes = [len(matrix) for matrix in row_matrices(dense)]
-    usual = 32 if functional and min(sizes) >= 512 else 1
-    multiple = _multiple(job.multiple, sizes, usual)
+    sizes, multiple = [len(matrix) for matrix in row_matrices(dense)], job.multiple
     generator = torch.Generator().manual_seed(job.seed)
     if functional:
         with started(dense, tokenizer, given):
@@ -574,19 +590,15 @@ def _prune_whole(job: _Job) -> PruneReport:
     counts = {
         "ratio": job.ratio,
         "multiple": multiple,
-        "ratio_reached": _reached(sizes, pruned.kept),
+        "ratio_reached": reached(sizes, pruned.kept),
         "params_before": dense.num_parameters(),
         "params_after": pruned.model.num_parameters(),
         "ks_mean": pruned.ks_mean,
     }
-    record = {"method": job.method, "seed": job.seed}
-    record |= {"texts": job.texts, "refit": job.refit} if functional else {}
-    record["episodes"] = job.episodes if pruned.history else None
-    record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
-    record = _base(job, source) | _rounded(record)
+    record = recorded(job, source, counts, sizes, pruned)
     new = pruned.policy if policy is None else None
     save = partial(save_pruned, pruned.model, tokenizer, job.out, pruned.kept, record)
-    _save(job, new, save)
+    save_all(job, new, save)
     return PruneReport(
         model=pruned.model,
         source=model_name(job.model),
@@ -611,14 +623,21 @@ def _run_spectral(job, dense, policy, sizes, multiple, generator):
 
 
 def _run_functional(job, dense, policy, multiple, generator):
-    from prunefair.pruning.functional_pruning import prune_functional
+    from prunefair.pruning.functional_pruning import prune_functional, self_statistics
+    from prunefair.pruning.self_moments import down_projections
+    from prunefair.pruning.sweeps import functional_penalty
 
+    statistics = self_statistics(dense, generator=generator, n_texts=job.texts)
+    on = {"generator": generator, "device": dense.device}
+    penalty = functional_penalty(down_projections(dense)[0].out_features, **on)
     return prune_functional(
         dense,
         job.ratio,
         generator=generator,
-        n_texts=job.texts,
+        statistics=statistics,
+        choice=job.choice,
         policy=policy,
+        penalty=penalty,
         refit=job.refit,
         even=job.widths == "equal",
         multiple=multiple,
@@ -626,7 +645,18 @@ def _run_functional(job, dense, policy, multiple, generator):
     )
 
 
-def _save(job: _Job, policy, save: Callable) -> None:
+def recorded(job: _Job, source: str, counts: dict, sizes: list[int], pruned) -> dict:
+    """What the folder says of how its model came about; the same for every way."""
+    record = {"method": job.method, "seed": job.seed}
+    if job.method == "functional":
+        record |= {"texts": job.texts, "refit": job.refit}
+        record |= {"choice": job.choice} if job.choice != "policy" else {}
+    record["episodes"] = job.episodes if pruned.history else None
+    record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
+    return _base(job, source) | _rounded(record)
+
+
+def save_all(job: _Job, policy, save: Callable) -> None:
     """Write a new policy, then the model: what is trained is kept if `save` fails."""
     from prunefair.pruning.row_policy import save_policy
 

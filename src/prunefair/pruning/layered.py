@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_map
 from prunefair.checkpoint import read_json, write_shard
 from prunefair.messages import Given, shown
 from prunefair.outputs import check_new_folder, whole_file
-from prunefair.pruning.surgery import adapter_for
+from prunefair.pruning.surgery import adapter_for, ffn_slices
 
 STATISTICS_FORMAT = "prunefair statistics 1"
 MANIFEST = "statistics.json"
@@ -333,3 +334,29 @@ class FolderStore:
         """Forget what is there."""
         with contextlib.suppress(PermissionError):  # Windows, while it is mapped
             self._file(name).unlink(missing_ok=True)
+
+
+def fingerprint(model, read: Callable) -> str:
+    """What tells a model from others, from its configuration and two of its matrices.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        On the meta device.
+    read : callable
+        Gives the tensor of a name in the model.
+
+    Returns
+    -------
+    fingerprint : str
+        32 hexadecimal digits.
+    """
+    config = model.config.to_dict()
+    for key in ("_name_or_path", "transformers_version", "architectures"):
+        config.pop(key, None)  # say where it comes from, not what it is
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for names in (ffn_slices(model)[0], ffn_slices(model)[-1]):
+        weight = read([*names][-1]).detach().cpu().contiguous()
+        digest.update(f"{weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]

@@ -412,7 +412,7 @@ def shaped_matrix(
 
 
 # %%
-def open_geometry(name: str, *, seed: int, device="cpu"):
+def open_geometry(name: str, *, seed: int, device="cpu", dtype=torch.float16):
     """Random model of a geometry: what `stream_folder` gives, without a checkpoint.
 
     Parameters
@@ -423,11 +423,13 @@ def open_geometry(name: str, *, seed: int, device="cpu"):
         The same seed gives the same bytes on the same kind of device.
     device : str or torch.device
         Where the weights are drawn.
+    dtype : torch.dtype
+        Type of the weights.
 
     Returns
     -------
     model : transformers.PreTrainedModel
-        On the meta device, in float16.
+        On the meta device, in `dtype`.
     read : callable
         Draws the tensor of a name, always the same.
 
@@ -439,9 +441,7 @@ def open_geometry(name: str, *, seed: int, device="cpu"):
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            geometry_config(name), dtype=torch.float16
-        )
+        model = AutoModelForCausalLM.from_config(geometry_config(name), dtype=dtype)
     shapes = {n: tensor.shape for n, tensor in model.state_dict().items()}
     number = {n: i for i, n in enumerate(shapes)}
     gates = {next(iter(names)) for names in ffn_slices(model)}
@@ -450,11 +450,11 @@ def open_geometry(name: str, *, seed: int, device="cpu"):
         own = (seed * 10**6 + number[n]) % 2**64
         generator = torch.Generator(device).manual_seed(own)
         if n in gates:
-            return shaped_matrix(*shapes[n], generator=generator).half()
+            return shaped_matrix(*shapes[n], generator=generator).to(dtype)
         if len(shapes[n]) == 1:  # norms
-            return torch.ones(shapes[n], dtype=torch.float16, device=device)
+            return torch.ones(shapes[n], dtype=dtype, device=device)
         drawn = torch.randn(shapes[n], generator=generator, device=device)
-        return drawn.mul_(0.02).half()
+        return drawn.mul_(0.02).to(dtype)
 
     return model.eval(), read
 

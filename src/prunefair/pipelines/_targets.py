@@ -1,0 +1,92 @@
+"""The ratio that leaves a model of a given size."""
+
+from __future__ import annotations
+
+import numbers
+
+from prunefair.messages import named, shown
+from prunefair.pipelines._arguments import share
+
+
+def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> float:
+    """The ratio that was given, or the one that meets the target that was given.
+
+    Parameters
+    ----------
+    ratio : float or None
+        Share of the FFN rows to remove.
+    parameters, size : float or None
+        Most parameters, or bytes of weights, that are to be left.
+    skeleton : transformers.PreTrainedModel
+        Dense model of a supported family.
+    even : bool
+        All layers lose the same share.
+    multiple : int
+        What widths are multiples of.
+
+    Returns
+    -------
+    ratio : float
+        In [0, 1).
+
+    Raises
+    ------
+    ValueError
+        Unless one of the three is given, and can be met.
+    """
+    given = {"ratio": ratio, "parameters": parameters, "bytes": size}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) != 1:
+        words = " and ".join(named(name) for name in given) or "none"
+        choice = ", ".join(named(name) for name in ("ratio", "parameters", "bytes"))
+        raise ValueError(f"{words} given; give one of {choice}")
+    ((argument, value),) = given.items()
+    if argument == "ratio":
+        return share("ratio", value)
+    unit = skeleton.dtype.itemsize if argument == "bytes" else 1
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{named(argument)} is {shown(value)}; give a positive number")
+    return _least_ratio(argument, value, unit, skeleton, even, multiple)
+
+
+def _least_ratio(argument, value, unit, skeleton, even, multiple) -> float:
+    """Least ratio that leaves at most `value` parameters of `unit` bytes."""
+    from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
+    from prunefair.pruning.surgery import ffn_slices
+
+    layers = ffn_slices(skeleton)
+    weights = [[skeleton.get_parameter(n) for n in names] for names in layers]
+    sizes = [part[0].shape[0] for part in weights]
+    neurons = [sum(w.numel() for w in part) // m for part, m in zip(weights, sizes)]
+    dense = skeleton.num_parameters()
+
+    def left(ratio: float) -> int:
+        kept = [rows_to_keep(m, ratio, multiple if even else 1) for m in sizes]
+        if not even and sum(kept) < sum(sizes):  # groups of neurons, wherever they are
+            groups = max(sum(kept) // multiple, len(sizes))
+            return dense - (sum(sizes) - groups * multiple) * max(neurons)
+        return dense - sum((m - k) * n for m, k, n in zip(sizes, kept, neurons))
+
+    step = multiple if even else 1
+    ratios = sorted(
+        {ratio_of_rows(m, k) for m in sizes for k in range(step, m + 1, step)}
+    )
+    if dense * unit <= value:
+        raise ValueError(
+            f"{named(argument)} is {value:g}, and the model has no more than "
+            f"{dense * unit}; give fewer"
+        )
+    if left(ratios[-1]) * unit > value:
+        raise ValueError(
+            f"{named(argument)} is {value:g}, fewer than the {left(ratios[-1]) * unit} "
+            "that are left when almost all FFN rows are gone; give more"
+        )
+    low, high = 0, len(ratios) - 1  # the first that meets the target
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (
+            (low, middle)
+            if left(ratios[middle]) * unit <= value
+            else (middle + 1, high)
+        )
+    return ratios[low]

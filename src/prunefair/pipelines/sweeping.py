@@ -1,0 +1,119 @@
+"""A model pruned by what it feels, a layer at a time."""
+
+from __future__ import annotations
+
+import time
+
+from prunefair.messages import Given
+from prunefair.pipelines._arguments import model_name, started
+from prunefair.pipelines._room import check_room, free_bytes
+
+LENGTH = 128  # tokens of a text
+SPARE = 0.9  # share of the free memory that sampling may take
+
+
+def prune_in_turns(job):
+    """The functional method with one layer on the device.
+
+    Parameters
+    ----------
+    job : _Job
+        Checked arguments of `prune`.
+
+    Returns
+    -------
+    report : PruneReport
+    """
+    import torch
+
+    from prunefair.models import within_context
+    from prunefair.pipelines import pruning
+    from prunefair.pruning import surgery, sweeps
+    from prunefair.pruning.functional_policy import FunctionalPolicy
+    from prunefair.pruning.layered import LayeredModel
+    from prunefair.pruning.throughput import Stopwatch
+
+    start, argument = time.perf_counter(), "geometry" if job.geometry else "model"
+    given = Given(argument, job.geometry or model_name(job.model))
+    policy = job.known_policy(FunctionalPolicy)
+    weights, source, dense, read, tokenizer = pruning.opened(job)
+    if tokenizer is None and job.out is not None and not job.geometry:
+        pruning.say_no_tokenizer()
+    sizes = [len(matrix) for matrix in surgery.row_matrices(dense)]
+    length = within_context(dense, LENGTH)
+    plan = sweeps.sweep_plan(dense, job.ratio, tokens=job.texts * length, length=length)
+    size = dense.num_parameters() * dense.dtype.itemsize
+    check_room(plan, device=job.device, offload=job.offload, out=job.out, size=size)
+    store, generator = _store(job, dense, read), torch.Generator().manual_seed(job.seed)
+    layered, watch = LayeredModel(dense, read, device=job.device), Stopwatch(job.device)
+    even, options = job.widths == "equal", {"generator": generator, "watch": watch}
+    with started(layered.model, tokenizer, given):
+        statistics = sweeps.swept_statistics(
+            layered,
+            store,
+            n_texts=job.texts,
+            length=LENGTH,
+            costs=job.choice == "policy" or not even,
+            free=SPARE * free_bytes(job.device),
+            **options,
+        )
+    run = sweeps.prune_swept(
+        layered,
+        statistics,
+        job.ratio,
+        refit=job.refit,
+        choice=job.choice,
+        policy=policy,
+        even=even,
+        multiple=job.multiple,
+        episodes=job.episodes,
+        **options,
+    )
+    before = dense.num_parameters()
+    counts = {
+        "ratio": job.ratio,
+        "multiple": job.multiple,
+        "ratio_reached": pruning.reached(sizes, run.kept),
+        "params_before": before,
+        "params_after": before - surgery.removed_parameters(dense, run.kept),
+        "ks_mean": float(run.ks.mean()),
+    }
+    record = pruning.recorded(job, source, counts, sizes, run)
+
+    def save():
+        with watch("save"):
+            rest = job.out, tokenizer, record
+            sweeps.write_swept(dense, layered, statistics, run, *rest)
+
+    pruning.save_all(job, run.policy if policy is None else None, save)
+    return pruning.PruneReport(
+        model=None,
+        source=given.value,
+        method="functional",
+        **counts,
+        kept=run.kept,
+        policy=run.policy,
+        history=run.history,
+        seconds_policy=watch.seconds["choice"] if run.history else 0.0,
+        seconds_total=time.perf_counter() - start,
+        out=job.out,
+        details={
+            "weights": weights,
+            "refit": job.refit,
+            "widths": job.widths,
+            "seconds": watch.seconds,
+            "peak_gpu_bytes": watch.peak_bytes(),
+            "planned_bytes": plan._asdict(),
+        },
+    )
+
+
+def _store(job, dense, read):
+    """Where statistics wait: in memory, or in the folder that was named."""
+    from prunefair.pruning.layered import FolderStore, MemoryStore, fingerprint
+
+    if job.offload is None:
+        return MemoryStore()
+    identity = {"model": fingerprint(dense, read), "texts": job.texts}
+    identity |= {"length": LENGTH, "seed": job.seed}
+    return FolderStore(job.offload, identity)

@@ -1,0 +1,296 @@
+"""`prune` a layer at a time: the same bytes, within its plan, to a given size."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import prunefair
+from prunefair.models import load_model
+from prunefair.pipelines import _room, sweeping
+from prunefair.pipelines._targets import wanted_ratio
+from prunefair.pruning import sweeps
+from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
+from prunefair.pruning.folders import load_pruned
+from prunefair.pruning.functional_policy import uneven_ratios
+from prunefair.pruning.perplexity import kl_to_dense, self_sample
+from prunefair.pruning.surgery import ADAPTERS, removed_parameters, tiny_model
+
+FEW = {"texts": 6, "episodes": 1}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("models") / "opt"
+    model = tiny_model("opt", generator=seeded(), dtype=torch.bfloat16)
+    model.save_pretrained(place)
+    return place
+
+
+def test_a_folder_is_pruned_to_the_same_bytes_in_memory_and_in_turns(folder, tmp_path):
+    for widths in ("equal", "uneven"):
+        options = FEW | {"widths": widths}
+        prunefair.prune(folder, 0.3, out=tmp_path / widths, **options)
+        place = {"out": tmp_path / f"{widths} in turns", "offload": tmp_path / "work"}
+        report = prunefair.prune(folder, 0.3, **place, **options)
+        assert files(place["out"]) == files(tmp_path / widths)
+        assert report.model is None and report.details["planned_bytes"]["waiting"] > 0
+        assert load_pruned(place["out"]).num_parameters() == report.params_after
+
+
+def test_statistics_serve_every_ratio_and_no_other_run(folder, tmp_path, monkeypatch):
+    place = {"offload": tmp_path / "work"}
+    prunefair.prune(folder, 0.3, **place, **FEW)
+    whole = prunefair.prune(folder, 0.5, choice="energy", **FEW)
+    monkeypatch.setattr(sweeps, "sample_texts", pytest.fail)
+    monkeypatch.setattr(sweeps, "_through", pytest.fail)
+    other = prunefair.prune(folder, 0.5, choice="energy", **place, **FEW)
+    for ours, theirs in zip(other.kept, whole.kept, strict=True):
+        assert torch.equal(ours, theirs)
+    assert other.policy is None and other.history == []
+    for change, name in (({"seed": 1}, "seed"), ({"texts": 7}, "texts")):
+        with pytest.raises(ValueError, match=f"offload is .*of the {name} "):
+            prunefair.prune(folder, 0.3, **place, **FEW | change)
+    small = tiny_model("opt", generator=seeded(1), dtype=torch.bfloat16)
+    small.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="offload is .*of the model "):
+        prunefair.prune(tmp_path / "other", 0.3, **place, **FEW)
+
+
+WRONG = {
+    "spectral": ({"method": "spectral", "offload": "w"}, "offload is 'w'.*only the fu"),
+    "choice": ({"choice": "best"}, "choice is 'best'; give policy or energy"),
+    "choice-spectral": (
+        {"method": "spectral", "choice": "energy"},
+        "choice is 'energy', which only the functional method knows",
+    ),
+    "inside": ({"out": "a/b", "offload": "a"}, "offload is 'a' and out 'a/b': one wo"),
+    "two": ({"parameters": 1e3}, "ratio and parameters given; give one of ratio, para"),
+    "none": ({"ratio": None}, "none given; give one of ratio, parameters, bytes"),
+    "word": ({"ratio": None, "bytes": "1GB"}, "bytes is '1GB'; give a positive number"),
+    "more": (
+        {"ratio": None, "parameters": 1e9},
+        "parameters is 1e.09, and the model has no more than 1864; give fewer",
+    ),
+    "less": (
+        {"ratio": None, "bytes": 1000},
+        "bytes is 1000, fewer than the 2980 that are left when almost all FFN rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_done_is_said_before_the_work(name, folder, monkeypatch):
+    monkeypatch.setattr(sweeping, "prune_in_turns", pytest.fail)
+    monkeypatch.setattr("prunefair.models.load_opened", pytest.fail)
+    options, line = WRONG[name]
+    with pytest.raises(ValueError, match=line):
+        prunefair.prune(folder, **{"ratio": 0.3} | options)
+    model = tiny_model("llama", generator=seeded())
+    with pytest.raises(ValueError, match="offload is 'w', with which a model goes"):
+        prunefair.prune(model, 0.3, offload="w")
+
+
+PLAN = sweeps.SweepPlan(
+    forward=2, backward=3, choice=1, refit=10**9, waiting=4 * 10**9, passing=10**8
+)
+
+
+@pytest.mark.parametrize(
+    ("free", "offload", "line"),
+    [
+        (10**6, None, "device is 'cpu', which has 0.001 GB free where a layer"),
+        (
+            3 * 10**9,
+            None,
+            "offload is missing, and 5.1 GB would be in memory where",
+        ),
+        (
+            10**9 + 5,
+            "work",
+            "texts take 1.1 GB of memory a layer at a time, where 1",
+        ),
+        (6 * 10**9, None, None),
+        (2 * 10**9, "work", None),
+    ],
+)
+def test_a_plan_that_does_not_fit_says_what_would(free, offload, line, monkeypatch):
+    monkeypatch.setattr(_room, "available_bytes", lambda: free)
+    options = {"device": "cpu", "offload": offload, "out": None, "size": 0}
+    if line is None:
+        _room.check_room(PLAN, **options)
+        return
+    with pytest.raises(ValueError, match=line) as found:
+        _room.check_room(PLAN, **options)
+    assert len(str(found.value)) <= 300 and "give" in str(found.value)
+
+
+def test_a_full_disk_is_seen_before_and_what_lies_there_already_counts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_room, "available_bytes", lambda: 10**12)
+    free = type("Usage", (), {"free": 5 * 10**9})
+    monkeypatch.setattr(_room.shutil, "disk_usage", lambda place: free)
+    work, out = tmp_path / "work", tmp_path / "new" / "out"
+    options = {"device": "cpu", "offload": work, "out": out}
+    _room.check_room(PLAN, size=10**9, **options)
+    with pytest.raises(ValueError, match="out is .* with 5 GB free where 6 GB are"):
+        _room.check_room(PLAN, size=2 * 10**9, **options)
+    work.mkdir()
+    with open(work / "moments-0000.safetensors", "wb") as file:
+        file.truncate(2 * 10**9)
+    _room.check_room(PLAN._replace(waiting=6 * 10**9), size=0, **options)
+
+
+def counted(model, kept):
+    return model.num_parameters() - removed_parameters(model, kept)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    family=st.sampled_from(sorted(ADAPTERS)),
+    multiple=st.sampled_from([1, 3, 4]),
+    even=st.booleans(),
+    share=st.floats(0.05, 0.95),
+)
+def test_a_target_is_met_and_nothing_less_would_do(family, multiple, even, share):
+    model = tiny_model(family, generator=seeded())
+    dense, unit = model.num_parameters(), 4
+    least = counted(model, [[0] for _ in range(2)])
+    most = least + multiple * (dense - least) / 11 + share * (dense - least) * 0.6
+    options = {"even": even, "multiple": multiple}
+    if most >= dense:
+        return
+    ratio = wanted_ratio(None, most, None, model, **options)
+    assert ratio == wanted_ratio(None, None, most * unit, model, **options)
+
+    def left(ratio):
+        shares = [ratio] * 2
+        if not even:
+            costs = [torch.rand(12, generator=seeded(1)) for _ in range(2)]
+            shares = uneven_ratios(costs, ratio, multiple=multiple)
+        widths = [rows_to_keep(12, s, multiple if even else 1) for s in shares]
+        assert not any(width % multiple for width in widths) or ratio == 0
+        return counted(model, [range(width) for width in widths])
+
+    assert left(ratio) <= most
+    step = multiple if even else 1
+    wider = rows_to_keep(12, ratio, step) + step
+    if wider <= 12:
+        assert left(ratio_of_rows(12, wider)) > most
+
+
+def test_prune_meets_a_number_of_parameters_and_of_bytes(folder):
+    report = prunefair.prune(folder, parameters=1700, choice="energy", **FEW)
+    assert 1700 - 2 * 17 < report.params_after <= 1700
+    again = prunefair.prune(folder, bytes=3400, choice="energy", **FEW)
+    assert again.ratio == report.ratio and again.params_after == report.params_after
+
+
+def trained_like(generator, d=24, m=64):
+    """A LLaMA whose large rows do little and whose small rows do the work."""
+    fields = {"hidden_size": d, "intermediate_size": m, "head_dim": 12}
+    model = tiny_model("llama", generator=generator, **fields | {"mlp_bias": False})
+    for layer in model.model.layers:
+        large = torch.randperm(m, generator=generator)[: m // 2]
+        for name in ("gate_proj", "up_proj"):
+            getattr(layer.mlp, name).weight.data[large] *= 5
+        layer.mlp.down_proj.weight.data[:, large] *= 1e-4
+    return model
+
+
+def test_by_default_a_wide_model_keeps_what_matters_and_not_what_is_large(
+    tmp_path, monkeypatch
+):
+    model = trained_like(seeded(5))
+    model.save_pretrained(tmp_path / "dense")
+    monkeypatch.setattr(_room, "WIDE", 16)  # as if 24 columns were 4096
+    monkeypatch.setattr(sweeps, "WIDE", 16)
+    monkeypatch.setattr(sweeps, "PROBES", 16)
+    texts, lost = self_sample(model, 8, 32, generator=seeded(6)), {}
+    for method in (None, "spectral"):
+        place = tmp_path / str(method)
+        report = prunefair.prune(
+            tmp_path / "dense", 0.3, out=place, method=method, texts=16
+        )
+        assert report.model is None  # in turns, both of them
+        assert report.method == (method or "functional")
+        lost[method] = kl_to_dense(model, load_model(place), texts)
+    assert lost[None] < 0.01 and lost["spectral"] > 0.1, lost
+
+
+def test_the_functional_method_runs_on_a_geometry_too(tmp_path):
+    report = prunefair.prune(
+        None, 0.3, geometry="tiny", method="functional", out=tmp_path / "out", **FEW
+    )
+    assert report.summary()["weights"].startswith("random weights")
+    assert load_model(tmp_path / "out").num_parameters() == report.params_after
+    assert prunefair.prune(None, 0.3, geometry="tiny", episodes=1).method == "spectral"
+
+
+# The allocator of Linux gives large blocks back at once, as those of large models are.
+GIVES_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+GIVES_BACK |= dict(os.environ) | {"OMP_NUM_THREADS": "1"}
+PEAK = """
+import sys, threading, time
+from pathlib import Path
+import torch
+import prunefair
+from prunefair.pipelines import sweeping
+from prunefair.pruning import layered, surgery
+
+folder, work, greedy = sys.argv[1:]
+peak, done = [0], threading.Event()
+
+def resident():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(s.split()[1]) for s in lines if s.startswith("RssAnon"))
+
+def watch():
+    while not done.wait(0.005):
+        peak[0] = max(peak[0], resident())
+
+if greedy == "greedy":
+    sweeping._store = lambda *_: layered.MemoryStore()
+tiny = surgery.tiny_model("llama", generator=torch.Generator())
+prunefair.prune(tiny, 0.3, texts=2, episodes=1)  # libraries take what they take
+before = resident()
+threading.Thread(target=watch, daemon=True).start()
+options = {"texts": 16, "episodes": 1, "multiple": 1, "out": work + "/out"}
+report = prunefair.prune(folder, 0.3, offload=work + "/sums", **options)
+done.set()
+plan = report.details["planned_bytes"]
+device = max(plan[stage] for stage in ("forward", "backward", "choice", "refit"))
+print(peak[0] - before, device, plan["passing"], plan["waiting"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_of_memory_stays_under_the_plan(tmp_path):
+    """Twelve layers of 1280 neurons: all that waits is more than the plan allows."""
+    fields = {"hidden_size": 96, "intermediate_size": 1280, "num_hidden_layers": 12}
+    fields |= {"num_attention_heads": 2, "head_dim": 48, "num_key_value_heads": 2}
+    tiny_model("mistral", generator=seeded(), **fields).save_pretrained(tmp_path / "m")
+    peaks = {}
+    for kind in ("as it is", "greedy"):
+        work = tmp_path / kind
+        work.mkdir()
+        command = [sys.executable, "-c", PEAK, tmp_path / "m", work, kind]
+        run = subprocess.run(command, capture_output=True, text=True, env=GIVES_BACK)
+        assert run.returncode == 0, run.stderr[-2000:]
+        peaks[kind], device, passing, waiting = map(int, run.stdout.split())
+    assert peaks["as it is"] < device + passing < peaks["greedy"]
+    assert waiting > 0.5 * (device + passing)
