@@ -244,13 +244,13 @@ def test_a_model_larger_than_memory_goes_a_layer_at_a_time_to_the_same_bytes(
     options = ("--ratio", 0.3, "--episodes", 1, "--texts", 4, "--json")
     _, result, _ = run(capsys, "prune", model, "--out", tmp_path / "whole", *options)
     assert "planned_bytes" not in result
-    taken = {"device": 10**6, "passing": 10**6, "waiting": 10**7}
-    monkeypatch.setattr(_room, "available_bytes", lambda: sum(taken.values()))
     skeleton = pruning._skeleton(str(model), None)
-    assert not _room.goes_in_turns(skeleton, "cpu", functional=True)
-    size = skeleton.num_parameters() * 4 + 2 * 3 * 4 * 40**2
-    monkeypatch.setattr(_room, "available_bytes", lambda: 2 * size - 1)
-    assert _room.goes_in_turns(skeleton, "cpu", functional=True)
+    size = 4 * skeleton.num_parameters()
+    for functional, taken in ((False, size), (True, size + 2 * 3 * 4 * 40**2)):
+        for free, in_turns in ((2 * taken, False), (2 * taken - 1, True)):
+            monkeypatch.setattr(_room, "available_bytes", lambda free=free: free)
+            found = _room.goes_in_turns(skeleton, "cpu", functional=functional)
+            assert found == in_turns
     monkeypatch.setattr(pruning, "goes_in_turns", lambda *_, **__: True)
     monkeypatch.setattr(_room, "available_bytes", lambda: sys.maxsize)
     _, result, _ = run(capsys, "prune", model, "--out", tmp_path / "parts", *options)
@@ -602,12 +602,35 @@ BAD = {
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--method", "kl"),
         "--method is 'kl'; give functional or spectral",
     ),
-    "functional-geometry": (
+    "functional-spectra": (
         (
-            *("prune", "--geometry", "tiny", "--ratio", "0.3"),
-            *("--method", "functional"),
+            *("prune", "MODEL", "--ratio", "0.3", "--out", "OUT"),
+            *("--method", "functional", "--spectra", "exact"),
         ),
-        "--method is 'functional', which knows no --geometry",
+        "--method is 'functional', which knows no --spectra",
+    ),
+    "no-ratio": (
+        ("prune", "MODEL", "--out", "OUT"),
+        "none given; give one of --ratio, --parameters, --bytes",
+    ),
+    "parameters": (
+        ("prune", "MODEL", "--out", "OUT", "--parameters", "5.4e9"),
+        "--parameters is 5.4e.09, and the model has no more than",
+    ),
+    "bytes": (
+        ("prune", "MODEL", "--out", "OUT", "--bytes", "7"),
+        "--bytes is 7, fewer than the .* that are left when almost all FFN",
+    ),
+    "choice": (
+        ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--choice", "best"),
+        "--choice is 'best'; give policy or energy",
+    ),
+    "offload": (
+        (
+            *("prune", "MODEL", "--ratio", "0.3", "--out", "OUT"),
+            *("--offload", "w", "--method", "spectral"),
+        ),
+        "--offload is 'w', which only the functional method knows",
     ),
     "widths": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--widths", "odd"),

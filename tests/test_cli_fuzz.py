@@ -271,6 +271,10 @@ PRUNE = {
     "--no-refit": (None,),
     "--texts": ("2", "1", "x", "-1"),
     "--episodes": ("1", "0", "x", "1.5"),
+    "--choice": ("policy", "energy", "best"),
+    "--parameters": (*NUMBERS, "1500", "1e9"),
+    "--bytes": (*NUMBERS, "6000"),
+    "--offload": ("", "sums", "model"),
 }
 EVALUATE = {
     "--against": (*MODELS, *ODD_NAMES),
