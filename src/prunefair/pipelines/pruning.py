@@ -646,7 +646,25 @@ def _run_functional(job, dense, policy, multiple, generator):
 
 
 def recorded(job: _Job, source: str, counts: dict, sizes: list[int], pruned) -> dict:
-    """What the folder says of how its model came about; the same for every way."""
+    """What the folder says of how its model came about; the same for every way.
+
+    Parameters
+    ----------
+    job : _Job
+    source : str
+        Folder or hub name of the dense model.
+    counts : dict
+        Numbers of the report.
+    sizes : list of int
+        Neurons of every layer before.
+    pruned : Pruned or Swept
+        What was chosen, with `history` and `ridge`.
+
+    Returns
+    -------
+    record : dict
+        See `save_pruned`.
+    """
     record = {"method": job.method, "seed": job.seed}
     if job.method == "functional":
         record |= {"texts": job.texts, "refit": job.refit}
@@ -657,7 +675,21 @@ def recorded(job: _Job, source: str, counts: dict, sizes: list[int], pruned) -> 
 
 
 def save_all(job: _Job, policy, save: Callable) -> None:
-    """Write a new policy, then the model: what is trained is kept if `save` fails."""
+    """Write a new policy, then the model: what is trained is kept if `save` fails.
+
+    Parameters
+    ----------
+    job : _Job
+    policy : RowPolicy or None
+        The new one.
+    save : callable
+        Writes the model.
+
+    Raises
+    ------
+    OSError
+        If one of them cannot be written.
+    """
     from prunefair.pruning.row_policy import save_policy
 
     kept = "nothing was left behind"

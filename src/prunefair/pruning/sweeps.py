@@ -42,6 +42,8 @@ from prunefair.checkpoint import TensorSequence
 from prunefair.models import measuring, within_context
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.folders import write_sliced
+
+# %%
 from prunefair.pruning.functional_policy import (
     FisherSum,
     FunctionalLayer,
