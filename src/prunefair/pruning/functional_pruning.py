@@ -366,18 +366,9 @@ def prune_functional(
         statistics = self_statistics(model, generator=generator, n_texts=n_texts)
     moments = mean_moments(statistics.halves)
     layers = functional_layers(model, moments, statistics.fisher)
-    chosen = choose_neurons(
-        layers,
-        ratio,
-        generator=generator,
-        choice=choice,
-        policy=policy,
-        penalty=penalty,
-        even=even,
-        multiple=multiple,
-        episodes=episodes,
-        draws=draws,
-    )
+    options = {"choice": choice, "policy": policy, "penalty": penalty, "even": even}
+    options |= {"multiple": multiple, "episodes": episodes, "draws": draws}
+    chosen = choose_neurons(layers, ratio, generator=generator, **options)
     kept, smaller = chosen.kept, prune_rows(model, chosen.kept)
     if refit:
         if ridge is None:

@@ -42,8 +42,6 @@ from prunefair.checkpoint import TensorSequence
 from prunefair.models import measuring, within_context
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.folders import write_sliced
-
-# %%
 from prunefair.pruning.functional_policy import (
     FisherSum,
     FunctionalLayer,
@@ -52,6 +50,8 @@ from prunefair.pruning.functional_policy import (
     log_likelihood,
 )
 from prunefair.pruning.functional_pruning import choose_neurons
+
+# %%
 from prunefair.pruning.lanczos import (
     PROBES,
     SelectionCost,
