@@ -86,6 +86,8 @@ BATCH = 8  # texts in one pass, as in memory
 # from prunefair.models import default_device, empty_model, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.folders import save_pruned
+
+# %% tags=["active-ipynb"]
 # from prunefair.pruning.functional_policy import fisher_costs, functional_layers
 # from prunefair.pruning.functional_pruning import (
 #     SelfStatistics,
