@@ -427,31 +427,38 @@ def sweep_backward(layered: LayeredModel, store) -> None:
         Holds `texts` and `inputs`, which are dropped one after another; gets `fisher`.
     """
     texts, last = store.get("texts")["tokens"], len(layered)
-    batches = torch.arange(len(texts)).split(BATCH)
     todo = [n for n in range(last) if not store.has(_name("fisher", n))][::-1]
     if todo[:1] == [last - 1] and not store.has(_name("gradient", last)):
         hidden = store.get(_name("inputs", last))["hidden"]
-        pieces = [_last_gradient(layered, texts[r], hidden[r]) for r in batches]
+        rows = torch.arange(len(texts)).split(BATCH)
+        pieces = [_last_gradient(layered, texts[r], hidden[r]) for r in rows]
         store.put(_name("gradient", last), hidden=torch.cat(pieces))
     for layer in tqdm(todo, "backward sweep"):
-        inputs = store.get(_name("inputs", layer))["hidden"]
-        above = store.get(_name("gradient", layer + 1))["hidden"]
-        below, on = torch.empty_like(inputs), layered.device
-        with (
-            layered.present(layer),
-            torch.enable_grad(),
-            FisherSum(layered.down_projection(layer)) as costs,
-        ):
-            for rows in batches:
-                hidden = inputs[rows].to(on).requires_grad_(layer > 0)
-                layered.run(layer, hidden).backward(above[rows].to(on))
-                if layer:
-                    below[rows] = hidden.grad.cpu()
+        gradient, costs = _back_through(layered, store, layer)
         if layer:
-            store.put(_name("gradient", layer), hidden=below)
-        store.put(_name("fisher", layer), fisher=costs.mean(texts.numel()))
+            store.put(_name("gradient", layer), hidden=gradient)
+        store.put(_name("fisher", layer), fisher=costs)
         for kind in ("gradient", "inputs"):
             store.drop(_name(kind, layer + 1))
+
+
+# %%
+def _back_through(layered: LayeredModel, store, layer: int):
+    """Gradient at the input of a layer, and the Fisher costs of its neurons."""
+    inputs = store.get(_name("inputs", layer))["hidden"]
+    above = store.get(_name("gradient", layer + 1))["hidden"]
+    below, on = torch.empty_like(inputs), layered.device
+    with (
+        layered.present(layer),
+        torch.enable_grad(),
+        FisherSum(layered.down_projection(layer)) as costs,
+    ):
+        for rows in torch.arange(len(inputs)).split(BATCH):
+            hidden = inputs[rows].to(on).requires_grad_(layer > 0)
+            layered.run(layer, hidden).backward(above[rows].to(on))
+            if layer:
+                below[rows] = hidden.grad.cpu()
+    return below, costs.mean(inputs.shape[0] * inputs.shape[1])
 
 
 # %%
