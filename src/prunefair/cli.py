@@ -13,7 +13,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -63,8 +62,8 @@ Seed = Annotated[
     ),
 ]
 Data = Annotated[
-    Path | None,
-    typer.Option(help="Folder with the data; see PRUNEFAIR_DATA in the README."),
+    str | None,
+    typer.Option(metavar="PATH", help="Folder with the data; see PRUNEFAIR_DATA in the README."),
 ]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU by default if there is one.")
@@ -132,8 +131,11 @@ def prune_command(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="New folder for the pruned model; optional with --geometry."),
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="New folder for the pruned model; optional with --geometry.",
+        ),
     ] = None,
     geometry: Annotated[
         str,
@@ -190,8 +192,11 @@ def prune_command(
         ),
     ] = 256,
     policy: Annotated[
-        Path | None,
-        typer.Option(help="Reuse this policy if the file exists, else save it there."),
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Reuse this policy if the file exists, else save it there.",
+        ),
     ] = None,
     episodes: Annotated[
         int, typer.Option(parser=_number(int, 1), help="Episodes of training.")
@@ -247,7 +252,9 @@ def export_command(
     folder: Annotated[
         str, typer.Argument(help="Folder of a LLaMA with its tokenizer.")
     ],
-    gguf: Annotated[Path, typer.Option(help="New file for llama.cpp.")],
+    gguf: Annotated[
+        str, typer.Option(metavar="PATH", help="New file for llama.cpp.")
+    ],
     kind: Annotated[
         str,
         typer.Option("--type", help="f16, q8_0 (widths in multiples of 32) or f32."),

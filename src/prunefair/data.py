@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prunefair.messages import named
+from prunefair.messages import checked_path, named
 from prunefair.models import CACHE, cache_folder
 from prunefair.outputs import scratch_folder, whole_file
 from prunefair.publishers import ARCHIVES, FILES, Archive, archive_contents
@@ -23,7 +23,7 @@ def data_folder() -> Path | None:
     """Folder given by `PRUNEFAIR_DATA`, or `../shared/data` beside a checkout."""
     given = os.environ.get("PRUNEFAIR_DATA")
     if given:
-        return Path(given)
+        return Path(checked_path(given, "PRUNEFAIR_DATA"))
     shared = Path(__file__).resolve().parents[3] / "shared" / "data"
     return shared if shared.is_dir() else None
 
@@ -57,7 +57,7 @@ def data_file(name: str, *, folder: str | os.PathLike | None = None) -> Path:
     if name not in FILES:
         known = ", ".join(sorted(FILES))
         raise ValueError(f"name is {name!r}; it must be one of {known}")
-    own = data_folder() if folder is None else Path(folder)
+    own = data_folder() if folder is None else Path(checked_path(folder, "data"))
     for place in (own, cache_folder() / "data"):
         if place is not None and (place / name).is_file():
             path = place / name

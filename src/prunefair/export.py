@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunefair.messages import named
+from prunefair.messages import checked_path, named, shown
 from prunefair.widths import CONFIG_KEY
 
 TYPES = ("f16", "q8_0", "f32")
@@ -58,13 +58,14 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
     from prunefair.outputs import whole_file
     from prunefair.pruning.surgery import row_matrices
 
-    file = Path(file)
+    folder = checked_path(folder, "folder")
+    file = Path(checked_path(file, "file"))
     if kind not in TYPES:
-        raise ValueError(f"{named('kind')} is {kind!r}; give one of {', '.join(TYPES)}")
+        raise ValueError(f"{named('kind')} is {shown(kind)}; give one of {', '.join(TYPES)}")
     if file.exists() or not file.parent.is_dir():
         why = "exists" if file.exists() else "is in a folder that does not exist"
         raise ValueError(
-            f"{named('file')} is {str(file)!r}, which {why}; choose another name"
+            f"{named('file')} is {shown(str(file))}, which {why}; choose another name"
         )
     record = _checked_config(folder).get(CONFIG_KEY) or {}
     model, read = stream_folder(folder, argument="folder")
@@ -92,7 +93,7 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
 
 
 def _subject(folder) -> str:
-    return f"{named('folder')} is {str(folder)!r}"
+    return f"{named('folder')} is {shown(str(folder))}"
 
 
 def _gguf():

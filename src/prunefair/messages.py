@@ -111,3 +111,46 @@ class Given:
             reason = [] if name == "ValueError" and lines else [name]
             reason = ": ".join([*reason, " ".join(lines[:2])] if lines else reason)
             raise self.error(problem, remedy, reason) from error
+
+
+def checked_path(path, argument: str = "path") -> str:
+    """A path as a string, if a file or folder can be called so here.
+
+    Parameters
+    ----------
+    path : str, bytes or path
+        Of a file or folder that may be missing.
+    argument : str
+        What errors call `path`.
+
+    Returns
+    -------
+    name : str
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If it is empty or too long, holds control characters, as the end of a line, or
+        leads round in links.
+    """
+    try:
+        name = os.fsdecode(path)
+    except TypeError as error:
+        raise TypeError(
+            f"{named(argument)} is {shown(path)}; give a path, as a string or a Path"
+        ) from error
+    given, remedy = Given(argument, name), "give another path"
+    if not name:
+        raise given.error("which names no file or folder", remedy)
+    if any(ord(letter) < 32 for letter in name):
+        raise given.error("which holds control characters", "give it without these")
+    try:
+        os.stat(name)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # what that means is for others to say
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise given.error("which names no file or folder", remedy, reason) from error
+    return name

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prunefair.checkpoint import DEQUANTISE, SAVE_AGAIN, Checkpoint, read_json
-from prunefair.messages import Given, shown
+from prunefair.messages import Given, checked_path, shown
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.widths import CONFIG_KEY, narrow_layers_, set_widths_, stored_widths
 
@@ -121,7 +121,7 @@ def model_source(name: str | os.PathLike, *, argument: str = "name") -> str:
     OSError
         If the small real model cannot be written to the cache.
     """
-    name = os.fspath(name)
+    name = checked_path(name, argument) if name else ""
     if name == SMOLLM2:
         gguf = _wheel_gguf()
         if gguf is None:
@@ -131,9 +131,8 @@ def model_source(name: str | os.PathLike, *, argument: str = "name") -> str:
             _convert_gguf(gguf, folder)
         return str(folder)
     given, path = Given(argument, name), Path(name)
-    with given.using("which is no path", _OTHER_MODEL):
-        found, complete = path.exists(), (path / "config.json").is_file()
-        alone = (path / ADAPTER).is_file() and not complete
+    found, complete = path.exists(), (path / "config.json").is_file()
+    alone = (path / ADAPTER).is_file() and not complete
     if alone:
         raise given.error(
             f"which holds an adapter ({ADAPTER}) without its model",

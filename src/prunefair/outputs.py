@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunefair.messages import named
+from prunefair.messages import checked_path, named, shown
 
 try:
     import fcntl
@@ -124,26 +124,27 @@ def check_new_folder(out, *, argument: str = "out") -> None:
     OSError
         If it cannot be written.
     """
+    out = checked_path(out, argument)
     try:
         target = Path(out).resolve()
         if target.is_dir():
             remove_dead_scratch(target)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ValueError(
-                f"{named(argument)} is {str(out)!r}, which exists and is not an empty "
+                f"{named(argument)} is {shown(str(out))}, which exists and is not an empty "
                 "folder; choose another name or remove it"
             )
         home, missing = _existing_part(target)
         if not home.is_dir():
             raise ValueError(
-                f"{named(argument)} is {str(out)!r}, which lies below {str(home)!r}, a "
+                f"{named(argument)} is {shown(str(out))}, which lies below {shown(str(home))}, a "
                 "file; choose another name"
             )
         with scratch_folder(home) as scratch:
             (scratch / missing).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
         raise OSError(
-            f"{named(argument)} is {str(out)!r}, which cannot be written "
+            f"{named(argument)} is {shown(str(out))}, which cannot be written "
             f"({_reason(error)}); choose another folder"
         ) from error
 
@@ -161,25 +162,31 @@ def check_new_file(path, *, argument: str = "path") -> None:
     Raises
     ------
     ValueError
-        If `path` is a folder, or its own folder does not exist.
+        If `path` is a folder or a device, or its own folder does not exist.
     OSError
         If it cannot be written.
     """
+    path = checked_path(path, argument)
     try:
         if Path(path).is_dir():
             raise ValueError(
-                f"{named(argument)} is {str(path)!r}, which is a folder; name a file"
+                f"{named(argument)} is {shown(str(path))}, which is a folder; name a file"
+            )
+        if Path(path).exists() and not Path(path).is_file():  # it would be replaced
+            raise ValueError(
+                f"{named(argument)} is {shown(str(path))}, which is a device or a pipe; "
+                "name a file"
             )
         if not Path(path).parent.is_dir():
             raise ValueError(
-                f"{named(argument)} is {str(path)!r}, whose folder does not exist; "
+                f"{named(argument)} is {shown(str(path))}, whose folder does not exist; "
                 "create that folder or name another one"
             )
         with scratch_folder(Path(path).parent) as scratch:
             (scratch / Path(path).name).touch()
     except OSError as error:
         raise OSError(
-            f"{named(argument)} is {str(path)!r}, which cannot be written "
+            f"{named(argument)} is {shown(str(path))}, which cannot be written "
             f"({_reason(error)}); name another file"
         ) from error
 
@@ -225,7 +232,7 @@ def whole_folder(out, *, argument: str = "out") -> Iterator[Path]:
     check_new_folder(out, argument=argument)
     target = Path(out).resolve()
     with (
-        _one_error(f"{named(argument)} is {str(out)!r}"),
+        _one_error(f"{named(argument)} is {shown(str(out))}"),
         scratch_folder(_existing_part(target)[0]) as partial,
     ):
         yield partial
@@ -316,11 +323,14 @@ def whole_file(path, *, argument: str = "path") -> Iterator[Path]:
 
     Raises
     ------
+    ValueError
+        See `check_new_file`.
     OSError
         If it cannot be written; an older file is kept then.
     """
-    path = Path(path)
-    subject = f"{named(argument)} is {str(path)!r}"
+    check_new_file(path, argument=argument)
+    path = Path(os.fsdecode(path))
+    subject = f"{named(argument)} is {shown(str(path))}"
     with _one_error(subject), scratch_folder(path.parent) as scratch:
         partial = scratch / "file"
         yield partial

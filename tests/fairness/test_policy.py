@@ -454,10 +454,10 @@ def test_a_file_of_another_policy_or_of_none_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        (None, TypeError, "path is None; give the name of a file"),
-        (3.5, TypeError, "path is 3.5; give the name of a file"),
-        ("a\0b", ValueError, "path is 'a.*b', which no file .* without null"),
-        ("", ValueError, "path is '', which no file can be called"),
+        (None, TypeError, "path is None; give a path"),
+        (3.5, TypeError, "path is 3.5; give a path"),
+        ("a\0b", ValueError, "path is 'a.*b', which holds control .*; give"),
+        ("", ValueError, "path is '', which names no file"),
         ("folder", (ValueError, OSError), "folder'.*a director.*give a|a folder; name"),
         ("nowhere/p.npz", (ValueError, OSError), "path is .*; give a file|create that"),
     ],

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from prunefair.messages import shown
+from prunefair.messages import checked_path, shown
 from prunefair.outputs import check_new_file, whole_file
 
 CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always reads
@@ -425,7 +425,6 @@ class Policy(ABC):
         OSError
             If it cannot be written.
         """
-        path = _file_name(path)
         check_new_file(path)
         with self._lock:
             rewards, shared, learners = self.rewards, self.shared, dict(self.learners)
@@ -460,7 +459,7 @@ class Policy(ABC):
         OSError
             If `path` cannot be read.
         """
-        path = _file_name(path)
+        path = checked_path(path)
         with _opened(path) as file:
             try:
                 arrays = _arrays_of(file)
@@ -650,24 +649,6 @@ class BanditPolicy(Policy):
             gained = np.zeros(self.n_arms)
             gained[arm] = reward
             self.rewards = self.rewards + gained
-
-
-def _file_name(path: str | os.PathLike) -> str:
-    """`path` as a string, or raise if no file can be called so."""
-    try:
-        name = os.fspath(path)
-    except TypeError:
-        raise TypeError(
-            f"path is {shown(path)}; give the name of a file, a string or a path"
-        ) from None
-    if isinstance(name, bytes):
-        name = os.fsdecode(name)
-    if not name or "\0" in name:
-        raise ValueError(
-            f"path is {shown(name)}, which no file can be called; give the name of a "
-            "file, without null characters"
-        )
-    return name
 
 
 def _opened(path: str):

@@ -16,7 +16,7 @@ import numpy as np
 
 from prunefair.data import data_file
 from prunefair.fairness.simulation import ArraysEqual, RewardStream
-from prunefair.messages import named
+from prunefair.messages import checked_path, named, shown
 
 DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32m"}
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -238,13 +238,13 @@ def ratings_files(
     if folder is None:
         ratings, movies = (data_file(f"{DATASETS[dataset]}/{name}") for name in names)
         return ratings, movies
-    folder = Path(folder)
+    folder = Path(checked_path(folder, "folder"))
     inner = [folder / name for name in (DATASETS[dataset], dataset)]
     folder = next((path for path in inner if path.is_dir()), folder)
     for name in names:
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{named('folder')} is {os.fspath(folder)!r}, which holds no {name}; give "
+                f"{named('folder')} is {shown(str(folder))}, which holds no {name}; give "
                 "a folder with ratings.csv and movies.csv of a MovieLens data set"
             )
     return folder / "ratings.csv", folder / "movies.csv"

@@ -49,7 +49,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from prunefair.messages import Given, shown
+from prunefair.messages import Given, checked_path, named, shown
 from prunefair.outputs import whole_file
 
 # %% tags=["active-ipynb"]
@@ -1072,9 +1072,9 @@ _OTHER_POLICY = "give one that save_policy wrote"
 # %%
 def _policy_header(given: Given) -> dict:
     """Header of a policy file, or the error that says what it is instead."""
-    path = os.fspath(given.value)
+    path = checked_path(given.value, given.argument)
     if not Path(path).is_file():
-        problem = f"{given.argument} is {shown(path)}; there is no such file"
+        problem = f"{named(given.argument)} is {shown(path)}; there is no such file"
         raise FileNotFoundError(problem)
     opening = given.using("which is no safetensors file", _OTHER_POLICY)
     with opening, safe_open(path, framework="pt") as file:
@@ -1082,8 +1082,8 @@ def _policy_header(given: Given) -> dict:
     with given.using("which holds no row policy of this version", _OTHER_POLICY):
         header = json.loads(metadata.get("policy", "{}"))
         features = header["features"]
-        named = isinstance(features, list) and all(type(n) is str for n in features)
-        if header["format"] != POLICY_FORMAT or not named:
+        words = isinstance(features, list) and all(type(n) is str for n in features)
+        if header["format"] != POLICY_FORMAT or not words:
             raise ValueError(f"format {shown(header['format'], 20)}")
         header["metadata"]
     return header

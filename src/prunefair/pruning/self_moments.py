@@ -43,6 +43,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from prunefair.messages import checked_path, shown
 from prunefair.models import measuring
 from prunefair.outputs import whole_file
 from prunefair.pruning.spectrum import row_mask
@@ -547,17 +548,18 @@ def load_moments(path: str | os.PathLike) -> tuple[Moments, dict]:
     FileNotFoundError
         If there is no such file.
     """
+    path = checked_path(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"path is {os.fspath(path)!r}; there is no such file")
+        raise FileNotFoundError(f"path is {shown(path)}; there is no such file")
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("moments", "{}"))
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except SafetensorError:
         header = {}
     if header.get("format") != MOMENTS_FORMAT:
         raise ValueError(
-            f"path is {os.fspath(path)!r}, which holds no moments of this version; "
+            f"path is {shown(path)}, which holds no moments of this version; "
             "give a file that save_moments wrote"
         )
     second, mean = (
