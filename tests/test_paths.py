@@ -60,7 +60,9 @@ CALLS = {
     "policy_metadata": policy_metadata,
     "save_policy": lambda path: save_policy(RowPolicy(), path),
     "load_moments": load_moments,
-    "save_moments": lambda p: save_moments(hidden_moments(MODEL, torch.ones(1, 2)), p),
+    "save_moments": lambda p: save_moments(
+        hidden_moments(MODEL, torch.arange(4)[None]), p
+    ),
     "load_model": prunefair.load_model,
     "load_pruned": prunefair.load_pruned,
     "load_tokenizer": load_tokenizer,
@@ -76,7 +78,7 @@ CALLS = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Working folder with a model, a file, a folder that is full and a ring of links."""
+    """Working folder with a model, a file, a full folder, a pipe, a ring of links."""
     MODEL.save_pretrained(tmp_path / "llama")
     load_tokenizer("smollm2").save_pretrained(tmp_path / "llama")
     (tmp_path / "folder").mkdir()
@@ -110,6 +112,8 @@ def test_the_command_line_names_its_option_and_writes_nothing(odd, place, capsys
 def test_python_names_its_argument_and_writes_nothing(name, place):
     before = {*place.rglob("*")}
     for path, problem in ODD.values():
+        if not path and name in ("load_model", "load_pruned", "load_tokenizer"):
+            problem = "holds no config.json; give 'smollm2'"
         with pytest.raises(ValueError, match=problem) as caught:
             CALLS[name](path)
         text = str(caught.value)

@@ -63,7 +63,9 @@ Seed = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="Folder with the data; see PRUNEFAIR_DATA in the README."),
+    typer.Option(
+        metavar="PATH", help="Folder with the data; see PRUNEFAIR_DATA in the README."
+    ),
 ]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU by default if there is one.")
@@ -252,9 +254,7 @@ def export_command(
     folder: Annotated[
         str, typer.Argument(help="Folder of a LLaMA with its tokenizer.")
     ],
-    gguf: Annotated[
-        str, typer.Option(metavar="PATH", help="New file for llama.cpp.")
-    ],
+    gguf: Annotated[str, typer.Option(metavar="PATH", help="New file for llama.cpp.")],
     kind: Annotated[
         str,
         typer.Option("--type", help="f16, q8_0 (widths in multiples of 32) or f32."),

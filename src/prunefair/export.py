@@ -61,7 +61,9 @@ def export_gguf(folder, file, *, kind: str = "f16") -> dict[str, Any]:
     folder = checked_path(folder, "folder")
     file = Path(checked_path(file, "file"))
     if kind not in TYPES:
-        raise ValueError(f"{named('kind')} is {shown(kind)}; give one of {', '.join(TYPES)}")
+        raise ValueError(
+            f"{named('kind')} is {shown(kind)}; give one of {', '.join(TYPES)}"
+        )
     if file.exists() or not file.parent.is_dir():
         why = "exists" if file.exists() else "is in a folder that does not exist"
         raise ValueError(

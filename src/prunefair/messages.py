@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,10 +80,13 @@ class Given:
         Name of the argument; see `named`.
     value : str or path
         What was given.
+    held : bool
+        Whether it is in memory, and `value` only what it is called.
     """
 
     argument: str
     value: str | os.PathLike
+    held: bool = False
 
     def error(self, problem: str, remedy: str, reason: str = "") -> InputError:
         """Error of one line: the argument, its value, the problem and the remedy."""
@@ -154,3 +158,43 @@ def checked_path(path, argument: str = "path") -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise given.error("which names no file or folder", remedy, reason) from error
     return name
+
+
+def checked_whole(argument: str, value, least: int, below: int | None = None) -> int:
+    """A value as an int in [`least`, `below`).
+
+    Parameters
+    ----------
+    argument : str
+        What errors call `value`.
+    value : object
+        An int, or what stands for one as numbers of NumPy do; no truth value.
+    least : int
+        Smallest that is allowed.
+    below : int, optional
+        Smallest that is too large.
+
+    Returns
+    -------
+    number : int
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    allowed = f"at least {least}" if below is None else f"in [{least}, {below})"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if (
+        number is None
+        or isinstance(value, bool)
+        or number < least
+        or (below is not None and number >= below)
+    ):
+        raise ValueError(
+            f"{named(argument)} is {shown(value)}; give a whole number {allowed}"
+        )
+    return number

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prunefair.checkpoint import DEQUANTISE, SAVE_AGAIN, Checkpoint, read_json
-from prunefair.messages import Given, checked_path, shown
+from prunefair.messages import Given, checked_path, named, shown
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.widths import CONFIG_KEY, narrow_layers_, set_widths_, stored_widths
 
@@ -47,7 +47,8 @@ def cache_folder() -> Path:
     """Folder of downloads and converted models: `PRUNEFAIR_CACHE` or the user's."""
     import pooch
 
-    return Path(os.environ.get("PRUNEFAIR_CACHE") or pooch.os_cache("prunefair"))
+    given = os.environ.get("PRUNEFAIR_CACHE")
+    return Path(checked_path(given, CACHE) if given else pooch.os_cache("prunefair"))
 
 
 def default_device() -> str:
@@ -666,15 +667,49 @@ def check_finite(tensor, name: str, given: Given) -> None:
         low, high = (float(end) for end in tensor.aminmax())  # NaN wins, no copy
         if not (low - low == 0 == high - high):
             kind = str(tensor.dtype).removeprefix("torch.")
+            remedy = "get the file again, or set dtype to bfloat16 in config.json"
             raise given.error(
                 f"whose weight {shown(name, 80)} holds NaN, infinity or numbers too "
                 f"large for {kind}",
-                "get the file again, or set dtype to bfloat16 in config.json",
+                "load the model again, or in bfloat16" if given.held else remedy,
             )
+
+
+def given_model(model, argument: str = "model") -> Given:
+    """A model that was named or is in memory, for what errors say of it.
+
+    Parameters
+    ----------
+    model : str, path or transformers.PreTrainedModel
+        What was given.
+    argument : str
+        What errors call it.
+
+    Returns
+    -------
+    given : Given
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if isinstance(model, str | os.PathLike):
+        return Given(argument, model)
+    if not (hasattr(model, "config") and hasattr(model, "state_dict")):
+        raise ValueError(
+            f"{named(argument)} is {shown(model)}; give 'smollm2', a folder, a hub "
+            "name, or a model that transformers has loaded"
+        )
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return Given(argument, name, held=True)
 
 
 def check_runs(model, given: Given) -> None:
     """Raise unless a model gives numbers for two tokens.
+
+    Of a model that was given in memory every weight is looked at first; that of a
+    folder was when it was loaded.
 
     Parameters
     ----------
@@ -686,12 +721,21 @@ def check_runs(model, given: Given) -> None:
     Raises
     ------
     ValueError
-        If the forward pass fails or gives NaN.
+        If a weight is not finite or has no value, or the forward pass fails or gives
+        NaN.
     """
     import torch
 
-    problem = "whose config.json describes a model that does not run"
-    with given.using(problem, _OTHER_CONFIG), torch.no_grad():
+    problem, remedy = "whose config.json describes a model that does not run", None
+    if given.held:
+        problem, remedy = "which does not run", "give it as from_pretrained loads it"
+        for name, weight in model.named_parameters():
+            if weight.is_meta:
+                raise given.error(
+                    f"whose weight {shown(name, 80)} has no value", remedy
+                )
+            check_finite(weight.detach(), name, given)
+    with given.using(problem, remedy or _OTHER_CONFIG), torch.no_grad():
         tokens = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
         if model(tokens).logits.isnan().any():
             raise ValueError("its logits are NaN")
@@ -843,8 +887,77 @@ def within_context(model, length: int) -> int:
     return min(length, context_length(model) or length)
 
 
+def check_tokens(
+    tokens, model, *, ndim: int = 2, least: int = 1, argument: str = "tokens"
+) -> None:
+    """Raise unless what was given are tokens of a model.
+
+    Parameters
+    ----------
+    tokens : Tensor, shape (n, L) or (T,), int64
+        Texts, or one text.
+    model : transformers.PreTrainedModel
+        Its embedding says which tokens there are.
+    ndim : int
+        2 for texts, 1 for one text.
+    least : int
+        Tokens that a text has at least.
+    argument : str
+        What errors call `tokens`.
+
+    Raises
+    ------
+    ValueError
+        If they are no tensor of that shape and type, or one is beyond the embedding.
+    """
+    import torch
+
+    shape = "one text of shape (T,)" if ndim == 1 else "texts of shape (n, L)"
+    plural = "s" if least > 1 else ""
+    wanted = f"give {shape} as torch.int64, of {least} token{plural} or more"
+    if not isinstance(tokens, torch.Tensor):
+        raise ValueError(f"{named(argument)} is {shown(tokens)}; {wanted}")
+    right = tokens.dtype == torch.int64 and tokens.ndim == ndim
+    if not right or not tokens.numel() or tokens.shape[-1] < least:
+        raise ValueError(
+            f"{named(argument)} is {tokens.dtype} of shape {tuple(tokens.shape)}; "
+            f"{wanted}"
+        )
+    low, high = (int(end) for end in tokens.aminmax())
+    rows = len(next(model.get_input_embeddings().parameters()))
+    if low < 0 or high >= rows:
+        raise ValueError(
+            f"{named(argument)} holds {low if low < 0 else high}, and the model has "
+            f"embeddings of the tokens 0 to {rows - 1}; encode with its own tokenizer"
+        )
+
+
+def check_generator(generator, argument: str = "generator") -> None:
+    """Raise unless `generator` is one of torch.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        What was given.
+    argument : str
+        What errors call it.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, as a seed.
+    """
+    import torch
+
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(
+            f"{named(argument)} is {shown(generator)}; give a torch.Generator, such as "
+            "torch.Generator().manual_seed(0)"
+        )
+
+
 @contextlib.contextmanager
-def measuring(*models, length: int = 0):
+def measuring(*models, length: int = 0, tokens=None):
     """Evaluation mode for the time of a measurement; then every module is as it was.
 
     Parameters
@@ -852,13 +965,20 @@ def measuring(*models, length: int = 0):
     *models : torch.nn.Module
         What is measured: dropout and the like are off inside the block.
     length : int
-        Tokens of the longest text that the models will read.
+        Tokens of the longest text that the models will read; by default that of
+        `tokens`.
+    tokens : Tensor, shape (n, L), int64, optional
+        Texts that they will read.
 
     Raises
     ------
     ValueError
-        If a model's context is shorter than `length`.
+        If a model's context is shorter than `length`, or has no embedding of a token.
     """
+    if tokens is not None:
+        for model in models:
+            check_tokens(tokens, model)
+        length = length or tokens.shape[1]
     for model in models:
         context = context_length(model)
         if context is not None and length > context:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunefair.messages import checked_path, named, shown
+from prunefair.messages import Given, checked_path, named, shown
 
 try:
     import fcntl
@@ -124,29 +124,25 @@ def check_new_folder(out, *, argument: str = "out") -> None:
     OSError
         If it cannot be written.
     """
-    out = checked_path(out, argument)
+    given = Given(argument, checked_path(out, argument))
     try:
-        target = Path(out).resolve()
+        target = Path(given.value).resolve()
         if target.is_dir():
             remove_dead_scratch(target)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise ValueError(
-                f"{named(argument)} is {shown(str(out))}, which exists and is not an empty "
-                "folder; choose another name or remove it"
+            raise given.error(
+                "which exists and is not an empty folder",
+                "choose another name or remove it",
             )
         home, missing = _existing_part(target)
         if not home.is_dir():
-            raise ValueError(
-                f"{named(argument)} is {shown(str(out))}, which lies below {shown(str(home))}, a "
-                "file; choose another name"
+            raise given.error(
+                f"which lies below {shown(str(home))}, a file", "choose another name"
             )
         with scratch_folder(home) as scratch:
             (scratch / missing).mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
-        raise OSError(
-            f"{named(argument)} is {shown(str(out))}, which cannot be written "
-            f"({_reason(error)}); choose another folder"
-        ) from error
+        raise _unwritable(given, error, "choose another folder") from error
 
 
 def check_new_file(path, *, argument: str = "path") -> None:
@@ -166,29 +162,26 @@ def check_new_file(path, *, argument: str = "path") -> None:
     OSError
         If it cannot be written.
     """
-    path = checked_path(path, argument)
+    given = Given(argument, checked_path(path, argument))
+    path = Path(given.value)
     try:
-        if Path(path).is_dir():
-            raise ValueError(
-                f"{named(argument)} is {shown(str(path))}, which is a folder; name a file"
+        if path.is_dir():
+            raise given.error("which is a folder", "name a file")
+        if path.exists() and not path.is_file():  # it would be replaced
+            raise given.error("which is a device or a pipe", "name a file")
+        if not path.parent.is_dir():
+            raise given.error(
+                "whose folder does not exist", "create that folder or name another one"
             )
-        if Path(path).exists() and not Path(path).is_file():  # it would be replaced
-            raise ValueError(
-                f"{named(argument)} is {shown(str(path))}, which is a device or a pipe; "
-                "name a file"
-            )
-        if not Path(path).parent.is_dir():
-            raise ValueError(
-                f"{named(argument)} is {shown(str(path))}, whose folder does not exist; "
-                "create that folder or name another one"
-            )
-        with scratch_folder(Path(path).parent) as scratch:
-            (scratch / Path(path).name).touch()
+        with scratch_folder(path.parent) as scratch:
+            (scratch / path.name).touch()
     except OSError as error:
-        raise OSError(
-            f"{named(argument)} is {shown(str(path))}, which cannot be written "
-            f"({_reason(error)}); name another file"
-        ) from error
+        raise _unwritable(given, error, "name another file") from error
+
+
+def _unwritable(given: Given, error: Exception, remedy: str) -> OSError:
+    problem = f"which cannot be written ({_reason(error)})"
+    return OSError(str(given.error(problem, remedy)))
 
 
 def _existing_part(target: Path) -> tuple[Path, Path]:

@@ -162,9 +162,9 @@ def test_no_window_is_longer_than_the_context():
 
 def test_perplexity_rejects_bad_arguments(tiny):
     text = torch.zeros(10, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"tokens has shape \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"tokens is torch.int64 of shape \(2, 5\)"):
         perplexity(tiny, text.view(2, 5))
-    with pytest.raises(ValueError, match=r"tokens has shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"tokens is torch.int64 of shape \(1,\)"):
         perplexity(tiny, text[:1])
     with pytest.raises(ValueError, match="window is 1"):
         perplexity(tiny, text, window=1)
@@ -304,7 +304,7 @@ def test_chain_rule_holds_by_enumeration_and_fails_on_other_text():
 
 
 def test_kl_rejects_bad_arguments(tiny):
-    with pytest.raises(ValueError, match=r"tokens has shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"tokens is torch.int64 of shape \(4,\)"):
         kl_to_dense(tiny, tiny, torch.zeros(4, dtype=torch.int64))
     other = random_llama(vocabulary=12, generator=seeded())
     with pytest.raises(

@@ -1,10 +1,12 @@
 """Recovery on tiny random models: where it starts, what it does, what it leaves."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -438,34 +440,120 @@ def test_the_picture_shows_the_intervals_it_is_given():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("rank", v) for v in (0, 2.5, True)),
-        ("steps", 0),
+        *(("rank", v) for v in (0, 2.5, True, "8", None)),
+        *(("steps", v) for v in (0, 10.0, math.nan, [3])),
         ("batch_size", -1),
         ("window", 1),
         *(("alpha", v) for v in (0.0, math.inf, "x", True)),
-        ("learning_rate", math.nan),
+        *(("learning_rate", v) for v in (math.nan, -1e-3, "1e-4", 1j, None)),
         ("max_norm", -1.0),
         *(("warmup", v) for v in (-0.1, 1.0, "x", None)),
     ],
 )
 def test_a_plan_out_of_range_is_refused_with_its_name_and_value(field, value):
-    with pytest.raises(ValueError, match=f"{field} is {value!r}"):
+    with pytest.raises(ValueError, match=re.escape(f"{field} is {value!r}; give a")):
         RecoveryPlan(**{field: value})
 
 
-@pytest.mark.parametrize(
-    "text", [TEXT[:15], TEXT[None], TEXT.float()], ids=["short", "matrix", "float"]
-)
-def test_a_text_without_a_window_is_refused(text):
-    with pytest.raises(ValueError, match="tokens is torch.*give one text of 16"):
-        recover(pruned_model(), text, PLAN, generator=seeded())
+def test_numbers_of_numpy_make_the_plan_that_pythons_make():
+    options = {"rank": np.int64(2), "learning_rate": np.float32(0.5), "alpha": 16}
+    plan = RecoveryPlan(**options, warmup=0)
+    assert plan == RecoveryPlan(rank=2, learning_rate=0.5, alpha=16.0, warmup=0.0)
+    assert json.dumps(dataclasses.asdict(plan))
+
+
+SHORT = {"max_position_embeddings": 15}
+UNUSABLE = {  # what is given, and how the line begins
+    "text-short": ({"tokens": TEXT[:15]}, "tokens is torch.int64 of shape .15,.; give"),
+    "text-matrix": ({"tokens": TEXT[None]}, "tokens is torch.int64 of shape .1, 200."),
+    "text-float": ({"tokens": TEXT.float()}, "tokens is torch.float32 of shape"),
+    "text-bool": ({"tokens": TEXT > 3}, "tokens is torch.bool of shape"),
+    "text-int32": ({"tokens": TEXT.int()}, "tokens is torch.int32.* as torch.int64"),
+    "text-complex": ({"tokens": TEXT * 1j}, "tokens is torch.complex64 of shape"),
+    "text-list": ({"tokens": [1, 2]}, r"tokens is \[1, 2\]; give one text of shape"),
+    "text-words": ({"tokens": "words"}, "tokens is 'words'; give one text of shape"),
+    "text-none": ({"tokens": None}, "tokens is None; give one text of shape"),
+    "token-high": ({"tokens": TEXT + 1}, "tokens holds 32, and .* 0 to 31; encode"),
+    "token-low": ({"tokens": TEXT - 1}, "tokens holds -1, and .* 0 to 31; encode"),
+    "plan-dict": ({"plan": {"steps": 3}}, "plan is {'steps': 3}; give a RecoveryPlan"),
+    "plan-type": ({"plan": RecoveryPlan}, "plan is <class .*; give a RecoveryPlan"),
+    "seed": ({"generator": 0}, "generator is 0; give a torch.Generator, such as"),
+    "numpy": ({"generator": np.random.default_rng(0)}, "generator is Generator.*give"),
+    "no-seed": ({"generator": None}, "generator is None; give a torch.Generator"),
+    "name": (
+        {"model": "no/such/model"},
+        "model is 'no/such/model', which is no folder",
+    ),
+    "empty-name": (
+        {"model": ""},
+        "model is '', which holds no config.json; give 'smol",
+    ),
+    "module": ({"model": torch.nn.Linear(1, 1)}, "model is Linear.*give 'smollm2', a"),
+    "nothing": ({"model": None}, "model is None; give 'smollm2', a folder"),
+    "window": (
+        {"model": pruned_model(**SHORT)},
+        "window is 16, longer than the model's context of 15 .*; give at most 15",
+    ),
+    "window-opt": (
+        {"model": pruned_model("opt", **SHORT)},
+        "window is 16, longer than the model's context of 15 .*; give at most 15",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_used_is_one_line_before_the_work(name, monkeypatch):
+    monkeypatch.setattr("prunefair.pruning.recovery.with_lora", pytest.fail)
+    change, pattern = UNUSABLE[name]
+    options = {"model": pruned_model(), "tokens": TEXT, "plan": PLAN}
+    options |= {"generator": seeded()} | change
+    with pytest.raises(ValueError, match=f"^{pattern}") as caught:
+        recover(**options)
+    assert len(str(caught.value)) <= 293 and "\n" not in str(caught.value)
+
+
+def test_training_on_another_models_tokens_or_past_the_context_is_refused():
+    for text, model, pattern in (
+        (TEXT + 1, pruned_model(), "tokens holds 32"),
+        (TEXT, pruned_model(**SHORT), "window is 16, longer than"),
+    ):
+        adapted = with_lora(model, PLAN, generator=seeded())
+        with pytest.raises(ValueError, match=pattern):
+            fit_lora_(adapted, text, PLAN, generator=seeded())
+    with pytest.raises(ValueError, match="tokens holds 32"):
+        window_nats(pruned_model(), TEXT + 1, 20, 2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_is_named_before_the_work(value, monkeypatch):
+    monkeypatch.setattr("prunefair.pruning.recovery.with_lora", pytest.fail)
+    model = pruned_model()
+    model.model.embed_tokens.weight.data[7] = value  # no text need hold the token
+    pattern = "^model is 'LlamaForCausalLM', whose weight 'model.embed_tokens.weight' h"
+    with pytest.raises(ValueError, match=pattern):
+        recover(model, TEXT, PLAN, generator=seeded())
 
 
 def test_a_loss_that_is_not_finite_stops_training():
-    model = pruned_model()
-    model.lm_head.weight.data.fill_(math.nan)
-    with pytest.raises(ValueError, match="loss is nan at step 0; lower learning_rate"):
-        recover(model, TEXT, PLAN, generator=seeded())
+    plan = dataclasses.replace(PLAN, learning_rate=1e30)
+    with pytest.raises(ValueError, match="loss is nan at step .; lower learning_rate"):
+        recover(pruned_model(), TEXT, plan, generator=seeded())
+
+
+def test_a_folder_is_recovered_as_the_model_in_it_is(tmp_path):
+    pruned_model().save_pretrained(tmp_path)
+    held = recover(pruned_model(), TEXT, PLAN, generator=seeded())
+    for name in (tmp_path, str(tmp_path)):
+        named = recover(name, TEXT, PLAN, generator=seeded())
+        assert same(state(named.model.cpu()), state(held.model))
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_recovery_needs_no_gradients_around_the_call(around):
+    held = recover(pruned_model(), TEXT, PLAN, generator=seeded())
+    with around():
+        again = recover(pruned_model(), TEXT, PLAN, generator=seeded())
+    assert same(state(again.model), state(held.model))
 
 
 def test_an_unsupported_family_is_refused_by_name():

@@ -114,11 +114,12 @@ def test_every_family_batch_size_and_pass_gives_the_same_moments(family):
         torch.testing.assert_close(energies, expected)
 
 
-def test_only_the_sums_stay_and_no_hook_is_left_even_after_an_error():
+def test_only_the_sums_stay_and_no_hook_is_left_even_after_an_error(monkeypatch):
     model, texts = tiny("llama")
     hidden_moments(model, texts)
+    monkeypatch.setattr(model.lm_head, "forward", lambda hidden: hidden[99])
     with pytest.raises(IndexError):
-        hidden_moments(model, texts + 100)  # no such token
+        hidden_moments(model, texts)
     for linear in down_projections(model):
         assert not linear._forward_pre_hooks
 
@@ -136,10 +137,12 @@ def test_moments_on_a_gpu_equal_those_on_the_cpu():
 
 def test_bad_input_of_the_moments_is_named():
     model, texts = tiny("llama")
-    with pytest.raises(ValueError, match=r"tokens has shape \(7,\)"):
+    with pytest.raises(ValueError, match=r"tokens is torch.int64 of shape \(7,\)"):
         hidden_moments(model, texts[0])
-    with pytest.raises(ValueError, match=r"tokens has shape \(0, 7\)"):
+    with pytest.raises(ValueError, match=r"tokens is torch.int64 of shape \(0, 7\)"):
         hidden_moments(model, texts[:0])
+    with pytest.raises(ValueError, match="tokens holds 1[0-9]+, and the model has emb"):
+        hidden_moments(model, texts + 100)
     with pytest.raises(ValueError, match="layers names 2; the model has layers 0 to 1"):
         hidden_moments(model, texts, layers=[0, 2])
     with pytest.raises(ValueError, match="dtype is torch.bfloat16"):

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from prunefair.data import data_file
-from prunefair.models import measuring, within_context
+from prunefair.models import check_tokens, measuring, within_context
 from prunefair.pruning.estimates import Estimate
 
 # %% tags=["active-ipynb"]
@@ -166,12 +166,14 @@ def token_nats(model, tokens: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     ValueError
-        If the model's context is shorter than the texts.
+        If the texts have no two tokens or another model's, or are longer than the
+        model's context.
 
     References
     ----------
     Book {eq}`eq-perplexity-nats`.
     """
+    check_tokens(tokens, model, least=2)
     tokens = tokens.to(model.device)
     with measuring(model, length=tokens.shape[1] - 1):
         logits = model(tokens[:, :-1], use_cache=False).logits  # (B, L - 1, V)
@@ -290,8 +292,8 @@ def perplexity(
     Raises
     ------
     ValueError
-        If `tokens` is not one text of at least two tokens, or `max_windows` is below 1;
-        see also `text_windows`.
+        If `tokens` is not one text of at least two tokens of the model, or
+        `max_windows` is below 1; see also `text_windows`.
 
     References
     ----------
@@ -308,10 +310,7 @@ def perplexity(
     >>> round(perplexity(model, text, window=16))
     42
     """
-    if tokens.ndim != 1 or len(tokens) < 2:
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; give one text of 2 tokens or more"
-        )
+    check_tokens(tokens, model, ndim=1, least=2)
     if max_windows is not None and max_windows < 1:
         raise ValueError(f"max_windows is {max_windows!r}; read at least one window")
     window = within_context(model, window)
@@ -604,7 +603,7 @@ def start_token(model, start: int | None = None) -> int:
 # %%
 def _log_distributions(model, tokens: torch.Tensor) -> torch.Tensor:
     """Log-probability of every next token, shape (n, L, V), at least float32."""
-    with measuring(model, length=tokens.shape[1]):
+    with measuring(model, tokens=tokens):
         logits = model(tokens.to(model.device), use_cache=False).logits
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits - logits.logsumexp(-1, keepdim=True)
@@ -635,15 +634,14 @@ def kl_per_position(
     Raises
     ------
     ValueError
-        If `tokens` is not a matrix, `batch_size` is below 1, the vocabularies differ,
+        If `tokens` is not a matrix of the models' tokens, `batch_size` is below 1, the vocabularies differ,
         or a model's context is shorter than the texts.
 
     References
     ----------
     Book {eq}`eq-perplexity-kl`.
     """
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens has shape {tuple(tokens.shape)}; it must be (n, L)")
+    check_tokens(tokens, dense)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; it must be at least 1")
     rows = []

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,6 +40,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from prunefair.messages import checked_whole, shown
+from prunefair.models import (
+    check_generator,
+    check_runs,
+    check_tokens,
+    default_device,
+    given_model,
+    load_model,
+    within_context,
+)
 from prunefair.pruning.estimates import standard_error
 from prunefair.pruning.perplexity import information, token_nats
 from prunefair.pruning.retention import Interval
@@ -59,7 +70,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.data import data_file
 # from scipy import stats
 #
-# from prunefair.models import default_device, load_model, load_tokenizer
+# from prunefair.models import load_tokenizer
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
@@ -140,9 +151,12 @@ def lora_targets(model) -> list[str]:
 
 
 # %%
-def _is_number(value) -> bool:
-    """Whether `value` is an integer or a float, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(name: str, value, wanted: str, allowed) -> float:
+    """`value` as a float, if it is a number and in `allowed`."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and allowed(value)):
+        raise ValueError(f"{name} is {shown(value)}; give {wanted}")
+    return float(value)
 
 
 # %%
@@ -181,16 +195,18 @@ class RecoveryPlan:
     max_norm: float = 1.0
 
     def __post_init__(self):
+        checked = {}
         for name in ("rank", "steps", "batch_size", "window"):
-            value, least = getattr(self, name), 2 if name == "window" else 1
-            if type(value) is not int or value < least:  # True is an int to isinstance
-                raise ValueError(f"{name} is {value!r}; give an integer from {least}")
+            least = 2 if name == "window" else 1
+            checked[name] = checked_whole(name, getattr(self, name), least)
         for name in ("alpha", "learning_rate", "max_norm"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0 < value < math.inf):
-                raise ValueError(f"{name} is {value!r}; give a positive number")
-        if not (_is_number(self.warmup) and 0 <= self.warmup < 1):
-            raise ValueError(f"warmup is {self.warmup!r}; it must lie in [0, 1)")
+            given, positive = getattr(self, name), lambda x: 0 < x < math.inf
+            checked[name] = _number(name, given, "a positive number", positive)
+        share = _number(
+            "warmup", self.warmup, "a number in [0, 1)", lambda x: 0 <= x < 1
+        )
+        for name, value in (checked | {"warmup": share}).items():
+            object.__setattr__(self, name, value)  # of NumPy's numbers Python's
 
 
 # %% [markdown]
@@ -441,13 +457,14 @@ def fit_lora_(
     Raises
     ------
     ValueError
-        If `tokens` is not one text of at least a window, or a loss is not finite.
+        If `tokens` is not one text of at least a window, a token is not one of the
+        model's, a window is longer than its context, or a loss is not finite.
 
     References
     ----------
     Book {eq}`eq-recovery-loss` and {eq}`eq-recovery-schedule`.
     """
-    _check_text(tokens, plan)
+    _check_text(tokens, adapted, plan)
     weights = [p for p in adapted.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, weight_decay=0.0)
     losses = []
@@ -464,13 +481,15 @@ def fit_lora_(
 
 
 # %%
-def _check_text(tokens, plan) -> None:
-    """Raise unless `tokens` is one text that holds a window."""
-    if tokens.ndim != 1 or tokens.is_floating_point() or len(tokens) < plan.window:
+def _check_text(tokens, model, plan: RecoveryPlan) -> None:
+    """Raise unless `tokens` is one text that holds a window, which the model can read."""
+    context = within_context(model, plan.window)
+    if context < plan.window:
         raise ValueError(
-            f"tokens is {tokens.dtype} of shape {tuple(tokens.shape)}; give one text "
-            f"of {plan.window} token numbers or more, or a smaller window"
+            f"window is {plan.window}, longer than the model's context of {context} "
+            f"tokens (max_position_embeddings); give at most {context}"
         )
+    check_tokens(tokens, model, ndim=1, least=plan.window)
 
 
 # %%
@@ -575,8 +594,9 @@ def recover(
 
     Parameters
     ----------
-    model : transformers.PreTrainedModel
-        Pruned model of a supported family; it is not changed.
+    model : str, path or transformers.PreTrainedModel
+        Pruned model of a supported family, in memory, where it is not changed, or
+        `"smollm2"`, a folder or a hub name, which goes to a GPU if there is one.
     tokens : Tensor, shape (T,), int64
         Text to train on; never the text that judges the result.
     plan : RecoveryPlan, optional
@@ -591,21 +611,43 @@ def recover(
     Raises
     ------
     ValueError
-        If the family is not supported, `tokens` does not hold a window, or a loss is
-        not finite.
+        If there is no such model, its family is not supported, a weight is not finite,
+        `tokens` does not hold a window or a token is not one of the model's, a window
+        is longer than its context, or a loss is not finite.
     ImportError
         If peft is not installed.
 
     References
     ----------
     Book {eq}`eq-recovery-lora`; {cite}`hu2021lora`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.recovery import RecoveryPlan, recover
+    >>> from prunefair.pruning.surgery import tiny_model
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> model = tiny_model("llama", generator=generator)
+    >>> plan, text = RecoveryPlan(rank=2, steps=3, window=16), torch.arange(200) % 32
+    >>> recovered = recover(model, text, plan, generator=generator)
+    >>> len(recovered.losses), recovered.n_trained
+    (3, 856)
     """
-    plan = plan or RecoveryPlan()
-    _check_text(tokens, plan)
-    adapted = with_lora(model, plan, generator=generator)
-    n_trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    losses = fit_lora_(adapted, tokens, plan, generator=generator)
-    return Recovered(merged_model(adapted), losses, n_trained)
+    plan = RecoveryPlan() if plan is None else plan
+    if not isinstance(plan, RecoveryPlan):
+        raise ValueError(f"plan is {shown(plan)}; give a RecoveryPlan, or None")
+    check_generator(generator)
+    given = given_model(model)
+    # training needs gradients, whatever is around the call
+    with torch.inference_mode(False), torch.enable_grad():
+        if not given.held:
+            model = load_model(model, device=default_device(), argument="model")
+        _check_text(tokens, model, plan)
+        check_runs(model, given)
+        adapted = with_lora(model, plan, generator=generator)
+        n_trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        losses = fit_lora_(adapted, tokens, plan, generator=generator)
+        return Recovered(merged_model(adapted), losses, n_trained)
 
 
 # %% [markdown]
@@ -645,8 +687,10 @@ def window_nats(
     Raises
     ------
     ValueError
-        If the text has fewer than n windows, or a window fewer than 2 tokens.
+        If the text has fewer than n windows or another model's tokens, or a window
+        fewer than 2 tokens or more than the model's context.
     """
+    check_tokens(tokens, model, ndim=1)
     head = torch.tensor([*beginning], dtype=tokens.dtype, device=tokens.device)
     size = window - len(head)  # tokens of the text in a window
     if size < 1 or window < 2:

@@ -44,7 +44,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from prunefair.messages import checked_path, shown
-from prunefair.models import measuring
+from prunefair.models import check_tokens, measuring
 from prunefair.outputs import whole_file
 from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for
@@ -363,7 +363,7 @@ def hidden_moments(
     Raises
     ------
     ValueError
-        If `tokens` is not a matrix with a token, a layer does not exist, `dtype` is
+        If `tokens` is not a matrix of the model's tokens, a layer does not exist, `dtype` is
         another one, the family is not supported, or the model's context is shorter
         than the texts.
 
@@ -371,10 +371,7 @@ def hidden_moments(
     ----------
     Book {eq}`eq-self-moments-estimate`.
     """
-    if tokens.ndim != 2 or not tokens.numel():
-        raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}; give texts of shape (n, L)"
-        )
+    check_tokens(tokens, model)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.float64")
     linears, sums = down_projections(model, layers), []

@@ -366,8 +366,8 @@ def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
     Raises
     ------
     ValueError
-        If the family is not supported, or the model's context is shorter than the
-        texts.
+        If the family is not supported, `tokens` is not a matrix of the model's tokens,
+        or the texts are longer than its context.
     """
     adapter, hooks = adapter_for(model), []
 
@@ -377,7 +377,7 @@ def visit_hidden_vectors(model, tokens: torch.Tensor, visit: Callable) -> None:
     for block in adapter.blocks(model):
         hooks.append(adapter.linears(block)[-1].register_forward_pre_hook(pass_on))
     try:
-        with measuring(model, length=tokens.shape[1]):
+        with measuring(model, tokens=tokens):
             model(tokens.to(model.device), use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunefair.models import measuring
+from prunefair.models import check_tokens, measuring
 
 
 class Throughput(NamedTuple):
@@ -52,13 +52,14 @@ def throughput(
     Raises
     ------
     ValueError
-        If `new_tokens` or `repeats` is below 1, or the model's context is shorter than
-        prompt and new tokens.
+        If `new_tokens` or `repeats` is below 1, `tokens` is not a matrix of the model's
+        tokens, or its context is shorter than prompt and new tokens.
     """
     if new_tokens < 1 or repeats < 1:
         raise ValueError(
             f"new_tokens, repeats are {new_tokens!r}, {repeats!r}; give positive ones"
         )
+    check_tokens(tokens, model)
     with measuring(model, length=tokens.shape[1] + new_tokens):
         runs = [
             _timed_run(model, tokens.to(model.device), new_tokens, clock)
