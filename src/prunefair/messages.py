@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 import os
 from collections.abc import Iterator, Mapping
@@ -196,5 +198,32 @@ def checked_whole(argument: str, value, least: int, below: int | None = None) ->
     ):
         raise ValueError(
             f"{named(argument)} is {shown(value)}; give a whole number {allowed}"
+        )
+    return number
+
+
+def checked_share(argument: str, value) -> float:
+    """A value as a float in [0, 1), such as the share of rows to remove.
+
+    Parameters
+    ----------
+    argument : str
+        What errors call `value`.
+    value : object
+        A real number, also one of NumPy; no truth value.
+
+    Returns
+    -------
+    number : float
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    number = float(value) if isinstance(value, numbers.Real) else math.nan
+    if isinstance(value, bool) or not 0 <= number < 1:
+        raise ValueError(
+            f"{named(argument)} is {shown(value)}; give a number in [0, 1)"
         )
     return number

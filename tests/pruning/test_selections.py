@@ -1,5 +1,6 @@
 """Every method of the comparison by name: the rows it keeps are what its name says."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -20,7 +21,12 @@ from prunefair.pruning.selections import (
     make_selection,
 )
 from prunefair.pruning.self_moments import down_projections
-from prunefair.pruning.surgery import mask_ffn_, row_matrices, tiny_model
+from prunefair.pruning.surgery import (
+    mask_ffn_,
+    row_matrices,
+    slice_ffn_,
+    tiny_model,
+)
 
 TABLE = Path(__file__).parents[2] / "book" / "results" / "pruning_methods.json"
 TEXTS = torch.randint(3, 32, (4, 12), generator=torch.Generator().manual_seed(2))
@@ -151,6 +157,111 @@ def test_an_unknown_name_is_refused_with_the_names(model):
 def test_a_calibrated_method_without_texts_is_refused(name, model):
     with pytest.raises(ValueError, match=f"calibration is None, and '{name}' reads"):
         make_selection(name, model, generator=torch.Generator())
+
+
+FEW = {"hidden_size": 16, "max_position_embeddings": 11}
+UNTIED = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+NARROW = slice_ffn_(
+    tiny_model("llama", generator=torch.Generator().manual_seed(0)),
+    [[0, 3, 5], [1, 2, 4, 8]],
+)
+SEEDED = torch.Generator().manual_seed(0)
+UNUSABLE = {  # method, what is given, and how the line begins
+    "untied": (
+        SLICEGPT,
+        {"model": UNTIED},
+        "model is .* with an untied head; SliceGPT",
+    ),
+    "family": (
+        SLICEGPT,
+        {"model": tiny_model("gemma", generator=SEEDED)},
+        "model is of the family 'gemma'; SliceGPT is written here for a LLaMA",
+    ),
+    "uneven": (SLICEGPT, {"model": NARROW}, "model is .* layers of several widths; Sl"),
+    "released": ("released", {"model": NARROW}, "model is .* have widths from 3 to 4"),
+    "name": ("energy", {"model": "smollm2"}, "model is 'smollm2', .* load_model first"),
+    "module": ("random", {"model": torch.nn.Linear(1, 1)}, "model is Linear.*; give"),
+    "float": ("wanda", {"calibration": TEXTS.float()}, "calibration is torch.float32"),
+    "one-text": ("wanda", {"calibration": TEXTS[0]}, r"calibration is .*shape \(12,\)"),
+    "none-of-texts": ("wanda", {"calibration": TEXTS[:0]}, "calibration is .*0, 12"),
+    "list": ("wanda", {"calibration": [[1]]}, r"calibration is \[\[1\]\]; give texts"),
+    "words": (SLICEGPT, {"calibration": "words"}, "calibration is 'words'; give texts"),
+    "high": (SLICEGPT, {"calibration": TEXTS + 9}, "calibration holds .* 0 to 31; enc"),
+    "low": ("wanda", {"calibration": TEXTS - 9}, "calibration holds -.* 0 to 31; enco"),
+    "unread": ("energy", {"calibration": TEXTS + 99}, "calibration holds 1.* 0 to 31;"),
+    "context": (
+        "wanda",
+        {"model": tiny_model("llama", generator=SEEDED, **FEW)},
+        "calibration has texts of 12 tokens, longer than the 11 of the model's context",
+    ),
+    "halves": (
+        "energy on WikiText-2",
+        {"calibration": TEXTS[:1]},
+        "calibration is one text, and 'energy on WikiText-2' compares two halves; give",
+    ),
+    "seed": ("random", {"generator": 3}, "generator is 3; give a torch.Generator"),
+    "ratio": (
+        "exact",
+        {"trained_at": 1.0},
+        r"trained_at is 1.0; give a number in \[0,",
+    ),
+    "word": ("exact", {"trained_at": "x"}, "trained_at is 'x'; give a number in"),
+    "episodes": ("exact", {"episodes": 0}, "episodes is 0; give a whole number at lea"),
+    "statistics": ("energy", {"statistics": {}}, "statistics is {}; give what self_st"),
+    "other-model": (
+        "energy",
+        {"model": NARROW},
+        r"statistics are of .*\[12, 12\].*\[3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_used_is_one_line_before_the_work(
+    name, model, known, monkeypatch
+):
+    method, change, pattern = UNUSABLE[name]
+    for work in ("self_statistics", "hidden_moments", "slice_gpt", "train_released"):
+        monkeypatch.setattr(f"prunefair.pruning.selections.{work}", pytest.fail)
+    monkeypatch.setattr("prunefair.pruning.selections.train_policy", pytest.fail)
+    options = {"model": model, "statistics": known, "calibration": TEXTS} | change
+    if method == "energy on WikiText-2":
+        options["statistics"] = None
+    options = {"generator": torch.Generator()} | options
+    with pytest.raises(ValueError, match=f"^{pattern}") as caught:
+        make_selection(method, **options)
+    assert len(str(caught.value)) <= MESSAGE_LENGTH
+
+
+def test_a_weight_that_is_not_finite_is_named_before_the_work():
+    model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    model.model.layers[1].mlp.up_proj.weight.data[3, 2] = float("nan")
+    pattern = (
+        "^model is 'LlamaForCausalLM', whose weight 'model.layers.1.mlp.up_proj.we"
+    )
+    for name in ("random", "row norm", "exact"):
+        with pytest.raises(ValueError, match=pattern):
+            make_selection(name, model, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("name", ["random", "energy", "functional", SLICEGPT])
+def test_a_ratio_that_is_none_is_refused(name, model, known):
+    made = select(name, model, known)
+    for ratio in (1.0, -0.1, "x", None, True, [0.3]):
+        with pytest.raises(ValueError, match="^ratio is .*; give a number in "):
+            made.prune(ratio)
+
+
+def test_slicegpt_measures_in_evaluation_mode(model, known):
+    dense = copy.deepcopy(model)
+    dense.config.attention_dropout = 0.9
+    for layer in dense.model.layers:
+        layer.self_attn.attention_dropout = 0.9
+    calm = select(SLICEGPT, dense, known).prune(0.3)
+    dense.train()
+    wild = select(SLICEGPT, dense, known).prune(0.3).eval()
+    assert dense.training and dense.model.layers[0].self_attn.training
+    assert torch.equal(calm(TEXTS).logits, wild(TEXTS).logits)
 
 
 def test_on_the_real_model_the_rows_are_those_of_the_stored_table():

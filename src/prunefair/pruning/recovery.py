@@ -631,7 +631,7 @@ def recover(
     >>> plan, text = RecoveryPlan(rank=2, steps=3, window=16), torch.arange(200) % 32
     >>> recovered = recover(model, text, plan, generator=generator)
     >>> len(recovered.losses), recovered.n_trained
-    (3, 856)
+    (3, 464)
     """
     plan = RecoveryPlan() if plan is None else plan
     if not isinstance(plan, RecoveryPlan):

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from prunefair.messages import shown
+from prunefair.messages import checked_share, checked_whole, shown
+from prunefair.models import (
+    check_generator,
+    check_runs,
+    check_tokens,
+    given_model,
+    within_context,
+)
 from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
 from prunefair.pruning.comparison import wanda_scores
 from prunefair.pruning.functional_policy import (
@@ -26,7 +33,7 @@ from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
 from prunefair.pruning.released import released_draw, train_released
 from prunefair.pruning.row_policy import ReleasedScorer
 from prunefair.pruning.self_moments import down_projections, hidden_moments
-from prunefair.pruning.slicegpt import slice_gpt, sliced_width
+from prunefair.pruning.slicegpt import check_sliceable, slice_gpt, sliced_width
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.spectrum import singular_values, uniform_selections
 from prunefair.pruning.surgery import prune_rows, row_matrices
@@ -203,8 +210,9 @@ def make_selection(
     Raises
     ------
     ValueError
-        If `name` is unknown, a calibrated method is given no texts, or the model
-        cannot be pruned; see also the functions that train.
+        If `name` is unknown, a calibrated method is given no texts, another argument
+        cannot be used, or the model cannot be pruned by the method; all of it before
+        the work.
 
     Examples
     --------
@@ -224,10 +232,13 @@ def make_selection(
             f"{REFIT!r}"
         )
     method = name.removesuffix(REFIT)
-    if method in CALIBRATED and calibration is None:
-        raise ValueError(
-            f"calibration is None, and {name!r} reads texts; give tokens of shape (n, N)"
-        )
+    check_generator(generator)
+    _check_model(model, method)
+    _check_texts(model, name, method, calibration)
+    trained_at = checked_share("trained_at", trained_at)
+    episodes = None if episodes is None else checked_whole("episodes", episodes, 1)
+    if statistics is not None:
+        _check_statistics(model, statistics)
     if method == SLICEGPT:
         return Selection(name, None, lambda ratio: _sliced(model, calibration, ratio))
     if method in _BY_MOMENTS and statistics is None:
@@ -246,7 +257,7 @@ def make_selection(
     choose = _METHODS[method](given)
 
     def rows(ratio):
-        return [kept.cpu() for kept in choose(ratio)]
+        return [kept.cpu() for kept in choose(checked_share("ratio", ratio))]
 
     def prune(ratio):
         kept = rows(ratio)
@@ -254,6 +265,60 @@ def make_selection(
         return _refitted(pruned, given, kept) if name.endswith(REFIT) else pruned
 
     return Selection(name, rows, prune)
+
+
+def _check_model(model, method: str) -> None:
+    """Raise unless the method can begin with the model."""
+    given = given_model(model)
+    if not given.held:
+        raise given.error("which is the name of a model", "load it by load_model first")
+    sizes = {len(W) for W in row_matrices(model)}
+    if method == SLICEGPT:
+        check_sliceable(model)
+    elif method == "released" and len(sizes) > 1:
+        raise given.error(
+            f"whose layers have widths from {min(sizes)} to {max(sizes)}, and the "
+            "released policy has one score a row",
+            "give a model whose layers are alike",
+        )
+    check_runs(model, given)
+
+
+def _check_texts(model, name: str, method: str, calibration) -> None:
+    """Raise unless there are texts where they are needed, and the model can read them."""
+    if calibration is None:
+        if method not in CALIBRATED:
+            return
+        raise ValueError(
+            f"calibration is None, and {name!r} reads texts; give tokens of shape (n, N)"
+        )
+    check_tokens(calibration, model, argument="calibration")
+    n, length = calibration.shape
+    if within_context(model, length) < length:
+        raise ValueError(
+            f"calibration has texts of {length} tokens, longer than the "
+            f"{within_context(model, length)} of the model's context "
+            "(max_position_embeddings); give shorter texts"
+        )
+    if method == ON_TEXT and n < 2:
+        raise ValueError(
+            f"calibration is one text, and {name!r} compares two halves; give two or more"
+        )
+
+
+def _check_statistics(model, statistics) -> None:
+    """Raise unless the statistics are those of a model with these widths."""
+    widths = [len(W) for W in row_matrices(model)]
+    if not isinstance(statistics, SelfStatistics):
+        raise ValueError(
+            f"statistics is {shown(statistics)}; give what self_statistics measures"
+        )
+    found = [len(costs) for costs in statistics.fisher]
+    if found != widths:
+        raise ValueError(
+            f"statistics are of layers with {shown(found)} neurons, and the model has "
+            f"{shown(widths)}; measure them on this model"
+        )
 
 
 def _on_text(model, tokens: torch.Tensor) -> SelfStatistics:
@@ -272,6 +337,7 @@ def _refitted(pruned, given: _Given, kept):
 
 def _sliced(model, tokens: torch.Tensor, ratio: float):
     """SliceGPT with the parameters of a model without a share of its rows."""
-    rows = rows_to_keep(len(row_matrices(model)[0]), ratio)
+    rows = len(row_matrices(model)[0])
+    rows = rows_to_keep(rows, checked_share("ratio", ratio))
     width = sliced_width(model, parameter_counts(model.config, rows).total)
     return slice_gpt(model, tokens, width)

@@ -29,7 +29,8 @@ from itertools import product
 import torch
 from torch import nn
 
-from prunefair.pruning.surgery import sharing_copy
+from prunefair.models import measuring
+from prunefair.pruning.surgery import row_matrices, sharing_copy
 
 
 class SlicedNorm(nn.Module):
@@ -123,7 +124,7 @@ def sliced_width(model, parameters):
     ValueError
         If the model is another one, or what is not sliced has more parameters.
     """
-    _check_model(model)
+    check_sliceable(model)
     core, d = model.model, model.config.hidden_size
     turns, per_coordinate = 2 * len(core.layers) - 1, 2 * d  # the two outer turns
     last = core.layers[-1].mlp.down_proj
@@ -145,13 +146,27 @@ def sliced_width(model, parameters):
     return max(k for k, size in enumerate(sizes) if size <= parameters)
 
 
-def _check_model(model):
-    """Raise unless SliceGPT as it is written here fits the model."""
+def check_sliceable(model) -> None:
+    """Raise unless SliceGPT as it is written here fits the model.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model.
+
+    Raises
+    ------
+    ValueError
+        If it is no LLaMA with a tied embedding and layers that are alike.
+    """
     family, tied = model.config.model_type, model.config.tie_word_embeddings
-    if family != "llama" or not tied:
+    widths = {len(W) for W in row_matrices(model)}
+    if family != "llama" or not tied or len(widths) > 1:
+        uneven = " with layers of several widths" if len(widths) > 1 else ""
         raise ValueError(
-            f"model is of the family {family!r}{'' if tied else ' with an untied head'}; "
-            "SliceGPT is written here for a LLaMA with a tied embedding"
+            f"model is of the family {family!r}{'' if tied else ' with an untied head'}"
+            f"{uneven}; SliceGPT is written here for a LLaMA with a tied embedding and "
+            "layers that are alike"
         )
 
 
@@ -184,18 +199,25 @@ def slice_gpt(model, tokens, k):
     Raises
     ------
     ValueError
-        If the model is another one, or `k` is not between 1 and its width.
+        If the model is another one, `tokens` are not texts of it, or `k` is not between
+        1 and its width.
 
     References
     ----------
     {cite}`ashkboos2024slicegpt`.
     """
-    _check_model(model)
+    check_sliceable(model)
     if not 1 <= k <= model.config.hidden_size:
         raise ValueError(
             f"k is {k!r}; give a number from 1 to {model.config.hidden_size}, the width "
             "of the residual stream"
         )
+    with measuring(model, tokens=tokens):
+        return _sliced(model, tokens, k)
+
+
+def _sliced(model, tokens, k):
+    """The sliced model; every layer is measured behind the sliced ones before it."""
     core = model.model
     x = core.embed_tokens(tokens.to(model.device))  # (n, N, d)
     places = torch.arange(tokens.shape[1], device=x.device)[None]
