@@ -119,6 +119,10 @@ class Given:
             raise self.error(problem, remedy, reason) from error
 
 
+class NoPath(InputError, TypeError):
+    """What was given is neither a string nor a path."""
+
+
 def checked_path(path, argument: str = "path") -> str:
     """A path as a string, if a file or folder can be called so here.
 
@@ -135,8 +139,8 @@ def checked_path(path, argument: str = "path") -> str:
 
     Raises
     ------
-    TypeError
-        If it is no path.
+    NoPath
+        If it is no path; it is a TypeError and a ValueError.
     ValueError
         If it is empty or too long, holds control characters, as the end of a line, or
         leads round in links.
@@ -144,7 +148,7 @@ def checked_path(path, argument: str = "path") -> str:
     try:
         name = os.fsdecode(path)
     except TypeError as error:
-        raise TypeError(
+        raise NoPath(
             f"{named(argument)} is {shown(path)}; give a path, as a string or a Path"
         ) from error
     given, remedy = Given(argument, name), "give another path"

@@ -18,12 +18,14 @@ import importlib.util
 import logging
 import os
 import re
+import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunefair.checkpoint import DEQUANTISE, SAVE_AGAIN, Checkpoint, read_json
-from prunefair.messages import Given, checked_path, named, shown
+from prunefair.messages import Given, checked_path, named, shortened, shown
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.widths import CONFIG_KEY, narrow_layers_, set_widths_, stored_widths
 
@@ -56,6 +58,50 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def usable_device(device=None):
+    """`device`, or the default one; raise if torch cannot use it.
+
+    Parameters
+    ----------
+    device : str, torch.device or None
+        As torch names it.
+
+    Returns
+    -------
+    device : str or torch.device
+
+    Raises
+    ------
+    ValueError
+        If tensors cannot be on it here.
+    """
+    import torch
+
+    device = device or default_device()
+    try:
+        torch.empty(0, device=device).tolist()  # the meta device has no values
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = shortened(str(error).splitlines()[0], 120)
+        raise ValueError(
+            f"{named('device')} is {shown(device)}, which torch cannot use here "
+            f"({reason}); give 'cpu' or leave it out"
+        ) from error
+    return device
+
+
+def _check_dtype(dtype) -> None:
+    """Raise unless it is None or a type that weights may have."""
+    import torch
+
+    kinds = ("float32", "bfloat16", "float16", "float64")
+    known = (None, *kinds, *(getattr(torch, kind) for kind in kinds))
+    if not any(dtype is one or dtype == one for one in known):
+        raise ValueError(
+            f"{named('dtype')} is {shown(dtype)}; give torch.float32, bfloat16, "
+            "float16 or float64, or None for the stored one"
+        )
 
 
 def _wheel_gguf() -> Path | None:
@@ -728,7 +774,8 @@ def check_runs(model, given: Given) -> None:
 
     problem, remedy = "whose config.json describes a model that does not run", None
     if given.held:
-        problem, remedy = "which does not run", "give it as from_pretrained loads it"
+        problem = "which does not run"
+        remedy = "give a causal language model as load_model loads it"
         for name, weight in model.named_parameters():
             if weight.is_meta:
                 raise given.error(
@@ -737,7 +784,11 @@ def check_runs(model, given: Given) -> None:
             check_finite(weight.detach(), name, given)
     with given.using(problem, remedy or _OTHER_CONFIG), torch.no_grad():
         tokens = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
-        if model(tokens).logits.isnan().any():
+        logits = model(tokens).logits
+        if logits.ndim != 3 or logits.shape[:2] != (1, 2):
+            shape = tuple(logits.shape)
+            raise ValueError(f"logits of two tokens have the shape {shape}")
+        if logits.isnan().any():
             raise ValueError("its logits are NaN")
 
 
@@ -779,6 +830,8 @@ def load_model(
     >>> model.config.hidden_size, model.config.intermediate_size
     (576, 1536)
     """
+    _check_dtype(dtype)
+    device = usable_device(device)
     return load_opened(open_folder(name, argument=argument), dtype=dtype).to(device)
 
 
@@ -930,6 +983,34 @@ def check_tokens(
             f"{named(argument)} holds {low if low < 0 else high}, and the model has "
             f"embeddings of the tokens 0 to {rows - 1}; encode with its own tokenizer"
         )
+
+
+_LOCKS = weakref.WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+@contextlib.contextmanager
+def alone(*models):
+    """Have models in memory for oneself: calls in other threads wait for the end.
+
+    What measures a model sets its mode, listens to its layers and switches gradients
+    off, and another call would see that, or take its tokens for its own.
+
+    Parameters
+    ----------
+    *models : object
+        What was given as a model; names, folders and None are nobody's.
+    """
+    with _LOCKS_LOCK:
+        held = {
+            id(model): _LOCKS.setdefault(model, threading.RLock())
+            for model in models
+            if hasattr(model, "state_dict")
+        }
+    with contextlib.ExitStack() as stack:
+        for _, lock in sorted(held.items()):  # in one order: nobody waits in a circle
+            stack.enter_context(lock)
+        yield
 
 
 def check_generator(generator, argument: str = "generator") -> None:

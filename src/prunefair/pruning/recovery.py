@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 from prunefair.messages import checked_whole, shown
 from prunefair.models import (
+    alone,
     check_generator,
     check_runs,
     check_tokens,
@@ -639,7 +640,7 @@ def recover(
     check_generator(generator)
     given = given_model(model)
     # training needs gradients, whatever is around the call
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), alone(model):
         if not given.held:
             model = load_model(model, device=default_device(), argument="model")
         _check_text(tokens, model, plan)

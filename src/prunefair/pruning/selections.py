@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from prunefair.messages import checked_share, checked_whole, shown
 from prunefair.models import (
+    alone,
     check_generator,
     check_runs,
     check_tokens,
@@ -233,28 +235,28 @@ def make_selection(
         )
     method = name.removesuffix(REFIT)
     check_generator(generator)
-    _check_model(model, method)
-    _check_texts(model, name, method, calibration)
     trained_at = checked_share("trained_at", trained_at)
     episodes = None if episodes is None else checked_whole("episodes", episodes, 1)
-    if statistics is not None:
-        _check_statistics(model, statistics)
-    if method == SLICEGPT:
-        return Selection(name, None, lambda ratio: _sliced(model, calibration, ratio))
-    if method in _BY_MOMENTS and statistics is None:
-        if method == ON_TEXT:
+    with alone(model):
+        _check_model(model, method)
+        _check_texts(model, name, method, calibration)
+        if statistics is not None:
+            _check_statistics(model, statistics)
+        if method == SLICEGPT:
+            return Selection(name, None, partial(_sliced, model, calibration))
+        if method == ON_TEXT and statistics is None:
             statistics = _on_text(model, calibration)
-        else:
+        if method in _BY_MOMENTS and statistics is None:
             statistics = self_statistics(model, generator=generator)
-    given = _Given(
-        model=model,
-        generator=generator,
-        statistics=statistics,
-        calibration=calibration,
-        trained_at=trained_at,
-        episodes=episodes,
-    )
-    choose = _METHODS[method](given)
+        given = _Given(
+            model=model,
+            generator=generator,
+            statistics=statistics,
+            calibration=calibration,
+            trained_at=trained_at,
+            episodes=episodes,
+        )
+        choose = _METHODS[method](given)
 
     def rows(ratio):
         return [kept.cpu() for kept in choose(checked_share("ratio", ratio))]
@@ -340,4 +342,5 @@ def _sliced(model, tokens: torch.Tensor, ratio: float):
     rows = len(row_matrices(model)[0])
     rows = rows_to_keep(rows, checked_share("ratio", ratio))
     width = sliced_width(model, parameter_counts(model.config, rows).total)
-    return slice_gpt(model, tokens, width)
+    with alone(model):
+        return slice_gpt(model, tokens, width)

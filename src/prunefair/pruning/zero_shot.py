@@ -308,7 +308,7 @@ def encode_pair(
     context, continuation : str
         Spaces at the end of the context move to the continuation.
     start : int, optional
-        Stands for an empty context.
+        Stands for an empty context, and for one that holds no token.
 
     Returns
     -------
@@ -317,7 +317,8 @@ def encode_pair(
     Raises
     ------
     ValueError
-        If nothing is left to score, or the context is empty and there is no `start`.
+        If nothing is left to score, or the context holds no token and there is no
+        `start`.
 
     References
     ----------
@@ -332,6 +333,12 @@ def encode_pair(
         head + tokenizer.encode(text, add_special_tokens=False)
         for text in (stripped, stripped + continuation)
     )
+    if not context_alone:  # the tokenizer makes nothing of it, and adds nothing
+        if start is None:
+            raise ValueError(
+                f"context is {context!r}, which holds no token; give a start"
+            )
+        context_alone, whole = [start], [start, *whole]
     if len(whole) <= len(context_alone):
         raise ValueError(f"continuation is {continuation!r}, which holds no token")
     return ChoiceTokens(whole, len(context_alone))
