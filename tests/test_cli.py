@@ -351,9 +351,11 @@ def test_evaluate_reports_every_key_and_a_model_against_itself_is_perfect(
     )
     assert list(result) == [
         *("perplexity", "perplexity_window", "perplexity_beginning"),
-        *("kl_to_dense", "tasks"),
+        *("kl_to_dense", "tasks", "dense_perplexity", "dense_tasks"),
         *("raw_retention", "above_chance_retention"),
     ]
+    assert result["dense_perplexity"] == result["perplexity"]
+    assert result["dense_tasks"] == result["tasks"]
     assert set(result["tasks"]["piqa"]) == {"acc", "acc_norm", "stderr", "n", "chance"}
     assert {name: task["n"] for name, task in result["tasks"].items()} == {
         "piqa": 2,
@@ -395,6 +397,7 @@ def test_evaluate_has_null_where_nothing_is_defined(capsys, model):
     assert result["tasks"]["winogrande"]["stderr"] is None  # of a single question
     assert result["tasks"]["winogrande"]["acc_norm"] is None
     assert result["kl_to_dense"] is None
+    assert result["dense_perplexity"] is result["dense_tasks"] is None
     assert result["raw_retention"] is None
     assert result["above_chance_retention"] is None
 
@@ -445,7 +448,7 @@ def test_data_that_is_missing_is_named_before_a_model_is_loaded(
 ):
     monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PRUNEFAIR_DATA", "")
-    monkeypatch.setattr("prunefair.models.load_model", pytest.fail)
+    monkeypatch.setattr("prunefair.pipelines.evaluation.load_model", pytest.fail)
     monkeypatch.setattr("prunefair.data._fetch", unreachable)
     for tasks in ("piqa", "mmlu", ""):
         command = ("evaluate", model, "--data", tmp_path, "--tasks", tasks)

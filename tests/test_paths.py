@@ -43,6 +43,7 @@ ODD = {
 COMMANDS = {
     "out": ("prune", "llama", "--ratio", "0.3", "--out", "ODD"),
     "policy": ("prune", "llama", "--ratio", "0.3", "--out", "o", "--policy", "ODD"),
+    "offload": ("prune", "llama", "--ratio", "0.3", "--out", "o", "--offload", "ODD"),
     "model": ("prune", "ODD", "--ratio", "0.3", "--out", "o"),
     "streamed": ("prune", "ODD", "--ratio", "0.3", "--out", "o", "--spectra", "exact"),
     "evaluated": ("evaluate", "ODD"),
@@ -52,7 +53,7 @@ COMMANDS = {
     "exported": ("export", "ODD", "--gguf", "g"),
     "gguf": ("export", "llama", "--gguf", "ODD"),
 }
-MAY_BE_EMPTY = {"against", "model", "streamed"}  # an option that is left out
+MAY_BE_EMPTY = {"against", "model", "streamed", "evaluated"}  # has a line of its own
 CALLS = {
     "save": Uniform(2).save,
     "load": Uniform.load,

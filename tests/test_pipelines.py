@@ -3,17 +3,19 @@
 import copy
 import json
 import logging
+import threading
 
 import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForSequenceClassification
 
 import prunefair
 from prunefair import cli, messages, model_card
 from prunefair.fairness.simulation import RewardStream
-from prunefair.models import load_tokenizer
+from prunefair.models import alone, load_tokenizer
+from prunefair.pruning.recovery import RecoveryPlan
 from prunefair.pruning.row_policy import RowPolicy
 from prunefair.pruning.surgery import tiny_model
 
@@ -98,6 +100,28 @@ def test_evaluate_of_models_in_memory_is_that_of_their_folders(folder):
     held = prunefair.evaluate(model, against=model, tokenizer=tokenizer, **options)
     assert named == held and named.kl_to_dense == pytest.approx(0, abs=1e-6)
     assert json.dumps(named.summary())
+
+
+def test_the_dense_model_is_reported_as_evaluate_alone_reports_it(folder, tmp_path):
+    model, tokenizer = prunefair.load_model(folder), load_tokenizer(folder)
+    model.config.max_position_embeddings = 40  # windows are those of both
+    other = {"vocab_size": 49152, "max_position_embeddings": 48}
+    dense = tiny_model("llama", generator=torch.Generator().manual_seed(9), **other)
+    options = {"tokenizer": tokenizer, "tasks": ["piqa", "arc_easy"], "limit": 5}
+    both = prunefair.evaluate(model, against=dense, **options)
+    dense.config.max_position_embeddings = 40
+    alone = prunefair.evaluate(dense, **options)
+    assert both.perplexity_window == alone.perplexity_window == 40
+    assert both.dense_perplexity == alone.perplexity != both.perplexity
+    assert alone.dense_perplexity is alone.dense_tasks is None
+    means = [
+        sum(answer.acc for answer in answers.values()) / 2
+        for answers in (both.tasks, both.dense_tasks)
+    ]
+    assert both.raw_retention == pytest.approx(means[0] / means[1])
+    summary = both.summary()
+    assert summary["dense_tasks"]["piqa"]["n"] == 5
+    assert summary["dense_tasks"] == alone.summary()["tasks"] and json.dumps(summary)
 
 
 def test_play_certifies_and_ranks_on_a_stream_of_ones_own():
@@ -188,6 +212,123 @@ def test_what_a_model_in_memory_cannot_do_is_said():
         ValueError, match="policies names 'scale_free', which needs feedb"
     ):
         prunefair.play(None, ["scale_free"])
+
+
+SHORT = RecoveryPlan(rank=1, steps=1, batch_size=1, window=4)
+
+
+def whole_call(model, **options):
+    options = {"tokenizer": load_tokenizer("smollm2"), "tasks": ["piqa"]} | options
+    return prunefair.evaluate(model, limit=1, **options)
+
+
+CALLS = {
+    "prune": lambda model: prunefair.prune(model, 0.3, method="functional", **FEW),
+    "prune-spectral": lambda m: prunefair.prune(m, 0.3, method="spectral", **FEW),
+    "evaluate": whole_call,
+    "against": lambda model: whole_call(wide(), against=model),
+    "recover": lambda model: prunefair.recover(
+        model, torch.arange(9), SHORT, generator=torch.Generator()
+    ),
+}
+
+
+def wide(family="llama", **fields):
+    """Tiny model with an embedding of every token of the tokenizer."""
+    generator = torch.Generator().manual_seed(0)
+    return tiny_model(family, generator=generator, vocab_size=49152, **fields)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_weight_in_memory_that_is_not_finite_is_named(call, monkeypatch):
+    for work in ("functional_pruning.self_statistics", "perplexity.perplexity"):
+        monkeypatch.setattr(f"prunefair.pruning.{work}", pytest.fail)
+    argument = "against" if call == "against" else "model"
+    for name, value in (("lm_head", np.inf), ("model.embed_tokens", np.nan)):
+        model = wide()
+        model.get_submodule(name).weight.data[-1, 3] = value
+        pattern = (
+            f"^{argument} is 'LlamaForCausalLM', whose weight '{name}.weight' hold"
+        )
+        with pytest.raises(ValueError, match=pattern) as caught:
+            CALLS[call](model)
+        assert "config.json" not in str(caught.value)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_is_no_language_model_in_memory_is_said_without_files(call):
+    odd = LlamaForSequenceClassification(wide().config)
+    meta = copy.deepcopy(wide()).to("meta")
+    argument = "against" if call == "against" else "model"
+    for model, problem in (
+        (odd, "which does not run .*; give a causal language model"),
+        (meta, "whose weight '.*' has no value; give a causal language model"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"^{argument} is '.*', {problem}"
+        ) as caught:
+            CALLS[call](model)
+        text = str(caught.value)
+        assert "config.json" not in text and len(text) <= 293 and "\n" not in text
+
+
+EVALUATE = {
+    "tasks-none": ({"tasks": None}, r"^tasks is None; give a list .*\['piqa'\]"),
+    "tasks-number": ({"tasks": 3}, r"^tasks is 3; give a list of names"),
+    "data-number": ({"data": 3}, "^data is 3; give a path, as a string or a Path"),
+    "data-file": ({"data": __file__}, "^data is '.*', which is no folder; give one"),
+    "device-list": ({"device": ["cpu"]}, r"^device is \['cpu'\], which torch cannot"),
+    "device-word": ({"device": "abacus"}, "^device is 'abacus', which torch cannot"),
+}
+TOKENIZERS = ("smollm2", 3, type(load_tokenizer("smollm2")), lambda text: [1])
+
+
+@pytest.mark.parametrize("name", EVALUATE)
+def test_bad_arguments_of_evaluate_are_named_before_the_work(name, folder, monkeypatch):
+    monkeypatch.setattr("prunefair.pruning.perplexity.perplexity", pytest.fail)
+    options, pattern = EVALUATE[name]
+    with pytest.raises(ValueError, match=pattern) as caught:
+        prunefair.evaluate(folder, **{"tasks": [], "limit": 1} | options)
+    assert len(str(caught.value)) <= 293
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["name", "number", "class", "f"])
+def test_what_is_no_tokenizer_is_named(tokenizer):
+    with pytest.raises(ValueError, match="^tokenizer is .* in memory; give its loaded"):
+        prunefair.evaluate(wide(), tokenizer=tokenizer, tasks=[])
+    with pytest.raises(
+        ValueError, match="^tokenizer is .*; give a loaded one, or None"
+    ):
+        prunefair.prune(wide(), 0.3, tokenizer=tokenizer)
+
+
+def test_types_and_devices_are_checked_before_a_model_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr("prunefair.models.load_opened", pytest.fail)
+    for load in (prunefair.load_model, prunefair.load_pruned):
+        for dtype in (torch.int8, "float99", 3, torch.float8_e4m3fn, "auto"):
+            with pytest.raises(ValueError, match="^dtype is .*; give torch.float32, "):
+                load(folder, dtype=dtype)
+        for device in ("abacus", "meta", ["cpu"], 7**20):
+            with pytest.raises(ValueError, match="^device is .*, which torch cannot"):
+                load(folder, device=device)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_on_a_model_waits_for_the_other_one(call):
+    model, done = wide(), threading.Event()
+    mine = copy.deepcopy(model)
+
+    def work():
+        CALLS[call](model)
+        done.set()
+
+    with alone(model, "a name", None):
+        thread = threading.Thread(target=work)
+        thread.start()
+        with alone(mine, model):  # another model is free, and so is one's own
+            assert not done.wait(0.3)
+    thread.join(60)
+    assert done.is_set()
 
 
 @pytest.mark.parametrize("method", ["functional", "spectral"])

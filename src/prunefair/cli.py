@@ -206,8 +206,9 @@ def prune_command(
     seed: Seed = 0,
     device: Device = "",
     offload: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            metavar="PATH",
             help="With functional: go a layer at a time, and keep what waits in this "
             "folder, from which an interrupted run and other ratios go on.",
         ),
@@ -277,7 +278,13 @@ def export_command(
 def evaluate_command(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
-    against: Annotated[str, typer.Option(help="The dense model to compare with.")] = "",
+    against: Annotated[
+        str,
+        typer.Option(
+            help="The dense model to compare with; its own perplexity and accuracies "
+            "are reported, too."
+        ),
+    ] = "",
     tasks: Annotated[
         str, typer.Option(help="Tasks, also mmlu or mmlu_SUBJECT; '' for none.")
     ] = ",".join(evaluation.TASKS),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numbers
 
-from prunefair.messages import named, shown
-from prunefair.pipelines._arguments import share
+from prunefair.messages import checked_share, named, shown
 
 
 def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> float:
@@ -42,7 +41,7 @@ def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> 
         raise ValueError(f"{words} given; give one of {choice}")
     ((argument, value),) = given.items()
     if argument == "ratio":
-        return share("ratio", value)
+        return checked_share("ratio", value)
     unit = skeleton.dtype.itemsize if argument == "bytes" else 1
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value > 0:
         raise ValueError(f"{named(argument)} is {shown(value)}; give a positive number")

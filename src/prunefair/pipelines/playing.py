@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunefair.messages import named, shown
-from prunefair.pipelines._arguments import check_names, whole
+from prunefair.messages import checked_whole, named, shown
+from prunefair.pipelines._arguments import check_names
 
 POLICY_KEYS = ("utility", "jain", "regret", "c_regret", "reward_sum")
 
@@ -111,10 +111,11 @@ def play(
     from prunefair.fairness.offline_optimum import offline_optimum_of
     from prunefair.fairness.policy import check_alpha
 
-    names, seed = policy_names(policies, feedback), whole("seed", seed, 0, 2**64)
+    names = policy_names(policies, feedback)
+    seed = checked_whole("seed", seed, 0, 2**64)
     alpha = check_alpha(alpha)
     if rounds is not None:
-        rounds = whole("rounds", rounds, 1)
+        rounds = checked_whole("rounds", rounds, 1)
         if rounds > stream.n_rounds:
             raise ValueError(
                 f"{named('rounds')} is {rounds}; the data has {stream.n_rounds} "

@@ -14,14 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunefair.messages import Given, named, shown
+from prunefair.messages import (
+    Given,
+    checked_path,
+    checked_whole,
+    named,
+    shown,
+)
+from prunefair.models import alone, given_model, usable_device
 from prunefair.pipelines._arguments import (
-    check_model,
     in_memory,
+    is_tokenizer,
     model_name,
     started,
-    usable_device,
-    whole,
 )
 from prunefair.pipelines._room import goes_in_turns
 from prunefair.pipelines._targets import wanted_ratio
@@ -145,9 +150,14 @@ class _Job:
 
     def known_policy(self, kind: type):
         """The policy to reuse, of class `kind`, or None if one is to be trained."""
-        from prunefair.pruning.row_policy import load_policy
+        from prunefair.pruning.row_policy import RowPolicy, load_policy
 
         if in_memory(self.policy):
+            if not isinstance(self.policy, RowPolicy):
+                raise ValueError(
+                    f"{named('policy')} is {shown(self.policy)}; give a {kind.__name__}, "
+                    "or a file"
+                )
             if type(self.policy) is not kind:
                 raise ValueError(
                     f"{named('policy')} is a {type(self.policy).__name__}, which "
@@ -191,7 +201,7 @@ def prune(
     ----------
     model : str, path, transformers.PreTrainedModel or None
         `"smollm2"`, a folder, a hub name, or a model in memory, which is not changed
-        and stays on its device (one call at a time); None with `geometry`.
+        and stays on its device (another call on it waits); None with `geometry`.
     ratio : float, optional
         Share of the FFN rows to remove, in [0, 1).
     parameters, bytes : float, optional
@@ -253,15 +263,17 @@ def prune(
     """
     import torch
 
-    check_model(model, "model")
+    if model is not None:
+        given_model(model)
     _check_choices(model, geometry, method, spectra, widths, choice, offload)
-    if not (tokenizer is None or hasattr(tokenizer, "save_pretrained")):
+    if not (tokenizer is None or is_tokenizer(tokenizer)):
         raise ValueError(
             f"{named('tokenizer')} is {shown(tokenizer)}; give a loaded one, or None"
         )
-    multiple = None if multiple is None else whole("multiple", multiple, 1)
-    texts, episodes = whole("texts", texts, 2), whole("episodes", episodes, 1)
-    seed, refit = whole("seed", seed, 0, 2**64), bool(refit)
+    multiple = None if multiple is None else checked_whole("multiple", multiple, 1)
+    texts = checked_whole("texts", texts, 2)
+    episodes = checked_whole("episodes", episodes, 1)
+    seed, refit = checked_whole("seed", seed, 0, 2**64), bool(refit)
     _check_outputs(out, policy, offload)
     loaded = in_memory(model)
     device = str(model.device) if loaded else usable_device(device)
@@ -303,7 +315,7 @@ def prune(
     if streamed:
         run = prune_in_turns if functional else _prune_streamed
     # training needs gradients, whatever is around the call
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), alone(model):
         return run(job)
 
 
@@ -351,13 +363,17 @@ def _check_outputs(out, policy, offload) -> None:
 
     file = None if in_memory(policy) else policy
     given = {"policy": file, "offload": offload, "out": out}
-    given = {name: place for name, place in given.items() if place is not None}
+    given = {
+        name: checked_path(place, name)
+        for name, place in given.items()
+        if place is not None
+    }
     for first, second in itertools.combinations(given, 2):
         places = [Path(os.path.realpath(given[name])) for name in (first, second)]
         if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
             raise ValueError(
-                f"{named(first)} is {str(given[first])!r} and {named(second)} "
-                f"{str(given[second])!r}: one would be in the place of the other; name "
+                f"{named(first)} is {shown(given[first])} and {named(second)} "
+                f"{shown(given[second])}: one would be in the place of the other; name "
                 "two places side by side"
             )
     if out is not None:
@@ -566,7 +582,7 @@ def _prune_whole(job: _Job) -> PruneReport:
     from prunefair.pruning.row_policy import RowPolicy
     from prunefair.pruning.surgery import row_matrices
 
-    start, given = time.perf_counter(), Given("model", model_name(job.model))
+    start, given = time.perf_counter(), given_model(job.model)
     functional = job.method == "functional"
     policy = job.known_policy(FunctionalPolicy if functional else RowPolicy)
     if job.loaded:
