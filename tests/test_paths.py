@@ -1,6 +1,7 @@
 """Wherever a path enters, an odd one is one line that names it, before any work."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ COMMANDS = {
     "exported": ("export", "ODD", "--gguf", "g"),
     "gguf": ("export", "llama", "--gguf", "ODD"),
 }
-MAY_BE_EMPTY = {"against", "model", "streamed", "evaluated"}  # has a line of its own
+MAY_BE_EMPTY = {"against", "model", "streamed", "evaluated", "exported"}  # own lines
 CALLS = {
     "save": Uniform(2).save,
     "load": Uniform.load,
@@ -77,11 +78,19 @@ CALLS = {
 }
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Folder of a tiny model with a tokenizer."""
+    folder = tmp_path_factory.mktemp("saved") / "llama"
+    MODEL.save_pretrained(folder)
+    load_tokenizer("smollm2").save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(saved, tmp_path, monkeypatch):
     """Working folder with a model, a file, a full folder, a pipe, a ring of links."""
-    MODEL.save_pretrained(tmp_path / "llama")
-    load_tokenizer("smollm2").save_pretrained(tmp_path / "llama")
+    shutil.copytree(saved, tmp_path / "llama")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "full").touch()
     (tmp_path / "file").touch()
