@@ -1013,7 +1013,7 @@ def alone(*models):
         yield
 
 
-def check_generator(generator, argument: str = "generator") -> None:
+def check_torch_generator(generator, argument: str = "generator") -> None:
     """Raise unless `generator` is one of torch.
 
     Parameters

@@ -40,12 +40,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+# %%
 from prunefair.messages import checked_whole, shown
 from prunefair.models import (
     alone,
-    check_generator,
     check_runs,
     check_tokens,
+    check_torch_generator,
     default_device,
     given_model,
     load_model,
@@ -637,7 +638,7 @@ def recover(
     plan = RecoveryPlan() if plan is None else plan
     if not isinstance(plan, RecoveryPlan):
         raise ValueError(f"plan is {shown(plan)}; give a RecoveryPlan, or None")
-    check_generator(generator)
+    check_torch_generator(generator)
     given = given_model(model)
     # training needs gradients, whatever is around the call
     with torch.inference_mode(False), torch.enable_grad(), alone(model):
