@@ -807,8 +807,8 @@ def load_model(
         See `model_source`.
     dtype : torch.dtype, optional
         Type of the weights; the stored one by default.
-    device : str or torch.device
-        Where the weights go.
+    device : str, torch.device or None
+        Where the weights go; None for a GPU if there is one.
     argument : str
         What errors call `name`.
 
@@ -1013,7 +1013,7 @@ def alone(*models):
         yield
 
 
-def check_torch_generator(generator, argument: str = "generator") -> None:
+def check_rng(generator, argument: str = "generator") -> None:
     """Raise unless `generator` is one of torch.
 
     Parameters

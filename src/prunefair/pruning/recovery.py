@@ -40,14 +40,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-# %%
 from prunefair.messages import checked_whole, shown
 from prunefair.models import (
     alone,
+    check_rng,
     check_runs,
     check_tokens,
-    check_torch_generator,
-    default_device,
     given_model,
     load_model,
     within_context,
@@ -72,7 +70,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.data import data_file
 # from scipy import stats
 #
-# from prunefair.models import load_tokenizer
+# from prunefair.models import default_device, load_tokenizer
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
@@ -638,12 +636,12 @@ def recover(
     plan = RecoveryPlan() if plan is None else plan
     if not isinstance(plan, RecoveryPlan):
         raise ValueError(f"plan is {shown(plan)}; give a RecoveryPlan, or None")
-    check_torch_generator(generator)
+    check_rng(generator)
     given = given_model(model)
     # training needs gradients, whatever is around the call
     with torch.inference_mode(False), torch.enable_grad(), alone(model):
         if not given.held:
-            model = load_model(model, device=default_device(), argument="model")
+            model = load_model(model, device=None, argument="model")
         _check_text(tokens, model, plan)
         check_runs(model, given)
         adapted = with_lora(model, plan, generator=generator)

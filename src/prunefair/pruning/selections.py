@@ -15,9 +15,9 @@ import torch
 from prunefair.messages import checked_share, checked_whole, shown
 from prunefair.models import (
     alone,
+    check_rng,
     check_runs,
     check_tokens,
-    check_torch_generator,
     given_model,
     within_context,
 )
@@ -234,7 +234,7 @@ def make_selection(
             f"{REFIT!r}"
         )
     method = name.removesuffix(REFIT)
-    check_torch_generator(generator)
+    check_rng(generator)
     trained_at = checked_share("trained_at", trained_at)
     episodes = None if episodes is None else checked_whole("episodes", episodes, 1)
     with alone(model):
