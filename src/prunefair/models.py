@@ -835,6 +835,32 @@ def load_model(
     return load_opened(open_folder(name, argument=argument), dtype=dtype).to(device)
 
 
+def loaded_model(model, *, device=None, argument: str = "model"):
+    """A model in memory as it is, a named one loaded.
+
+    Parameters
+    ----------
+    model : str, path or transformers.PreTrainedModel
+        See `given_model`.
+    device : str, torch.device or None
+        Where the weights of a named one go.
+    argument : str
+        What errors call `model`.
+
+    Returns
+    -------
+    model : transformers.PreTrainedModel
+
+    Raises
+    ------
+    ValueError
+        See `given_model` and `load_model`.
+    """
+    if given_model(model, argument).held:
+        return model
+    return load_model(model, device=device, argument=argument)
+
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -941,7 +967,13 @@ def within_context(model, length: int) -> int:
 
 
 def check_tokens(
-    tokens, model, *, ndim: int = 2, least: int = 1, argument: str = "tokens"
+    tokens,
+    model,
+    *,
+    ndim: int = 2,
+    least: int = 1,
+    window: int | None = None,
+    argument: str = "tokens",
 ) -> None:
     """Raise unless what was given are tokens of a model.
 
@@ -955,15 +987,25 @@ def check_tokens(
         2 for texts, 1 for one text.
     least : int
         Tokens that a text has at least.
+    window : int, optional
+        Tokens that the model is to read at once.
     argument : str
         What errors call `tokens`.
 
     Raises
     ------
     ValueError
-        If they are no tensor of that shape and type, or one is beyond the embedding.
+        If they are no tensor of that shape and type, one is beyond the embedding, or
+        `window` is longer than the model's context.
     """
     import torch
+
+    context = None if window is None else within_context(model, window)
+    if context != window:
+        raise ValueError(
+            f"{named('window')} is {window}, longer than the model's context of "
+            f"{context} tokens (max_position_embeddings); give at most {context}"
+        )
 
     shape = "one text of shape (T,)" if ndim == 1 else "texts of shape (n, L)"
     plural = "s" if least > 1 else ""

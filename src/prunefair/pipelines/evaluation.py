@@ -14,9 +14,8 @@ from prunefair.models import (
     check_runs,
     check_vocabulary,
     given_model,
-    load_model,
     load_tokenizer,
-    usable_device,
+    loaded_model,
     within_context,
 )
 from prunefair.pipelines._arguments import (
@@ -161,10 +160,10 @@ def _evaluated(model, against, tokenizer, tasks, limit, data, seed, device):
     dense, cached = None, bool(tasks) or against is not None
     if against is not None:
         reference = given_model(against, "against")
-        dense = _loaded(against, "against", device)
+        dense = loaded_model(against, device=device, argument="against")
         with started(dense, tokenizer, reference):
             pass  # before the other model is loaded
-    judged = _loaded(model, "model", device)
+    judged = loaded_model(model, device=device)
     _check_scored(given_model(model), judged, tokenizer, cached)
     if dense is not None:
         check_runs(dense, reference)
@@ -199,13 +198,6 @@ def _evaluated(model, against, tokenizer, tasks, limit, data, seed, device):
         dense_tasks=None if dense is None else answers[1],
         **retained,
     )
-
-
-def _loaded(model, argument: str, device: str | None):
-    """A model in memory as it is, a named one loaded."""
-    if in_memory(model):
-        return model
-    return load_model(model, device=usable_device(device), argument=argument)
 
 
 def _check_same_vocabulary(dense, judged, against: str, model: str) -> None:

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import copy
 import math
-import numbers
 import sys
 import warnings
 from collections.abc import Sequence
@@ -47,8 +46,7 @@ from prunefair.models import (
     check_runs,
     check_tokens,
     given_model,
-    load_model,
-    within_context,
+    loaded_model,
 )
 from prunefair.pruning.estimates import standard_error
 from prunefair.pruning.perplexity import information, token_nats
@@ -153,8 +151,8 @@ def lora_targets(model) -> list[str]:
 # %%
 def _number(name: str, value, wanted: str, allowed) -> float:
     """`value` as a float, if it is a number and in `allowed`."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (real and allowed(value)):
+    known = int | float | np.integer | np.floating
+    if not isinstance(value, known) or isinstance(value, bool) or not allowed(value):
         raise ValueError(f"{name} is {shown(value)}; give {wanted}")
     return float(value)
 
@@ -464,7 +462,7 @@ def fit_lora_(
     ----------
     Book {eq}`eq-recovery-loss` and {eq}`eq-recovery-schedule`.
     """
-    _check_text(tokens, adapted, plan)
+    check_tokens(tokens, adapted, ndim=1, least=plan.window, window=plan.window)
     weights = [p for p in adapted.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, weight_decay=0.0)
     losses = []
@@ -478,18 +476,6 @@ def fit_lora_(
         optimiser.step()
         optimiser.zero_grad()
     return np.array(losses)
-
-
-# %%
-def _check_text(tokens, model, plan: RecoveryPlan) -> None:
-    """Raise unless `tokens` is one text that holds a window, which the model can read."""
-    context = within_context(model, plan.window)
-    if context < plan.window:
-        raise ValueError(
-            f"window is {plan.window}, longer than the model's context of {context} "
-            f"tokens (max_position_embeddings); give at most {context}"
-        )
-    check_tokens(tokens, model, ndim=1, least=plan.window)
 
 
 # %%
@@ -640,9 +626,8 @@ def recover(
     given = given_model(model)
     # training needs gradients, whatever is around the call
     with torch.inference_mode(False), torch.enable_grad(), alone(model):
-        if not given.held:
-            model = load_model(model, device=None, argument="model")
-        _check_text(tokens, model, plan)
+        model = loaded_model(model)
+        check_tokens(tokens, model, ndim=1, least=plan.window, window=plan.window)
         check_runs(model, given)
         adapted = with_lora(model, plan, generator=generator)
         n_trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
