@@ -448,7 +448,7 @@ def test_data_that_is_missing_is_named_before_a_model_is_loaded(
 ):
     monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PRUNEFAIR_DATA", "")
-    monkeypatch.setattr("prunefair.pipelines.evaluation.loaded_model", pytest.fail)
+    monkeypatch.setattr("prunefair.pipelines.evaluation.model_of", pytest.fail)
     monkeypatch.setattr("prunefair.data._fetch", unreachable)
     for tasks in ("piqa", "mmlu", ""):
         command = ("evaluate", model, "--data", tmp_path, "--tasks", tasks)

@@ -835,7 +835,7 @@ def load_model(
     return load_opened(open_folder(name, argument=argument), dtype=dtype).to(device)
 
 
-def loaded_model(model, *, device=None, argument: str = "model"):
+def model_of(model, *, device=None, argument: str = "model"):
     """A model in memory as it is, a named one loaded.
 
     Parameters

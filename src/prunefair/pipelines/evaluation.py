@@ -15,7 +15,7 @@ from prunefair.models import (
     check_vocabulary,
     given_model,
     load_tokenizer,
-    loaded_model,
+    model_of,
     within_context,
 )
 from prunefair.pipelines._arguments import (
@@ -160,10 +160,10 @@ def _evaluated(model, against, tokenizer, tasks, limit, data, seed, device):
     dense, cached = None, bool(tasks) or against is not None
     if against is not None:
         reference = given_model(against, "against")
-        dense = loaded_model(against, device=device, argument="against")
+        dense = model_of(against, device=device, argument="against")
         with started(dense, tokenizer, reference):
             pass  # before the other model is loaded
-    judged = loaded_model(model, device=device)
+    judged = model_of(model, device=device)
     _check_scored(given_model(model), judged, tokenizer, cached)
     if dense is not None:
         check_runs(dense, reference)

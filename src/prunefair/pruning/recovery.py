@@ -46,7 +46,7 @@ from prunefair.models import (
     check_runs,
     check_tokens,
     given_model,
-    loaded_model,
+    model_of,
 )
 from prunefair.pruning.estimates import standard_error
 from prunefair.pruning.perplexity import information, token_nats
@@ -626,7 +626,7 @@ def recover(
     given = given_model(model)
     # training needs gradients, whatever is around the call
     with torch.inference_mode(False), torch.enable_grad(), alone(model):
-        model = loaded_model(model)
+        model = model_of(model)
         check_tokens(tokens, model, ndim=1, least=plan.window, window=plan.window)
         check_runs(model, given)
         adapted = with_lora(model, plan, generator=generator)
