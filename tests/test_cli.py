@@ -614,7 +614,7 @@ BAD = {
     ),
     "no-ratio": (
         ("prune", "MODEL", "--out", "OUT"),
-        "none given; give one of --ratio, --parameters, --bytes",
+        "--ratio is None; give a number in .0, 1., or --parameters or --bytes",
     ),
     "parameters": (
         ("prune", "MODEL", "--out", "OUT", "--parameters", "5.4e9"),

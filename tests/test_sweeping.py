@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 import prunefair
 from prunefair.models import load_model
-from prunefair.pipelines import _room, sweeping
+from prunefair.pipelines import _room, pruning, sweeping
 from prunefair.pipelines._targets import wanted_ratio
 from prunefair.pruning import sweeps
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.folders import load_pruned
 from prunefair.pruning.functional_policy import uneven_ratios
+from prunefair.pruning.lanczos import SelectionCost
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
 from prunefair.pruning.surgery import ADAPTERS, removed_parameters, tiny_model
+from prunefair.pruning.throughput import device_rates
 
 FEW = {"texts": 6, "episodes": 1}
 
@@ -78,8 +80,8 @@ WRONG = {
         "choice is 'energy', which only the functional method knows",
     ),
     "inside": ({"out": "a/b", "offload": "a"}, "offload is 'a' and out 'a/b': one wo"),
-    "two": ({"parameters": 1e3}, "ratio and parameters given; give one of ratio, para"),
-    "none": ({"ratio": None}, "none given; give one of ratio, parameters, bytes"),
+    "two": ({"parameters": 1e3}, "ratio 0.3 and parameters 1000.0 are given; give one"),
+    "none": ({"ratio": None}, "ratio is None; give a number in .0, 1., or parameters"),
     "word": ({"ratio": None, "bytes": "1GB"}, "bytes is '1GB'; give a positive number"),
     "more": (
         {"ratio": None, "parameters": 1e9},
@@ -294,3 +296,34 @@ def test_the_peak_of_memory_stays_under_the_plan(tmp_path):
         peaks[kind], device, passing, waiting = map(int, run.stdout.split())
     assert peaks["as it is"] < device + passing < peaks["greedy"]
     assert waiting > 0.5 * (device + passing)
+
+
+def test_a_long_run_says_before_it_starts_what_it_takes(folder, monkeypatch, caplog):
+    monkeypatch.setattr(sweeping, "SMALL", 0)
+    report = prunefair.prune(folder, 0.3, choice="energy", offload=None, **FEW)
+    assert report.model is not None and not caplog.records  # in memory
+    monkeypatch.setattr(pruning, "goes_in_turns", lambda *_, **__: True)
+    found = {}
+    for choice in ("energy", "policy"):
+        report = prunefair.prune(folder, 0.3, choice=choice, **FEW)
+        found[choice] = report.details["planned_seconds"]
+        assert all(seconds > 0 for seconds in found[choice].values())
+    assert set(found["policy"]) - set(found["energy"]) == {
+        *("backward", "features", "policy")
+    }
+    assert not caplog.records  # too short for a word
+    monkeypatch.setattr(sweeping, "SAID_FROM", 0)
+    prunefair.prune(folder, 0.3, choice="energy", **FEW)
+    assert "a layer at a time: " in caplog.text and "wait in memory" in caplog.text
+
+
+def test_stages_take_what_the_slower_of_work_and_memory_takes():
+    rates = {"float32": 10.0, "bytes": 2.0}
+    work = {
+        "a": ("float32", SelectionCost(50, 1)),
+        "b": ("float32", SelectionCost(1, 50)),
+    }
+    assert sweeps.stage_seconds(work, rates) == {"a": 5.0, "b": 25.0}
+    measured = device_rates("cpu", torch.float32)
+    assert set(measured) == {"stored", "float32", "float64", "bytes"}
+    assert all(rate > 1e6 for rate in measured.values())

@@ -35,10 +35,14 @@ def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> 
     """
     given = {"ratio": ratio, "parameters": parameters, "bytes": size}
     given = {name: value for name, value in given.items() if value is not None}
-    if len(given) != 1:
-        words = " and ".join(named(name) for name in given) or "none"
-        choice = ", ".join(named(name) for name in ("ratio", "parameters", "bytes"))
-        raise ValueError(f"{words} given; give one of {choice}")
+    if not given:
+        raise ValueError(
+            f"{named('ratio')} is None; give a number in [0, 1), or "
+            f"{named('parameters')} or {named('bytes')}"
+        )
+    if len(given) > 1:
+        words = " and ".join(f"{named(n)} {shown(v)}" for n, v in given.items())
+        raise ValueError(f"{words} are given; give one of them")
     ((argument, value),) = given.items()
     if argument == "ratio":
         return checked_share("ratio", value)

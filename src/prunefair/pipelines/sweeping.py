@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from prunefair.messages import Given
@@ -9,7 +10,11 @@ from prunefair.pipelines._arguments import model_name, started
 from prunefair.pipelines._room import check_room, free_bytes
 
 LENGTH = 128  # tokens of a text
+SAID_FROM = 60  # seconds from which on a run is worth a word before it starts
+SMALL = 1e12  # operations that no device is measured for
 SPARE = 0.9  # share of the free memory that sampling may take
+
+_log = logging.getLogger(__name__)
 
 
 def prune_in_turns(job):
@@ -44,6 +49,8 @@ def prune_in_turns(job):
     plan = sweeps.sweep_plan(dense, job.ratio, tokens=job.texts * length, length=length)
     size = dense.num_parameters() * dense.dtype.itemsize
     check_room(plan, device=job.device, offload=job.offload, out=job.out, size=size)
+    seconds = _planned_seconds(job, dense, length)
+    _say(job, plan, seconds)
     store, generator = _store(job, dense, read), torch.Generator().manual_seed(job.seed)
     layered, watch = LayeredModel(dense, read, device=job.device), Stopwatch(job.device)
     even, options = job.widths == "equal", {"generator": generator, "watch": watch}
@@ -104,7 +111,40 @@ def prune_in_turns(job):
             "seconds": watch.seconds,
             "peak_gpu_bytes": watch.peak_bytes(),
             "planned_bytes": plan._asdict(),
+            "planned_seconds": seconds,
         },
+    )
+
+
+def _planned_seconds(job, dense, length: int) -> dict[str, float]:
+    """Least seconds of every stage at the rates of the device; none of a small job."""
+    from prunefair.pruning.sweeps import stage_seconds, sweep_work
+    from prunefair.pruning.throughput import device_rates
+
+    size = {"tokens": job.texts * length, "length": length, "episodes": job.episodes}
+    work = sweep_work(dense, job.ratio, **size)
+    if job.choice == "energy":
+        del work["features"], work["policy"]
+        if job.widths == "equal":
+            del work["backward"]
+    if not job.refit:
+        del work["ridge"], work["refit"]
+    if sum(cost.operations for _, cost in work.values()) < SMALL:
+        return {}
+    return stage_seconds(work, device_rates(job.device, dense.dtype))
+
+
+def _say(job, plan, seconds: dict[str, float]) -> None:
+    """Tell what a long run will take, before it starts."""
+    total = sum(seconds.values())
+    if total < SAID_FROM:
+        return
+    place = f"in {str(job.offload)!r}" if job.offload else "in memory"
+    longest = max(seconds, key=seconds.get)
+    _log.warning(
+        f"a layer at a time: {plan.device / 1e9:.2g} GB on {job.device}, "
+        f"{plan.waiting / 1e9:.2g} GB wait {place}; at least {total / 60:.0f} min, most "
+        f"of it for {longest}"
     )
 
 

@@ -53,6 +53,7 @@ from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import RowSlices
 from prunefair.pruning.surgery import ffn_slices, sliced_reader
+from prunefair.pruning.sweeps import stage_seconds
 from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 
 # %% tags=["active-ipynb"]
@@ -236,12 +237,13 @@ def geometry_config(name: str):
 # Tensor cores with TF32 would be faster, but their 11 bits move a Gram matrix by $10^{-3}$ of its largest entries, far more than what separates two selections, so TF32 stays off here.
 
 # %%
-# Operations a second in float32 and in float64 without reduced precision, and bytes a
-# second, by the makers' data sheets.
+# Operations a second in the precision of stored weights, by tensor cores, and in float32
+# and float64 without reduced precision, and bytes a second, by the makers' data sheets.
+_RATES = ("stored", "float32", "float64", "bytes")
 DEVICES = {
-    "H100": (67e12, 67e12, 3.35e12),
-    "A100": (19.5e12, 19.5e12, 1.555e12),
-    "T4": (8.1e12, 0.25e12, 0.32e12),
+    "H100": dict(zip(_RATES, (989e12, 67e12, 67e12, 3.35e12))),
+    "A100": dict(zip(_RATES, (312e12, 19.5e12, 19.5e12, 1.555e12))),
+    "T4": dict(zip(_RATES, (65e12, 8.1e12, 0.25e12, 0.32e12))),
 }
 
 
@@ -304,7 +306,7 @@ def floor_seconds(work: dict, device: str) -> dict[str, float]:
     Parameters
     ----------
     work : dict
-        See `work_plan`.
+        See `work_plan`, or `sweep_work`.
     device : str
         Key of `DEVICES`.
 
@@ -317,12 +319,7 @@ def floor_seconds(work: dict, device: str) -> dict[str, float]:
     ----------
     Book {eq}`eq-llama-floor`.
     """
-    float32, float64, bandwidth = DEVICES[device]
-    rates = {"float32": float32, "float64": float64}
-    return {
-        stage: max(cost.operations / rates[precision], cost.bytes_moved / bandwidth)
-        for stage, (precision, cost) in work.items()
-    }
+    return stage_seconds(work, DEVICES[device])
 
 
 # %% tags=["active-ipynb"]

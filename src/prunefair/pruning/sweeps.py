@@ -1124,6 +1124,28 @@ def sweep_work(
     return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
 
 
+# %%
+def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
+    """Least time of each stage at the rates of a device.
+
+    Parameters
+    ----------
+    work : dict of str to (precision, SelectionCost)
+        Such as of `sweep_work`.
+    rates : dict of str to float
+        Operations a second in every precision, and `bytes` a second; by the maker's
+        data sheet, or measured by `device_rates`.
+
+    Returns
+    -------
+    seconds : dict of str to float
+    """
+    return {
+        stage: max(cost.operations / rates[kind], cost.bytes_moved / rates["bytes"])
+        for stage, (kind, cost) in work.items()
+    }
+
+
 # %% tags=["active-ipynb"]
 # work = sweep_work(large, 0.3, tokens=256 * 128)
 # for stage, (precision, cost) in work.items():
@@ -1134,7 +1156,17 @@ def sweep_work(
 
 # %% [markdown]
 # What decides the time is the precision: a GPU without fast float64, as most are, spends longest on the features and the re-fit, and one with it on the two sweeps.
-#
+# `device_rates` measures what a device does in each, in a second or less, and a run says its time beforehand.
+# By the data sheet of a T4, with tensor cores where the stage may use them:
+
+# %% tags=["active-ipynb"]
+# t4 = {"stored": 65e12, "float32": 8.1e12, "float64": 0.25e12, "bytes": 0.32e12}
+# seconds = stage_seconds(work, t4)
+# print(", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items()))
+# assert seconds["features"] > seconds["forward"] + seconds["backward"]
+# assert sum(seconds.values()) < 15 * 60
+
+# %% [markdown]
 # ## Exercises
 #
 # **Exercise.** <a id="ex-sweeps-1"></a>
@@ -1196,7 +1228,7 @@ def sweep_work(
 # A model that no memory holds can be pruned by what it feels, and the result is the one that a large machine would write.
 # In practice `prunefair.prune(folder, 0.3, out=..., offload=...)` does it; wide models go this way by default, and `offload` names the folder from which an interrupted run goes on.
 #
-# - Compute what it takes before it runs: `sweep_plan` (`SweepPlan`) and `sweep_work`.
+# - Compute what it takes before it runs: `sweep_plan` (`SweepPlan`), `sweep_work` and `stage_seconds`.
 # - Go through the blocks: `sweep_forward`, `sweep_backward`, with texts by `sample_texts`; all of it with what is kept, `swept_statistics` and `stored_statistics` (`SweptStatistics`), drawn by `plot_sweeps`.
 # - Choose, re-fit and write: `prune_swept` (`Swept`), `refitted_tensors`, `write_swept`; blocks come as `StoredLayer` from `stored_layers`.
 # - Charge a policy of a wide model: `FunctionalQuadrature`, which `functional_penalty` takes from 2048 columns on.

@@ -1,4 +1,4 @@
-"""Tokens a second of a model, reading and writing apart, and seconds of a stage."""
+"""Tokens a second of a model, operations a second of a device, seconds of a stage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import linear
 
 from prunefair.models import check_tokens, measuring
 
@@ -132,3 +133,41 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + whole - inner
             if self._stack:
                 self._stack[-1] += whole
+
+
+def device_rates(device, stored: torch.dtype = torch.bfloat16) -> dict[str, float]:
+    """Operations and bytes a second of a device, measured by one product and one copy.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        What to measure.
+    stored : torch.dtype
+        Type of the weights.
+
+    Returns
+    -------
+    rates : dict of str to float
+        Operations a second in the types `stored`, `float32` and `float64`, and
+        `bytes` read or written a second.
+    """
+    device = torch.device(device)
+    size = 4096 if device.type == "cuda" else 512
+    types = {"stored": stored, "float32": torch.float32, "float64": torch.float64}
+    rates = {}
+    for name, dtype in types.items():
+        X = torch.ones(size, size, dtype=dtype, device=device)
+        rates[name] = 2 * size**3 / _seconds(lambda X=X: linear(X, X), device)
+    X = torch.ones(2**24 if device.type == "cuda" else 2**22, device=device)
+    return rates | {"bytes": 2 * 4 * len(X) / _seconds(X.clone, device)}
+
+
+def _seconds(work: Callable, device: torch.device, repeats: int = 3) -> float:
+    """Least time of some work, after a warm-up."""
+    watch, times = Stopwatch(device), []
+    work()
+    for number in range(repeats):
+        with watch(str(number)):
+            work()
+        times.append(watch.seconds[str(number)])
+    return min(times)
