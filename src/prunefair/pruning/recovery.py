@@ -68,7 +68,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.data import data_file
 # from scipy import stats
 #
-# from prunefair.models import default_device, load_tokenizer
+# from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
 # from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
