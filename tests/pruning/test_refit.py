@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from prunefair.pruning.refit import (
     RIDGES,
     choose_ridge,
+    find_ridge,
     mean_moments,
     moment_about,
     output_error,
     refit_,
     refit_down,
     ridge_errors,
+    ridge_layers,
+    solved_errors,
 )
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.surgery import (
@@ -310,6 +313,50 @@ def test_the_rule_takes_a_large_ridge_for_noise_and_a_small_one_for_laws():
         pairs = [moments_of(half) for half in h.split(10)]
         halves = [Moments([H], [mean], 10) for H, mean in pairs]
         assert choose_ridge([D], halves, [torch.arange(8)])[0] == expected
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 999), st.integers(1, 8))
+def test_factors_say_of_every_ridge_what_eigenvalues_say(seed, k):
+    D, h = vectors(seed, 40)
+    fit, held = (moments_of(half)[0] for half in h.split(20))
+    kept = torch.randperm(9, generator=seeded(seed))[:k].sort().values
+    ridges = [1e-3, 0.1, 1.0, 30.0]
+    found = solved_errors(D, fit, held, kept, ridges)
+    expected = ridge_errors(D, fit, held, kept, ridges)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+    weight = refit_down(D, fit, kept, ridge=0.1).weight
+    torch.testing.assert_close(found[1], output_error(D, held, kept, weight))
+
+
+@given(st.integers(1, 200))
+def test_the_layers_that_judge_a_ridge_are_few_and_evenly_spaced(layers):
+    judges = ridge_layers(layers)
+    assert len(judges) == min(layers, 6) and judges == sorted({*judges})
+    assert judges[0] >= 0 and judges[-1] < layers
+    ends = [judges[0], layers - 1 - judges[-1]]
+    gaps = [b - a for a, b in zip(judges, judges[1:])] or [layers]
+    assert max(gaps) - min(gaps) <= 1 and max(ends) <= max(gaps)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("law", [0.0, 0.2, 0.5, 1.0])
+def test_the_walk_ends_at_the_least_error_of_a_grid_that_nothing_bounds(law, biased):
+    D = torch.randn(4, 12, generator=seeded(1)).double()
+    h = torch.randn(40, 12, generator=seeded(2)).double()
+    mixed = h[:, :8] @ torch.randn(8, 4, generator=seeded(3)).double()
+    h[:, 8:] = law * mixed + (1 - law) * h[:, 8:]
+    pairs = [moments_of(half) for half in h.split(20)]
+    halves, kept = [Moments([H], [mean], 20) for H, mean in pairs], [torch.arange(8)]
+    grid = [float(f"{a}e{b}") for b in range(-6, 5) for a in (1, 3)][:21]
+    expected, errors = choose_ridge([D], halves, kept, grid, biased=biased)
+    found, tried = find_ridge([D], halves, kept, biased=biased)
+    assert found == expected and list(tried) == sorted(tried)
+    for ridge, error in tried.items():
+        assert error == pytest.approx(errors[grid.index(ridge)], rel=1e-6, abs=1e-12)
+    inside = found not in (min(tried), max(tried))
+    assert inside or found in (grid[0], grid[-1])
+    assert (law == 1.0) == (found == grid[0])  # a law needs no ridge
 
 
 # whole models
