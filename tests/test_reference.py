@@ -102,7 +102,8 @@ def test_the_command_page_holds_every_option_that_help_shows():
         terms = " ".join(re.findall(r"^(`-.*)\n: \S", section, re.M))
         assert set(re.findall(r"`(--[\w-]+)`", terms)) == options - {"--help"}
         assert "`--json`\n: End with one JSON object" in section
-    assert "`--ratio` (number; required)\n: Share" in sections["prune"]
+    assert "`--ratio` (number)\n: Share" in sections["prune"]
+    assert "`--gguf` (text; required)\n: New" in sections["export"]
     assert "`--seed` (whole number; by default `0`)\n" in sections["bandits"]
 
 
@@ -479,7 +480,8 @@ def test_commands_keep_their_options_and_help_after_autodoc_read_their_module(ap
     text = text_of(page_of(api, "book/commands.html")).replace("…", "...")
     for shown in (
         "--json End with one JSON object on standard output.",
-        "--ratio (number; required) Share of FFN rows to remove.",
+        "--ratio (number) Share of FFN rows to remove.",
+        "--gguf (text; required) New file for llama.cpp.",
         "--type ",
         "MODEL (text) smollm2, a folder, or a hub name.",
     ):
