@@ -327,3 +327,14 @@ def test_stages_take_what_the_slower_of_work_and_memory_takes():
     measured = device_rates("cpu", torch.float32)
     assert set(measured) == {"stored", "float32", "float64", "bytes"}
     assert all(rate > 1e6 for rate in measured.values())
+
+
+def test_a_model_that_overflows_is_told_in_one_line_when_it_is_to_write(tmp_path):
+    model = tiny_model("opt", generator=seeded())
+    for layer in model.model.decoder.layers:
+        layer.fc1.weight.data *= 1e30
+        layer.fc2.weight.data *= 1e30
+    model.save_pretrained(tmp_path / "m")
+    line = "model is .*, from which no text can be sampled .*; give another model"
+    with pytest.raises(ValueError, match=line):
+        prunefair.prune(tmp_path / "m", 0.3, offload=tmp_path / "w", **FEW)

@@ -110,3 +110,27 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "a" / "statistics.json").write_text("[]")
     with pytest.raises(ValueError, match="offload is .* is no JSON object"):
         FolderStore(tmp_path / "a", {})
+
+
+def test_the_layer_that_is_next_is_read_meanwhile_and_once():
+    model = tiny_model("llama", generator=seeded())
+    layered, state, read = layered_copy(model), model.state_dict(), []
+    layered.read = lambda name: read.append(name) or state[name]
+    with layered.present(0, then=1):
+        layered._ahead[1].result()
+        first = [name for name in read if ".layers.0." in name]
+    assert len(read) == 2 * len(first) == len(set(read))
+    with layered.present(1, then=2) as module:
+        assert len(values(module)) == len(first) and not layered._ahead
+    assert len(read) == 2 * len(first)  # nothing twice, and there is no third layer
+
+    def broken(name):
+        if ".layers.0." in name:
+            raise OSError(name)
+        return state[name]
+
+    layered.read = broken
+    with layered.present(1, then=0):
+        pass  # what cannot be read is told when it is its turn
+    with pytest.raises(OSError, match="layers.0"), layered.present(0):
+        pass

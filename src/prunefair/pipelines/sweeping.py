@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 
@@ -54,16 +55,17 @@ def prune_in_turns(job):
     store, generator = _store(job, dense, read), torch.Generator().manual_seed(job.seed)
     layered, watch = LayeredModel(dense, read, device=job.device), Stopwatch(job.device)
     even, options = job.widths == "equal", {"generator": generator, "watch": watch}
-    with started(layered.model, tokenizer, given):
-        statistics = sweeps.swept_statistics(
+    with started(layered.model, tokenizer, given), watch("texts"), _drawn(given):
+        sweeps.put_texts(
             layered,
             store,
+            generator=generator,
             n_texts=job.texts,
             length=LENGTH,
-            costs=job.choice == "policy" or not even,
             free=SPARE * free_bytes(job.device),
-            **options,
         )
+    costs = job.choice == "policy" or not even
+    statistics = sweeps.swept_statistics(layered, store, costs=costs, **options)
     run = sweeps.prune_swept(
         layered,
         statistics,
@@ -114,6 +116,17 @@ def prune_in_turns(job):
             "planned_seconds": seconds,
         },
     )
+
+
+@contextlib.contextmanager
+def _drawn(given: Given):
+    """Say it in one line if nothing can be drawn, as from NaN."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise given.error(
+            "from which no text can be sampled", "give another model", str(error)
+        ) from error
 
 
 def _planned_seconds(job, dense, length: int) -> dict[str, float]:

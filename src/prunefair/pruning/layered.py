@@ -12,6 +12,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -59,6 +60,7 @@ class LayeredModel:
         self.model, self.device = copy.deepcopy(model).eval(), torch.device(device)
         self._names = {id(part): name for name, part in self.model.named_modules()}
         self._calls, self._tuples = {}, None
+        self._reader, self._ahead = ThreadPoolExecutor(max_workers=1), {}
         _take_buffers_(self.model, self.device)
         path = self.adapter.layers
         self.layers = list(self.model.base_model.get_submodule(path))
@@ -78,30 +80,49 @@ class LayeredModel:
         name = self._names[id(self.down_projection(layer))]
         return self.read(f"{name}.weight").to(self.device)
 
-    def _fill(self, parts) -> list[tuple]:
+    def _fill(self, parts, known=None) -> list[tuple]:
         """Give modules the values of their parameters; return what was in place."""
-        before, filled = [], {}
+        before, filled, known = [], {}, known or {}
         for part in parts:
             for attribute, empty in part._parameters.items():
                 if empty is None:
                     continue
                 before.append((part, attribute, empty))
                 if id(empty) not in filled:  # of tied weights one
-                    value = self.read(f"{self._names[id(part)]}.{attribute}")
+                    name = f"{self._names[id(part)]}.{attribute}"
+                    value = known.pop(name) if name in known else self.read(name)
                     value = torch.nn.Parameter(value.to(self.device), False)
                     filled[id(empty)] = value
                 part._parameters[attribute] = filled[id(empty)]
         return before
 
     @contextlib.contextmanager
-    def present(self, layer: int):
-        """A layer with its values, for the time of the block."""
-        before = self._fill(self.layers[layer].modules())
+    def present(self, layer: int, *, then: int | None = None):
+        """A layer with its values, for the time of the block.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0.
+        then : int, optional
+            Layer to read from the disk meanwhile, if there is one.
+        """
+        known = self._ahead.pop(layer).result() if layer in self._ahead else {}
+        self._ahead.clear()
+        before = self._fill(self.layers[layer].modules(), known)
+        if then is not None and 0 <= then < len(self):
+            self._ahead[then] = self._reader.submit(self._tensors, then)
         try:
             yield self.layers[layer]
         finally:
             for part, attribute, empty in before:
                 part._parameters[attribute] = empty
+
+    def _tensors(self, layer: int) -> dict[str, torch.Tensor]:
+        """All parameters of a layer, as they are read."""
+        path = self._names[id(self.layers[layer])]
+        names = [name for name, _ in self.layers[layer].named_parameters()]
+        return {f"{path}.{name}": self.read(f"{path}.{name}") for name in names}
 
     @contextlib.contextmanager
     def whole(self, resident: int):

@@ -224,7 +224,7 @@ def sweep_plan(model, ratio: float, *, tokens: int, length: int = 128) -> SweepP
         choice=P0 + 28 * m**2 + 12 * m * d + 32 * d**2,
         refit=P0 + 48 * m**2 + 8 * d * (m + 5 * k) + s * m * d,
         waiting=(L + 1) * tokens * d * s + L * kept + halves,
-        passing=3 * tokens * d * s + P + 16 * m**2,
+        passing=3 * tokens * d * s + 2 * P + 16 * m**2,
     )
 
 
@@ -362,7 +362,7 @@ def _through(layered: LayeredModel, store, layer: int):
     texts, inputs = (store.get(n) for n in ("texts", _name("inputs", layer)))
     texts, inputs = texts["tokens"], inputs["hidden"]
     outputs, found = torch.empty_like(inputs), []
-    with layered.present(layer):
+    with layered.present(layer, then=layer + 1):
         linear = layered.down_projection(layer)
         m, whole = linear.in_features, _kept_whole(texts, linear)
         for half in _halves(texts):
@@ -449,7 +449,7 @@ def _back_through(layered: LayeredModel, store, layer: int):
     above = store.get(_name("gradient", layer + 1))["hidden"]
     below, on = torch.empty_like(inputs), layered.device
     with (
-        layered.present(layer),
+        layered.present(layer, then=layer - 1),
         torch.enable_grad(),
         FisherSum(layered.down_projection(layer)) as costs,
     ):
@@ -560,6 +560,40 @@ def _room(model, n_texts: int, length: int, free: float) -> tuple[int, int]:
 
 
 # %%
+def put_texts(
+    layered: LayeredModel,
+    store,
+    *,
+    generator: torch.Generator,
+    n_texts: int = 256,
+    length: int = 128,
+    free: float = float("inf"),
+) -> None:
+    """See that texts are there, and that the generator is as if they were just drawn.
+
+    Parameters
+    ----------
+    layered, store, generator, n_texts, length, free
+        See `swept_statistics`.
+
+    Raises
+    ------
+    ValueError
+        See `swept_statistics`.
+    """
+    if n_texts < 2 or length < 2:
+        raise ValueError(
+            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
+        )
+    if not store.has("texts"):
+        length = within_context(layered.model, length)
+        options = {"generator": generator, "free": free}
+        texts = sample_texts(layered, n_texts, length, **options)
+        store.put("texts", tokens=texts, state=generator.get_state())
+    generator.set_state(store.get("texts")["state"].clone())
+
+
+# %%
 def swept_statistics(
     layered: LayeredModel,
     store,
@@ -600,19 +634,11 @@ def swept_statistics(
     ValueError
         If there are fewer than two texts or two tokens, or nothing fits into `free`.
     """
-    if n_texts < 2 or length < 2:
-        raise ValueError(
-            f"n_texts, length are {n_texts!r}, {length!r}; both must be at least 2"
-        )
-    length = within_context(layered.model, length)
-    watch = watch or Stopwatch(layered.device)
+    watch, options = watch or Stopwatch(layered.device), {"generator": generator}
     with watch("texts"):
-        if not store.has("texts"):
-            options = {"generator": generator, "free": free}
-            texts = sample_texts(layered, n_texts, length, **options)
-            store.put("texts", tokens=texts, state=generator.get_state())
-        generator.set_state(store.get("texts")["state"].clone())  # as if just drawn
-    with measuring(layered.model, length=length):
+        options |= {"n_texts": n_texts, "length": length, "free": free}
+        put_texts(layered, store, **options)
+    with measuring(layered.model, length=store.get("texts")["tokens"].shape[1]):
         with watch("forward"):
             sweep_forward(layered, store, keep=costs)
         with watch("backward"):
@@ -1229,7 +1255,7 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 # In practice `prunefair.prune(folder, 0.3, out=..., offload=...)` does it; wide models go this way by default, and `offload` names the folder from which an interrupted run goes on.
 #
 # - Compute what it takes before it runs: `sweep_plan` (`SweepPlan`), `sweep_work` and `stage_seconds`.
-# - Go through the blocks: `sweep_forward`, `sweep_backward`, with texts by `sample_texts`; all of it with what is kept, `swept_statistics` and `stored_statistics` (`SweptStatistics`), drawn by `plot_sweeps`.
+# - Go through the blocks: `sweep_forward`, `sweep_backward`, with texts by `sample_texts` and `put_texts`; all of it with what is kept, `swept_statistics` and `stored_statistics` (`SweptStatistics`), drawn by `plot_sweeps`.
 # - Choose, re-fit and write: `prune_swept` (`Swept`), `refitted_tensors`, `write_swept`; blocks come as `StoredLayer` from `stored_layers`.
 # - Charge a policy of a wide model: `FunctionalQuadrature`, which `functional_penalty` takes from 2048 columns on.
 #
