@@ -1,6 +1,8 @@
 """Going through a checkpoint a block at a time changes nothing but the memory."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,3 +246,39 @@ def test_energies_choose_without_costs_and_without_training():
     assert run.policy is None and run.history == []
     with pytest.raises(ValueError, match="choice is 'best'; give policy or energy"):
         prune_swept(layered, swept, 0.3, generator=seeded(2), choice="best", even=True)
+
+
+ON_GPU = """
+import copy, sys, tempfile
+sys.path.insert(0, sys.argv[1])
+import torch
+import accelerator
+accelerator.pretend()
+torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda *_: None
+from prunefair.messages import Given
+from prunefair.models import empty_model
+from prunefair.pruning import sweeps
+from prunefair.pruning.layered import FolderStore, LayeredModel
+from prunefair.pruning.surgery import tiny_model
+
+for family, n_texts, wide in (("opt", 3, 4), ("falcon", 16, 2048)):
+    sweeps.WIDE = sweeps.PROBES = wide
+    model = tiny_model(family, generator=torch.Generator().manual_seed(0))
+    empty = empty_model(copy.deepcopy(model.config), Given("model", ""))
+    read, options = model.state_dict().__getitem__, {"even": False, "episodes": 1}
+    layered = LayeredModel(empty, read, device="cuda")
+    with tempfile.TemporaryDirectory() as place:
+        store, draws = FolderStore(place + "/s", {}), torch.Generator().manual_seed(1)
+        size = {"n_texts": n_texts, "length": 6, "generator": draws}
+        swept = sweeps.swept_statistics(layered, store, **size)
+        run = sweeps.prune_swept(layered, swept, 0.3, generator=draws, **options)
+        sweeps.write_swept(empty, layered, swept, run, place + "/out")
+print("passed")
+"""
+
+
+def test_nothing_of_two_devices_is_mixed():
+    tools = Path(__file__).resolve().parents[2] / "tools"
+    command = [sys.executable, "-c", ON_GPU, str(tools)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stdout == "passed\n", run.stderr[-2000:]

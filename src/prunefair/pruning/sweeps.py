@@ -77,6 +77,7 @@ from prunefair.pruning.throughput import Stopwatch
 BATCH = 8  # texts in one pass, as in memory
 
 # %% tags=["active-ipynb"]
+# import json
 # import tempfile
 # from pathlib import Path
 #
@@ -1090,6 +1091,32 @@ def write_swept(
 #     assert file.read_bytes() == (out / file.name).read_bytes()
 
 # %% [markdown]
+# ## Both ways on the small real model
+#
+# `benchmarks/sweeps.py` prunes it in memory and a layer at a time, on the same texts and in both precisions.
+# It also compares the ridge that the [walk](refit.ipynb#a-ridge-that-needs-no-other-data) finds on six layers with that of all thirty layers and a fixed grid.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/sweeps.json").read_text())
+# print(table["device"])
+# for name, row in table["paths"].items():
+#     took = ", ".join(f"{way} {value:.0f} s" for way, value in row["seconds"].items())
+#     print(f"{name:8}: largest difference of a tensor {row['largest_difference']}; {took}")
+#     assert row["rows_equal"] and row["weights_equal"]
+
+# %% tags=["active-ipynb"]
+# for row in table["ridges"].values():
+#     all_layers, walk = row["all_layers"], row["walk"]
+#     errors = dict(zip(table["configuration"]["grid"], all_layers["errors"], strict=True))
+#     worse = errors[walk["ridge"]] / errors[all_layers["ridge"]] - 1
+#     print(f"{row['tokens']} tokens: ridge {all_layers['ridge']} of all layers in "
+#           f"{all_layers['seconds']:.0f} s, {walk['ridge']} of the walk in {walk['seconds']:.0f} s; "
+#           f"the error is {worse:.1%} larger")  # fmt: skip
+#     assert worse < 0.01
+
+# %% [markdown]
+# Every tensor of the two folders is the same, in both precisions: each batch of a layer is the same product of the same numbers, and sums are taken in the same order.
+#
 # ## Work
 #
 # With $T$ tokens and $P/s$ weights a layer, a layer costs
