@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from prunefair.messages import Given
 from prunefair.models import empty_model
@@ -24,6 +25,7 @@ from prunefair.pruning.sweeps import (
     functional_penalty,
     prune_swept,
     sample_texts,
+    sweep_work,
     swept_statistics,
     write_swept,
 )
@@ -255,6 +257,8 @@ import torch
 import accelerator
 accelerator.pretend()
 torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda *_: None
+from torch.utils.flop_counter import FlopCounterMode
+
 from prunefair.messages import Given
 from prunefair.models import empty_model
 from prunefair.pruning import sweeps
@@ -282,3 +286,31 @@ def test_nothing_of_two_devices_is_mixed():
     command = [sys.executable, "-c", ON_GPU, str(tools)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.stdout == "passed\n", run.stderr[-2000:]
+
+
+def counted(work) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_the_work_that_is_planned_is_the_work_that_torch_counts():
+    fields = {"hidden_size": 64, "intermediate_size": 160, "head_dim": 32}
+    fields |= {"num_hidden_layers": 6}
+    layered = layered_copy(tiny_model("llama", generator=seeded(), **fields))
+    store, texts = MemoryStore(), torch.ones(16, 16).long()
+    store.put("texts", tokens=texts)
+    planned = sweep_work(layered.model, 0.3, tokens=texts.numel())
+    layered.begin(texts[:8])  # how layers answer is found once, by a further run
+    stages = {name: cost.operations for name, (_, cost) in planned.items()}
+    forward = counted(lambda: sweeps.sweep_forward(layered, store))
+    assert 0.95 < forward / stages["forward"] < 1.05  # torch counts no sum in place
+    assert stages["moments"] == 6 * 2 * 256 * 160**2
+    backward = counted(lambda: sweeps.sweep_backward(layered, store))
+    assert 0.85 < backward / stages["backward"] < 1.05  # the first layer stops early
+    layer = wide_layer(48, 100)
+    kept = torch.arange(70)
+    probes = orthonormal_probes(48, 32, generator=seeded(1))
+    distance = FunctionalQuadrature(layer, probes=probes)
+    products = 32 * 24 * (4 * 48 * 70 + 2 * 70**2)
+    assert 1 <= counted(lambda: distance(kept)) / products < 1.7  # and projections
