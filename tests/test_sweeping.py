@@ -59,10 +59,13 @@ def test_statistics_serve_every_ratio_and_no_other_run(folder, tmp_path, monkeyp
     whole = prunefair.prune(folder, 0.5, choice="energy", **FEW)
     monkeypatch.setattr(sweeps, "sample_texts", pytest.fail)
     monkeypatch.setattr(sweeps, "_through", pytest.fail)
-    other = prunefair.prune(folder, 0.5, choice="energy", **place, **FEW)
+    options = FEW | place | {"out": tmp_path / "out"}
+    other = prunefair.prune(folder, 0.5, choice="energy", **options)
     for ours, theirs in zip(other.kept, whole.kept, strict=True):
         assert torch.equal(ours, theirs)
     assert other.policy is None and other.history == []
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "rows of largest energy" in card and "policy" not in card
     for change, name in (({"seed": 1}, "seed"), ({"texts": 7}, "texts")):
         with pytest.raises(ValueError, match=f"offload is .*of the {name} "):
             prunefair.prune(folder, 0.3, **place, **FEW | change)
@@ -78,6 +81,10 @@ WRONG = {
     "choice-spectral": (
         {"method": "spectral", "choice": "energy"},
         "choice is 'energy', which only the functional method knows",
+    ),
+    "no-policy": (
+        {"choice": "energy", "policy": "p"},
+        "policy is 'p', and choice 'energy', which knows no policy; leave one",
     ),
     "inside": ({"out": "a/b", "offload": "a"}, "offload is 'a' and out 'a/b': one wo"),
     "two": ({"parameters": 1e3}, "ratio 0.3 and parameters 1000.0 are given; give one"),

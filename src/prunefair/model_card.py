@@ -117,6 +117,8 @@ def versions() -> dict[str, str]:
 _METHODS = {
     "functional": "rows chosen by a policy trained to preserve the functional spectrum "
     "on text that the base model samples itself; no external data",
+    "functional, by energy": "rows of largest energy on text that the base model "
+    "samples itself; no external data",
     "spectral": "rows chosen by a policy trained to preserve the spectrum of the "
     "first feed-forward matrix (PruneNet, arXiv:2501.15296); no data",
 }

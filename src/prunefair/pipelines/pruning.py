@@ -266,6 +266,11 @@ def prune(
     if model is not None:
         given_model(model)
     _check_choices(model, geometry, method, spectra, widths, choice, offload)
+    if choice == "energy" and policy is not None:
+        raise ValueError(
+            f"{named('policy')} is {shown(policy)}, and {named('choice')} 'energy', "
+            "which knows no policy; leave one of them out"
+        )
     if not (tokenizer is None or is_tokenizer(tokenizer)):
         raise ValueError(
             f"{named('tokenizer')} is {shown(tokenizer)}; give a loaded one, or None"
@@ -684,7 +689,7 @@ def recorded(job: _Job, source: str, counts: dict, sizes: list[int], pruned) -> 
     record = {"method": job.method, "seed": job.seed}
     if job.method == "functional":
         record |= {"texts": job.texts, "refit": job.refit}
-        record |= {"choice": job.choice} if job.choice != "policy" else {}
+        record["method"] += ", by energy" if job.choice == "energy" else ""
     record["episodes"] = job.episodes if pruned.history else None
     record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
     return _base(job, source) | _rounded(record)
