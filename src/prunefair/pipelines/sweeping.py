@@ -13,7 +13,7 @@ from prunefair.pipelines._room import check_room, free_bytes
 LENGTH = 128  # tokens of a text
 SAID_FROM = 60  # seconds from which on a run is worth a word before it starts
 SMALL = 1e12  # operations that no device is measured for
-SPARE = 0.9  # share of the free memory that sampling may take
+SPARE = 5e8  # bytes that sampling leaves free on a GPU, on a CPU a tenth of all
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def prune_in_turns(job):
             generator=generator,
             n_texts=job.texts,
             length=LENGTH,
-            free=SPARE * free_bytes(job.device),
+            free=_free(job.device),
         )
     costs = job.choice == "policy" or not even
     statistics = sweeps.swept_statistics(layered, store, costs=costs, **options)
@@ -116,6 +116,12 @@ def prune_in_turns(job):
             "planned_seconds": seconds,
         },
     )
+
+
+def _free(device: str) -> float:
+    """Bytes that sampling may take."""
+    free = free_bytes(device)
+    return 0.9 * free if device == "cpu" else free - SPARE
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -504,7 +505,7 @@ def sample_texts(
     length: int,
     *,
     generator: torch.Generator,
-    free: float = float("inf"),
+    free: float = math.inf,
 ) -> torch.Tensor:
     """Texts that a model samples itself, with as many layers on the device as fit.
 
@@ -545,19 +546,19 @@ def _room(model, n_texts: int, length: int, free: float) -> tuple[int, int]:
         config.hidden_size // config.num_attention_heads
     )
     one = 2 * L * heads * width * length * s + 16 * V  # keys, values, logits of a text
-    group = n_texts
-    while group > 1 and L * layer + group * one > free:
-        group = (group + 1) // 2
-    if group >= min(n_texts, BATCH):
-        return L, group
-    group = max(min(n_texts, int(free / 2 // one)), 1)
-    resident = (free - group * one) // layer - 1  # and one that takes its turn
-    if resident < 0:
+    ways = []
+    for group in sorted({-(-n_texts // parts) for parts in range(1, n_texts + 1)}):
+        parts = -(-n_texts // group)
+        fit = L if free == math.inf else int((free - group * one) // layer)
+        resident = L if fit >= L else fit - 1  # one takes its turn
+        if resident >= 0:
+            ways.append((parts * (L - resident), parts, resident, group))
+    if not ways:
         raise ValueError(
             f"free is {free / 1e9:.3g} GB, where a layer has {layer / 1e9:.3g} GB and a "
             f"text {one / 1e9:.3g} GB; give shorter texts or another device"
         )
-    return min(int(resident), L), group
+    return min(ways)[2:]  # fewest layers read at a step, then fewest parts
 
 
 # %%
@@ -568,7 +569,7 @@ def put_texts(
     generator: torch.Generator,
     n_texts: int = 256,
     length: int = 128,
-    free: float = float("inf"),
+    free: float = math.inf,
 ) -> None:
     """See that texts are there, and that the generator is as if they were just drawn.
 
@@ -603,7 +604,7 @@ def swept_statistics(
     n_texts: int = 256,
     length: int = 128,
     costs: bool = True,
-    free: float = float("inf"),
+    free: float = math.inf,
     watch: Stopwatch | None = None,
 ) -> SweptStatistics:
     """Moments and Fisher costs of a model on its own texts, a layer at a time.
