@@ -1,12 +1,16 @@
 """Going through a checkpoint a block at a time changes nothing but the memory."""
 
 import copy
+import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunefair.messages import Given
@@ -257,6 +261,8 @@ import torch
 import accelerator
 accelerator.pretend()
 torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda *_: None
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunefair.messages import Given
@@ -314,3 +320,27 @@ def test_the_work_that_is_planned_is_the_work_that_torch_counts():
     distance = FunctionalQuadrature(layer, probes=probes)
     products = 32 * 24 * (4 * 48 * 70 + 2 * 70**2)
     assert 1 <= counted(lambda: distance(kept)) / products < 1.7  # and projections
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(5e3, 1e5), st.integers(1, 40))
+def test_parts_of_texts_fit_and_no_other_parts_read_fewer_layers(free, n_texts):
+    model = empty_model(
+        tiny_model("llama", generator=seeded(), num_hidden_layers=4).config,
+        Given("model", "tiny"),
+    )
+    layer = sum(p.numel() for p in model.model.layers[0].parameters()) * 4
+    text = 2 * 4 * 4 * 9 * 4 + 16 * 32  # keys and values of one head of 4, and logits
+    resident, group = sweeps._room(model, n_texts, 9, free)
+
+    def taken(resident, group):
+        turns = resident < 4
+        return (resident + turns) * layer + group * text
+
+    def read(resident, group):
+        return math.ceil(n_texts / group) * (4 - resident)
+
+    assert taken(resident, group) <= free and 1 <= group <= n_texts
+    for kept, size in itertools.product(range(5), range(1, n_texts + 1)):
+        if taken(kept, size) <= free:
+            assert read(kept, size) >= read(resident, group)
