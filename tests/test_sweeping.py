@@ -272,13 +272,14 @@ def watch():
     while not done.wait(0.005):
         peak[0] = max(peak[0], resident())
 
-if greedy == "greedy":
+options = {"texts": 16, "episodes": 1, "multiple": 1, "out": work + "/out"}
+if greedy == "greedy":  # all that waits is in memory; one sweep is enough for that
     sweeping._store = lambda *_: layered.MemoryStore()
+    options |= {"choice": "energy", "refit": False}
 tiny = surgery.tiny_model("llama", generator=torch.Generator())
 prunefair.prune(tiny, 0.3, texts=2, episodes=1)  # libraries take what they take
 before = resident()
 threading.Thread(target=watch, daemon=True).start()
-options = {"texts": 16, "episodes": 1, "multiple": 1, "out": work + "/out"}
 report = prunefair.prune(folder, 0.3, offload=work + "/sums", **options)
 done.set()
 plan = report.details["planned_bytes"]
