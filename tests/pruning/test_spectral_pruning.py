@@ -464,19 +464,22 @@ def test_the_figures_draw_what_they_are_given():
 # the small real model
 
 
-def test_on_the_real_model_the_distance_falls_and_the_model_is_worse_than_at_random():
+def test_on_the_real_model_the_distance_falls_and_the_model_is_no_better_than_at_random():
     model = load_model("smollm2")
     matrices = row_matrices(model)
     trained = RowPolicy(torch.tensor([1.8, 1.9, -0.75, 1.3, 1.3, 1.6]))  # at 30 %
     equal = [torch.zeros(len(W)) for W in matrices]
-    kept = {
-        "policy": select_rows(matrices, trained, 0.3),
-        "random": rows_by_scores(equal, 0.3, generator=seeded()),
-    }
+    chosen = select_rows(matrices, trained, 0.3)
+    drawn = [rows_by_scores(equal, 0.3, generator=seeded(n)) for n in range(3)]
     layers = range(0, 30, 10)
     some = [matrices[i] for i in layers]
-    ks = {k: selection_distances(some, [v[i] for i in layers]) for k, v in kept.items()}
-    assert (ks["policy"] < ks["random"]).all()
-    text = wikitext_tokens(load_tokenizer("smollm2"))[None, :80]
-    kl = {k: kl_to_dense(model, prune_rows(model, v), text) for k, v in kept.items()}
-    assert kl["policy"] > kl["random"] > 1
+    ks, *others = (
+        selection_distances(some, [kept[i] for i in layers])
+        for kept in (chosen, *drawn)
+    )
+    assert all((ks < other).all() for other in others)
+    text = wikitext_tokens(load_tokenizer("smollm2"))[:80]
+    found, *others = (
+        perplexity(prune_rows(model, kept), text) for kept in (chosen, *drawn)
+    )
+    assert found > min(others) > 10 * perplexity(model, text)
