@@ -464,7 +464,7 @@ def test_the_figures_draw_what_they_are_given():
 # the small real model
 
 
-def test_on_the_real_model_the_distance_falls_and_the_model_is_no_better_than_at_random():
+def test_on_the_real_model_the_distance_falls_and_the_model_is_no_better_than_random():
     model = load_model("smollm2")
     matrices = row_matrices(model)
     trained = RowPolicy(torch.tensor([1.8, 1.9, -0.75, 1.3, 1.3, 1.6]))  # at 30 %
