@@ -251,7 +251,7 @@ def test_the_functional_method_runs_on_a_geometry_too(tmp_path):
 
 
 # The allocator of Linux gives large blocks back at once, as those of large models are.
-GIVES_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+GIVES_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "262144"}
 GIVES_BACK |= dict(os.environ) | {"OMP_NUM_THREADS": "1"}
 PEAK = """
 import sys, threading, time
@@ -259,7 +259,7 @@ from pathlib import Path
 import torch
 import prunefair
 from prunefair.pipelines import sweeping
-from prunefair.pruning import layered, surgery
+from prunefair.pruning import layered, refit, surgery
 
 folder, work, greedy = sys.argv[1:]
 peak, done = [0], threading.Event()
@@ -269,9 +269,10 @@ def resident():
     return next(1024 * int(s.split()[1]) for s in lines if s.startswith("RssAnon"))
 
 def watch():
-    while not done.wait(0.005):
+    while not done.wait(0.01):
         peak[0] = max(peak[0], resident())
 
+refit.RIDGE_LAYERS = 1  # the peak of one is that of six
 options = {"texts": 16, "episodes": 1, "multiple": 1, "out": work + "/out"}
 if greedy == "greedy":  # all that waits is in memory; one sweep is enough for that
     sweeping._store = lambda *_: layered.MemoryStore()
@@ -302,7 +303,7 @@ def test_the_peak_of_memory_stays_under_the_plan(tmp_path):
         run = subprocess.run(command, capture_output=True, text=True, env=GIVES_BACK)
         assert run.returncode == 0, run.stderr[-2000:]
         peaks[kind], device, passing, waiting = map(int, run.stdout.split())
-    assert peaks["as it is"] < device + passing < peaks["greedy"]
+    assert peaks["as it is"] < device + passing < peaks["greedy"], peaks
     assert waiting > 0.5 * (device + passing)
 
 
