@@ -262,14 +262,7 @@ def test_printed_lines_fit_on_a_page_and_are_no_raw_dictionaries(path):
 
 
 # Not yet within the width; take a name out when its lines are.
-WIDE = [
-    "functional_policy",
-    "functional_pruning",
-    "lanczos",
-    "llama2_7b",
-    "recovery",
-    "refit",
-]
+WIDE = ["llama2_7b"]
 
 
 @pytest.mark.parametrize(

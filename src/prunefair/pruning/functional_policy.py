@@ -373,7 +373,7 @@ class FunctionalLayer:
 
     @functools.cached_property
     def features(self) -> torch.Tensor:
-        """Features of the neurons, shape (m, 6), float64, as in `FUNCTIONAL_FEATURES`."""
+        """`FUNCTIONAL_FEATURES` of the neurons, shape (m, 6), float64."""
         energy, surgeon = surgeon_energies(self.D, self.H)
         costs = torch.stack([energy, surgeon, self.fisher.double()], 1)
         costs = costs.clamp(min=SMALLEST * costs.amax(0))  # a dead neuron too
@@ -563,8 +563,8 @@ class EnergySlices:
         self.total = self.K.sum()
         if not 0 < self.total < math.inf:
             raise ValueError(
-                f"layer has the output energy {float(self.total)}, of which no share can "
-                "be lost; measure it on texts where it puts something out"
+                f"layer has the output energy {float(self.total)}, of which no share "
+                "can be lost; measure it on texts where it puts something out"
             )
 
     def __call__(self, kept) -> torch.Tensor:
@@ -676,7 +676,10 @@ def functional_distances(
 # felt = FunctionalSlices(odd)(drawn).cpu()
 # exact = torch.cat([functional_distances([odd], [S]) for S in drawn[:5]])
 # error = (felt[:5] - exact).abs().max()
-# print(f"float32 errs by {576 * error:.0f} steps; KS {exact.min():.3f} to {exact.max():.3f}")
+# print(
+#     f"float32 errs by {576 * error:.0f} steps; "
+#     f"KS {exact.min():.3f} to {exact.max():.3f}"
+# )
 # assert error < 0.1 * exact.min()
 
 # %% [markdown]
@@ -688,7 +691,9 @@ def functional_distances(
 # lost = EnergySlices(odd)(drawn).cpu()
 # for name, penalty in (("functional KS", felt), ("lost energy", lost)):
 #     explained = np.corrcoef(kept, penalty)[0, 1] ** 2
-#     print(f"{name:14s} mean {penalty.mean():.3f}, deviation {penalty.std():.3f}", end=", ")
+#     print(
+#         f"{name:14s} mean {penalty.mean():.3f}, deviation {penalty.std():.3f}", end=", "
+#     )
 #     print(f"explained {explained:.3f}")
 #     assert (explained > 0.99) == (name == "lost energy")
 
@@ -838,7 +843,9 @@ def train_functional(
 #     g = np.array(row["gradients"])[:, :3]  # (pairs, first features)
 #     signal[name] = np.abs(g.mean(0)) / g.std(0, ddof=1)
 #     print(f"{name:14s} mean over deviation of one pair:", signal[name].round(2))
-# assert bits > 5 and signal["lost energy"].max() < 1.5 < 2.5 < signal["functional KS"].min()
+# assert (
+#     bits > 5 and signal["lost energy"].max() < 1.5 < 2.5 < signal["functional KS"].min()
+# )
 
 # %% [markdown]
 # For the lost energy the noise of one episode is about as large as the gradient, so that some of the first steps go the wrong way; for the KS distance, which bounds what one neuron can say, the gradient is several times its noise.
@@ -854,7 +861,9 @@ def train_functional(
 # grid = np.array(list(table["reuse"].values()))
 # worse = grid / np.diag(grid) - 1  # against the policy trained at this very ratio
 # worse = worse[~np.eye(len(grid), dtype=bool)]
-# print(f"another ratio costs {worse.max():.2%} at most and {worse.mean():.2%} on average")
+# print(
+#     f"another ratio costs {worse.max():.2%} at most and {worse.mean():.2%} on average"
+# )
 # assert worse.max() < 0.1
 
 # %% [markdown]
@@ -882,8 +891,14 @@ def plot_ranking(
 # rows = {f"{float(r):.0%}": list(at.values()) for r, at in table["selections"].items()}
 # damage = {at: [np.mean(row["kl"]) for row in some] for at, some in rows.items()}
 # names = [n for n in rows["30%"][0] if n not in ("kl", "perplexity")]
-# charged = {n: {at: [row[n] for row in some] for at, some in rows.items()} for n in names}
-# print(listing(f"{len(some)} at {at}" for at, some in rows.items()), listing(names), sep="\n")
+# charged = {
+#     n: {at: [row[n] for row in some] for at, some in rows.items()} for n in names
+# }
+# print(
+#     listing(f"{len(some)} at {at}" for at, some in rows.items()),
+#     listing(names),
+#     sep="\n",
+# )
 # assert sum(map(len, rows.values())) == 66
 
 # %% tags=["active-ipynb"]
@@ -945,7 +960,9 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 #     assert found["raw KS"].high < found["functional KS"].low
 # every = groups["all ratios"]
 # assert groups["at 30%"]["raw KS"].high < 0
-# assert every["functional KS"].high < every["lost energy"].low < every["Fisher cost"].high
+# assert (
+#     every["functional KS"].high < every["lost energy"].low < every["Fisher cost"].high
+# )
 
 # %% [markdown]
 # Within a ratio the three penalties that know the activations order the models almost as their divergence does, and nothing separates the three.
@@ -971,7 +988,9 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 
 # %% tags=["active-ipynb"]
 # rank, share = (np.array(table["agreement"][key]) for key in ("rank", "sum_ratio"))
-# print(f"rank correlation of both costs in a layer: {rank.min():.2f} to {rank.max():.2f}")
+# print(
+#     f"rank correlation of both costs in a layer: {rank.min():.2f} to {rank.max():.2f}"
+# )
 # print(f"sum with cross terms over sum without: {share.min():.2f} to {share.max():.2f}")
 # assert rank.min() > 0.8
 
@@ -1092,7 +1111,9 @@ def uneven_ratios(
 #     for ratio, row in sorted(at.items()):
 #         equal, uneven = (np.array(row[kind]["kl"]) for kind in ("equal", "uneven"))
 #         gap, error = (equal - uneven).mean(), (equal - uneven).std(ddof=1) / 8**0.5
-#         said = f"{equal.mean():.4f} -> {uneven.mean():.4f}, gap {gap:.4f} +- {error:.4f}"
+#         said = (
+#             f"{equal.mean():.4f} -> {uneven.mean():.4f}, gap {gap:.4f} +- {error:.4f}"
+#         )
 #         worse = [row[kind]["perplexity"] for kind in ("equal", "uneven")]
 #         print(f"{name:13s} {float(ratio):4.0%}: KL {said}", end="; ")
 #         print(f"perplexity {worse[0]:.1f} -> {worse[1]:.1f}")
@@ -1175,8 +1196,13 @@ def uneven_ratios(
 #     common = np.mean([torch.isin(a, b).double().mean() for a, b in pairs])
 #     size = float(torch.cat(scores).sum() / torch.cat(rest).sum())
 #     found[name] = size, np.abs(uneven_ratios(scores, 0.3) - widths).mean()
-#     print(f"{name:13s} {common:.2f} in common, sum {size:.2f}, widths off by {found[name][1]:.3f}")
-# assert all(a > b for a, b in zip(found["random tokens"], found["own text"], strict=True))
+#     print(
+#         f"{name:13s} {common:.2f} in common, sum {size:.2f}, "
+#         f"widths off by {found[name][1]:.3f}"
+#     )
+# assert all(
+#     a > b for a, b in zip(found["random tokens"], found["own text"], strict=True)
+# )
 
 # %% [markdown]
 # **Exercise.** <a id="ex-functional-policy-4"></a>

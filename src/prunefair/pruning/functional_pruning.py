@@ -291,7 +291,7 @@ def choose_neurons(
 
 # %%
 def _distances(layers, kept, penalty) -> np.ndarray:
-    """By eigenvalues in float64, or by a penalty that is there because it needs none."""
+    """By eigenvalues in float64, or by a penalty that needs none."""
     if penalty in (FunctionalSlices, EnergySlices):
         return functional_distances(layers, kept).numpy()
     pairs = zip(layers, kept, strict=True)
@@ -352,8 +352,8 @@ def prune_functional(
     Raises
     ------
     ValueError
-        If the family is not supported, `ratio` is outside [0, 1), `multiple` is no whole
-        number between 1 and the width of a layer, or a block is dead on the texts.
+        If the family is not supported, `ratio` is outside [0, 1), `multiple` is no
+        whole number between 1 and the width of a layer, or a block is dead on the texts.
 
     References
     ----------
@@ -393,8 +393,12 @@ def prune_functional(
 # torch.testing.assert_close(plain.model(some).logits, silent(some).logits)
 # full = prune_functional(small, 0.3, policy=plain.policy, **options)
 # moments, first = mean_moments(known.halves), down_projections(small)[0]
-# fit = refit_down(first.weight, moments.second[0], full.kept[0], ridge=0.1, mean=moments.mean[0])
-# torch.testing.assert_close(down_projections(full.model)[0].weight.double(), fit.weight, atol=1e-6, rtol=1e-5)
+# fit = refit_down(
+#     first.weight, moments.second[0], full.kept[0], ridge=0.1, mean=moments.mean[0]
+# )
+# torch.testing.assert_close(
+#     down_projections(full.model)[0].weight.double(), fit.weight, atol=1e-6, rtol=1e-5
+# )
 
 # %% [markdown]
 # ## The small real model
@@ -416,8 +420,10 @@ def prune_functional(
 # for name, each in rows.items():
 #     share = each.num_parameters() / model.num_parameters()
 #     rows[name] = kl_to_dense(model, each, held), perplexity(each, window)
-#     print(f"{name:9} {share:.3f} of the parameters, KL {rows[name][0]:.3f} nats a token, "
-#           f"perplexity {rows[name][1]:.1f}")  # fmt: skip
+#     print(
+#         f"{name:9} {share:.3f} of the parameters, KL {rows[name][0]:.3f} nats a token, "
+#         f"perplexity {rows[name][1]:.1f}"
+#     )
 # assert all(a > b for a, b in zip(rows["sliced"], rows["re-fitted"], strict=True))
 
 # %% [markdown]
@@ -442,7 +448,9 @@ def prune_functional(
 #     folder = save_pruned(equal.model, None, Path(folder) / "even", equal.kept)
 #     again = AutoModelForCausalLM.from_pretrained(folder)
 # with torch.no_grad():
-#     assert torch.equal(again(held[:, :9] % 32).logits, equal.model(held[:, :9] % 32).logits)
+#     assert torch.equal(
+#         again(held[:, :9] % 32).logits, equal.model(held[:, :9] % 32).logits
+#     )
 
 # %% [markdown]
 # ## Exercises
@@ -482,7 +490,9 @@ def prune_functional(
 # C = H - moments.mean[0].outer(moments.mean[0])  # the bias takes the mean
 # missing = D @ C[:, j] - D[:, j] * C[j, j]
 # by_hand = D[:, j] + missing / (C[j, j] * (1 + options["ridge"]))
-# torch.testing.assert_close(down_projections(last.model)[0].weight[:, 0], by_hand, rtol=1e-3, atol=1e-4)
+# torch.testing.assert_close(
+#     down_projections(last.model)[0].weight[:, 0], by_hand, rtol=1e-3, atol=1e-4
+# )
 
 # %% [markdown]
 # **Exercise.** <a id="ex-functional-pruning-3"></a>
@@ -499,7 +509,10 @@ def prune_functional(
 # smaller, moments = prune_rows(model, pruned.kept), mean_moments(statistics.halves)
 # careless = refit_(smaller, model, pruned.kept, moments, ridge=1e-4)
 # distance = kl_to_dense(model, careless, held)
-# print(f"KL {distance:.3f} at the ridge 0.0001, {rows['re-fitted'][0]:.3f} at {max(RIDGES)}")
+# print(
+#     f"KL {distance:.3f} at the ridge 0.0001, "
+#     f"{rows['re-fitted'][0]:.3f} at {max(RIDGES)}"
+# )
 # assert distance > rows["re-fitted"][0]
 
 # %% [markdown]

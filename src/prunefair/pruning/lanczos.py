@@ -399,7 +399,7 @@ def spectral_distribution(rule: GaussRule, t: torch.Tensor) -> torch.Tensor:
 
 # %%
 def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
-    """Exact distribution of singular values, one probe's staircase, and the estimate."""
+    """Exact distribution of singular values, one probe's staircase, the estimate."""
     n, exact, estimate = len(exact), exact.cpu(), estimate.cpu()
     steps = rule.weights[0].cumsum(0).cpu()
     ax.plot(exact, (torch.arange(n) + 0.5) / n, label="exact", lw=2.5)
@@ -770,10 +770,13 @@ def plot_errors(ax, study: dict, key: str):
 #     (m, n), seconds = table[size]["shape"], table[size]["seconds"]
 #     costs = [selection_cost(m, n, rows_to_keep(m, 0.3), b) for b in (PROBES, None)]
 #     ratio = costs[1].operations / costs[0].operations
-#     print(f"n = {n}: downdate {seconds['downdate']:.3f} s, eigenvalues"
-#           f" {seconds['eigenvalues']:.3f} s, quadrature"
-#           f" {row_of(size, PROBES, STEPS)['seconds']:.3f} s\n    operations of a selection,"
-#           f" exact over quadrature: {ratio:.2f}")  # fmt: skip
+#     print(
+#         f"n = {n}: downdate {seconds['downdate']:.3f} s, eigenvalues"
+#         f" {seconds['eigenvalues']:.3f} s, quadrature"
+#         f" {row_of(size, PROBES, STEPS)['seconds']:.3f} s\n"
+#         "    operations of a selection,"
+#         f" exact over quadrature: {ratio:.2f}"
+#     )
 #     assert row_of(size, PROBES, STEPS)["seconds"] < seconds["eigenvalues"]
 
 # %% [markdown]

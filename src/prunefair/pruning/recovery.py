@@ -325,7 +325,10 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 # next_token_loss(tiny, text).backward()
 # next_token_loss(adapted, text).backward()
 # for name in lora_targets(tiny):
-#     lora, G = adapted.get_submodule(f"base_model.model.{name}"), tiny.get_submodule(name).weight.grad
+#     lora, G = (
+#         adapted.get_submodule(f"base_model.model.{name}"),
+#         tiny.get_submodule(name).weight.grad,
+#     )
 #     A, B = lora.lora_A["default"].weight, lora.lora_B["default"].weight
 #     torch.testing.assert_close(B.grad, plan.alpha / plan.rank * G @ A.T)
 #     assert not A.grad.any() and G.norm() > 0
@@ -795,7 +798,9 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # table = json.loads(Path("../results/recovery.json").read_text())
 # configuration, runs = table["configuration"], table["runs"]
 # print(listing({"plan": (f"{k} {v}" for k, v in configuration["plan"].items())}))
-# judged = {k: configuration[k] for k in ("windows", "test_window", "samples", "questions")}
+# judged = {
+#     k: configuration[k] for k in ("windows", "test_window", "samples", "questions")
+# }
 # print("judged by:", ", ".join(f"{k} {v}" for k, v in judged.items()))
 # print(table["device"], *(f"{k} {v}" for k, v in table["versions"].items()), sep=", ")
 
@@ -841,7 +846,9 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #         f"{name:14} beyond the control {beyond.value:+.3f} nats a token "
 #         f"[{beyond.low:+.3f}, {beyond.high:+.3f}]"
 #     )
-#     assert beyond.high < 0 and (beyond.value > control.mean()) == (name == "largest energy")
+#     assert beyond.high < 0 and (beyond.value > control.mean()) == (
+#         name == "largest energy"
+#     )
 
 # %% [markdown]
 # The control did not train on the windows of the others.
@@ -862,7 +869,8 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #     before, after = states(run, "kl")
 #     change = paired_change(before, after)
 #     print(
-#         f"{name:14} divergence {before.mean():6.3f} to {after.mean():6.3f} nats a token, "
+#         f"{name:14} divergence {before.mean():6.3f} "
+#         f"to {after.mean():6.3f} nats a token, "
 #         f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
 #     )
 #     assert (change.high < 0) == (name in ("policy", "random rows")) != (change.low > 0)
@@ -899,10 +907,14 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #     before = answered(run["before"]["correct"])
 #     for state in run["after"].values():
 #         after = answered(state["correct"])
-#         d, start = accuracy_difference(after, before), np.mean([r.acc for r in before.values()])
+#         d, start = (
+#             accuracy_difference(after, before),
+#             np.mean([r.acc for r in before.values()]),
+#         )
 #         print(
 #             f"{name:14} accuracy {start:.3f} to {start + d.value:.3f}, difference "
-#             f"{d.value:+.3f} [{d.value - 1.96 * d.stderr:+.3f}, {d.value + 1.96 * d.stderr:+.3f}]"
+#             f"{d.value:+.3f} [{d.value - 1.96 * d.stderr:+.3f}, "
+#             f"{d.value + 1.96 * d.stderr:+.3f}]"
 #         )
 #         told_apart = abs(d.value) > 1.96 * d.stderr
 #         assert name == "policy" or told_apart == (name == "random rows")
@@ -910,7 +922,9 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # %% tags=["active-ipynb"]
 # for name, run in runs.items():
 #     results = answered(run["before"]["correct"]).values()
-#     mean, chance = (np.mean([getattr(r, k) for r in results]) for k in ("acc", "chance"))
+#     mean, chance = (
+#         np.mean([getattr(r, k) for r in results]) for k in ("acc", "chance")
+#     )
 #     error = np.linalg.norm([r.stderr for r in results]) / len(results)
 #     print(f"{name:14} before {mean:.3f} +- {error:.3f}, chance {chance:.3f}")
 #     assert (mean < chance + 1.96 * error) == (name in ("policy", "random rows"))
@@ -920,7 +934,10 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # for name, run in runs.items():
 #     after, before = (answered(s["correct"]) for s in (run["after"]["0"], run["before"]))
 #     needed = n * (1.96 * accuracy_difference(after, before).stderr / 0.015) ** 2
-#     print(f"{name:14} {needed:6,.0f} questions a task would resolve 1.5 points, we ask {n}")
+#     print(
+#         f"{name:14} {needed:6,.0f} questions a task would resolve 1.5 points, "
+#         f"we ask {n}"
+#     )
 #     assert needed > n
 
 # %% [markdown]
@@ -956,7 +973,9 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # with figure(2, sharey=True) as axes:
 #     nats = [intervals("nats", state) for state in (0, 1)]
 #     exponentials = [{k: Interval(*np.exp(v)) for k, v in part.items()} for part in nats]
-#     plot_recovery(axes[0], *exponentials).set(xlabel="perplexity, WikiText-2 test", xscale="log")
+#     plot_recovery(axes[0], *exponentials).set(
+#         xlabel="perplexity, WikiText-2 test", xscale="log"
+#     )
 #     plot_recovery(axes[1], *(intervals("kl", state) for state in (0, 1)))
 #     axes[1].set(xlabel="divergence from dense (nats a token)")
 #     axes[0].legend()
@@ -1002,7 +1021,10 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # %% tags=["active-ipynb"]
 # m, n = pruned.model.layers[0].mlp.gate_proj.weight.shape
 # equal = m * n / (m + n)
-# print(f"{m} x {n}: as many numbers at rank {equal:.0f}, every change from rank {min(m, n)}")
+# print(
+#     f"{m} x {n}: as many numbers at rank {equal:.0f}, "
+#     f"every change from rank {min(m, n)}"
+# )
 # assert short.rank < equal < min(m, n)
 
 # %% [markdown]

@@ -189,7 +189,7 @@ def _in_double(D, *moments) -> tuple[torch.Tensor, ...]:
 def output_error(
     D: torch.Tensor, H: torch.Tensor, kept: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    r"""Mean squared error of a block's output with another `down_proj`, over its energy.
+    r"""Error of a block's output with another `down_proj`: mean square over energy.
 
     Parameters
     ----------
@@ -352,7 +352,9 @@ def moment_about(
 # fit = refit_down(D, H32, S, ridge=0.1, mean=mean32)
 # assert torch.equal(fit.weight[:, 3], D[:, 3])
 # rest = torch.arange(12) != 3
-# without = refit_down(D[:, rest], H32[rest][:, rest], torch.arange(7), ridge=0.1, mean=mean32[rest])
+# without = refit_down(
+#     D[:, rest], H32[rest][:, rest], torch.arange(7), ridge=0.1, mean=mean32[rest]
+# )
 # torch.testing.assert_close(fit.weight[:, rest[:8]], without.weight)
 
 # %% [markdown]
@@ -421,7 +423,9 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 # for second, rows in zip(whole.second, kept, strict=True):
 #     block = second[rows][:, rows]
 #     size = block.diagonal().sqrt()
-#     plain, values = (torch.linalg.eigvalsh(A) for A in (block, block / size.outer(size)))
+#     plain, values = (
+#         torch.linalg.eigvalsh(A) for A in (block, block / size.outer(size))
+#     )
 #     spectra = plain, values, values + 0.01, values + 0.3
 #     for name, each in zip(numbers, spectra, strict=True):
 #         numbers[name].append(float(each[-1] / each[0]))
@@ -448,7 +452,10 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 #     pairs = [[change(H, D, rows, r * size) for H in both] for r in ridges]
 #     digits[name] = [float((a - b).norm() / b.norm()) for a, b in pairs]
 # least = [float(torch.linalg.eigvalsh(H[rows][:, rows].double())[0]) for H in both]
-# print("smallest eigenvalue of the moment in float32 and float64:", *(f"{x:.0e}" for x in least))
+# print(
+#     "smallest eigenvalue of the moment in float32 and float64:",
+#     *(f"{x:.0e}" for x in least),
+# )
 # rounding = torch.linalg.matrix_norm((both[0] - both[1])[rows][:, rows], 2)
 # assert 0 < least[1] < rounding  # so its sign in float32 is not known
 
@@ -535,8 +542,8 @@ def ridge_errors(
     Raises
     ------
     ValueError
-        If a moment does not fit `D`, `ridges` is empty or holds one that is not positive
-        and finite, or the output has no energy under `held`.
+        If a moment does not fit `D`, `ridges` is empty or holds one that is not
+        positive and finite, or the output has no energy under `held`.
 
     References
     ----------
@@ -764,9 +771,12 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 #     curves[f"{name}, rule"] = choose_ridge(matrices, pair, chosen, grid)[1]
 
 # %% tags=["active-ipynb"]
-# sliced = np.mean([
-#     float(output_error(D, judge[l], S, D[:, S])) for D, l, S in zip(matrices, some, chosen)
-# ])  # fmt: skip
+# sliced = np.mean(
+#     [
+#         float(output_error(D, judge[l], S, D[:, S]))
+#         for D, l, S in zip(matrices, some, chosen)
+#     ]
+# )
 # with figure() as ax:
 #     plot_by_ridge(ax, grid, curves, ylabel="error over output energy")
 #     ax.axhline(sliced, color="k", ls=":", lw=1)
@@ -780,7 +790,10 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 # print("ridge", *(f"{name}: {grid[place]:g}" for name, place in best.items()), sep="; ")
 # for n in ("8 texts", "24 texts"):
 #     errors, place = curves[f"{n}, judged"], best[f"{n}, rule"]
-#     print(f"{n}: the judge's error is {min(errors):.4f} at best, {errors[place]:.4f} with the rule")
+#     print(
+#         f"{n}: the judge's error is {min(errors):.4f} at best, "
+#         f"{errors[place]:.4f} with the rule"
+#     )
 #     assert best[f"{n}, judged"] <= place <= best[f"{n}, judged"] + 1 < len(grid) - 1
 #     known = [curves[f"{n}, rule"][grid.index(ridge)] for ridge in RIDGES]
 #     assert known == sorted(known, reverse=True) and grid[place] > max(RIDGES)
@@ -837,7 +850,10 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # for name, (before, *after) in means.items():
 #     print(f"{name:33} before {before:.3f}  after", *(f"{kl:.3f}" for kl in after))
 # for fit in fits:
-#     print(f"{fit['tokens']:6} tokens: ridge {fit['ridge']}, error {np.mean(fit['error']):.4f}")
+#     print(
+#         f"{fit['tokens']:6} tokens: ridge {fit['ridge']}, "
+#         f"error {np.mean(fit['error']):.4f}"
+#     )
 # print(f"error of the slice {np.mean(by_layer['slice']):.4f}")
 
 
@@ -850,13 +866,19 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # def sure(gap):
 #     """Mean over the texts in standard errors, for each row of (rows, texts)."""
 #     return gap.mean(1) / [standard_error(row) for row in gap]
-# kl = {name: np.array([row["before"], *row["after"]]) for name, row in selections.items()}
+#
+#
+# kl = {
+#     name: np.array([row["before"], *row["after"]]) for name, row in selections.items()
+# }
 # for name, (before, *after) in means.items():
 #     print(f"{name:33} less by", *(f"{1 - each / before:.0%}" for each in after))
 # random, energy, equal, uneven = kl.values()
 # assert all((sure(one[:1] - one[1:]) > 2).all() for one in (energy, equal, uneven))
 # assert all((sure(one - uneven) > 2).all() for one in (energy, equal))
-# assert (np.abs(sure(energy - equal)) < 2).all() and (sure(random[:1] - random[1:]) < 2).all()
+# assert (np.abs(sure(energy - equal)) < 2).all() and (
+#     sure(random[:1] - random[1:]) < 2
+# ).all()
 
 # %% [markdown]
 # The re-fit lowers the divergence of every selection that knows what the model does, and the more so, the more text it reads.
@@ -877,9 +899,15 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 #     error = standard_error(gap)
 #     print(f"{name:35} {np.mean(kl):.4f}  {gap.mean():+.4f}, standard error {error:.4f}")
 #     return gap.mean() / error if error else 0.0
+#
+#
 # reference = selections["functional, widths by Fisher cost"]["after"][-1]
-# other = {row["texts"]: compared(f"{row['texts']}, {row['tokens']} tokens", row["kl"], reference)
-#          for row in table["others"]}  # fmt: skip
+# other = {
+#     row["texts"]: compared(
+#         f"{row['texts']}, {row['tokens']} tokens", row["kl"], reference
+#     )
+#     for row in table["others"]
+# }
 # assert other["twice as many"] < -2 and other["all of these"] < -2
 # assert other["temperature 0.7"] > 2 and abs(other["half as many, twice as long"]) < 2
 
@@ -893,7 +921,9 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 # %% tags=["active-ipynb"]
 # for row in table["caps"]:
-#     z = compared(f"at most {row['most']:.0%} of a layer, re-fitted", row["after"], reference)
+#     z = compared(
+#         f"at most {row['most']:.0%} of a layer, re-fitted", row["after"], reference
+#     )
 #     assert abs(z) < 2
 # before = [np.mean(row["before"]) for row in table["caps"]]
 # print("before the re-fit", *(f"{kl:.3f}" for kl in before))
@@ -951,7 +981,8 @@ def refit_(
     Raises
     ------
     ValueError
-        If `ridge` is not positive and finite, or `kept` or `moments` do not fit `dense`.
+        If `ridge` is not positive and finite, or `kept` or `moments` do not fit
+        `dense`.
     """
     rows = zip(down_projections(pruned), down_projections(dense), kept, strict=True)
     for (new, old, S), H, mean in zip(rows, moments.second, moments.mean, strict=True):
@@ -1002,7 +1033,9 @@ def refit_(
 # %% tags=["active-ipynb"]
 # H = torch.tensor([[1.0, 1, 0.5], [1, 1, 0.5], [0.5, 0.5, 1]])
 # for ridge in (1e-9, 0.1, 1e9):
-#     found = refit_down(torch.ones(1, 3), H, torch.tensor([0, 1]), ridge=ridge).weight - 1
+#     found = (
+#         refit_down(torch.ones(1, 3), H, torch.tensor([0, 1]), ridge=ridge).weight - 1
+#     )
 #     torch.testing.assert_close(found, torch.full((1, 2), 0.5 / (2 + ridge)).double())
 
 # %% [markdown]
@@ -1040,7 +1073,11 @@ def refit_(
 # </details>
 
 # %% tags=["active-ipynb"]
-# H, D, lam = torch.tensor([[1.0, 0.6], [0.6, 1]]).double(), torch.ones(1, 2).double(), 0.5
+# H, D, lam = (
+#     torch.tensor([[1.0, 0.6], [0.6, 1]]).double(),
+#     torch.ones(1, 2).double(),
+#     0.5,
+# )
 # for a, expected in ((1e6, 0.6), (1.0, 0.6 / 1.5), (1e-6, 0.0)):
 #     change = (D[0, 1] * 0.6 * a) / (a**2 + lam) * a  # neuron 0 kept, in its old units
 #     assert abs(change - expected) < 1e-6
