@@ -325,10 +325,8 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 # next_token_loss(tiny, text).backward()
 # next_token_loss(adapted, text).backward()
 # for name in lora_targets(tiny):
-#     lora, G = (
-#         adapted.get_submodule(f"base_model.model.{name}"),
-#         tiny.get_submodule(name).weight.grad,
-#     )
+#     lora = adapted.get_submodule(f"base_model.model.{name}")
+#     G = tiny.get_submodule(name).weight.grad
 #     A, B = lora.lora_A["default"].weight, lora.lora_B["default"].weight
 #     torch.testing.assert_close(B.grad, plan.alpha / plan.rank * G @ A.T)
 #     assert not A.grad.any() and G.norm() > 0
@@ -907,15 +905,11 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #     before = answered(run["before"]["correct"])
 #     for state in run["after"].values():
 #         after = answered(state["correct"])
-#         d, start = (
-#             accuracy_difference(after, before),
-#             np.mean([r.acc for r in before.values()]),
-#         )
-#         print(
-#             f"{name:14} accuracy {start:.3f} to {start + d.value:.3f}, difference "
-#             f"{d.value:+.3f} [{d.value - 1.96 * d.stderr:+.3f}, "
-#             f"{d.value + 1.96 * d.stderr:+.3f}]"
-#         )
+#         start = np.mean([r.acc for r in before.values()])
+#         d = accuracy_difference(after, before)
+#         low, high = (d.value + z * d.stderr for z in (-1.96, 1.96))
+#         print(f"{name:14} accuracy {start:.3f} to {start + d.value:.3f}", end=", ")
+#         print(f"difference {d.value:+.3f} [{low:+.3f}, {high:+.3f}]")
 #         told_apart = abs(d.value) > 1.96 * d.stderr
 #         assert name == "policy" or told_apart == (name == "random rows")
 
@@ -973,9 +967,8 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # with figure(2, sharey=True) as axes:
 #     nats = [intervals("nats", state) for state in (0, 1)]
 #     exponentials = [{k: Interval(*np.exp(v)) for k, v in part.items()} for part in nats]
-#     plot_recovery(axes[0], *exponentials).set(
-#         xlabel="perplexity, WikiText-2 test", xscale="log"
-#     )
+#     plot_recovery(axes[0], *exponentials)
+#     axes[0].set(xlabel="perplexity, WikiText-2 test", xscale="log")
 #     plot_recovery(axes[1], *(intervals("kl", state) for state in (0, 1)))
 #     axes[1].set(xlabel="divergence from dense (nats a token)")
 #     axes[0].legend()

@@ -868,17 +868,14 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 #     return gap.mean(1) / [standard_error(row) for row in gap]
 #
 #
-# kl = {
-#     name: np.array([row["before"], *row["after"]]) for name, row in selections.items()
-# }
+# kl = {n: np.array([row["before"], *row["after"]]) for n, row in selections.items()}
 # for name, (before, *after) in means.items():
 #     print(f"{name:33} less by", *(f"{1 - each / before:.0%}" for each in after))
 # random, energy, equal, uneven = kl.values()
 # assert all((sure(one[:1] - one[1:]) > 2).all() for one in (energy, equal, uneven))
 # assert all((sure(one - uneven) > 2).all() for one in (energy, equal))
-# assert (np.abs(sure(energy - equal)) < 2).all() and (
-#     sure(random[:1] - random[1:]) < 2
-# ).all()
+# assert (np.abs(sure(energy - equal)) < 2).all()
+# assert (sure(random[:1] - random[1:]) < 2).all()
 
 # %% [markdown]
 # The re-fit lowers the divergence of every selection that knows what the model does, and the more so, the more text it reads.
@@ -902,12 +899,10 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 #
 #
 # reference = selections["functional, widths by Fisher cost"]["after"][-1]
-# other = {
-#     row["texts"]: compared(
-#         f"{row['texts']}, {row['tokens']} tokens", row["kl"], reference
-#     )
-#     for row in table["others"]
-# }
+# other = {}
+# for row in table["others"]:
+#     name = f"{row['texts']}, {row['tokens']} tokens"
+#     other[row["texts"]] = compared(name, row["kl"], reference)
 # assert other["twice as many"] < -2 and other["all of these"] < -2
 # assert other["temperature 0.7"] > 2 and abs(other["half as many, twice as long"]) < 2
 
