@@ -353,7 +353,8 @@ def prune_functional(
     ------
     ValueError
         If the family is not supported, `ratio` is outside [0, 1), `multiple` is no
-        whole number between 1 and the width of a layer, or a block is dead on the texts.
+        whole number between 1 and the width of a layer, or a block is dead on the
+        texts.
 
     References
     ----------

@@ -634,8 +634,8 @@ def kl_per_position(
     Raises
     ------
     ValueError
-        If `tokens` is not a matrix of the models' tokens, `batch_size` is below 1, the vocabularies differ,
-        or a model's context is shorter than the texts.
+        If `tokens` is not a matrix of the models' tokens, `batch_size` is below 1,
+        the vocabularies differ, or a model's context is shorter than the texts.
 
     References
     ----------

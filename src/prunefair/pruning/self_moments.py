@@ -363,9 +363,9 @@ def hidden_moments(
     Raises
     ------
     ValueError
-        If `tokens` is not a matrix of the model's tokens, a layer does not exist, `dtype` is
-        another one, the family is not supported, or the model's context is shorter
-        than the texts.
+        If `tokens` is not a matrix of the model's tokens, a layer does not exist,
+        `dtype` is another one, the family is not supported, or the model's context
+        is shorter than the texts.
 
     References
     ----------

@@ -278,7 +278,8 @@ def _column(names: dict[str, int]) -> str:
 # %% tags=["active-ipynb"]
 # def layered_copy(model):
 #     """The model a layer at a time, read from the one in memory."""
-#     empty = empty_model(copy.deepcopy(model.config), Given("model", ""), dtype=model.dtype)
+#     config = copy.deepcopy(model.config)
+#     empty = empty_model(config, Given("model", ""), dtype=model.dtype)
 #     return LayeredModel(empty, model.state_dict().__getitem__, device=model.device)
 
 # %% tags=["active-ipynb"]
@@ -555,8 +556,8 @@ def _room(model, n_texts: int, length: int, free: float) -> tuple[int, int]:
             ways.append((parts * (L - resident), parts, resident, group))
     if not ways:
         raise ValueError(
-            f"free is {free / 1e9:.3g} GB, where a layer has {layer / 1e9:.3g} GB and a "
-            f"text {one / 1e9:.3g} GB; give shorter texts or another device"
+            f"free is {free / 1e9:.3g} GB, where a layer has {layer / 1e9:.3g} GB "
+            f"and a text {one / 1e9:.3g} GB; give shorter texts or another device"
         )
     return min(ways)[2:]  # fewest layers read at a step, then fewest parts
 
@@ -870,7 +871,8 @@ def functional_penalty(
 # for layer in layers:
 #     scores = torch.rand(1536, generator=generator), layer.energies, layer.fisher
 #     kept = torch.stack([x.cpu().topk(1075).indices.sort().values for x in scores])
-#     exact, found = FunctionalSlices(layer)(kept), FunctionalQuadrature(layer, probes=probes)(kept)
+#     exact = FunctionalSlices(layer)(kept)
+#     found = FunctionalQuadrature(layer, probes=probes)(kept)
 #     gaps.append((found - exact).cpu())
 #     print(", ".join(f"{e:.3f} ~ {f:.3f}" for e, f in zip(exact, found)))
 
@@ -1072,7 +1074,8 @@ def write_swept(
 # place, small = Path(scratch.name), tiny_model("opt", generator=generator)
 # size = {"n_texts": 16, "length": 8}
 # try:
-#     swept_statistics(layered_copy(small), Breaking(place / "sums", {}), generator=generator, **size)
+#     breaking = Breaking(place / "sums", {})
+#     swept_statistics(layered_copy(small), breaking, generator=generator, **size)
 # except OSError:
 #     print("stopped with", *sorted(file.name for file in (place / "sums").iterdir()))
 # layered, store = layered_copy(small), FolderStore(place / "sums", {})
@@ -1102,17 +1105,18 @@ def write_swept(
 # print(table["device"])
 # for name, row in table["paths"].items():
 #     took = ", ".join(f"{way} {value:.0f} s" for way, value in row["seconds"].items())
-#     print(f"{name:8}: largest difference of a tensor {row['largest_difference']}; {took}")
+#     print(f"{name:8}: largest difference {row['largest_difference']}; {took}")
 #     assert row["rows_equal"] and row["weights_equal"]
 
 # %% tags=["active-ipynb"]
 # for row in table["ridges"].values():
 #     all_layers, walk = row["all_layers"], row["walk"]
-#     errors = dict(zip(table["configuration"]["grid"], all_layers["errors"], strict=True))
+#     grid = table["configuration"]["grid"]
+#     errors = dict(zip(grid, all_layers["errors"], strict=True))
 #     worse = errors[walk["ridge"]] / errors[all_layers["ridge"]] - 1
 #     print(f"{row['tokens']} tokens: ridge {all_layers['ridge']} of all layers in "
-#           f"{all_layers['seconds']:.0f} s, {walk['ridge']} of the walk in {walk['seconds']:.0f} s; "
-#           f"the error is {worse:.1%} larger")  # fmt: skip
+#           f"{all_layers['seconds']:.0f} s, {walk['ridge']} of the walk in "
+#           f"{walk['seconds']:.0f} s; the error is {worse:.1%} larger")  # fmt: skip
 #     assert worse < 0.01
 
 # %% [markdown]
@@ -1267,7 +1271,8 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 # %% tags=["active-ipynb"]
 # layer, own = layers[1], []
 # kept = torch.stack([torch.randperm(1536, generator=generator)[:1075] for _ in range(6)])
-# exact, shared = FunctionalSlices(layer)(kept), FunctionalQuadrature(layer, probes=probes)
+# exact = FunctionalSlices(layer)(kept)
+# shared = FunctionalQuadrature(layer, probes=probes)
 # common = shared(kept) - exact
 # for rows in kept:
 #     shared.probes = orthonormal_probes(576, PROBES, generator=generator).to(device)
