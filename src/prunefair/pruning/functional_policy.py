@@ -832,13 +832,12 @@ def train_functional(
 # The bits are in other layers too: the next cell counts the layers where the presence of one neuron explains most of the variance of the lost energy, and compares the first gradient of both penalties, for the same 16 pairs of draws.
 
 # %% tags=["active-ipynb"]
-# bits = 0
+# bits, signal = 0, {}
 # for layer, e in zip(layers, energies, strict=True):
 #     drawn = torch.rand(40, m, generator=generator).argsort(1)[:, :1075]
 #     kept, lost = drawn == int(e.argmax()), EnergySlices(layer)(drawn).cpu()
 #     bits += np.corrcoef(kept.any(1), lost)[0, 1] ** 2 > 0.5
 # print(f"{bits} of {len(layers)} layers are ruled by one neuron")
-# signal = {}
 # for name, row in table["signal"].items():
 #     g = np.array(row["gradients"])[:, :3]  # (pairs, first features)
 #     signal[name] = np.abs(g.mean(0)) / g.std(0, ddof=1)
@@ -1186,11 +1185,10 @@ def uneven_ratios(
 
 # %% tags=["active-ipynb"]
 # noise = torch.randint(model.config.vocab_size, (4, 64), generator=generator)
-# few = {"random tokens": noise, "own text": texts[:4]}
-# few = {name: fisher_costs(model, some) for name, some in few.items()}
-# rest = [(16 * f - 4 * o) / 12 for f, o in zip(fisher, few["own text"], strict=True)]
+# few = [fisher_costs(model, some) for some in (noise, texts[:4])]
+# rest = [(16 * f - 4 * o) / 12 for f, o in zip(fisher, few[1], strict=True)]
 # best, widths, found = rows_by_scores(rest, 0.7), np.array(uneven_ratios(rest, 0.3)), {}
-# for name, scores in few.items():
+# for name, scores in zip(("random tokens", "own text"), few, strict=True):
 #     pairs = zip(rows_by_scores(scores, 0.7), best, strict=True)
 #     common = np.mean([torch.isin(a, b).double().mean() for a, b in pairs])
 #     size = float(torch.cat(scores).sum() / torch.cat(rest).sum())

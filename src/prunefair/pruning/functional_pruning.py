@@ -394,10 +394,9 @@ def prune_functional(
 # torch.testing.assert_close(plain.model(some).logits, silent(some).logits)
 # full = prune_functional(small, 0.3, policy=plain.policy, **options)
 # moments, first = mean_moments(known.halves), down_projections(small)[0]
-# given = {"ridge": 0.1, "mean": moments.mean[0]}
-# fit = refit_down(first.weight, moments.second[0], full.kept[0], **given).weight.float()
-# new = down_projections(full.model)[0].weight
-# torch.testing.assert_close(new, fit, atol=1e-6, rtol=1e-5)
+# parts = first.weight, moments.second[0], full.kept[0]
+# fit = refit_down(*parts, ridge=0.1, mean=moments.mean[0]).weight.float()
+# torch.testing.assert_close(down_projections(full.model)[0].weight, fit)
 
 # %% [markdown]
 # ## The small real model

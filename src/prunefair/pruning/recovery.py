@@ -317,17 +317,16 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 # The check of the theorem, on a random model of two layers: logits bit for bit, and both gradients against the gradient of the full matrix, which autograd finds on the model without adapters.
 
 # %% tags=["active-ipynb"]
-# tiny, plan = tiny_model("llama", generator=generator), RecoveryPlan(rank=2)
 # text = torch.randint(32, (3, 20), generator=generator)
+# tiny, plan = tiny_model("llama", generator=generator), RecoveryPlan(rank=2)
 # adapted = with_lora(tiny, plan, generator=generator)
 # with torch.no_grad():
 #     assert torch.equal(adapted(text).logits, tiny(text).logits)
-# next_token_loss(tiny, text).backward()
-# next_token_loss(adapted, text).backward()
+# sum(next_token_loss(each, text) for each in (tiny, adapted)).backward()
 # for name in lora_targets(tiny):
 #     lora = adapted.get_submodule(f"base_model.model.{name}")
 #     G = tiny.get_submodule(name).weight.grad
-#     A, B = lora.lora_A["default"].weight, lora.lora_B["default"].weight
+#     A, B = (part["default"].weight for part in (lora.lora_A, lora.lora_B))
 #     torch.testing.assert_close(B.grad, plan.alpha / plan.rank * G @ A.T)
 #     assert not A.grad.any() and G.norm() > 0
 

@@ -1077,10 +1077,10 @@ def write_swept(
 #     breaking = Breaking(place / "sums", {})
 #     swept_statistics(layered_copy(small), breaking, generator=generator, **size)
 # except OSError:
-#     print("stopped with", *sorted(file.name for file in (place / "sums").iterdir()))
+#     print("stopped with", *sorted(file.stem for file in (place / "sums").iterdir()))
 # layered, store = layered_copy(small), FolderStore(place / "sums", {})
 # swept = swept_statistics(layered, store, generator=generator, **size)
-# print("at the end", *sorted(file.name for file in (place / "sums").iterdir()))
+# print("at the end", *sorted(file.stem for file in (place / "sums").iterdir()))
 
 # %% tags=["active-ipynb"]
 # options, draws = {"even": True, "episodes": 2}, store.get("texts")["state"]
