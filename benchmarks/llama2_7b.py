@@ -5,28 +5,33 @@
     python benchmarks/llama2_7b.py --geometry tiny --device cpu --results t.json
     python benchmarks/llama2_7b.py --not-measured         # the empty table
 
-writes `book/results/llama2_7b.json`.  Under ten minutes, without a network; of packages
-it needs what an image with PyTorch for GPUs holds: torch, transformers, safetensors,
-numpy, scipy, tqdm and the source of this book, found beside this file if it is not
-installed.
+writes `book/results/llama2_7b.json`.  It ends within eight minutes, without a network,
+and stores what it has after each stage; parts that are there are not measured again.
+Of packages it needs what an image with PyTorch for GPUs holds: torch, transformers,
+safetensors, numpy, scipy, tqdm and the source of this book, found beside this file if
+it is not installed.  Random weights are written to the scratch folder first, if its
+disk has room, and read from there as those of a real checkpoint are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import platform
+import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from storing import check_same, options_of, read_table, write_table
+from storing import Table, options_of
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "llama2_7b.json"
-NEEDED = ("torch", "transformers", "safetensors", "numpy", "scipy", "tqdm")
-STAGES = ("load", "features", "spectra", "policy", "distances", "save", "total")
-SPEEDS = ("prefill", "decode")
+PACKAGES = ("torch", "transformers", "safetensors")
+NEEDED = (*PACKAGES, "numpy", "scipy", "tqdm")
+SLACK = 8 * 10**8  # bytes of a GPU that sampling leaves alone
 
 
 def check_packages() -> None:
@@ -44,178 +49,272 @@ def parsed():
     parser.add_argument("--model", default="", help="folder of a checkpoint")
     parser.add_argument("--geometry", default="llama-2-7b")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--scratch", help="folder for checkpoints and statistics")
+    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--ratio", type=float, default=0.3)
-    parser.add_argument("--episodes", type=int, default=12)
-    parser.add_argument("--draws", type=int, default=2)
-    parser.add_argument("--probes", type=int, default=32)
-    parser.add_argument("--prompt", type=int, nargs=2, default=(4, 512))
-    parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--episodes", type=int, default=6)
+    parser.add_argument("--spectral-episodes", type=int, default=12)
+    parser.add_argument("--cap", type=float, default=15e9, help="bytes of a T4")
+    parser.add_argument("--widths", type=int, nargs="+", default=[7705, 7680])
+    parser.add_argument(
+        "--prompts",
+        nargs="+",
+        default=["4x512", "1x128", "16x128", "64x128"],
+        help="number of prompts x tokens of each",
+    )
+    parser.add_argument("--new-tokens", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=20250129)
     parser.add_argument("--not-measured", action="store_true")
     return parser.parse_args()
 
 
 def settings(options) -> dict:
-    """What a table is measured with; the type of the weights is found on loading."""
-    from prunefair.pruning.lanczos import STEPS
-
-    left_out = ("results", "not_measured", "model", "device")
-    chosen = {k: v for k, v in vars(options).items() if k not in left_out}
-    return chosen | {"steps": STEPS, "dtype": None}
+    """What a table is measured with."""
+    left_out = ("results", "not_measured", "model", "device", "scratch", "minutes")
+    return {k: v for k, v in vars(options).items() if k not in left_out}
 
 
-def empty_table(options, config) -> dict:
-    """The table with nothing measured."""
+def write_dense(model, read, folder: Path) -> None:
+    """A checkpoint of what `read` draws, a tensor at a time."""
+    from prunefair.checkpoint import write_weights
+
+    folder.mkdir(parents=True)
+    specs, count = model.state_dict(), model.num_parameters()
+    options = {"max_bytes": 2 * 10**9, "parameters": count}
+    write_weights(folder, specs, lambda name: read(name).cpu(), **options)
+    model.config.architectures = ["LlamaForCausalLM"]
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.save_pretrained(folder)
+
+
+class Job:
+    """What the parts of the measurement share.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    table : Table
+    scratch : pathlib.Path
+        Folder for checkpoints and statistics.
+    """
+
+    def __init__(self, options, table, scratch: Path):
+        self.options, self.table, self.scratch = options, table, scratch
+        self.cuda = options.device.startswith("cuda")
+        self.end = time.monotonic() + 60 * options.minutes
+
+    def generator(self):
+        import torch
+
+        return torch.Generator().manual_seed(self.options.seed)
+
+    def open(self):
+        """Skeleton and reader of the checkpoint, written first if it is random."""
+        import torch
+
+        from prunefair.models import stream_folder
+        from prunefair.pruning.llama2_7b import open_geometry
+
+        options, dense = self.options, self.scratch / "dense"
+        if options.model or (dense / "config.json").exists():
+            return stream_folder(options.model or dense)
+        how = {"seed": options.seed, "device": options.device}
+        drawn = open_geometry(options.geometry, dtype=torch.bfloat16, **how)
+        size = 2 * drawn[0].num_parameters()
+        if shutil.disk_usage(self.scratch).free < 5 * size:
+            return drawn
+        write_dense(*drawn, dense)
+        return stream_folder(dense)
+
+    def free(self, cap: float) -> float:
+        """Bytes of the device that sampling may take."""
+        import torch
+
+        if not self.cuda:
+            return float("inf")
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+        return min(free, cap) - torch.cuda.memory_allocated() - SLACK
+
+    @contextlib.contextmanager
+    def capped(self, cap: float):
+        """No more than so many bytes of the GPU for the time of the block."""
+        import torch
+
+        if not self.cuda:
+            yield
+            return
+        torch.cuda.empty_cache()
+        total = torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0))
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
+    def functional(self, part: str, cap: float = float("inf")) -> dict:
+        """The functional pipeline whole, a layer at a time."""
+        from meter import Meter
+
+        from prunefair.pipelines._room import available_bytes
+        from prunefair.pruning.layered import FolderStore, LayeredModel, MemoryStore
+        from prunefair.pruning.sweeps import (
+            prune_swept,
+            sweep_plan,
+            swept_statistics,
+            write_swept,
+        )
+
+        options, generator = self.options, self.generator()
+        size = {"n_texts": options.texts, "length": options.length}
+        model, read = self.open()
+        tokens = options.texts * options.length
+        plan = sweep_plan(model, options.ratio, tokens=tokens, length=options.length)
+        folder = cap < float("inf")  # a machine with such a GPU has little memory
+        folder = folder or available_bytes() < 2 * plan.waiting
+        store = FolderStore(self.scratch / part, size) if folder else MemoryStore()
+        meter, start = Meter(self.table, part, options.device), time.perf_counter()
+        meter.before = 0  # the whole process is what a small machine must hold
+        with self.capped(cap):
+            with meter("open"):
+                layered = LayeredModel(model, read, device=options.device)
+            free, rest = self.free(cap), {"generator": generator, "watch": meter}
+            statistics = swept_statistics(layered, store, free=free, **size, **rest)
+            wide = model.config.intermediate_size >= 512  # as `prunefair.prune` does
+            rest |= {"episodes": options.episodes, "multiple": 32 if wide else 1}
+            run = prune_swept(layered, statistics, options.ratio, even=True, **rest)
+            out = self.scratch / f"{part}-pruned"
+            with meter("save"):
+                write_swept(model, layered, statistics, run, out)
+        seconds = time.perf_counter() - start
+        shutil.rmtree(out)
+        shutil.rmtree(self.scratch / part, ignore_errors=True)
+        widths = [len(rows) for rows in run.kept]
+        found = {"widths": [min(widths), max(widths)], "ks_mean": float(run.ks.mean())}
+        found |= {"ridge": run.ridge, "planned_bytes": plan._asdict()}
+        return self.table[part] | found | {"seconds": seconds}
+
+    def spectral(self, part: str) -> dict:
+        """The paper's objective, with one layer checked by exact values."""
+        import torch
+
+        from prunefair.pruning.llama2_7b import full_precision, prune_streamed
+        from prunefair.pruning.spectrum import spectral_distance
+        from prunefair.pruning.surgery import ffn_slices
+
+        options, (model, read) = self.options, self.open()
+        start, out = time.perf_counter(), self.scratch / "spectral-pruned"
+        run = prune_streamed(
+            model,
+            read,
+            options.ratio,
+            generator=self.generator(),
+            device=options.device,
+            episodes=options.spectral_episodes,
+            out=out,
+        )
+        seconds = time.perf_counter() - start
+        shutil.rmtree(out)
+        with full_precision():
+            W = read(next(iter(ffn_slices(model)[0]))).to(options.device)
+            rows = run.kept[0].to(options.device)[None]
+            exact = spectral_distance(W, rows, dtype=torch.float32)
+        stages = {name: {"seconds": s} for name, s in run.seconds.items()}
+        return {
+            "stages": stages,
+            "peak_gpu_bytes": run.peak_bytes,
+            "ks_mean": sum(run.distances) / len(run.distances),
+            "ks_error": run.distances[0] - float(exact),
+            "seconds": seconds,
+        }
+
+    def speed(self, part: str) -> dict:
+        """Prefill and decode, dense and at each width, for several prompts."""
+        import torch
+
+        from prunefair.pruning.llama2_7b import loaded_model, median_throughput
+
+        options, (model, read) = self.options, self.open()
+        start, layers = time.perf_counter(), model.config.num_hidden_layers
+        for width in (None, *options.widths):
+            kept = width and [torch.arange(width)] * layers
+            loaded = loaded_model(model, read, kept, device=options.device)
+            for prompt in options.prompts:
+                shape = tuple(map(int, prompt.split("x")))
+                tokens = torch.randint(
+                    3, model.config.vocab_size, shape, generator=self.generator()
+                )
+                how = {"repeats": options.repeats}
+                found = median_throughput(loaded, tokens, options.new_tokens, **how)
+                place = part, "tokens_per_second", str(width or "dense"), prompt
+                self.table.add(found._asdict(), *place)
+            del loaded
+            if self.cuda:
+                torch.cuda.empty_cache()
+        return self.table[part] | {"seconds": time.perf_counter() - start}
+
+    def measure(self, part: str, call) -> None:
+        """Store a part, or why it is not there."""
+        import torch
+
+        if self.table.has(part, "seconds"):
+            return
+        self.table.pop(part, None)  # of a run that did not end
+        left = self.end - time.monotonic()
+        try:
+            with ending(left):
+                self.table.add(call(part), part)
+            self.table.get("notes", {}).pop(part, None)
+        except TimeoutError:
+            note = f"not finished within {self.options.minutes:g} minutes in all"
+            self.table.add(note, "notes", part)
+        except torch.cuda.OutOfMemoryError as error:
+            self.table.add(str(error)[:200], "notes", part)
+        self.table.write()
+
+
+@contextlib.contextmanager
+def ending(seconds: float):
+    """Raise TimeoutError in the block when the time is over, where signals can."""
+    if seconds <= 0:
+        raise TimeoutError
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def over(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def opened_table(options) -> Table:
+    """The stored table, or a new one."""
     import torch
-    import transformers
 
-    from prunefair.pruning.anatomy import parameter_counts, throughput_bound
-    from prunefair.pruning.llama2_7b import weights_line
+    from prunefair.pruning.llama2_7b import PARTS, weights_line
 
-    weights = f"weights of {Path(options.model).name}" if options.model else ""
-    packages = {"torch": torch, "transformers": transformers}
-    return {
-        "weights": weights or weights_line(options.geometry),
-        "status": "not measured",
-        "device": None,
-        "seconds": dict.fromkeys(STAGES),
-        "over_floor": dict.fromkeys(("features", "spectra", "policy")),
-        "peak_gpu_bytes": None,
-        "rows_kept": None,
-        "ks_mean": None,
-        "ks_error": None,
-        "throughput": {f"{s} {w}": None for s in SPEEDS for w in ("dense", "pruned")},
-        "throughput_note": None,
-        "gain": dict.fromkeys(SPEEDS),
-        "bound": throughput_bound(parameter_counts(config), options.ratio),
-        "configuration": settings(options),
-        "versions": {"python": platform.python_version()}
-        | {name: package.__version__ for name, package in packages.items()},
-    }
-
-
-def opened(options):
-    """Skeleton and reader of the checkpoint or of the geometry."""
-    from prunefair.models import stream_folder
-    from prunefair.pruning.llama2_7b import open_geometry
-
-    if options.model:
-        return stream_folder(options.model)
-    return open_geometry(options.geometry, seed=options.seed, device=options.device)
-
-
-def over_floor(options, config, seconds, device: str) -> dict:
-    """Measured time of each stage over the least, on a device that is known."""
-    from prunefair.pruning import llama2_7b
-
-    name = next((name for name in llama2_7b.DEVICES if name in device), None)
-    if name is None:
-        return dict.fromkeys(("features", "spectra", "policy"))
-    work = llama2_7b.work_plan(
-        config,
-        options.ratio,
-        episodes=options.episodes,
-        draws=options.draws,
-        probes=options.probes or None,
-    )
-    floor = llama2_7b.floor_seconds(work, name)
-    return {stage: seconds[stage] / least for stage, least in floor.items()}
-
-
-def speeds(options, model, read, kept) -> tuple[dict, str | None]:
-    """Throughput before and after, or why it was not measured."""
-    import torch
-
-    from prunefair.pruning.llama2_7b import loaded_model, median_throughput
-
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    if options.device.startswith("cuda"):
-        free = torch.cuda.mem_get_info(torch.device(options.device).index)[0]
-        if 1.15 * size > free:
-            return {}, f"the dense model needs {size} bytes and {free} are free"
-    generator = torch.Generator().manual_seed(options.seed)
-    shape = tuple(options.prompt)
-    tokens = torch.randint(3, model.config.vocab_size, shape, generator=generator)
-    found = {}
-    for label, rows in (("dense", None), ("pruned", kept)):
-        loaded = loaded_model(model, read, rows, device=options.device)
-        with torch.no_grad():
-            speed = median_throughput(
-                loaded, tokens, options.new_tokens, repeats=options.repeats
-            )
-        found |= {f"{name} {label}": getattr(speed, name) for name in SPEEDS}
-        del loaded
-        if options.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-    return found, None
-
-
-def exact_error(read, name, rows, estimate, device) -> float:
-    """Estimated minus exact distance of one layer."""
-    import torch
-
-    from prunefair.pruning.llama2_7b import full_precision
-    from prunefair.pruning.spectrum import spectral_distance
-
-    with full_precision():
-        W = read(name).to(device)
-        exact = spectral_distance(W, rows.to(device)[None], dtype=torch.float32)
-    return estimate - float(exact)
-
-
-def measure(options) -> dict:
-    """The run, its speed before and after, and one layer checked by exact values."""
-    import torch
-
-    from prunefair.pruning.llama2_7b import prune_streamed
-    from prunefair.pruning.surgery import ffn_slices
-
-    cuda = options.device.startswith("cuda")
+    cuda = options.device.startswith("cuda") and not options.not_measured
     if cuda and not torch.cuda.is_available():
         sys.exit(
             "error: --device is 'cuda', which torch cannot use here; run this on a "
             "machine with a GPU, or give --geometry tiny --device cpu"
         )
     device = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU"
-    if cuda:  # the first call of each library sets it up; not part of the work
-        warm = torch.randn(64, 64, device=options.device)
-        torch.linalg.eigvalsh(warm @ warm.T)
-    model, read = opened(options)
-    table = empty_table(options, model.config)
-    with tempfile.TemporaryDirectory() as scratch:
-        start = time.perf_counter()
-        run = prune_streamed(
-            model,
-            read,
-            options.ratio,
-            generator=torch.Generator().manual_seed(options.seed),
-            device=options.device,
-            episodes=options.episodes,
-            draws=options.draws,
-            probes=options.probes,
-            out=Path(scratch) / "pruned",
-        )
-        total = time.perf_counter() - start
-    name = next(iter(ffn_slices(model)[0]))
-    error = exact_error(read, name, run.kept[0], run.distances[0], options.device)
-    found, note = speeds(options, model, read, run.kept)
-    seconds = run.seconds | {"total": total}
-    table |= {
-        "status": "measured",
-        "device": device,
-        "seconds": {stage: seconds[stage] for stage in STAGES},
-        "over_floor": over_floor(options, model.config, seconds, device),
-        "peak_gpu_bytes": run.peak_bytes,
-        "rows_kept": len(run.kept[0]),
-        "ks_mean": sum(run.distances) / len(run.distances),
-        "ks_error": error,
-        "throughput": table["throughput"] | found,
-        "throughput_note": note,
-    }
-    table["configuration"]["dtype"] = str(model.dtype).removeprefix("torch.")
-    if found:
-        table["gain"] = {s: found[f"{s} pruned"] / found[f"{s} dense"] for s in SPEEDS}
+    if options.not_measured:
+        device = None
+    table = Table(options.results, settings(options), *PACKAGES, device=device)
+    if not any(part in table for part in PARTS):
+        weights = f"weights of {Path(options.model).name}" if options.model else ""
+        table.replace({"weights": weights or weights_line(options.geometry)})
     return table
 
 
@@ -223,15 +322,17 @@ def main() -> None:
     """Measure, or write the empty table."""
     check_packages()
     options = parsed()
-    known = read_table(options.results).get("configuration", {})
-    check_same(options.results, known and known | {"dtype": None}, settings(options))
-    if options.not_measured:
-        from prunefair.pruning.llama2_7b import geometry_config
-
-        table = empty_table(options, geometry_config(options.geometry))
-    else:
-        table = measure(options)
-    write_table(options.results, table)
+    table = opened_table(options)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        job = Job(options, table, Path(scratch))
+        parts = {
+            "functional": job.functional,
+            "speed": job.speed,
+            "capped": lambda part: job.functional(part, options.cap),
+            "spectral": job.spectral,
+        }
+        for part, call in {} if options.not_measured else parts.items():
+            job.measure(part, call)
     from prunefair.pruning.llama2_7b import run_lines
 
     print(*run_lines(table), sep="\n")

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from meter import resident
 from storing import Table, cpu, options_of
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "streaming_memory.json"
@@ -39,15 +40,6 @@ class LargestRows:
 
     def select(self, W, k, *, generator=None):
         return W.float().norm(dim=1).topk(k).indices.sort().values
-
-
-def resident(field: str) -> int:
-    """Resident memory of this process in bytes, `VmRSS` now or `VmHWM` at its peak.
-
-    Linux tells it; `ru_maxrss` would not do, for it starts at the parent's peak.
-    """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(s.split()[1]) for s in lines if s.startswith(field))
 
 
 def prune(way: str, dense: str, out: str) -> None:

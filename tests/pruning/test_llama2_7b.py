@@ -1,6 +1,8 @@
 """Memory and work planned and counted, a run a layer at a time against the whole."""
 
+import importlib
 import json
+import runpy
 import subprocess
 import sys
 import time
@@ -17,7 +19,13 @@ from transformers import AutoModelForCausalLM
 
 from prunefair.pruning import llama2_7b
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.lanczos import PROBES, LanczosSlices, orthonormal_probes
+from prunefair.pruning.folders import load_pruned
+from prunefair.pruning.lanczos import (
+    PROBES,
+    LanczosSlices,
+    SelectionCost,
+    orthonormal_probes,
+)
 from prunefair.pruning.llama2_7b import (
     PROFILE,
     PROFILE_LEVELS,
@@ -35,6 +43,7 @@ from prunefair.pruning.llama2_7b import (
     prune_streamed,
     run_lines,
     shaped_matrix,
+    stage_lines,
     work_plan,
 )
 from prunefair.pruning.row_policy import RowPolicy
@@ -135,6 +144,8 @@ def test_floors_are_the_slower_of_arithmetic_and_memory():
     precision, cost = work["policy"]
     slow, fast = floor_seconds(work, "T4"), floor_seconds(work, "H100")
     assert precision == "float32"
+    stored = {"sweep": ("stored", SelectionCost(1e15, 1.0))}
+    assert floor_seconds(stored, "T4") == {"sweep": 1e15 / 65e12}  # by tensor cores
     assert slow["policy"] == max(cost.operations / 8.1e12, cost.bytes_moved / 0.32e12)
     assert all(fast[stage] < slow[stage] for stage in work)
     exact = work_plan(geometry_config("llama-2-7b"), 0.3, probes=None)
@@ -277,29 +288,112 @@ sys.argv = ["llama2_7b.py", *sys.argv[1:]]
 sys.path.insert(0, {folder!r})  # as Python does for a script
 runpy.run_path({script!r}, run_name="__main__")
 """
+SCRIPT = str(ROOT / "benchmarks" / "llama2_7b.py")
+DRY = "--geometry tiny --device cpu --texts 4 --length 8 --episodes 1 "
+DRY += "--spectral-episodes 1 --widths 120 112 --prompts 1x8 2x4 --new-tokens 2 "
+DRY = (DRY + "--repeats 1").split()
+STAGES = {"open", "texts", "forward", "backward", "choice", "ridge", "save"}
 
 
-def test_the_benchmark_runs_where_only_pytorch_and_transformers_are(tmp_path):
-    script = str(ROOT / "benchmarks" / "llama2_7b.py")
-    options = "--geometry tiny --device cpu --probes 4 --episodes 2 --repeats 1"
-    options = [*options.split(), "--prompt", "1", "8", "--new-tokens", "2"]
-    options += ["--results", str(tmp_path / "table.json")]
-    code = RUN.format(blocked=BLOCKED, script=script, folder=str(Path(script).parent))
+def stored(name):
+    return json.loads((ROOT / "book" / "results" / name).read_text(encoding="utf-8"))
+
+
+def run_here(monkeypatch, script, *arguments):
+    """A benchmark in this process."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    runpy.run_path(script, run_name="__main__")
+
+
+def test_the_benchmark_runs_where_only_pytorch_and_transformers_are(
+    tmp_path, monkeypatch, capsys
+):
+    code = RUN.format(blocked=BLOCKED, script=SCRIPT, folder=str(Path(SCRIPT).parent))
+    options = [*DRY, "--results", str(tmp_path / "table.json")]
     run = subprocess.run(
         [sys.executable, "-c", code, *options], capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("random weights in the geometry tiny")
     table = json.loads((tmp_path / "table.json").read_text())
-    stored = json.loads((ROOT / "book" / "results" / "llama2_7b.json").read_text())
-    assert set(table) == set(stored)
-    for key in ("seconds", "throughput", "gain", "over_floor", "configuration"):
-        assert set(table[key]) == set(stored[key])
-    assert table["status"] == "measured" and table["rows_kept"] == 120
-    assert all(s >= 0 for s in table["seconds"].values())
-    parts = sum(s for name, s in table["seconds"].items() if name != "total")
-    assert 0.5 * table["seconds"]["total"] < parts <= table["seconds"]["total"]
-    assert "not measured" not in "\n".join(run_lines(table)[2:8])
+    assert set(table) == set(stored("llama2_7b.json")) | set(llama2_7b.PARTS)
+    assert set(table["configuration"]) == set(stored("llama2_7b.json")["configuration"])
+    for part in ("functional", "capped"):
+        assert set(table[part]["stages"]) == STAGES
+        assert table[part]["widths"] == [120, 120]
+    for part in ("functional", "capped", "spectral"):
+        parts = sum(x["seconds"] for x in table[part]["stages"].values())
+        assert 0.5 * table[part]["seconds"] < parts <= table[part]["seconds"]
+    assert set(table["speed"]["tokens_per_second"]) == {"dense", "120", "112"}
+    lines = run_lines(table)
+    assert lines[0].startswith("random weights in the geometry tiny")
+    assert lines == run.stdout.splitlines()[-len(lines) :]
+    missing = [line for line in lines if line.endswith("not measured")]
+    assert all("GPU" in line or "spectral" in line for line in missing)
+    # What is there stays, even if there is no time for anything.
+    before = (tmp_path / "table.json").read_bytes()
+    run_here(monkeypatch, SCRIPT, *options, "--minutes", 0)
+    assert (tmp_path / "table.json").read_bytes() == before
+
+
+def test_what_the_time_does_not_allow_is_said_and_another_run_adds_it(
+    tmp_path, monkeypatch
+):
+    options = [*DRY, "--results", tmp_path / "table.json"]
+    run_here(monkeypatch, SCRIPT, *options, "--minutes", 0)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert set(table["notes"]) == set(llama2_7b.PARTS)
+    assert set(table["notes"].values()) == {"not finished within 0 minutes in all"}
+    assert not set(table) & set(llama2_7b.PARTS)
+    table["notes"].pop("spectral")
+    table["spectral"] = {"seconds": 1.0, "stages": {}}
+    for part in ("functional", "capped"):  # in the middle of which it stopped
+        table[part] = {"stages": {"open": {"seconds": 9e9}}}
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    run_here(monkeypatch, SCRIPT, *options)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["spectral"] == {"seconds": 1.0, "stages": {}}
+    assert table["notes"] == {} and table["functional"]["seconds"] < 9e9
+    assert table["functional"]["stages"]["open"]["seconds"] < 9e9
+
+
+def test_the_empty_table_claims_nothing(tmp_path, monkeypatch):
+    options = ["--not-measured", "--results", tmp_path / "table.json"]
+    run_here(monkeypatch, SCRIPT, *options)
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert not set(table) & set(llama2_7b.PARTS) and table["device"] is None
+    assert all(line.endswith("not measured") for line in run_lines(table)[1:])
+
+
+def test_the_parts_without_a_gpu_run_at_a_tiny_size(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("llama2_7b_cpu")
+    for part in benchmark.PARTS.values():
+        monkeypatch.setitem(part, "geometry", "tiny")
+        monkeypatch.setitem(part, "length", 8)
+    monkeypatch.setitem(benchmark.PARTS["block"], "texts", 4)  # hidden vectors are kept
+    threads, options = torch.get_num_threads(), ["--dense", tmp_path / "dense"]
+    options += ["--scratch", tmp_path, "--results", tmp_path / "table.json"]
+    try:
+        for more in (
+            ("--part", "disk", "--write", tmp_path / "dense"),
+            *(("--part", part) for part in benchmark.PARTS),
+        ):
+            arguments = [*options, *more]
+            monkeypatch.setattr(sys, "argv", ["cpu", *map(str, arguments)])
+            benchmark.main()
+    finally:
+        torch.set_num_threads(threads)
+    table = json.loads((tmp_path / "table.json").read_text())
+    for part, pieces in stored("llama2_7b_cpu.json").items():
+        if part in benchmark.PARTS:
+            assert set(table[part]) == set(pieces)
+            assert set(table[part]["stages"]) == set(pieces["stages"])
+    assert table["block"]["errors"]["moments, float32"] < 1e-5
+    assert table["block"]["errors"]["refit"] < 1e-5
+    assert len(stage_lines(table["disk"])) == 6
+    pruned = load_pruned(tmp_path / "disk-pruned")
+    assert [len(W) for W in row_matrices(pruned)] == table["disk"]["result"]["widths"]
 
 
 def test_one_full_size_layer_of_llama_2_7b(generator):
