@@ -31,15 +31,14 @@ PARTS = {  # `refitted`: blocks that are re-fitted; the others are only sliced
     "disk": {"geometry": "llama-2-7b", "texts": 8, "length": 32, "refitted": 4}
     | {"choice": "energy", "sampled": False},
     "billion": {"geometry": "tinyllama-1.1b", "texts": 16, "length": 32}
-    | {"refitted": 22, "choice": "policy", "sampled": True},
+    | {"refitted": 22, "choice": "energy", "sampled": True},
     "block": {"geometry": "llama-2-7b", "texts": 16, "length": 32},
 }
 CONFIGURATION = {
     "parts": PARTS,
     "ratio": 0.3,
     "ridge": 0.3,  # given: what a search would find for random weights says nothing
-    "episodes": 1,
-    "probes": 4,  # of the quadrature that judges selections in a whole run
+    "probes": 4,  # of the quadrature that judges the selection in a whole run
     "quadrature_steps": 12,
     "stored": "bfloat16",
     "computed": "float32",
@@ -135,7 +134,6 @@ def prune(part: str, options, table) -> None:
         generator=generator,
         choice=how["choice"],
         penalty=quadrature(dense.config.hidden_size, generator),
-        episodes=CONFIGURATION["episodes"],
         ridge=RIDGE,
         watch=meter,
     )

@@ -336,6 +336,46 @@ def test_the_benchmark_runs_where_only_pytorch_and_transformers_are(
     assert (tmp_path / "table.json").read_bytes() == before
 
 
+PRETEND = """
+import runpy, sys
+import torch
+sys.path[:0] = {folders!r}
+import accelerator
+cuda, caps = torch.cuda, []
+cuda.is_available, cuda.get_device_name = lambda: True, lambda: "NVIDIA T4"
+cuda.mem_get_info = lambda *_: (14 * 10**9, 16 * 10**9)
+for name in ("memory_reserved", "memory_allocated", "max_memory_allocated"):
+    setattr(cuda, name, lambda *_: 10**6)
+for name in ("reset_peak_memory_stats", "empty_cache"):
+    setattr(cuda, name, lambda *_: None)
+cuda.set_per_process_memory_fraction = caps.append
+accelerator.pretend()
+runpy.run_path({script!r}, run_name="__main__")
+print(caps)
+"""
+
+
+def test_the_benchmark_runs_on_a_device_that_is_pretended(tiny, tmp_path):
+    dense = tmp_path / "dense"
+    loaded_model(*tiny, device="cpu").save_pretrained(dense)
+    folders = [str(ROOT / name) for name in ("benchmarks", "tools")]
+    options = [*DRY, "--device", "cuda", "--model", str(dense)]
+    options += ["--results", str(tmp_path / "table.json")]
+    code = PRETEND.format(folders=folders, script=SCRIPT)
+    run = subprocess.run(
+        [sys.executable, "-c", code, *options], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "[1.0, 1.0, 0.9375, 1.0]"  # 15 of 16 GB
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["device"] == "NVIDIA T4" and table["weights"] == "weights of dense"
+    for part in ("functional", "capped"):
+        for stage in STAGES:
+            assert table[part]["stages"][stage]["peak_gpu_bytes"] == 10**6
+    gains = [line for line in run_lines(table) if line.startswith("gain")]
+    assert len(gains) == 8 and not any("not measured" in line for line in gains)
+
+
 def test_what_the_time_does_not_allow_is_said_and_another_run_adds_it(
     tmp_path, monkeypatch
 ):

@@ -450,6 +450,12 @@ def stage_lines(part: dict) -> list[str]:
 # assert abs(distance["estimated"] - distance["exact"]) < 0.02
 
 # %% [markdown]
+# A model of a billion parameters went through the same, with texts that it sampled itself, for which it is in memory as a whole, and the re-fit of all blocks.
+
+# %% tags=["active-ipynb"]
+# print(*stage_lines(cpu["billion"]), sep="\n")
+
+# %% [markdown]
 # The rates that were reached are those of a device, too: the forward sweep's, and in float64 that of the re-fit of one block.
 # They predict the whole job on this machine as it was, with 256 texts of 128 tokens, six episodes, and all blocks re-fitted.
 
