@@ -24,6 +24,7 @@ from transformers import (
 import prunefair.export
 from prunefair import cli
 from prunefair.export import export_gguf
+from prunefair.messages import shown
 from prunefair.models import load_model, load_tokenizer, model_source
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.folders import load_pruned, save_pruned
@@ -348,7 +349,10 @@ def test_the_command_exports_and_says_what(saved, tmp_path, capsys):
             ["export", "no/such", "--gguf", "x"],
             "FOLDER is 'no/such', which holds no config",
         ),
-        ([*arguments, "f16"], f"--gguf is '{file}', which exists; choose another name"),
+        (
+            [*arguments, "f16"],
+            f"is {shown(str(file))}, which exists; choose another name",
+        ),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main(wrong)

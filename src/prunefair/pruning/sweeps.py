@@ -1114,9 +1114,10 @@ def write_swept(
 #     grid = table["configuration"]["grid"]
 #     errors = dict(zip(grid, all_layers["errors"], strict=True))
 #     worse = errors[walk["ridge"]] / errors[all_layers["ridge"]] - 1
-#     print(f"{row['tokens']} tokens: ridge {all_layers['ridge']} of all layers in "
-#           f"{all_layers['seconds']:.0f} s, {walk['ridge']} of the walk in "
-#           f"{walk['seconds']:.0f} s; the error is {worse:.1%} larger")  # fmt: skip
+#     took = all_layers["seconds"], walk["seconds"]
+#     print(f"{row['tokens']} tokens: ridge {all_layers['ridge']} of all layers, "
+#           f"{walk['ridge']} of the walk, error {worse:.1%} larger; "
+#           "{:.0f} s, {:.0f} s".format(*took))  # fmt: skip
 #     assert worse < 0.01
 
 # %% [markdown]
