@@ -86,7 +86,7 @@ BATCH = 8  # texts in one pass, as in memory
 #
 # from prunefair.messages import Given
 # from prunefair.models import default_device, empty_model, load_model
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import save_pruned
 
 # %% tags=["active-ipynb"]
@@ -1221,7 +1221,7 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 # %% tags=["active-ipynb"]
 # t4 = {"stored": 65e12, "float32": 8.1e12, "float64": 0.25e12, "bytes": 0.32e12}
 # seconds = stage_seconds(work, t4)
-# print(", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items()))
+# print(listing(f"{stage} {value:.0f} s" for stage, value in seconds.items()))
 # assert seconds["features"] > seconds["forward"] + seconds["backward"]
 # assert sum(seconds.values()) < 15 * 60
 
