@@ -261,13 +261,7 @@ def test_printed_lines_fit_on_a_page_and_are_no_raw_dictionaries(path):
                 assert not re.match(r"\s*[{\[]['\"]", line), cell.source
 
 
-# Not yet within the width; take a name out when its lines are.
-WIDE = ["llama2_7b"]
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in CHAPTERS if p.stem not in WIDE], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_lines_of_code_fit_on_a_page(path):
     for cell in nbformat.read(path, 4).cells:
         hidden = "remove-cell" in cell.metadata.get("tags", ())
