@@ -370,7 +370,7 @@ def weights_line(geometry: str) -> str:
 
 # %%
 def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
-    """Distributions of singular values over the largest: real layers and a random one."""
+    """Distributions of singular values over the largest: real layers, a random one."""
     for layer, values in enumerate(spectra):
         label = "trained, one line a layer" if layer == 0 else None
         height = (torch.arange(len(values)) + 0.5) / len(values)
@@ -936,7 +936,7 @@ def full_precision():
 
 # ## Surgery and speed
 #
-# The pruned model itself fits where the dense one does, and is filled a tensor at a time.
+# The pruned model fits where the dense one does, and is filled a tensor at a time.
 
 
 # %%
