@@ -1,6 +1,5 @@
 """Going through a checkpoint a block at a time changes nothing but the memory."""
 
-import copy
 import itertools
 import math
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_layered import FAMILIES, layered_copy, seeded
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunefair.messages import Given
@@ -20,10 +20,10 @@ from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import FunctionalLayer, FunctionalSlices
 from prunefair.pruning.functional_pruning import prune_functional, self_statistics
 from prunefair.pruning.lanczos import orthonormal_probes
-from prunefair.pruning.layered import FolderStore, LayeredModel, MemoryStore
+from prunefair.pruning.layered import FolderStore, MemoryStore
 from prunefair.pruning.refit import mean_moments
 from prunefair.pruning.self_moments import down_projections
-from prunefair.pruning.surgery import ADAPTERS, tiny_model
+from prunefair.pruning.surgery import tiny_model
 from prunefair.pruning.sweeps import (
     FunctionalQuadrature,
     functional_penalty,
@@ -33,18 +33,6 @@ from prunefair.pruning.sweeps import (
     swept_statistics,
     write_swept,
 )
-
-FAMILIES = sorted(ADAPTERS)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def layered_copy(model):
-    config, given = copy.deepcopy(model.config), Given("model", "tiny")
-    skeleton = empty_model(config, given, dtype=model.dtype)
-    return LayeredModel(skeleton, model.state_dict().__getitem__)
 
 
 def both(family, dtype=torch.float32, *, n_texts=6, length=6, store=None, **fields):
@@ -261,10 +249,6 @@ import torch
 import accelerator
 accelerator.pretend()
 torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda *_: None
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
-
 from prunefair.messages import Given
 from prunefair.models import empty_model
 from prunefair.pruning import sweeps

@@ -465,15 +465,9 @@ def _prune_streamed(job: _Job) -> PruneReport:
         episodes=job.episodes,
         probes={None: None, "exact": 0, "lanczos": lanczos.PROBES}[job.spectra],
     )
-    before = dense.num_parameters()
-    counts = {
-        "ratio": job.ratio,
-        "multiple": job.multiple,
-        "ratio_reached": reached(sizes, run.kept),
-        "params_before": before,
-        "params_after": before - surgery.removed_parameters(dense, run.kept),
-        "ks_mean": sum(run.distances) / len(run.distances),
-    }
+    ks_mean = sum(run.distances) / len(run.distances)
+    removed = surgery.removed_parameters(dense, run.kept)
+    counts = counted(job, dense, removed, sizes, run.kept, ks_mean)
     record = counts | {"method": "spectral", "widths_before": sizes}
     record |= {"seed": job.seed, "episodes": job.episodes if run.history else None}
     record = _base(job, source) | _rounded(record)
@@ -548,9 +542,35 @@ def say_no_tokenizer() -> None:
     _log.warning(f"{named('model')} has no tokenizer; none is written")
 
 
-def reached(sizes: list[int], kept: list) -> float:
-    """Share of all rows that was removed."""
-    return 1 - sum(len(rows) for rows in kept) / sum(sizes)
+def counted(job: _Job, dense, removed: int, sizes, kept, ks_mean: float) -> dict:
+    """The numbers of a report, whichever way the model went.
+
+    Parameters
+    ----------
+    job : _Job
+    dense : transformers.PreTrainedModel
+    removed : int
+        Parameters that are gone.
+    sizes : list of L ints
+        Neurons of every layer before.
+    kept : list of L Tensors, each of shape (k,), int64
+        Rows kept.
+    ks_mean : float
+        Mean spectral distance.
+
+    Returns
+    -------
+    counts : dict
+    """
+    before = dense.num_parameters()
+    return {
+        "ratio": job.ratio,
+        "multiple": job.multiple,
+        "ratio_reached": 1 - sum(len(rows) for rows in kept) / sum(sizes),
+        "params_before": before,
+        "params_after": before - removed,
+        "ks_mean": ks_mean,
+    }
 
 
 def _rounded(record: dict[str, Any]) -> dict[str, Any]:
@@ -608,14 +628,8 @@ def _prune_whole(job: _Job) -> PruneReport:
         pruned = _run_spectral(job, dense, policy, sizes, multiple, generator)
     if job.loaded:  # what was not sliced is shared with the caller's model
         pruned = pruned._replace(model=copy.deepcopy(pruned.model))
-    counts = {
-        "ratio": job.ratio,
-        "multiple": multiple,
-        "ratio_reached": reached(sizes, pruned.kept),
-        "params_before": dense.num_parameters(),
-        "params_after": pruned.model.num_parameters(),
-        "ks_mean": pruned.ks_mean,
-    }
+    removed = dense.num_parameters() - pruned.model.num_parameters()
+    counts = counted(job, dense, removed, sizes, pruned.kept, pruned.ks_mean)
     record = recorded(job, source, counts, sizes, pruned)
     new = pruned.policy if policy is None else None
     save = partial(save_pruned, pruned.model, tokenizer, job.out, pruned.kept, record)

@@ -78,15 +78,8 @@ def prune_in_turns(job):
         episodes=job.episodes,
         **options,
     )
-    before = dense.num_parameters()
-    counts = {
-        "ratio": job.ratio,
-        "multiple": job.multiple,
-        "ratio_reached": pruning.reached(sizes, run.kept),
-        "params_before": before,
-        "params_after": before - surgery.removed_parameters(dense, run.kept),
-        "ks_mean": float(run.ks.mean()),
-    }
+    removed, ks_mean = surgery.removed_parameters(dense, run.kept), float(run.ks.mean())
+    counts = pruning.counted(job, dense, removed, sizes, run.kept, ks_mean)
     record = pruning.recorded(job, source, counts, sizes, run)
 
     def save():
