@@ -72,7 +72,7 @@ CHOICES = ("policy", "energy")
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import load_pruned, save_pruned
 # from prunefair.pruning.perplexity import kl_to_dense, perplexity, wikitext_tokens
-# from prunefair.pruning.refit import RIDGES, refit_down
+# from prunefair.pruning.refit import refit_down
 # from prunefair.pruning.surgery import mask_ffn_, row_matrices, tiny_model
 
 # %% tags=["active-ipynb"]
@@ -409,7 +409,7 @@ def prune_functional(
 # statistics = self_statistics(model, generator=generator, n_texts=24, length=64)
 # held = self_sample(model, 6, 64, generator=generator)
 # window = wikitext_tokens(tokenizer, "validation")[:512]
-# options = {"generator": generator, "statistics": statistics, "ridge": max(RIDGES)}
+# options = {"generator": generator, "statistics": statistics, "ridge": 1.0}
 # pruned = prune_functional(model, 0.3, episodes=1, **options)
 # sliced = prune_rows(model, pruned.kept)
 
@@ -509,7 +509,7 @@ def prune_functional(
 # distance = kl_to_dense(model, careless, held)
 # print(
 #     f"KL {distance:.3f} at the ridge 0.0001, "
-#     f"{rows['re-fitted'][0]:.3f} at {max(RIDGES)}"
+#     f"{rows['re-fitted'][0]:.3f} at {options['ridge']}"
 # )
 # assert distance > rows["re-fitted"][0]
 

@@ -509,7 +509,9 @@ def plot_by_ridge(
 # $$ (eq-refit-spectral)
 
 # %%
-RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0)  # candidates, of the mean square of each neuron
+# Candidates, of the mean square of each neuron: 1 and 3 times powers of ten, from where
+# rounding takes over to where a re-fit is none.
+RIDGES = (1e-6, *(float(f"{a}e{b}") for b in range(-6, 4) for a in (3, 10)))
 
 
 # %%
@@ -622,15 +624,14 @@ def choose_ridge(
 
 
 # %% [markdown]
-# Candidates that are fixed beforehand may all be too small, and an eigendecomposition of every block is the dearest step of all where blocks are wide.
-# The errors change slowly with the ridge and from layer to layer, so a few evenly spaced layers will do, and a walk on the grid 0.1, 0.3, 1, 3, ... in both directions:
+# An eigendecomposition of every block is the dearest step of all where blocks are wide.
+# The errors change slowly with the ridge and from layer to layer, so a few evenly spaced layers will do, and a walk on `RIDGES` from 0.1, 0.3 and 1 in both directions:
 # three ridges first, then the next one beyond the smaller end of the error, until the least error lies inside.
 # Each step costs a Cholesky factor, $\frac13 k^3$ operations, in the place of the $9 k^3$ of an eigendecomposition.
 
 
 # %%
 RIDGE_LAYERS = 6  # that judge a ridge, at most
-_LEAST, _MOST = 1e-6, 1e4  # beyond: rounding, or no re-fit at all
 
 
 # %%
@@ -706,28 +707,29 @@ def find_ridge(
     Returns
     -------
     ridge : float
-        On the grid of 1 and 3 times powers of ten.
+        Of `RIDGES`.
     errors : dict of float to float
         Mean over these layers and halves of the error, for every ridge that was
         tried, ascending; on both sides of `ridge` there is a larger one, unless the
-        walk has reached 1e-6 or 1e4, where a re-fit is rounding or none.
+        walk has reached an end of `RIDGES`.
 
     Raises
     ------
     ValueError
         If a moment does not fit its layer, or an output has no energy.
     """
-    errors, places = {}, [-2, -1, 0]  # 0.1, 0.3, 1
+    errors, (low, high) = {}, (RIDGES.index(0.1), RIDGES.index(1.0))
+    ridges = RIDGES[low : high + 1]
     while True:
-        ridges = [float(f"{3 if place % 2 else 1}e{place // 2}") for place in places]
         means = _mean_errors(weights, halves, kept, ridges, biased)
         errors = dict(sorted((errors | dict(zip(ridges, means, strict=True))).items()))
         least = min(errors, key=errors.get)
-        ends = [*errors]
-        if least == ends[0] > _LEAST:
-            places = [min(places) - 1]
-        elif least == ends[-1] < _MOST:
-            places = [max(places) + 1]
+        if least == RIDGES[low] and low > 0:
+            low -= 1
+            ridges = [RIDGES[low]]
+        elif least == RIDGES[high] and high < len(RIDGES) - 1:
+            high += 1
+            ridges = [RIDGES[high]]
         else:
             return least, errors
 
@@ -795,8 +797,6 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 #         f"{errors[place]:.4f} with the rule"
 #     )
 #     assert best[f"{n}, judged"] <= place <= best[f"{n}, judged"] + 1 < len(grid) - 1
-#     known = [curves[f"{n}, rule"][grid.index(ridge)] for ridge in RIDGES]
-#     assert known == sorted(known, reverse=True) and grid[place] > max(RIDGES)
 
 # %% tags=["active-ipynb"]
 # for name, pair in (("8 texts", few), ("24 texts", halves)):
@@ -809,7 +809,7 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 # %% [markdown]
 # At small ridges the re-fit of this figure is worse than none, though on the texts of the fit it is better by [Theorem (Ridge least squares in closed form)](#thm-refit-solution).
 # The rule puts its minimum on the ridge of the judge or on the next larger one of the grid.
-# With so few texts all minima lie beyond the candidates of `RIDGES`, which are meant for more; their largest is what `choose_ridge` then takes, and the walk goes on to the minimum.
+# Fewer texts ask for a larger ridge, so a grid that ends at 1, say, would cut off every minimum of this figure; `RIDGES` ends where a re-fit is none.
 
 # %% [markdown]
 # ## What it gains, and with how much text

@@ -31,7 +31,7 @@ from prunefair.pruning.functional_policy import (
 )
 from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
 from prunefair.pruning.policy_gradient import train_policy
-from prunefair.pruning.refit import choose_ridge, mean_moments, refit_
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.released import released_draw, train_released
 from prunefair.pruning.row_policy import ReleasedScorer
 from prunefair.pruning.self_moments import down_projections, hidden_moments
@@ -333,7 +333,7 @@ def _refitted(pruned, given: _Given, kept):
     """The pruned model with the ridge that the halves choose."""
     linears, halves = down_projections(given.model), given.statistics.halves
     weights, biased = [linear.weight for linear in linears], linears[0].bias is not None
-    ridge, _ = choose_ridge(weights, halves, kept, biased=biased)
+    ridge, _ = find_ridge(weights, halves, kept, biased=biased)
     return refit_(pruned, given.model, kept, mean_moments(halves), ridge=ridge)
 
 
