@@ -27,17 +27,16 @@ from meter import Meter
 from storing import Table, cpu, options_of
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "llama2_7b_cpu.json"
-PARTS = {  # `refitted`: blocks that are re-fitted; the others are only sliced
-    "disk": {"geometry": "llama-2-7b", "texts": 8, "length": 32, "refitted": 4}
-    | {"choice": "energy", "sampled": False},
+PARTS = {  # `ridge`: None is searched; what is found for random weights says nothing
+    "disk": {"geometry": "llama-2-7b", "texts": 8, "length": 32, "sampled": False}
+    | {"choice": "energy", "ridge": 0.3},
     "billion": {"geometry": "tinyllama-1.1b", "texts": 16, "length": 32}
-    | {"refitted": 22, "choice": "energy", "sampled": True},
-    "block": {"geometry": "llama-2-7b", "texts": 16, "length": 32},
+    | {"sampled": True, "choice": "policy", "ridge": None},
+    "block": {"geometry": "llama-2-7b", "texts": 16, "length": 32, "ridge": 0.3},
 }
 CONFIGURATION = {
     "parts": PARTS,
     "ratio": 0.3,
-    "ridge": 0.3,  # given: what a search would find for random weights says nothing
     "probes": 4,  # of the quadrature that judges the selection in a whole run
     "quadrature_steps": 12,
     "stored": "bfloat16",
@@ -45,7 +44,7 @@ CONFIGURATION = {
     "threads": 2,
     "seed": 20250129,
 }
-SEED, RATIO, RIDGE = (CONFIGURATION[key] for key in ("seed", "ratio", "ridge"))
+SEED, RATIO = CONFIGURATION["seed"], CONFIGURATION["ratio"]
 
 
 def write_random(geometry: str, folder: Path) -> None:
@@ -134,14 +133,12 @@ def prune(part: str, options, table) -> None:
         generator=generator,
         choice=how["choice"],
         penalty=quadrature(dense.config.hidden_size, generator),
-        ridge=RIDGE,
+        ridge=how["ridge"],
         watch=meter,
     )
     changed = {
         name: meter.counted(lambda fit=fit: fit().to(dense.dtype), "seconds_refitting")
-        for name, fit in [*refitted_tensors(layered, statistics, run).items()][
-            : how["refitted"]
-        ]
+        for name, fit in refitted_tensors(layered, statistics, run).items()
     }
     out = options.scratch / f"{part}-pruned"
     removed = removed_parameters(dense, run.kept)
@@ -150,6 +147,7 @@ def prune(part: str, options, table) -> None:
         write_sliced(dense, stored, out, run.kept, changed=changed)
     written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
     found = {"removed_parameters": removed, "written_bytes": written}
+    found["ridge"] = run.ridge
     table.add(found | {"widths": [len(rows) for rows in run.kept]}, part, "result")
 
 
@@ -221,9 +219,9 @@ def one_block(options, table) -> None:
     count = rows_to_keep(len(layer), RATIO)
     kept = layer.energies.topk(count).indices.sort().values
     with meter("refit, one block"):
-        fit = refit_down(D.float(), working, kept, ridge=RIDGE).weight
+        fit = refit_down(D.float(), working, kept, ridge=how["ridge"]).weight
     with meter("refit, float64"):
-        expected = refit_down(D, exact, kept, ridge=RIDGE).weight
+        expected = refit_down(D, exact, kept, ridge=how["ridge"]).weight
     store_error(gap(fit.float(), expected), "refit")
     store_error(gap(fit.bfloat16(), expected), "refit, rounded to bfloat16")
     with meter("quadrature, one selection"):
@@ -237,7 +235,7 @@ def one_block(options, table) -> None:
     halves = hidden.float().tensor_split(2)
     fit, held = (half.T @ half / len(half) for half in halves)
     with meter("ridge, one value and half"):
-        solved_errors(layer.D, fit, held, kept, [RIDGE])
+        solved_errors(layer.D, fit, held, kept, [how["ridge"]])
 
 
 def main() -> None:

@@ -541,6 +541,68 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # Other texts, other widths or a fit block by block lower the divergence by no more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)); what they do to the accuracy was not measured.
 
 # %% [markdown]
+# ## Quality against size
+#
+# One picture for all methods and ratios: what is paid in perplexity for the parameters that are saved.
+
+
+# %%
+def plot_against_size(ax, points: dict[str, dict[float, Range]], groups: dict):
+    """A quantity of every method against the share of parameters that are left.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    points : dict of str to dict of float to Range
+        Of each method, the quantity at every share.
+    groups : dict of str to sequence of str
+        The methods of each colour.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+    """
+    for colour, (group, methods) in enumerate(groups.items()):
+        for number, method in enumerate(methods):
+            shares = sorted(points[method])
+            values = [points[method][share].value for share in shares]
+            label, look = None if number else group, {"ls": "-", "lw": 0.9, "ms": 4}
+            look |= {"color": f"C{colour}", "marker": "os^Dvp"[number % 6]}
+            ax.plot([100 * x for x in shares], values, label=label, **look)
+    ax.set(xlabel="parameters left (%)", ylabel="perplexity over the dense model's")
+    ax.set(yscale="log")
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# growth = {method: {} for method in all_at_30}
+# for ratio in (0.1, 0.2, 0.25, 0.3):
+#     for method, group in records_by_method(everything, ratio).items():
+#         left = group[0].parameters / dense.parameters
+#         growth.setdefault(method, {})[left] = perplexity_factor(group, dense, counts)
+# groups = {"weights alone": weights_only, "calibrated on WikiText-2": CALIBRATED}
+# grouped = (*weights_only, *CALIBRATED)
+# groups["the model's own text"] = [m for m in all_at_30 if m not in grouped]
+
+# %% tags=["active-ipynb"]
+# with figure(2, figsize=(5.6, 7)) as axes:
+#     for ax in axes:
+#         plot_against_size(ax, growth, groups)
+#     axes[1].set(ylim=(1, 3), xlim=(74, 96), yscale="linear")
+#     axes[1].get_legend().remove()
+#     for method in (OWN, "wanda", ON_TEXT + ", re-fitted", "SliceGPT"):
+#         left = min(growth[method])
+#         place = 100 * left, growth[method][left].value
+#         axes[1].annotate(method, place, (-6, 0), textcoords="offset points",
+#                          ha="right", va="center", fontsize=8)  # fmt: skip
+
+# %% [markdown]
+# **Figure (fig-comparison-size).** <a id="fig-comparison-size"></a> Perplexity on WikiText-2 over that of the dense model against the parameters that are left, for every method at 10, 20, 25 and 30 % of the feed-forward rows where it was measured; a line for each method. Above: all of them; below: those that stay under three times the dense perplexity.
+#
+# Most methods on the model's own text were measured at one ratio, which gives a point.
+
+# %% [markdown]
 # ## What each method costs
 #
 # Parameters depend on the ratio alone: all methods that cut rows cut the same number.
@@ -630,6 +692,6 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #
 # - Score neurons by calibration text, the baseline that a method without data has to beat: `wanda_scores`.
 # - Turn stored outcomes into perplexities with ranges over seeds, and compare two models window by window: `perplexities`, `perplexity_factor`.
-# - Draw methods at every ratio, and each with its range: `plot_methods`, `plot_intervals`.
+# - Draw methods at every ratio, against their size, and each with its range: `plot_methods`, `plot_against_size`, `plot_intervals`.
 #
 # Next: [Recovery](recovery.ipynb) trains a pruned model again, and asks how much of the gain is a repair.
