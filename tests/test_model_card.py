@@ -34,8 +34,14 @@ SCALED = {
 VERSION_4 = {"rope_theta": 10000.0, "rope_scaling": None}
 DEFAULTS = {
     "phi": VERSION_4 | {"partial_rotary_factor": 0.5},
+    "phi3": VERSION_4 | {"partial_rotary_factor": 1.0},
+    "stablelm": VERSION_4 | {"partial_rotary_factor": 0.25},
+    "smollm3": VERSION_4 | {"rope_theta": 2e6},
     "gpt_neox": {"rotary_pct": 0.25, "rotary_emb_base": 10000, "rope_scaling": None},
 }
+
+
+OWN_ROPE = ("gemma3_text", "phi3")  # have tests of their own below
 
 
 def as_version_4(config):
@@ -51,9 +57,9 @@ def as_version_4(config):
 
 
 @pytest.mark.parametrize("rope", [{"rope_type": "default", "rope_theta": 1e5}, SCALED])
-@pytest.mark.parametrize("family", sorted(set(ADAPTERS) - {"opt"}))
+@pytest.mark.parametrize("family", sorted(set(ADAPTERS) - {"opt", *OWN_ROPE}))
 def test_version_4_reads_the_positions_that_the_model_has(family, rope, tmp_path):
-    share = {"phi": 0.75, "gpt_neox": 0.5}.get(family, 1.0)
+    share = {"phi": 0.75, "gpt_neox": 0.5, "stablelm": 0.5}.get(family, 1.0)
     asked = dict(rope) if share == 1 else rope | {"partial_rotary_factor": share}
     generator = torch.Generator().manual_seed(0)
     # the oldest versions have a share of rotary beside rope_parameters as well
@@ -82,6 +88,21 @@ def test_layers_with_positions_of_their_own_give_version_4_both_bases(tmp_path):
     path.write_text(json.dumps(old))
     again = AutoConfig.from_pretrained(tmp_path)
     assert again.rope_parameters == config.rope_parameters
+
+
+def test_the_long_positions_of_phi_3_have_the_three_fields_that_version_4_asks(
+    tmp_path,
+):
+    asked = {"rope_type": "longrope", "rope_theta": 5e4}
+    factors = {"short_factor": [1.0, 1.5], "long_factor": [2.0, 3.0]}
+    options = {"generator": torch.Generator(), "original_max_position_embeddings": 16}
+    model = tiny_model("phi3", rope_parameters=asked | factors, **options)
+    folder = save_pruned(slice_ffn_(model, ROWS), None, tmp_path / "out", ROWS)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["rope_scaling"] == {"type": "longrope"} | factors
+    assert (config["rope_theta"], config["partial_rotary_factor"]) == (5e4, 1.0)
+    tokens = torch.arange(3, 31)[None]
+    assert torch.equal(load_pruned(folder)(tokens).logits, model(tokens).logits)
 
 
 def test_a_configuration_without_rotary_positions_gains_no_field():

@@ -19,6 +19,7 @@ _ROPE_NAMES = {
         "partial_rotary_factor": "rotary_pct",
     }
 }
+_PHI3_ROPE = ("short_factor", "long_factor")  # beside the type, and no more
 _ROPE_OUTSIDE = ("rope_theta", "partial_rotary_factor")
 _LEFTOVERS = ("_model_name_or_path", "_name_or_path", "_commit_hash")
 _LOADING = ("backend", "is_local", "local_files_only", "name_or_path")
@@ -51,6 +52,9 @@ def portable_config(config: dict[str, Any]) -> dict[str, Any]:
     if rope:
         scaled = {k: v for k, v in rope.items() if k not in _ROPE_OUTSIDE}
         plain = rope.get("rope_type", "default") == "default"
+        if config.get("model_type") == "phi3":
+            scaled = {key: rope[key] for key in _PHI3_ROPE if key in rope}
+            scaled["type"] = rope.get("rope_type")
         old["rope_scaling"] = None if plain else scaled
     if "rope_theta" in local:
         old["rope_local_base_freq"] = local["rope_theta"]

@@ -18,7 +18,10 @@ KEPT_ROWS = "kept_rows.json"
 MOST_ROWS = 10**7  # more in a layer is a damaged file
 # Field of the configuration that holds the number of neurons of a layer, by family.
 WIDTH_FIELDS = dict.fromkeys(
-    ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "gpt_neox"),
+    (
+        *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+        *("olmo2", "granite", "smollm3", "stablelm", "phi3", "phi", "gpt_neox"),
+    ),
     "intermediate_size",
 ) | {"opt": "ffn_dim", "falcon": "ffn_hidden_size"}
 

@@ -34,7 +34,7 @@ EVEN = [[0, 3, 4, 7, 9], [1, 2, 6, 10, 11]]
 UNEVEN = [[0, 3, 11], [1, 2, 6, 10, 11]]
 TOKENS = torch.arange(3, 31)[None]
 # Parameters of one neuron at hidden size 8, from the shapes of the matrices.
-NEURON = dict.fromkeys(FAMILIES, 3 * 8) | {"llama": 3 * 8 + 2}
+NEURON = dict.fromkeys(FAMILIES, 3 * 8) | {"llama": 3 * 8 + 2, "granite": 3 * 8 + 2}
 NEURON |= dict.fromkeys(("phi", "opt", "falcon", "gpt_neox"), 2 * 8 + 1)
 
 
@@ -300,6 +300,18 @@ def test_slices_name_the_gate_first_and_every_bias_but_the_last():
     assert first["model.layers.0.mlp.down_proj.weight"] == 1
 
 
+def test_of_two_matrices_in_one_a_policy_sees_the_gate_and_a_neuron_has_both_rows():
+    model = tiny("phi3", hidden_act="sigmoid", dtype=torch.float64)
+    mlp, x = model.model.layers[0].mlp, torch.randn(3, 8, dtype=torch.float64)
+    U, D = mlp.gate_up_proj.weight[12:].clone(), mlp.down_proj.weight.clone()
+    row_matrices(model)[0].zero_()  # a sigmoid of nothing is a half, wherever x is
+    torch.testing.assert_close(mlp(x), x @ U.T @ D.T / 2)
+    slice_ffn_(model, EVEN)
+    assert mlp.gate_up_proj.weight.shape == (10, 8)
+    assert mlp.gate_up_proj.out_features == 10
+    torch.testing.assert_close(mlp(x), x @ U[EVEN[0]].T @ D[:, EVEN[0]].T / 2)
+
+
 def test_frozen_parameters_stay_frozen_and_the_modules_say_their_new_shape():
     model = tiny("llama").requires_grad_(False)
     slice_ffn_(model, EVEN)
@@ -340,7 +352,8 @@ def test_in_double_precision_the_real_model_sliced_equals_masked_exactly_enough(
 def test_the_picture_blanks_the_removed_neurons():
     import matplotlib.pyplot as plt
 
-    for family, columns in (("llama", 3 * 8 + 2), ("opt", 2 * 8 + 1)):
+    shapes = {"llama": 3 * 8 + 2, "opt": 2 * 8 + 1, "phi3": 3 * 8 + 2}
+    for family, columns in shapes.items():
         _, ax = plt.subplots()
         plot_neurons(ax, tiny(family), EVEN)
         image = torch.as_tensor(ax.images[0].get_array().filled(torch.nan))

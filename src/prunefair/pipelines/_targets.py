@@ -55,11 +55,10 @@ def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> 
 def _least_ratio(argument, value, unit, skeleton, even, multiple) -> float:
     """Least ratio that leaves at most `value` parameters of `unit` bytes."""
     from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
-    from prunefair.pruning.surgery import ffn_slices
+    from prunefair.pruning.surgery import ffn_slices, row_matrices
 
-    layers = ffn_slices(skeleton)
+    layers, sizes = ffn_slices(skeleton), [len(W) for W in row_matrices(skeleton)]
     weights = [[skeleton.get_parameter(n) for n in names] for names in layers]
-    sizes = [part[0].shape[0] for part in weights]
     neurons = [sum(w.numel() for w in part) // m for part, m in zip(weights, sizes)]
     dense = skeleton.num_parameters()
 

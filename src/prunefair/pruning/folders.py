@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from prunefair.checkpoint import TensorSequence, write_weights
+from prunefair.checkpoint import write_weights
 from prunefair.model_card import (
     model_card,
     portable_config,
@@ -25,7 +25,7 @@ from prunefair.model_card import (
 from prunefair.models import file_name, load_model, load_tokenizer, stream_folder
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.pruning.surgery import (
-    ffn_slices,
+    read_row_matrices,
     row_matrices,
     select_rows,
     slice_ffn_,
@@ -258,7 +258,7 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     """
     model, read = stream_folder(folder, argument="folder")
     check_new_folder(out)
-    seen = TensorSequence(read, [next(iter(names)) for names in ffn_slices(model)])
+    seen = read_row_matrices(model, read)
     kept = select_rows(seen, policy, ratio, generator=generator)
     tokenizer = load_tokenizer(folder, argument="folder", optional=True)
     return write_sliced(model, read, out, kept, tokenizer)

@@ -40,7 +40,6 @@ from typing import NamedTuple
 
 import torch
 
-from prunefair.checkpoint import TensorSequence
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.folders import write_sliced
 from prunefair.pruning.lanczos import (
@@ -54,7 +53,12 @@ from prunefair.pruning.lanczos import (
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import RowSlices
-from prunefair.pruning.surgery import ffn_slices, sliced_reader
+from prunefair.pruning.surgery import (
+    ffn_slices,
+    read_row_matrices,
+    row_matrices,
+    sliced_reader,
+)
 from prunefair.pruning.sweeps import stage_seconds
 from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 
@@ -77,7 +81,6 @@ from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 # )
 # from prunefair.pruning.lanczos import middle_distribution
 # from prunefair.pruning.spectrum import singular_values
-# from prunefair.pruning.surgery import row_matrices
 # from prunefair.pruning.sweeps import sweep_plan, sweep_work
 #
 # SEED = 20250129
@@ -863,13 +866,13 @@ def prune_streamed(
         If the family is not supported, `ratio` is outside [0, 1) or keeps no row, or
         `out` exists and is not an empty folder.
     """
-    watch, names = Stopwatch(device), [next(iter(s)) for s in ffn_slices(model)]
-    m, n = model.get_parameter(names[0]).shape
+    watch, empty = Stopwatch(device), row_matrices(model)
+    m, n = empty[0].shape
     options = {"device": device, "generator": generator, "probes": probes}
-    options["home"] = home or _home(device, len(names) * (2 * m * n + 4 * n**2))
+    options["home"] = home or _home(device, len(empty) * (2 * m * n + 4 * n**2))
     spectra = layer_spectra(n, rows_to_keep(m, ratio), **options)
     with full_precision():
-        matrices = TensorSequence(lambda name: read(name).to(device), names)
+        matrices = read_row_matrices(model, lambda name: read(name).to(device))
         layers = prepare_layers(matrices, spectra=spectra, watch=watch)
         with watch("policy"):
             training = (ratio, policy, episodes, draws, generator)

@@ -58,6 +58,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
     "out_proj",  # OPT
     "dense",  # Phi, Falcon, GPT-NeoX
     "query_key_value",  # Falcon, GPT-NeoX
+    "qkv_proj",  # Phi-3
 )
 
 # %% tags=["active-ipynb"]

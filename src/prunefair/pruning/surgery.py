@@ -6,7 +6,7 @@ A policy names the rows to keep.
 What changes in the model when the other rows leave it, and what does not?
 Nothing but its size: with 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to the rounding error that the check on the real model bounds.
 
-This chapter cuts rows from ten families of models with one description each, saves the result so that plain transformers reloads it, and does the same on a checkpoint that is larger than memory.
+This chapter cuts rows from sixteen families of models with one description each, saves the result so that plain transformers reloads it, and does the same on a checkpoint that is larger than memory.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -30,6 +30,7 @@ from numbers import Real
 
 import torch
 
+from prunefair.checkpoint import TensorSequence
 from prunefair.models import measuring
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.widths import set_widths_
@@ -142,6 +143,7 @@ from prunefair.widths import set_widths_
 #
 # Families differ in names, not in kind.
 # All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, and which one holds them as columns; how the configuration calls their number stands in `prunefair.widths`.
+# Phi-3 keeps $W$ and $U$ in one matrix of $2m$ rows, $W$ on top: there a neuron is a row of either half.
 
 
 # %%
@@ -156,7 +158,8 @@ class FfnAdapter:
     block : str
         Path from a layer to the module that holds the matrices; empty: the layer.
     row_names : tuple of str
-        Linear maps whose rows are neurons; the policy sees the first.
+        Linear maps whose rows are neurons; the policy sees the first.  A map with twice
+        as many rows holds two matrices, one over the other.
     column_name : str
         Linear map whose columns are the same neurons.
     """
@@ -182,8 +185,12 @@ _GATED = ("layers", "mlp", ("gate_proj", "up_proj"), "down_proj")
 _FOUR_H = (("dense_h_to_4h",), "dense_4h_to_h")
 ADAPTERS = {
     name: FfnAdapter(*_GATED)
-    for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+    for name in (
+        *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+        *("olmo2", "granite", "smollm3", "stablelm"),
+    )
 } | {
+    "phi3": FfnAdapter("layers", "mlp", ("gate_up_proj",), "down_proj"),
     "phi": FfnAdapter("layers", "mlp", ("fc1",), "fc2"),
     "opt": FfnAdapter("decoder.layers", "", ("fc1",), "fc2"),
     "falcon": FfnAdapter("h", "mlp", *_FOUR_H),
@@ -291,7 +298,8 @@ def ffn_slices(model) -> list[dict[str, int]]:
     -------
     slices : list of L dict
         Name of a parameter to 0 (rows and biases) or 1 (columns); the matrix that a
-        policy sees comes first.
+        policy sees comes first, and is the top of what Phi-3 keeps in one, and the one
+        with neurons as columns last.
 
     Raises
     ------
@@ -341,7 +349,39 @@ def row_matrices(model) -> list[torch.Tensor]:
     ValueError
         See `adapter_for`.
     """
-    return [_parameter(model, next(iter(s))).detach() for s in ffn_slices(model)]
+    top = read_row_matrices(model, lambda name: _parameter(model, name).detach())
+    return list(top)
+
+
+# %%
+def read_row_matrices(model, read: Callable) -> TensorSequence:
+    """What `row_matrices` gives, each matrix read when it is asked for.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family, on the meta device if need be.
+    read : callable
+        Gives the tensor of a name.
+
+    Returns
+    -------
+    matrices : TensorSequence
+        L matrices, each of shape (m, d).
+
+    Raises
+    ------
+    ValueError
+        See `adapter_for`.
+    """
+    first = {next(iter(names)): _neurons(model, names) for names in ffn_slices(model)}
+    return TensorSequence(lambda name: read(name)[: first[name]], list(first))
+
+
+# %%
+def _neurons(model, names) -> int:
+    """Number of neurons of a layer: the columns of its last linear map."""
+    return _parameter(model, next(reversed(names))).shape[1]
 
 
 # %% [markdown]
@@ -426,7 +466,7 @@ def removed_parameters(model, kept) -> int:
 def _layer_rows(model, kept) -> list[tuple]:
     """For every layer: its slices, the rows to keep as a tensor, its width."""
     slices = ffn_slices(model)
-    widths = [len(matrix) for matrix in row_matrices(model)]
+    widths = [_neurons(model, names) for names in slices]
     if len(kept) != len(slices):
         raise ValueError(
             f"kept has {len(kept)} entries and the model {len(slices)} layers; "
@@ -495,9 +535,10 @@ def slice_ffn_(model, kept):
     8
     """
     adapter = adapter_for(model)
-    for names, rows, _ in _layer_rows(model, kept):
+    for names, rows, width in _layer_rows(model, kept):
         for name, dim in names.items():
-            _replace_(model, name, _only_rows(_parameter(model, name), rows, dim))
+            tensor = _only_rows(_parameter(model, name), rows, dim, width)
+            _replace_(model, name, tensor)
     for block, rows in zip(adapter.blocks(model), kept):
         if hasattr(block, "intermediate_size"):
             block.intermediate_size = len(rows)
@@ -506,9 +547,16 @@ def slice_ffn_(model, kept):
 
 
 # %%
-def _only_rows(tensor, rows, dim) -> torch.Tensor:
-    """The entries `rows` of the dimension `dim`, in memory of their own."""
-    return tensor.index_select(dim, rows.to(tensor.device))
+def _only_rows(tensor, rows, dim, width) -> torch.Tensor:
+    """The neurons `rows` along the dimension `dim`, in memory of their own."""
+    return tensor.index_select(dim, _places(tensor, rows, dim, width))
+
+
+# %%
+def _places(tensor, rows, dim, width) -> torch.Tensor:
+    """Where the neurons `rows` of `width` lie: in Phi-3's matrix of both, two each."""
+    first = torch.arange(0, tensor.shape[dim], width)[:, None]
+    return (first + rows).flatten().to(tensor.device)
 
 
 # %%
@@ -551,10 +599,10 @@ def mask_ffn_(model, kept):
     for names, rows, width in _layer_rows(model, kept):
         removed = torch.ones(width, dtype=torch.bool)
         removed[rows] = False
+        gone = removed.nonzero()[:, 0]
         for name, dim in names.items():
             parameter = _parameter(model, name)
-            index = removed.nonzero()[:, 0].to(parameter.device)
-            parameter.index_fill_(dim, index, 0)
+            parameter.index_fill_(dim, _places(parameter, gone, dim, width), 0)
     return model
 
 
@@ -586,7 +634,9 @@ def sliced_reader(model, read, kept):
         If the model is not supported or `kept` does not fit it.
     """
     rows = {
-        n: (r, d) for names, r, _ in _layer_rows(model, kept) for n, d in names.items()
+        n: (r, d, m)
+        for names, r, m in _layer_rows(model, kept)
+        for n, d in names.items()
     }
     return lambda n: _only_rows(read(n), *rows[n]) if n in rows else read(n)
 
@@ -711,7 +761,7 @@ def select_rows(matrices, policy, ratio, *, generator=None) -> list[torch.Tensor
 
 
 # %% [markdown]
-# ## Ten families, one contract
+# ## Sixteen families, one contract
 #
 # A random model of a family, small enough to run in milliseconds, is all that the contract needs.
 
@@ -725,6 +775,14 @@ _TINY_FIELDS = {
     "qwen3": _TINY_GATED,
     "gemma": _TINY_GATED,
     "gemma2": _TINY_GATED,
+    "gemma3_text": _TINY_GATED
+    | {"layer_types": ["sliding_attention", "full_attention"]},
+    "olmo2": _TINY_GATED,
+    "granite": _TINY_GATED | {"mlp_bias": True, "residual_multiplier": 0.5},
+    "smollm3": _TINY_GATED | {"no_rope_layer_interval": 2},
+    "stablelm": {"intermediate_size": 12, "num_key_value_heads": 1}
+    | {"partial_rotary_factor": 0.5},
+    "phi3": {"intermediate_size": 12, "num_key_value_heads": 1},
     "phi": {"intermediate_size": 12},
     "opt": {"ffn_dim": 12, "word_embed_proj_dim": 8},
     "falcon": {"ffn_hidden_size": 12, "bias": True},
@@ -793,7 +851,7 @@ def tiny_model(family, *, generator, dtype=torch.float32, **fields):
 #         error = (sliced(tokens).logits - masked(tokens).logits).abs().max()
 #     left = dense.num_parameters() - sliced.num_parameters()
 #     assert error < 1e-4 and left == removed_parameters(dense, rows)
-#     print(f"{family:9} {left:4} of {dense.num_parameters():5} parameters leave")
+#     print(f"{family:11} {left:4} of {dense.num_parameters():5} parameters leave")
 
 # %% [markdown]
 # The picture shows what leaves.
@@ -804,20 +862,22 @@ def tiny_model(family, *, generator, dtype=torch.float32, **fields):
 def plot_neurons(ax, model, kept, layer=0):
     """Weights of one block, a neuron a line; removed neurons are blank."""
     names, rows, width = _layer_rows(model, kept)[layer]
-    weights = [_parameter(model, n).detach() for n in names if n.endswith("weight")]
-    weights[-1] = weights[-1].T  # the columns of D
+    parts = []
+    for name in (name for name in names if name.endswith("weight")):
+        weight = _parameter(model, name).detach().float()
+        weight = weight.T if names[name] else weight  # the columns of D
+        parts += [(name.split(".")[-2], part) for part in weight.split(width)]
     gap = torch.full((width, 1), torch.nan)
-    image = torch.cat([p for w in weights for p in (w.float(), gap)][:-1], dim=1)
+    image = torch.cat([p for _, part in parts for p in (part, gap)][:-1], dim=1)
     removed = torch.ones(width, dtype=torch.bool)
     removed[rows] = False
     limit = float(image.nan_to_num().abs().max())
     image[removed] = torch.nan
     ax.imshow(image.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    labels = [name.split(".")[-2] for name in names if name.endswith("weight")]
-    places = torch.arange(len(weights)) * (weights[0].shape[1] + 1)
-    places = (places + (weights[0].shape[1] - 1) / 2).tolist()
+    columns = parts[0][1].shape[1]
+    places = [i * (columns + 1) + (columns - 1) / 2 for i in range(len(parts))]
     ax.set(ylabel="neuron $j$", yticks=rows.tolist())
-    ax.set_xticks(places, labels)
+    ax.set_xticks(places, [name for name, _ in parts])
     ax.tick_params(axis="x", length=0)
     ax.grid(False)
     return ax
@@ -1063,7 +1123,7 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # A neuron is a row of $W$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
 #
-# - Find the neurons of a model of ten families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
+# - Find the neurons of a model of sixteen families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
 # - Let a policy see and choose, `row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
 # - Take the others out, in place with `slice_ffn_`, into a second model with `prune_rows` and `sharing_copy`, or a tensor at a time with `sliced_reader`; `mask_ffn_` is the oracle, `plot_neurons` the picture, `tiny_model` a small random model of a family.
 # - Save, reload and stream with `prunefair.pruning.folders`: `save_pruned`, `load_pruned`, `reloaded_logits`, `prune_checkpoint`, `write_sliced`.
