@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+import prunefair
 from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_tokenizer
@@ -94,7 +96,7 @@ def test_prune_reports_every_key_and_plain_transformers_reloads_it(
     assert status in (0, None)
     assert set(result) - {"refit", "widths"} == {
         *("model", "ratio", "rows_kept", "params_before", "params_after", "ks_mean"),
-        *("seconds_policy", "seconds_total", "out", "method"),
+        *("seconds_policy", "seconds_total", "out", "load", "method"),
         *("multiple", "ratio_reached"),
     }
     assert (result["multiple"], result["ratio_reached"]) == (1, pytest.approx(0.3))
@@ -103,7 +105,8 @@ def test_prune_reports_every_key_and_plain_transformers_reloads_it(
     assert result["rows_kept"] == [28, 28]
     removed = 2 * 12 * 3 * 16
     assert result["params_before"] - result["params_after"] == removed
-    reloaded = AutoModelForCausalLM.from_pretrained(result["out"])
+    assert result["load"] == f"AutoModelForCausalLM.from_pretrained({str(out)!r})"
+    reloaded = eval(result["load"])
     assert reloaded.num_parameters() == result["params_after"]
     assert 0 < result["ks_mean"] < 1
 
@@ -310,9 +313,28 @@ def test_what_has_uneven_widths_or_no_tokenizer_can_be_pruned(
     options = ("--ratio", 0.2, "--out", tmp_path / "out", *FEW, "--json")
     _, result, _ = run(capsys, "prune", uneven, *options, "--method", method)
     assert result["rows_kept"] == [16, 28]
-    assert load_pruned(tmp_path / "out").num_parameters() == result["params_after"]
+    load, _, export = result["load"].partition("; for other loaders: prunefair ")
+    pruned = eval(load, {"prunefair": prunefair})
+    assert pruned.num_parameters() == result["params_after"]
     assert result["params_before"] - result["params_after"] == (4 + 7) * 3 * 16
     assert not list((tmp_path / "out").glob("tokenizer*"))
+    *command, _ = shlex.split(export)
+    _, padded, _ = run(capsys, *command, tmp_path / "padded", "--json")
+    wide = AutoModelForCausalLM.from_pretrained(padded["padded"])
+    assert padded["parameters"] == wide.num_parameters()
+    assert padded["parameters_unpadded"] == result["params_after"]
+    assert (padded["width"], padded["widths"]) == (28, [16, 28])
+    assert padded["ffn_times"] == pytest.approx(56 / 44)
+
+
+def test_an_export_is_for_one_reader_and_says_so_if_not(capsys, model, tmp_path):
+    both = ("--gguf", tmp_path / "a.gguf", "--padded", tmp_path / "b")
+    for options in ((), both):
+        line = complaint(capsys, "export", model, *options)
+        assert re.search(r"--gguf is .* and --padded .*; give one of the two", line)
+    line = complaint(capsys, "export", model, "--padded", tmp_path / "b")
+    assert re.search(r"FOLDER is '.*', whose layers all have 40 neurons; take it", line)
+    assert not list(tmp_path.glob("[ab]*"))
 
 
 def test_weights_that_are_cut_off_are_one_line(capsys, model, tmp_path):

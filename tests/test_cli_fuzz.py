@@ -296,6 +296,7 @@ BANDITS = {
 }
 EXPORT = {
     "--gguf": OUTS,
+    "--padded": OUTS,
     "--type": ("f16", "q8_0", "f32", "q4_k", "", "\x00"),
 }
 
@@ -324,9 +325,9 @@ CALLS = {
     "bandits": extras(BANDITS).map(
         lambda p: ("bandits", "--data", "ratings", "--rounds", "9", *p)
     ),
-    "export": st.tuples(MODEL, OUT, extras(EXPORT)).map(
-        lambda p: ("export", p[0], "--gguf", p[1], *p[2])
-    ),
+    "export": st.tuples(
+        MODEL, st.sampled_from(("--gguf", "--padded")), OUT, extras(EXPORT)
+    ).map(lambda p: ("export", *p[:3], *p[3])),
     "anything": st.lists(
         st.sampled_from(
             (

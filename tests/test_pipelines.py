@@ -48,7 +48,7 @@ def test_a_call_writes_and_reports_what_the_command_does(
     printed = json.loads(capsys.readouterr().out)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     summary = json.loads(json.dumps(report.summary()))
-    for key in {"out", "seconds_policy", "seconds_total"}:
+    for key in {"out", "load", "seconds_policy", "seconds_total"}:
         assert summary.pop(key) is not None and printed.pop(key) is not None
     assert summary == printed
 

@@ -103,7 +103,7 @@ def test_the_command_page_holds_every_option_that_help_shows():
         assert set(re.findall(r"`(--[\w-]+)`", terms)) == options - {"--help"}
         assert "`--json`\n: End with one JSON object" in section
     assert "`--ratio` (number)\n: Share" in sections["prune"]
-    assert "`--gguf` (text; required)\n: New" in sections["export"]
+    assert "`--gguf` (text)\n: New" in sections["export"]
     assert "`--seed` (whole number; by default `0`)\n" in sections["bandits"]
 
 
@@ -481,7 +481,7 @@ def test_commands_keep_their_options_and_help_after_autodoc_read_their_module(ap
     for shown in (
         "--json End with one JSON object on standard output.",
         "--ratio (number) Share of FFN rows to remove.",
-        "--gguf (text; required) New file for llama.cpp.",
+        "--gguf (text) New file for llama.cpp; needs a tokenizer.",
         "--type ",
         "MODEL (text) smollm2, a folder, or a hub name.",
     ):

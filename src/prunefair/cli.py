@@ -173,8 +173,9 @@ def prune_command(
     widths: Annotated[
         str,
         typer.Option(
-            help="equal, or uneven: better with functional, but only "
-            "prunefair.load_pruned reloads it.",
+            help="equal, or uneven: nearer to the dense model with functional, but "
+            "only prunefair.load_pruned reads it, and what prunefair export writes of "
+            "it.",
         ),
     ] = "equal",
     multiple: Annotated[
@@ -253,21 +254,46 @@ def prune_command(
 def export_command(
     context: typer.Context,
     folder: Annotated[
-        str, typer.Argument(help="Folder of a LLaMA with its tokenizer.")
+        str, typer.Argument(help="Folder of a model; for --gguf a LLaMA's.")
     ],
-    gguf: Annotated[str, typer.Option(metavar="PATH", help="New file for llama.cpp.")],
+    gguf: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="New file for llama.cpp; needs a tokenizer."),
+    ] = None,
+    padded: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="New folder in which layers of several widths have one, filled up "
+            "with zeros: the same function, which every loader reads, for more weights "
+            "and operations.",
+        ),
+    ] = None,
     kind: Annotated[
         str,
-        typer.Option("--type", help="f16, q8_0 (widths in multiples of 32) or f32."),
+        typer.Option(
+            "--type", help="With --gguf: f16, q8_0 (widths in multiples of 32) or f32."
+        ),
     ] = "f16",
     as_json: Json = False,
 ) -> None:
-    """Write a model, pruned or not, as a GGUF file that llama.cpp reads."""
+    """Write a model, pruned or not, so that others read it."""
     from prunefair.export import export_gguf
     from prunefair.models import model_source
+    from prunefair.pruning.folders import export_padded
 
-    with _running(context, {"file": "--gguf", "multiple": "--multiple"}):
-        result = export_gguf(model_source(folder, argument="folder"), gguf, kind=kind)
+    words = {"file": "--gguf", "out": "--padded", "multiple": "--multiple"}
+    with _running(context, words):
+        if (gguf is None) == (padded is None):
+            raise ValueError(
+                f"--gguf is {shown(gguf)} and --padded {shown(padded)}; give one of "
+                "the two, a new file for llama.cpp or a new folder for every loader"
+            )
+        source = model_source(folder, argument="folder")
+        if padded is None:
+            result = export_gguf(source, gguf, kind=kind)
+        else:
+            result = export_padded(source, padded)
     _report({"model": folder} | result, as_json)
 
 

@@ -136,8 +136,10 @@ _ROWS = {
     "multiple": "widths are multiples of",
     "widths_before": "widths before, from the first layer",
     "widths": "widths, from the first layer",
+    "widths_unpadded": "widths without neurons of zeros, from the first layer",
     "params_before": "parameters before",
     "params_after": "parameters",
+    "params_unpadded": "parameters without neurons of zeros",
     "refit": "`down_proj` re-fitted by least squares to the same text",
     "ridge": "ridge of the re-fit",
     "texts": "texts of 128 tokens that the base model sampled",
@@ -163,9 +165,30 @@ _LOAD_UNEVEN = (
 )
 
 
+_UNEVEN = (
+    "The layers differ in width, as `per_layer_config` in `config.json` says; "
+    "transformers does not build such models up to version 5.24 and ends with "
+    "`AmbiguousGlobalPerLayerAttributeError` or a mismatch of shapes.\n"
+    "For what reads nothing else, `prunefair export FOLDER --padded NEW` writes the "
+    "same function in layers of one width, with neurons of zeros: {times} times the "
+    "feed-forward weights and operations.\n"
+    "`prunefair export FOLDER --gguf FILE` writes a LLaMA as it is for llama.cpp."
+)
+_PADDED = (
+    "Layers that were narrower than the widest are filled up with neurons of zeros, so "
+    "that every loader reads the model: the same function as without them, for {times} "
+    "times the feed-forward weights and operations."
+)
+
+
+def _times(widths) -> str:
+    """What neurons of zeros up to the widest layer cost."""
+    return f"{max(widths) * len(widths) / sum(widths):.2f}"
+
+
 def _shown(key, value) -> str:
     """A value of the record as a cell of the card's table."""
-    if key in ("widths", "widths_before"):
+    if key.startswith("widths"):
         if len(set(value)) == 1:
             return f"{value[0]} in each of {len(value)} layers"
         return ", ".join(map(str, value))
@@ -230,12 +253,9 @@ def model_card(
         "",
     ]
     if uneven:
-        lines += [
-            "The layers differ in width, as `per_layer_config` in `config.json` says; "
-            "transformers does not build such models up to version 5.23 and ends "
-            "with `AmbiguousGlobalPerLayerAttributeError` or a mismatch of shapes.",
-            "",
-        ]
+        lines += [_UNEVEN.format(times=_times(record["widths"])), ""]
+    if "widths_unpadded" in record:
+        lines += [_PADDED.format(times=_times(record["widths_unpadded"])), ""]
     lines += [
         "`kept_rows.json` lists the rows of the base model that are left, and "
         f"`{CONFIG_KEY}` in `config.json` repeats the table for programs.",

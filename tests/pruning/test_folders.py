@@ -14,13 +14,23 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_surgery import EVEN, FAMILIES, TOKENS, UNEVEN, LargestRows, logits, tiny
+from test_surgery import (
+    EVEN,
+    FAMILIES,
+    NEURON,
+    TOKENS,
+    UNEVEN,
+    LargestRows,
+    logits,
+    tiny,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 import prunefair.checkpoint
 import prunefair.pruning.folders as folders
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.folders import (
+    export_padded,
     load_pruned,
     prune_checkpoint,
     reloaded_logits,
@@ -270,6 +280,70 @@ def test_uneven_widths_survive_being_saved_by_transformers(family, tmp_path):
     assert not {"per_layer_config", "prunefair"} & set(config) and config[field] == 2
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "even")
     assert torch.equal(logits(plain), logits(loaded))
+
+
+def test_no_entry_of_the_configuration_opens_uneven_widths_to_the_plain_loader(
+    tmp_path,
+):
+    folder = save_pruned(
+        slice_ffn_(tiny("llama"), UNEVEN), None, tmp_path / "a", UNEVEN
+    )
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    named = {f"{i}": {"intermediate_size": k} for i, k in enumerate((3, 5))}
+    allowed = {"allow_global_per_layer_attribute_access": True}
+    for entry in (allowed, {"per_layer_config": named}, {"per_layer_config": {}}):
+        path.write_text(json.dumps(config | entry))
+        with pytest.raises(RuntimeError, match="per-layer attr|ignore_mismatched"):
+            AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padded_layers_compute_the_same_and_every_loader_reads_them(family, tmp_path):
+    sliced = slice_ffn_(tiny(family, dtype=torch.float64), UNEVEN)
+    narrow = save_pruned(sliced, None, tmp_path / "a", UNEVEN, {"seed": 3})
+    report = export_padded(narrow, tmp_path / "b")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()
+    assert type(plain) is type(sliced) and plain.dtype == torch.float64
+    torch.testing.assert_close(logits(plain), logits(sliced), atol=1e-12, rtol=1e-12)
+    assert getattr(plain.config, WIDTH_FIELDS[family]) == report["width"] == 5
+    for full, part in zip(plain.parameters(), sliced.parameters(), strict=True):
+        assert torch.equal(full[full != 0], part.flatten())
+    counts = report["parameters"], report["parameters_unpadded"]
+    assert counts == (plain.num_parameters(), sliced.num_parameters())
+    assert counts[0] - counts[1] == 2 * NEURON[family]
+    assert (report["widths"], report["ffn_times"]) == ([3, 5], 10 / 8)
+    weights = (tmp_path / "b" / "model.safetensors").stat().st_size
+    assert 8 * counts[0] < report["bytes"] == weights < 8 * counts[0] + 10_000
+    assert torch.equal(logits(load_pruned(tmp_path / "b")), logits(plain))
+    said = json.loads((tmp_path / "b" / "kept_rows.json").read_text())
+    assert (said["kept"], said["widths"], said["seed"]) == (UNEVEN, [5, 5], 3)
+    for name in "ab":  # and the cards of both say what it costs
+        assert "1.25 times the feed" in (tmp_path / name / "README.md").read_text()
+
+
+def test_what_cannot_be_padded_is_refused_and_nothing_is_written(tmp_path):
+    even = save_pruned(slice_ffn_(tiny("phi"), EVEN), None, tmp_path / "a", EVEN)
+    with pytest.raises(ValueError, match="folder is .*, whose layers all have 5 neur"):
+        export_padded(even, tmp_path / "b")
+    kept = UNEVEN
+    uneven = save_pruned(slice_ffn_(tiny("phi"), kept), None, tmp_path / "c", kept)
+    with pytest.raises(ValueError, match="^out is .*/a', which exists"):
+        export_padded(uneven, tmp_path / "a")
+    record = json.loads((uneven / "kept_rows.json").read_text())
+    (uneven / "kept_rows.json").write_text(json.dumps(record | {"kept": [["x"]]}))
+    with pytest.raises(ValueError, match="folder is .*, whose kept_rows.json does not"):
+        export_padded(uneven, tmp_path / "b")
+    assert left_behind(tmp_path) == ["a", "c"]
+
+
+def test_a_folder_that_a_trainer_wrote_is_padded_without_the_rows(tmp_path):
+    sliced = slice_ffn_(tiny("opt"), UNEVEN)
+    sliced.save_pretrained(tmp_path / "a")
+    export_padded(tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "b" / "kept_rows.json").exists()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()
+    torch.testing.assert_close(logits(plain), logits(sliced), atol=1e-5, rtol=1e-5)
 
 
 def test_a_folder_from_before_the_widths_stood_in_the_configuration_loads(tmp_path):

@@ -7,6 +7,7 @@ import copy
 import itertools
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -118,7 +119,16 @@ class PruneReport:
             "seconds_total": self.seconds_total,
             "out": None if self.out is None else str(self.out),
             **details,
+            **({} if self.out is None else {"load": self._load()}),
         }
+
+    def _load(self) -> str:
+        """What opens the folder, in one line."""
+        out = str(self.out)
+        if len({len(rows) for rows in self.kept}) == 1:
+            return f"AutoModelForCausalLM.from_pretrained({out!r})"
+        export = shlex.join(["prunefair", "export", out, "--padded", "NEW"])
+        return f"prunefair.load_pruned({out!r}); for other loaders: {export}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +232,9 @@ def prune(
         With functional: rows by a trained policy, or by the energies alone, which is
         faster.
     widths : {"equal", "uneven"}
-        Uneven is better with functional, but only `load_pruned` reloads it.
+        Uneven is nearer to the dense model with functional, but only `load_pruned`
+        reads it, and llama.cpp after `export_gguf`; with `export_padded` every loader
+        does, without a saving.
     multiple : int, optional
         Widths are multiples of it; by default 32 with functional where every layer has
         512 neurons or more, else 1, the paper's count.

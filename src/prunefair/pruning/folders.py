@@ -1,7 +1,7 @@
 """Folders of pruned models: save them, load them, prune a checkpoint into one.
 
 A folder appears whole or not at all, and plain transformers reloads it where all layers
-have one width.  The chapter on surgery shows each step.
+have one width; `export_padded` gives them one.  The chapter on surgery shows each step.
 """
 
 from __future__ import annotations
@@ -12,26 +12,35 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from prunefair.checkpoint import write_weights
+from prunefair.checkpoint import read_json, write_weights
+from prunefair.messages import Given
 from prunefair.model_card import (
     model_card,
     portable_config,
     portable_tokenizer_config,
     versions,
 )
-from prunefair.models import file_name, load_model, load_tokenizer, stream_folder
+from prunefair.models import (
+    empty_model,
+    file_name,
+    load_model,
+    load_tokenizer,
+    stream_folder,
+)
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.pruning.surgery import (
+    padded_reader,
     read_row_matrices,
     row_matrices,
     select_rows,
     slice_ffn_,
     sliced_reader,
 )
-from prunefair.widths import CONFIG_KEY, KEPT_ROWS
+from prunefair.widths import CONFIG_KEY, KEPT_ROWS, set_widths_
 
 SHARD_BYTES = 5_000_000_000
 
@@ -96,7 +105,7 @@ def save_pruned(model, tokenizer, out, kept, record=None):
 
 
 def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
-    """Fill `folder` with what `from_pretrained` needs."""
+    """Fill `folder` with what `from_pretrained` needs, and the rows if given."""
     names, state = stored_names(model), model.state_dict()
     write_weights(
         folder,
@@ -110,11 +119,13 @@ def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
         _rewrite(folder / "tokenizer_config.json", portable_tokenizer_config)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
-    kept = [torch.as_tensor(rows).tolist() for rows in kept]
     record = {k: v for k, v in (record or {}).items() if v is not None}
-    record |= {"widths": list(map(len, kept)), "versions": versions()}
-    text = json.dumps(record | {"kept": kept}, sort_keys=True) + "\n"
-    (folder / KEPT_ROWS).write_text(text, encoding="utf-8")
+    widths = [len(matrix) for matrix in row_matrices(model)]
+    record |= {"widths": widths, "versions": versions()}
+    if kept is not None:
+        kept = [torch.as_tensor(rows).tolist() for rows in kept]
+        text = json.dumps(record | {"kept": kept}, sort_keys=True) + "\n"
+        (folder / KEPT_ROWS).write_text(text, encoding="utf-8")
     _write_config(folder, model, record)
 
 
@@ -262,6 +273,85 @@ def prune_checkpoint(folder, out, policy, ratio, *, generator=None):
     kept = select_rows(seen, policy, ratio, generator=generator)
     tokenizer = load_tokenizer(folder, argument="folder", optional=True)
     return write_sliced(model, read, out, kept, tokenizer)
+
+
+def export_padded(folder, out) -> dict[str, Any]:
+    """Write the model in `folder` with all layers as wide as the widest of them.
+
+    What is missing is filled with neurons of zeros: the function is the same, and every
+    loader reads it.  Memory holds a tensor at a time.
+
+    Parameters
+    ----------
+    folder : str or path
+        Model whose layers differ in width, such as `save_pruned` writes.
+    out : str or path
+        Folder to create; it appears whole or not at all.
+
+    Returns
+    -------
+    report : dict
+        The folder, bytes of its weights, width of all layers, widths without the zeros,
+        parameters with and without them, and `ffn_times`, by which the zeros multiply
+        the feed-forward weights and the operations with them.
+
+    Raises
+    ------
+    ValueError
+        If `folder` holds no model of a supported family, all layers of it have one
+        width, or `out` exists and is not an empty folder.
+    OSError
+        If `out` cannot be written, as on a full disk.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import torch
+    >>> from prunefair.pruning.folders import export_padded, save_pruned
+    >>> from prunefair.pruning.surgery import slice_ffn_, tiny_model
+    >>> model = tiny_model("llama", generator=torch.Generator().manual_seed(0))
+    >>> kept = [torch.arange(8), torch.arange(4)]
+    >>> model = slice_ffn_(model, kept)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     folder = save_pruned(model, None, f"{place}/pruned", kept)
+    ...     report = export_padded(folder, f"{place}/padded")
+    >>> report["width"], report["widths"], round(report["ffn_times"], 2)
+    (8, [8, 4], 1.33)
+    """
+    model, read = stream_folder(folder, argument="folder")
+    given, widths = Given("folder", folder), [len(W) for W in row_matrices(model)]
+    width = max(widths)
+    if min(widths) == width:
+        raise given.error(
+            f"whose layers all have {width} neurons",
+            "take it as it is: every loader reads it",
+        )
+    check_new_folder(out)
+    tokenizer = load_tokenizer(folder, argument="folder", optional=True)
+    path = Path(folder) / KEPT_ROWS
+    record = getattr(model.config, CONFIG_KEY, None) or {}
+    record = read_json(path, given) if path.is_file() else dict(record)
+    kept, config = record.pop("kept", None), copy.deepcopy(model.config)
+    with given.using(f"whose {KEPT_ROWS} does not hold the rows", "get it again"):
+        kept = kept and [torch.as_tensor(rows).tolist() for rows in kept]
+    set_widths_(config, [width])
+    wide = empty_model(config, given, dtype=model.dtype)
+    wide.generation_config = model.generation_config
+    counts = {"parameters": wide.num_parameters()}
+    counts["parameters_unpadded"] = model.num_parameters()
+    record |= {"params_after": counts["parameters"], "widths_unpadded": widths}
+    record |= {"params_unpadded": counts["parameters_unpadded"]}
+    with whole_folder(out) as partial:
+        tensor_of = padded_reader(model, read, width)
+        _write_model(partial, wide, tensor_of, tokenizer, kept, record)
+    return {
+        "padded": str(out),
+        "bytes": sum(file.stat().st_size for file in Path(out).glob("*.safetensors")),
+        "width": width,
+        "widths": widths,
+        **counts,
+        "ffn_times": width * len(widths) / sum(widths),
+    }
 
 
 def write_sliced(model, read, out, kept, tokenizer=None, record=None, *, changed=None):

@@ -1022,6 +1022,7 @@ def uneven_ratios(
     ratio: float,
     *,
     most: float = 0.5,
+    least: float = 0.0,
     multiple: int = 1,
 ) -> list[float]:
     """Ratio of every layer at which the cheapest neurons of the whole model go.
@@ -1034,6 +1035,8 @@ def uneven_ratios(
         Share of all neurons to remove, in [0, 1).
     most : float
         No layer keeps fewer neurons than at this ratio, or at `ratio` if it is larger.
+    least : float
+        No layer keeps more neurons than at this ratio, or at `ratio` if it is smaller.
     multiple : int
         Neurons of a layer that stay or go together, the dearest first; no more of them
         stay than at `multiple=1`, if every layer can keep one group.
@@ -1055,23 +1058,27 @@ def uneven_ratios(
     """
     if not len(costs):
         raise ValueError("costs is empty; give the costs of one layer or more")
-    if not 0 <= most < 1:
-        raise ValueError(f"most is {most!r}; give a share in [0, 1)")
-    most = max(most, ratio)
+    for name, share in (("most", most), ("least", least)):
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share!r}; give a share in [0, 1)")
+    most, least = max(most, ratio), min(least, ratio)
     sizes = [len(c) for c in costs]
     rows_to_keep(min(sizes), ratio, multiple)  # raises where a group is too large
     total = sum(rows_to_keep(m, ratio) for m in sizes)
     if total == sum(sizes):
         multiple = 1  # nothing goes
-    least = [max(rows_to_keep(m, most) // multiple, 1) for m in sizes]
+    few, many = (
+        [max(rows_to_keep(m, share) // multiple, 1) for m in sizes]
+        for share in (most, least)
+    )
     dear = [c.double().cpu().sort(descending=True).values for c in costs]
-    dear = [c[: len(c) // multiple * multiple].view(-1, multiple).sum(1) for c in dear]
-    spare = torch.cat([c[k:] for c, k in zip(dear, least, strict=True)])
-    layer = [torch.full((len(c) - k,), i) for i, (c, k) in enumerate(zip(dear, least))]
-    left = max(total // multiple - sum(least), 0)
+    dear = [c[: k * multiple].view(-1, multiple).sum(1) for c, k in zip(dear, many)]
+    spare = torch.cat([c[k:] for c, k in zip(dear, few, strict=True)])
+    layer = [torch.full((len(c) - k,), i) for i, (c, k) in enumerate(zip(dear, few))]
+    left = max(total // multiple - sum(few), 0)
     order = spare.argsort(descending=True, stable=True)[:left]
     more = torch.bincount(torch.cat(layer)[order], minlength=len(dear)).tolist()
-    widths = [multiple * (k + j) for k, j in zip(least, more, strict=True)]
+    widths = [multiple * (k + j) for k, j in zip(few, more, strict=True)]
     return [ratio_of_rows(m, width) for m, width in zip(sizes, widths, strict=True)]
 
 

@@ -46,7 +46,12 @@ from prunefair.widths import set_widths_
 # from prunefair.models import default_device, load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
-# from prunefair.pruning.folders import prune_checkpoint, reloaded_logits, save_pruned
+# from prunefair.pruning.folders import (
+#     export_padded,
+#     prune_checkpoint,
+#     reloaded_logits,
+#     save_pruned,
+# )
 #
 # SEED = 20250127
 # device = default_device()
@@ -642,6 +647,51 @@ def sliced_reader(model, read, kept):
 
 
 # %% [markdown]
+# And the other way round: a neuron of zeros adds nothing to [(eq-surgery-sum)](#eq-surgery-sum), so that layers of several widths become layers of one width, and the function stays what it was.
+
+
+# %%
+def padded_reader(model, read, width: int):
+    """Function that reads a tensor as it is with neurons of zeros up to one width.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        On the meta device if need be; unchanged.
+    read : callable
+        Gives the tensor of a name.
+    width : int
+        Neurons that every layer is to have, no fewer than the widest has.
+
+    Returns
+    -------
+    read_padded : callable
+        Gives the tensor of a name, padded if it holds neurons.
+
+    Raises
+    ------
+    ValueError
+        If the model is not supported.
+
+    References
+    ----------
+    Book {eq}`eq-surgery-sum`.
+    """
+    layers = [(names, _neurons(model, names)) for names in ffn_slices(model)]
+    known = {name: (dim, m) for names, m in layers for name, dim in names.items()}
+
+    def read_padded(name):
+        tensor, (dim, m) = read(name), known.get(name, (0, width))
+        shape = list(tensor.shape)
+        shape[dim] = shape[dim] // m * width
+        padded = tensor.new_zeros(shape)
+        places = _places(padded, torch.arange(m), dim, width)
+        return padded.index_copy_(dim, places, tensor)
+
+    return lambda name: read_padded(name) if name in known else read(name)
+
+
+# %% [markdown]
 # The released code copies the whole model in every episode.
 # Only the sliced matrices change, so our pruned model shares all other tensors with the dense one, and both can be compared in the memory of little more than one.
 
@@ -970,8 +1020,12 @@ def plot_neurons(ax, model, kept, layer=0):
 # ## Layers of different widths
 #
 # Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
-# Versions of transformers that read the form but do not build such models, or do not know it, must fail on plain loading, and they do, with an error and not with a wrong model.
-# `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from there: it lets transformers load the checkpoint into a class whose constructor gives every layer its own width first, and gives the result its own class back.
+# Plain loading reads the form and then fails, with an error and never with a wrong model; we read the source of versions 5.15 to 5.24 for the reason.
+# `config.per_layer_config[l].intermediate_size` is right, but every block is built from the configuration of the whole model, and `intermediate_size` is refused there (`AmbiguousGlobalPerLayerAttributeError`): what is to hand each layer its own configuration is named in a comment of that version and not part of it.
+# With `allow_global_per_layer_attribute_access` in `config.json` the blocks are built, all as wide as the widest, and the narrow matrices do not fit; version 4 does not know the form and ends there, too.
+# So no entry of `config.json` opens such a folder, and none of our words can stand in the error; the model card names what opens it.
+#
+# `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from the configuration: it lets transformers load the checkpoint into a class whose constructor gives every layer its own width first, and gives the result its own class back.
 
 
 # %% tags=["active-ipynb"]
@@ -986,6 +1040,21 @@ def plot_neurons(ax, model, kept, layer=0):
 # except ValueError as error:
 #     assert re.search("per-layer attribute|ignore_mismatched_sizes", str(error))
 #     print("one width does not fit both layers: not loaded by plain transformers")
+
+# %% [markdown]
+# For a loader that knows one width only, `export_padded` (`prunefair export pruned --padded padded`) fills the narrow layers up with the neurons of zeros of `padded_reader`: the same function in a folder that every loader reads.
+
+# %% tags=["active-ipynb"]
+# report = export_padded(folder / "uneven", folder / "padded")
+# plain = reloaded_logits(folder / "padded", some)
+# torch.testing.assert_close(plain, tiny(some).logits)
+# print(f"{report['widths']} in {report['width']}: {report['ffn_times']:.2f} times the")
+# print("feed-forward weights and operations, for the same logits")
+
+# %% [markdown]
+# The price is all that the narrow layers had saved.
+# A model padded to $w$ weighs what one with $w$ neurons in every layer weighs, and that one can compute whatever the padded one does; [how much nearer it comes](functional_pruning.ipynb#widths-and-who-reads-them) was measured.
+# Padding is for whom the model must reach, not for saving.
 
 # %% [markdown]
 # ## A checkpoint larger than memory
@@ -1124,8 +1193,8 @@ def plot_neurons(ax, model, kept, layer=0):
 # A neuron is a row of $W$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
 #
 # - Find the neurons of a model of sixteen families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
-# - Let a policy see and choose, `row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
-# - Take the others out, in place with `slice_ffn_`, into a second model with `prune_rows` and `sharing_copy`, or a tensor at a time with `sliced_reader`; `mask_ffn_` is the oracle, `plot_neurons` the picture, `tiny_model` a small random model of a family.
-# - Save, reload and stream with `prunefair.pruning.folders`: `save_pruned`, `load_pruned`, `reloaded_logits`, `prune_checkpoint`, `write_sliced`.
+# - Let a policy see and choose, `row_matrices` and `read_row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
+# - Take the others out, in place with `slice_ffn_`, into a second model with `prune_rows` and `sharing_copy`, or a tensor at a time with `sliced_reader` and, back to one width, `padded_reader`; `mask_ffn_` is the oracle, `plot_neurons` the picture, `tiny_model` a small random model of a family.
+# - Save, reload, pad and stream with `prunefair.pruning.folders`: `save_pruned`, `load_pruned`, `export_padded`, `reloaded_logits`, `prune_checkpoint`, `write_sliced`.
 #
 # The [next chapter](perplexity.ipynb) says how much a model suffers from what was taken out.

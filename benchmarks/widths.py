@@ -1,0 +1,94 @@
+"""What a bound on the widest layer costs, and what padding to it is worth.
+
+    python benchmarks/widths.py
+
+fills `book/results/widths.json`.  From the small model 30 % of the neurons are removed:
+the same share of every layer, or widths by Fisher cost of which none is larger than
+some share of the dense one.  A model of uneven widths that is padded to its widest
+layer weighs what one of that width in every layer weighs; so those stand beside it.
+Neurons are chosen and re-fitted on texts of the model itself, and judged on others of
+its texts, text by text.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from storing import Table, cpu, options_of
+
+from prunefair.models import load_model
+from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.functional_policy import (
+    functional_layers,
+    train_functional,
+    uneven_ratios,
+)
+from prunefair.pruning.functional_pruning import self_statistics
+from prunefair.pruning.perplexity import kl_per_position, self_sample
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_
+from prunefair.pruning.spectral_pruning import rows_by_scores
+from prunefair.pruning.surgery import prune_rows
+
+RESULT = Path(__file__).parents[1] / "book" / "results" / "widths.json"
+CONFIGURATION = {
+    "model": "smollm2",
+    "ratio": 0.3,
+    "texts": 64,
+    "length": 128,
+    "seed": 320,
+    "episodes": 6,
+    "held_out": 64,
+    "held_out_seed": 321,
+    "widest": [1.0, 0.95, 0.9, 0.85, 0.8, 0.75],
+}
+
+
+def selections(costs: list, ratio: float, widest: list) -> dict:
+    """Ratios of all layers: of one width, bounded, and of the width of the bound."""
+    found = {"equal": [ratio] * len(costs)}
+    for bound in widest:
+        least = round(1 - bound, 2)
+        found[f"uneven up to {bound}"] = uneven_ratios(costs, ratio, least=least)
+    padded = [bound for bound in widest if bound < 1]
+    return found | {f"equal {b}": [round(1 - b, 2)] * len(costs) for b in padded}
+
+
+def main() -> None:
+    """Everything, stored selection by selection."""
+    c, options = CONFIGURATION, options_of(__doc__, RESULT).parse_args()
+    torch.set_num_threads(1)
+    start = time.process_time()
+    table = Table(options.results, c, "torch", "transformers", device=cpu())
+    model = load_model(c["model"], dtype=torch.float32)
+    generator = torch.Generator().manual_seed(c["held_out_seed"])
+    held = self_sample(model, c["held_out"], c["length"], generator=generator)
+    generator.manual_seed(c["seed"])
+    known = self_statistics(model, generator=generator, n_texts=c["texts"])
+    moments = mean_moments(known.halves)
+    layers = functional_layers(model, moments, known.fisher)
+    options = {"episodes": c["episodes"], "generator": generator}
+    policy = train_functional(layers, c["ratio"], **options).policy
+    scores = [policy.scores(layer).detach() for layer in layers]
+    weights, sizes = [layer.D for layer in layers], [len(layer) for layer in layers]
+    rows = {}
+    for name, ratios in selections(known.fisher, c["ratio"], c["widest"]).items():
+        kept = rows_by_scores(scores, ratios)
+        widths = [rows_to_keep(m, r) for m, r in zip(sizes, ratios, strict=True)]
+        assert widths == [len(each) for each in kept]
+        ridge, _ = find_ridge(weights, known.halves, kept)
+        pruned = prune_rows(model, kept)
+        refit_(pruned, model, kept, moments, ridge=ridge)
+        kl = kl_per_position(model, pruned, held).mean(1)
+        rows[name] = {"widths": widths, "ridge": ridge}
+        rows[name]["kl"] = [round(float(x), 5) for x in kl]
+        seconds = time.process_time() - start
+        print(
+            f"{seconds:6.0f} s {name}: {max(widths)}, {float(kl.mean()):.4f}", flush=1
+        )
+    table.replace({"selections": rows, "seconds": round(time.process_time() - start)})
+
+
+if __name__ == "__main__":
+    main()
