@@ -53,12 +53,7 @@ from prunefair.pruning.lanczos import (
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.row_policy import RowPolicy, selected_rows
 from prunefair.pruning.spectrum import RowSlices
-from prunefair.pruning.surgery import (
-    ffn_slices,
-    read_row_matrices,
-    row_matrices,
-    sliced_reader,
-)
+from prunefair.pruning.surgery import ffn_slices, read_row_matrices, sliced_reader
 from prunefair.pruning.sweeps import stage_seconds
 from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 
@@ -81,6 +76,7 @@ from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 # )
 # from prunefair.pruning.lanczos import middle_distribution
 # from prunefair.pruning.spectrum import singular_values
+# from prunefair.pruning.surgery import row_matrices
 # from prunefair.pruning.sweeps import sweep_plan, sweep_work
 #
 # SEED = 20250129
@@ -866,7 +862,7 @@ def prune_streamed(
         If the family is not supported, `ratio` is outside [0, 1) or keeps no row, or
         `out` exists and is not an empty folder.
     """
-    watch, empty = Stopwatch(device), row_matrices(model)
+    watch, empty = Stopwatch(device), read_row_matrices(model, model.get_parameter)
     m, n = empty[0].shape
     options = {"device": device, "generator": generator, "probes": probes}
     options["home"] = home or _home(device, len(empty) * (2 * m * n + 4 * n**2))

@@ -46,12 +46,7 @@ from prunefair.widths import set_widths_
 # from prunefair.models import default_device, load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
-# from prunefair.pruning.folders import (
-#     export_padded,
-#     prune_checkpoint,
-#     reloaded_logits,
-#     save_pruned,
-# )
+# from prunefair.pruning.folders import prune_checkpoint, reloaded_logits, save_pruned
 #
 # SEED = 20250127
 # device = default_device()
@@ -1045,6 +1040,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # For a loader that knows one width only, `export_padded` (`prunefair export pruned --padded padded`) fills the narrow layers up with the neurons of zeros of `padded_reader`: the same function in a folder that every loader reads.
 
 # %% tags=["active-ipynb"]
+# export_padded = prunefair.pruning.folders.export_padded
 # report = export_padded(folder / "uneven", folder / "padded")
 # plain = reloaded_logits(folder / "padded", some)
 # torch.testing.assert_close(plain, tiny(some).logits)
