@@ -6,8 +6,8 @@ fills `book/results/widths.json`.  From the small model 30 % of the neurons are 
 the same share of every layer, or widths by Fisher cost of which none is larger than
 some share of the dense one.  A model of uneven widths that is padded to its widest
 layer weighs what one of that width in every layer weighs; so those stand beside it.
-Neurons are chosen and re-fitted on texts of the model itself, and judged on others of
-its texts, text by text.
+Neurons are chosen by energy and re-fitted on texts of the model itself, and judged on
+others of its texts, text by text.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ import torch
 from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
-from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.functional_policy import (
-    functional_layers,
-    train_functional,
-    uneven_ratios,
-)
-from prunefair.pruning.functional_pruning import self_statistics
+from prunefair.pruning.functional_policy import fisher_costs, uneven_ratios
 from prunefair.pruning.perplexity import kl_per_position, self_sample
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
+from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
@@ -35,13 +30,11 @@ RESULT = Path(__file__).parents[1] / "book" / "results" / "widths.json"
 CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
-    "texts": 64,
-    "length": 128,
+    "texts": [32, 128],
     "seed": 320,
-    "episodes": 6,
-    "held_out": 64,
+    "held_out": [24, 64],
     "held_out_seed": 321,
-    "widest": [1.0, 0.95, 0.9, 0.85, 0.8, 0.75],
+    "widest": [1.0, 0.9, 0.85, 0.8],
 }
 
 
@@ -63,30 +56,27 @@ def main() -> None:
     table = Table(options.results, c, "torch", "transformers", device=cpu())
     model = load_model(c["model"], dtype=torch.float32)
     generator = torch.Generator().manual_seed(c["held_out_seed"])
-    held = self_sample(model, c["held_out"], c["length"], generator=generator)
+    held = self_sample(model, *c["held_out"], generator=generator)
     generator.manual_seed(c["seed"])
-    known = self_statistics(model, generator=generator, n_texts=c["texts"])
-    moments = mean_moments(known.halves)
-    layers = functional_layers(model, moments, known.fisher)
-    options = {"episodes": c["episodes"], "generator": generator}
-    policy = train_functional(layers, c["ratio"], **options).policy
-    scores = [policy.scores(layer).detach() for layer in layers]
-    weights, sizes = [layer.D for layer in layers], [len(layer) for layer in layers]
+    texts = self_sample(model, *c["texts"], generator=generator)
+    halves = [hidden_moments(model, half) for half in texts.tensor_split(2)]
+    costs = fisher_costs(model, texts)
+    moments = mean_moments(halves)
+    weights = [linear.weight.detach() for linear in down_projections(model)]
+    pairs = zip(weights, moments.second, strict=True)
+    energies = [H.diagonal() * D.double().square().sum(0) for D, H in pairs]
     rows = {}
-    for name, ratios in selections(known.fisher, c["ratio"], c["widest"]).items():
-        kept = rows_by_scores(scores, ratios)
-        widths = [rows_to_keep(m, r) for m, r in zip(sizes, ratios, strict=True)]
-        assert widths == [len(each) for each in kept]
-        ridge, _ = find_ridge(weights, known.halves, kept)
+    for name, ratios in selections(costs, c["ratio"], c["widest"]).items():
+        kept = rows_by_scores(energies, ratios)
+        widths = [len(rows) for rows in kept]
+        ridge, _ = find_ridge(weights, halves, kept)
         pruned = prune_rows(model, kept)
         refit_(pruned, model, kept, moments, ridge=ridge)
         kl = kl_per_position(model, pruned, held).mean(1)
         rows[name] = {"widths": widths, "ridge": ridge}
         rows[name]["kl"] = [round(float(x), 5) for x in kl]
         seconds = time.process_time() - start
-        print(
-            f"{seconds:6.0f} s {name}: {max(widths)}, {float(kl.mean()):.4f}", flush=1
-        )
+        print(f"{seconds:6.0f} s {name:17} {max(widths)} {kl.mean():.4f}", flush=True)
     table.replace({"selections": rows, "seconds": round(time.process_time() - start)})
 
 

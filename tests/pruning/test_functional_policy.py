@@ -449,22 +449,32 @@ def layers_of_costs(sizes, seed, ties):
 
 
 @settings(max_examples=100, deadline=None)
-@given(sizes, st.integers(0, 49), st.integers(0, 70), st.integers(0, 99), st.booleans())
-@example([5, 5], 30, 50, 0, False)
-def test_the_total_is_kept_and_no_layer_loses_more_than_the_bound(
-    sizes, percent, bound, seed, ties
+@given(
+    sizes,
+    st.integers(0, 49),
+    st.tuples(st.integers(0, 70), st.integers(0, 50)),
+    st.integers(0, 99),
+    st.booleans(),
+)
+@example([5, 5], 30, (50, 0), 0, False)
+@example([9, 9], 30, (50, 12), 0, False)
+def test_the_total_is_kept_and_no_layer_loses_more_or_less_than_the_bounds(
+    sizes, percent, bounds, seed, ties
 ):
-    ratio, most = percent / 100, bound / 100
+    ratio, (most, least) = percent / 100, (bound / 100 for bound in bounds)
     costs = layers_of_costs(sizes, seed, ties)
-    ratios = uneven_ratios(costs, ratio, most=most)
+    ratios = uneven_ratios(costs, ratio, most=most, least=least)
     kept = [rows_to_keep(m, r) for m, r in zip(sizes, ratios, strict=True)]
     assert sum(kept) == sum(rows_to_keep(m, ratio) for m in sizes)
-    least = [rows_to_keep(m, max(most, ratio)) for m in sizes]
-    assert all(k >= a for k, a in zip(kept, least, strict=True))
+    few = [rows_to_keep(m, max(most, ratio)) for m in sizes]
+    many = [rows_to_keep(m, min(least, ratio)) for m in sizes]
+    assert all(a <= k <= b for a, k, b in zip(few, kept, many, strict=True))
     # where a layer is not at its bound, what stays is as dear as anything that goes
-    gone = [c.sort().values[: len(c) - k] for c, k in zip(costs, kept, strict=True)]
-    dearest = max((float(g.max()) for g in gone if len(g)), default=-1.0)
-    for c, k, a in zip(costs, kept, least, strict=True):
+    # from a layer that is not at the other
+    layers = [*zip(costs, kept, many, strict=True)]
+    gone = [c.sort().values[: len(c) - k] for c, k, b in layers if k < b]
+    dearest = max((float(g.max()) for g in gone), default=-1.0)
+    for c, k, a in zip(costs, kept, few, strict=True):
         if k > a:
             assert float(c.sort(descending=True).values[:k].min()) >= dearest
 
@@ -473,10 +483,11 @@ def test_the_total_is_kept_and_no_layer_loses_more_than_the_bound(
 @given(
     st.lists(st.integers(2, 5), min_size=2, max_size=3),
     st.sampled_from([0.2, 0.34, 0.4]),
+    st.sampled_from([0.0, 0.2, 0.34]),
     st.integers(0, 99),
 )
 def test_no_other_widths_of_the_same_total_have_a_smaller_sum_of_costs(
-    sizes, ratio, seed
+    sizes, ratio, least, seed
 ):
     costs = layers_of_costs(sizes, seed, False)
     total = sum(rows_to_keep(m, ratio) for m in sizes)
@@ -487,9 +498,10 @@ def test_no_other_widths_of_the_same_total_have_a_smaller_sum_of_costs(
             for c, k in zip(costs, widths, strict=True)
         )
 
-    ranges = [range(rows_to_keep(m, 0.5), m + 1) for m in sizes]
+    most = [rows_to_keep(m, min(least, ratio)) for m in sizes]
+    ranges = [range(rows_to_keep(m, 0.5), k + 1) for m, k in zip(sizes, most)]
     feasible = [w for w in itertools.product(*ranges) if sum(w) == total]
-    ratios = uneven_ratios(costs, ratio)
+    ratios = uneven_ratios(costs, ratio, least=least)
     found = [rows_to_keep(m, r) for m, r in zip(sizes, ratios, strict=True)]
     assert cheapest(found) == min(map(cheapest, feasible))
 
@@ -548,10 +560,14 @@ def test_equal_costs_at_the_bound_and_bad_shares():
     assert uneven_ratios(costs, 0.3, most=0.1) == [0.3, 0.3]
     assert uneven_ratios(costs, 0.0) == [0.0, 0.0]
     assert uneven_ratios(costs, 0.4, most=0.7) == [0.7, 0.1]
+    assert uneven_ratios(costs, 0.3, least=0.2) == [0.4, 0.2]
+    assert uneven_ratios(costs, 0.3, least=0.5) == [0.3, 0.3]
     with pytest.raises(ValueError, match="ratio is -0.1"):
         uneven_ratios(costs, -0.1)
     with pytest.raises(ValueError, match=r"most is 1.5; give a share in \[0, 1\)"):
         uneven_ratios(costs, 0.3, most=1.5)
+    with pytest.raises(ValueError, match=r"least is -0.1; give a share in \[0, 1\)"):
+        uneven_ratios(costs, 0.3, least=-0.1)
     with pytest.raises(ValueError, match="costs is empty"):
         uneven_ratios([], 0.3)
 

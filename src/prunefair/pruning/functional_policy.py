@@ -1013,6 +1013,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # Given these, any $n - \sum_l a_l$ of the others are allowed, and the dearest leave the smallest sum.
 # If $k_l > a_l$, the cheapest neuron kept in layer $l$ is one of these, and so costs at least as much as all of the others that are removed. ∎
 #
+# With a largest number of neurons for every layer besides, only as many of the dearest may stay, and the rest is the same.
 # The widths are all that we take from the solution; which neurons of a layer go is the policy's choice.
 
 
