@@ -558,6 +558,34 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # Other texts, other widths or a fit block by block lower the divergence by no more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)); what they do to the accuracy was not measured.
 
 # %% [markdown]
+# ## Widths, and who reads them
+#
+# A folder whose layers differ in width is opened by `load_pruned`, and by llama.cpp once `prunefair export` has written it for that; every other loader knows one width ([why](surgery.ipynb#layers-of-different-widths)), and padding to the widest layer gives back what the narrow ones saved.
+# Is there a bound on the widest layer that keeps the gain and makes padding cheap?
+# `benchmarks/widths.py` removes 30 % of the neurons with widths by Fisher cost, none of them above a share of the dense width, keeps the neurons of largest energy, re-fits, and judges on texts of another seed.
+# Beside each bound stands the model with that width in every layer: in a loader that needs one width it weighs as much as the padded one.
+
+# %% tags=["active-ipynb"]
+# study = json.loads(Path("../results/widths.json").read_text())["selections"]
+# losses = {name: np.array(row["kl"]) for name, row in study.items()}
+# for name, row in study.items():
+#     gap = losses[name] - losses["equal"]
+#     print(f"{name:17} widest {max(row['widths']):4}: divergence"
+#           f" {losses[name].mean():.3f}, from equal {gap.mean():+.3f}"
+#           f" +- {1.96 * standard_error(gap):.3f}")
+
+# %% tags=["active-ipynb"]
+# gain = {}
+# for bound in ("1.0", "0.9", "0.85", "0.8"):
+#     less = losses["equal"] - losses[f"uneven up to {bound}"]
+#     gain[bound] = less.mean()
+#     print(f"up to {bound}: {gain[bound] / gain['1.0']:.0%} of the gain")
+#     if bound != "1.0":  # of the same weight where one width is needed
+#         more = losses[f"uneven up to {bound}"] - losses[f"equal {bound}"]
+#         assert more.mean() > 1.96 * standard_error(more)
+# assert gain["1.0"] > 0 and max(gain, key=gain.get) == "1.0"
+
+# %% [markdown]
 # ## Quality against size
 #
 # One picture for all methods and ratios: what is paid in perplexity for the parameters that are saved.

@@ -1049,7 +1049,7 @@ def plot_neurons(ax, model, kept, layer=0):
 
 # %% [markdown]
 # The price is all that the narrow layers had saved.
-# A model padded to $w$ weighs what one with $w$ neurons in every layer weighs, and that one can compute whatever the padded one does; [how much nearer it comes](functional_pruning.ipynb#widths-and-who-reads-them) was measured.
+# A model padded to $w$ weighs what one with $w$ neurons in every layer weighs, and that one can compute whatever the padded one does; [how much nearer it comes](comparison.ipynb#widths-and-who-reads-them) was measured.
 # Padding is for whom the model must reach, not for saving.
 
 # %% [markdown]
