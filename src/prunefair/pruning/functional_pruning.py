@@ -431,6 +431,7 @@ def prune_functional(
 #
 # The widths differ between layers, so the model is stored with its widths and `load_pruned` reloads it.
 # With `even=True` all widths are equal, and the folder is one that plain `from_pretrained` reads.
+# What others make of uneven widths, and what padding to one width costs, is measured in [the comparison](comparison.ipynb#widths-and-who-reads-them).
 
 # %% tags=["active-ipynb"]
 # with tempfile.TemporaryDirectory() as folder:
