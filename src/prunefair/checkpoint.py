@@ -305,7 +305,7 @@ def write_weights(folder, specs, tensor_of, *, max_bytes, parameters) -> None:
         (folder / INDEX).write_text(text, encoding="utf-8")
 
 
-def write_shard(path, specs, tensor_of) -> None:
+def write_shard(path, specs, tensor_of, *, note: dict | None = None) -> None:
     """Write one safetensors file, holding one tensor at a time.
 
     Parameters
@@ -314,6 +314,8 @@ def write_shard(path, specs, tensor_of) -> None:
         File to write.
     specs, tensor_of
         See `write_weights`.
+    note : dict of str to str, optional
+        What the header says beside the format.
 
     Raises
     ------
@@ -331,7 +333,7 @@ def write_shard(path, specs, tensor_of) -> None:
             )
     rank = list(types)
     order = sorted(specs, key=lambda name: (rank.index(specs[name].dtype), name))
-    header, place = {"__metadata__": {"format": "pt"}}, 0
+    header, place = {"__metadata__": {"format": "pt"} | (note or {})}, 0
     for name in order:
         spec = specs[name]
         end = place + spec.numel() * spec.element_size()

@@ -7,7 +7,14 @@ import torch
 
 from prunefair.messages import Given
 from prunefair.models import empty_model
-from prunefair.pruning.layered import FolderStore, LayeredModel, MemoryStore
+from prunefair.pruning import layered
+from prunefair.pruning.layered import (
+    FolderStore,
+    LayeredModel,
+    MemoryStore,
+    digest,
+    fingerprint,
+)
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.surgery import ADAPTERS, tiny_model
 
@@ -105,11 +112,59 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         FolderStore(tmp_path / "a", {"model": "one", "seed": 2})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").touch()
-    with pytest.raises(ValueError, match="offload is .*full', which exists and is not"):
+    with pytest.raises(ValueError, match="offload is .*full', which holds other files"):
         FolderStore(tmp_path / "full", {})
+    with pytest.raises(ValueError, match="offload is .*txt', which exists and is not"):
+        FolderStore(tmp_path / "full" / "notes.txt", {})
     (tmp_path / "a" / "statistics.json").write_text("[]")
     with pytest.raises(ValueError, match="offload is .* is no JSON object"):
         FolderStore(tmp_path / "a", {})
+
+
+def halved(data):
+    return data[: len(data) // 2]
+
+
+def without_a_header(data):
+    return b"{" + data[1:]
+
+
+def with_other_numbers(data):
+    return data[:-5] + bytes(5)
+
+
+@pytest.mark.parametrize("harm", [halved, without_a_header, with_other_numbers])
+def test_a_damaged_file_is_named_and_what_is_sound_is_read_once_for_that(
+    harm, tmp_path, monkeypatch
+):
+    FolderStore(tmp_path / "a", {}).put("x", a=torch.arange(1.0, 9.0))
+    store, checked = FolderStore(tmp_path / "a", {}), []
+    monkeypatch.setattr(
+        layered, "digest", lambda tensors: checked.append(1) or digest(tensors)
+    )
+    for _ in range(3):
+        assert store.get("x")["a"].sum() == 36
+    assert len(checked) == 1
+    file = tmp_path / "a" / "x.safetensors"
+    file.write_bytes(harm(file.read_bytes()))
+    line = "offload is .*a', whose x.safetensors is damaged.*; remove that file and run"
+    with pytest.raises(ValueError, match=line):
+        FolderStore(tmp_path / "a", {}).get("x")
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt_neox"])
+def test_a_fingerprint_knows_every_tensor_and_the_configuration(family):
+    model = tiny_model(family, generator=seeded())
+    state = {name: p.detach().clone() for name, p in model.named_parameters()}
+    found = {fingerprint(model, state.__getitem__)}
+    assert found == {fingerprint(copy.deepcopy(model), model.get_parameter)}
+    for name, value in state.items():
+        changed = value.clone()
+        changed.view(-1)[-1] += 1
+        found.add(fingerprint(model, (state | {name: changed}).__getitem__))
+    assert len(found) == 1 + len(state)
+    model.config.some_epsilon = 0.5
+    assert fingerprint(model, state.__getitem__) not in found
 
 
 def test_the_layer_that_is_next_is_read_meanwhile_and_once():

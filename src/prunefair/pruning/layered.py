@@ -16,15 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_map
+from tqdm import tqdm
 
 from prunefair.checkpoint import read_json, write_shard
 from prunefair.messages import Given, shown
-from prunefair.outputs import check_new_folder, whole_file
-from prunefair.pruning.surgery import adapter_for, ffn_slices
+from prunefair.outputs import check_new_folder, remove_dead_scratch, whole_file
+from prunefair.pruning.surgery import adapter_for
 
-STATISTICS_FORMAT = "prunefair statistics 1"
+STATISTICS_FORMAT = "prunefair statistics 2"
 MANIFEST = "statistics.json"
 
 
@@ -317,15 +319,22 @@ class FolderStore:
     """
 
     def __init__(self, folder, identity: dict, *, argument: str = "offload"):
-        self.folder, self.argument = Path(folder), argument
-        wanted = {"format": STATISTICS_FORMAT} | identity
+        self.folder, self.argument, self._sound = Path(folder), argument, set()
+        wanted, given = (
+            {"format": STATISTICS_FORMAT} | identity,
+            Given(argument, folder),
+        )
         manifest = self.folder / MANIFEST
         if not manifest.is_file():
+            if self.folder.is_dir():
+                remove_dead_scratch(self.folder)
+                if any(self.folder.iterdir()):
+                    problem = f"which holds other files and no {MANIFEST} of prunefair"
+                    raise given.error(problem, "name another folder")
             check_new_folder(folder, argument=argument)
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(manifest, argument=argument) as partial:
                 partial.write_text(json.dumps(wanted, indent=1) + "\n")
-        given = Given(argument, folder)
         found = read_json(manifest, given)
         for key in wanted:
             if found.get(key) != wanted[key]:
@@ -343,13 +352,25 @@ class FolderStore:
         return self._file(name).is_file()
 
     def get(self, name: str) -> dict[str, torch.Tensor]:
-        """What is there, mapped into memory."""
-        return load_file(self._file(name))
+        """What is there, mapped into memory; checked when it is first asked for."""
+        path = self._file(name)
+        given = Given(self.argument, self.folder)
+        problem = f"whose {path.name} is damaged"
+        with given.using(problem, "remove that file and run again"):
+            tensors = load_file(path)
+            if name not in self._sound:
+                with safe_open(path, "pt") as file:
+                    known = (file.metadata() or {}).get("sha256")
+                if digest(tensors) != known:
+                    raise ValueError("its bytes are not those that were written")
+                self._sound.add(name)
+        return tensors
 
     def put(self, name: str, **tensors: torch.Tensor) -> None:
         """Put tensors there."""
+        note = {"sha256": digest(tensors)}
         with whole_file(self._file(name), argument=self.argument) as partial:
-            write_shard(partial, tensors, tensors.__getitem__)
+            write_shard(partial, tensors, tensors.__getitem__, note=note)
 
     def drop(self, name: str) -> None:
         """Forget what is there."""
@@ -357,8 +378,33 @@ class FolderStore:
             self._file(name).unlink(missing_ok=True)
 
 
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of tensors with their names, types and shapes.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        Of any type, on any device.
+
+    Returns
+    -------
+    digest : str
+        64 hexadecimal digits.
+    """
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        _add(found, name, tensors[name])
+    return found.hexdigest()
+
+
+def _add(found, name: str, tensor: torch.Tensor) -> None:
+    tensor = tensor.detach().cpu().contiguous()
+    found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
 def fingerprint(model, read: Callable) -> str:
-    """What tells a model from others, from its configuration and two of its matrices.
+    """What tells a model from others: its configuration and all of its weights.
 
     Parameters
     ----------
@@ -375,9 +421,7 @@ def fingerprint(model, read: Callable) -> str:
     config = model.config.to_dict()
     for key in ("_name_or_path", "transformers_version", "architectures"):
         config.pop(key, None)  # say where it comes from, not what it is
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for names in (ffn_slices(model)[0], ffn_slices(model)[-1]):
-        weight = read([*names][-1]).detach().cpu().contiguous()
-        digest.update(f"{weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, _ in tqdm([*model.named_parameters()], "fingerprint"):
+        _add(found, name, read(name))
+    return found.hexdigest()[:32]
