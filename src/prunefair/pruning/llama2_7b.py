@@ -420,8 +420,8 @@ def stage_lines(part: dict) -> list[str]:
 
 
 # %% [markdown]
-# LLaMA-2-7B's geometry comes from the disk, with a few short texts of random tokens, because what is asked here is the memory: both sweeps, widths by Fisher cost, neurons by energy, and a re-fit with a given ridge in four blocks.
-# The costs of random weights leave the first blocks whole, so that each of these re-fits takes a Cholesky factor of the full size, the largest that there can be.
+# LLaMA-2-7B's geometry comes from the disk, with a few short texts of random tokens, because what is asked here is the memory: both sweeps, widths by Fisher cost, neurons by energy, and a re-fit of every block with a given ridge.
+# The costs of random weights leave the first blocks whole, so that their re-fits take a Cholesky factor of the full size, the largest that there can be.
 
 # %% tags=["active-ipynb"]
 # cpu = json.loads(Path("../results/llama2_7b_cpu.json").read_text())
@@ -449,7 +449,7 @@ def stage_lines(part: dict) -> list[str]:
 # assert abs(distance["estimated"] - distance["exact"]) < 0.02
 
 # %% [markdown]
-# A model of a billion parameters went through the same, with texts that it sampled itself, for which it is in memory as a whole, and the re-fit of all blocks.
+# A model of a billion parameters went through the whole default: texts that it sampled itself, for which it is in memory as a whole, a policy that was trained on quadratures, and a ridge that was searched.
 
 # %% tags=["active-ipynb"]
 # print(*stage_lines(cpu["billion"]), sep="\n")
