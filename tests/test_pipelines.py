@@ -194,6 +194,14 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("name", [name for name in BAD if name.startswith("ratio")])
+def test_a_target_is_checked_before_the_folder_is_looked_at(name, folder, monkeypatch):
+    monkeypatch.setattr("prunefair.models.load_config", pytest.fail)
+    positional, options, pattern = BAD[name]
+    with pytest.raises(ValueError, match=pattern):
+        prunefair.prune(folder, *positional, **options)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_arguments_are_named_in_the_words_of_python(name, folder, monkeypatch):
     monkeypatch.setattr("prunefair.models.load_opened", pytest.fail)

@@ -183,8 +183,8 @@ def test_a_target_is_met_and_nothing_less_would_do(family, multiple, even, share
     options = {"even": even, "multiple": multiple}
     if most >= dense:
         return
-    ratio = wanted_ratio(None, most, None, model, **options)
-    assert ratio == wanted_ratio(None, None, most * unit, model, **options)
+    ratio = wanted_ratio("parameters", most, model, **options)
+    assert ratio == wanted_ratio("bytes", most * unit, model, **options)
 
     def left(ratio):
         shares = [ratio] * 2

@@ -175,7 +175,7 @@ def prune_command(
         typer.Option(
             help="equal, or uneven: nearer to the dense model with functional, but "
             "only prunefair.load_pruned reads it, and what prunefair export writes of "
-            "it.",
+            "it; no layer loses more than half, so from --ratio 0.5 on it is equal.",
         ),
     ] = "equal",
     multiple: Annotated[

@@ -7,8 +7,8 @@ import numbers
 from prunefair.messages import checked_share, named, shown
 
 
-def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> float:
-    """The ratio that was given, or the one that meets the target that was given.
+def given_target(ratio, parameters, size) -> tuple[str, float]:
+    """Which of the three targets was given, and its value.
 
     Parameters
     ----------
@@ -16,6 +16,42 @@ def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> 
         Share of the FFN rows to remove.
     parameters, size : float or None
         Most parameters, or bytes of weights, that are to be left.
+
+    Returns
+    -------
+    argument : str
+    value : float
+
+    Raises
+    ------
+    ValueError
+        Unless one of the three is given, and is a number that can be one.
+    """
+    given = {"ratio": ratio, "parameters": parameters, "bytes": size}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        raise ValueError(
+            f"{named('ratio')} is None; give a number in [0, 1), or "
+            f"{named('parameters')} or {named('bytes')}"
+        )
+    if len(given) > 1:
+        words = " and ".join(f"{named(n)} {shown(v)}" for n, v in given.items())
+        raise ValueError(f"{words} are given; give one of them")
+    ((argument, value),) = given.items()
+    if argument == "ratio":
+        return argument, checked_share("ratio", value)
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{named(argument)} is {shown(value)}; give a positive number")
+    return argument, value
+
+
+def wanted_ratio(argument, value, skeleton, *, even: bool, multiple) -> float:
+    """The ratio that was given, or the one that meets the target that was given.
+
+    Parameters
+    ----------
+    argument, value
+        See `given_target`.
     skeleton : transformers.PreTrainedModel
         Dense model of a supported family.
     even : bool
@@ -31,24 +67,11 @@ def wanted_ratio(ratio, parameters, size, skeleton, *, even: bool, multiple) -> 
     Raises
     ------
     ValueError
-        Unless one of the three is given, and can be met.
+        If the target cannot be met.
     """
-    given = {"ratio": ratio, "parameters": parameters, "bytes": size}
-    given = {name: value for name, value in given.items() if value is not None}
-    if not given:
-        raise ValueError(
-            f"{named('ratio')} is None; give a number in [0, 1), or "
-            f"{named('parameters')} or {named('bytes')}"
-        )
-    if len(given) > 1:
-        words = " and ".join(f"{named(n)} {shown(v)}" for n, v in given.items())
-        raise ValueError(f"{words} are given; give one of them")
-    ((argument, value),) = given.items()
     if argument == "ratio":
-        return checked_share("ratio", value)
+        return value
     unit = skeleton.dtype.itemsize if argument == "bytes" else 1
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value > 0:
-        raise ValueError(f"{named(argument)} is {shown(value)}; give a positive number")
     return _least_ratio(argument, value, unit, skeleton, even, multiple)
 
 

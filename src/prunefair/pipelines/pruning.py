@@ -30,7 +30,7 @@ from prunefair.pipelines._arguments import (
     started,
 )
 from prunefair.pipelines._room import goes_in_turns
-from prunefair.pipelines._targets import wanted_ratio
+from prunefair.pipelines._targets import given_target, wanted_ratio
 from prunefair.pipelines.sweeping import prune_in_turns
 
 METHODS = ("functional", "spectral")
@@ -234,7 +234,8 @@ def prune(
     widths : {"equal", "uneven"}
         Uneven is nearer to the dense model with functional, but only `load_pruned`
         reads it, and llama.cpp after `export_gguf`; with `export_padded` every loader
-        does, without a saving.
+        does, without a saving.  No layer loses more than half of its neurons, so that
+        widths are equal at ratios of 0.5 and more.
     multiple : int, optional
         Widths are multiples of it; by default 32 with functional where every layer has
         512 neurons or more, else 1, the paper's count.
@@ -278,6 +279,7 @@ def prune(
     if model is not None:
         given_model(model)
     _check_choices(model, geometry, method, spectra, widths, choice, offload)
+    target = given_target(ratio, parameters, bytes)
     if choice == "energy" and policy is not None:
         raise ValueError(
             f"{named('policy')} is {shown(policy)}, and {named('choice')} 'energy', "
@@ -299,7 +301,7 @@ def prune(
     functional, sizes = method == "functional", _sizes(skeleton)
     step = _multiple(multiple, sizes, 32 if functional and min(sizes) >= 512 else 1)
     even = {"even": widths == "equal", "multiple": step}
-    ratio = wanted_ratio(ratio, parameters, bytes, skeleton, **even)
+    ratio = wanted_ratio(*target, skeleton, **even)
     _check_rows(sizes, ratio)
     streamed = bool(geometry or spectra or offload)
     if not (loaded or streamed):
