@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from prunefair.checkpoint import read_json, write_shard
 from prunefair.messages import Given, shown
+from prunefair.models import empty_model
 from prunefair.outputs import check_new_folder, remove_dead_scratch, whole_file
 from prunefair.pruning.surgery import adapter_for
 
@@ -246,6 +247,24 @@ class LayeredModel:
         """
         with self._instead(lambda *_, **__: self._as_output(hidden)):
             return self.model(tokens.to(self.device), use_cache=False).logits
+
+
+def layered_copy(model) -> LayeredModel:
+    """A model in memory as one whose layers take turns; it shares all weights.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Of a supported family, with values.
+
+    Returns
+    -------
+    layered : LayeredModel
+        On the same device.
+    """
+    config, given = copy.deepcopy(model.config), Given("model", type(model).__name__)
+    empty = empty_model(config, given, dtype=model.dtype)
+    return LayeredModel(empty, model.state_dict().__getitem__, device=model.device)
 
 
 @contextlib.contextmanager
