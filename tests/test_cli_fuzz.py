@@ -269,6 +269,7 @@ PRUNE = {
     "--policy": POLICIES,
     "--geometry": ("", "tiny", "abacus", "tiny"),
     "--no-refit": (None,),
+    "--reconstruct": (None,),
     "--texts": ("2", "1", "x", "-1"),
     "--episodes": ("1", "0", "x", "1.5"),
     "--choice": ("policy", "energy", "best"),

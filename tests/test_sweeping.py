@@ -14,12 +14,13 @@ import prunefair
 from prunefair.models import load_model
 from prunefair.pipelines import _room, pruning, sweeping
 from prunefair.pipelines._targets import wanted_ratio
-from prunefair.pruning import sweeps
+from prunefair.pruning import reconstruction, sweeps
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.folders import load_pruned
 from prunefair.pruning.functional_policy import uneven_ratios
 from prunefair.pruning.lanczos import SelectionCost
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
+from prunefair.pruning.reconstruction import ReconstructionPlan
 from prunefair.pruning.surgery import ADAPTERS, removed_parameters, tiny_model
 from prunefair.pruning.throughput import device_rates
 
@@ -53,6 +54,27 @@ def test_a_folder_is_pruned_to_the_same_bytes_in_memory_and_in_turns(folder, tmp
         assert load_pruned(place["out"]).num_parameters() == report.params_after
 
 
+def test_a_reconstruction_too_is_the_same_in_turns_and_the_card_says_it(
+    folder, tmp_path, monkeypatch
+):
+    plan = ReconstructionPlan(batch=32, passes=20)  # of so few tokens
+    monkeypatch.setattr(reconstruction, "ReconstructionPlan", lambda: plan)
+    options = FEW | {"reconstruct": True}
+    whole = prunefair.prune(folder, 0.5, out=tmp_path / "whole", **options)
+    place = {"out": tmp_path / "in turns", "offload": tmp_path / "work"}
+    report = prunefair.prune(folder, 0.5, **place, **options)
+    assert files(place["out"]) == files(tmp_path / "whole")
+    before, after = report.details["reconstruction"]
+    assert after < before and whole.details["reconstruction"] == [before, after]
+    card = (place["out"] / "README.md").read_text()
+    assert "before and after | " + f"{before}, {after} |" in card
+    plan, plain = report.details["planned_bytes"], FEW | {"offload": tmp_path / "work"}
+    assert plan["reconstruction"] > 0 and not [*(tmp_path / "work").glob("fit-*")]
+    again = prunefair.prune(folder, 0.5, **plain)
+    assert again.details["planned_bytes"]["reconstruction"] == 0
+    assert "reconstruction" not in again.details
+
+
 def test_statistics_serve_every_ratio_and_no_other_run(folder, tmp_path, monkeypatch):
     place = {"offload": tmp_path / "work"}
     prunefair.prune(folder, 0.3, **place, **FEW)
@@ -81,6 +103,10 @@ WRONG = {
     "choice-spectral": (
         {"method": "spectral", "choice": "energy"},
         "choice is 'energy', which only the functional method knows",
+    ),
+    "reconstruct-spectral": (
+        {"method": "spectral", "reconstruct": True},
+        "reconstruct is True, which only the functional method knows; leave it out",
     ),
     "no-policy": (
         {"choice": "energy", "policy": "p"},

@@ -163,6 +163,14 @@ def prune_command(
             help="With functional: re-fit what is left to the model's own text.",
         ),
     ] = True,
+    reconstruct: Annotated[
+        bool,
+        typer.Option(
+            "--reconstruct/--no-reconstruct",
+            help="With functional: fit whole feed-forward blocks from there on, which "
+            "takes several times as long as all the rest.",
+        ),
+    ] = False,
     choice: Annotated[
         str,
         typer.Option(
@@ -235,6 +243,7 @@ def prune_command(
             geometry=geometry or None,
             spectra=spectra or None,
             refit=refit,
+            reconstruct=reconstruct,
             choice=choice,
             widths=widths,
             multiple=multiple,

@@ -142,6 +142,8 @@ _ROWS = {
     "params_unpadded": "parameters without neurons of zeros",
     "refit": "`down_proj` re-fitted by least squares to the same text",
     "ridge": "ridge of the re-fit",
+    "reconstruction": "feed-forward blocks fitted from there on; mean error on text of "
+    "the same kind that the fit did not read, before and after",
     "texts": "texts of 128 tokens that the base model sampled",
     "episodes": "episodes of training of the policy",
     "seed": "seed",
@@ -194,6 +196,8 @@ def _shown(key, value) -> str:
         return ", ".join(map(str, value))
     if key == "method":
         return _METHODS.get(value, value)
+    if key == "reconstruction":
+        return ", ".join(map(str, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if key.startswith("params") else str(value)

@@ -21,6 +21,7 @@ from prunefair.pruning.functional_policy import FunctionalLayer, FunctionalSlice
 from prunefair.pruning.functional_pruning import prune_functional, self_statistics
 from prunefair.pruning.lanczos import orthonormal_probes
 from prunefair.pruning.layered import FolderStore, MemoryStore
+from prunefair.pruning.reconstruction import ReconstructionPlan
 from prunefair.pruning.refit import mean_moments
 from prunefair.pruning.self_moments import down_projections
 from prunefair.pruning.surgery import tiny_model
@@ -28,6 +29,7 @@ from prunefair.pruning.sweeps import (
     FunctionalQuadrature,
     functional_penalty,
     prune_swept,
+    reconstruct_swept,
     sample_texts,
     sweep_work,
     swept_statistics,
@@ -84,6 +86,45 @@ def test_without_a_bias_the_swept_re_fit_is_that_in_memory_too(tmp_path):
     }
     assert set(kinds.values()) == {True, False} and kinds["mistral"]
     assert not kinds["opt"] and not kinds["phi"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_swept_reconstruction_is_that_in_memory(family, dtype, tmp_path):
+    """With the inputs of the dense model and of the pruned one, and after a stop."""
+    model, layered, swept, known = both(family, dtype, n_texts=8)
+    own = dtype == torch.bfloat16
+    inputs, options = "own" if own else "dense", {"even": True, "episodes": 1}
+    plan = ReconstructionPlan(batch=16, passes=4, inputs=inputs)
+    whole = prune_functional(
+        *(model, 0.5),
+        generator=seeded(2),
+        statistics=known,
+        reconstruct=plan,
+        **options,
+    )
+    save_pruned(whole.model, None, tmp_path / "whole", whole.kept)
+    run = prune_swept(layered, swept, 0.5, generator=seeded(2), **options)
+    how, place = {"plan": plan, "generator": seeded(2)}, tmp_path / "sums"
+    with pytest.raises(Interrupted):
+        store = Fragile(place, {}, puts=1)
+        reconstruct_swept(layered, swept, run, store, **how)
+    done = files(place)
+    store = FolderStore(place, {})
+    fitted = reconstruct_swept(layered, swept, run, store, **how)
+    assert done.items() < files(place).items()
+    assert fitted.block_errors == [list(pair) for pair in whole.block_errors]
+    out = write_swept(layered.model, layered, swept, fitted, tmp_path / "swept")
+    for file in (tmp_path / "whole").iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+    other = ReconstructionPlan(batch=16, passes=0)
+    again = reconstruct_swept(
+        layered, swept, run, store, plan=other, generator=seeded(2)
+    )
+    assert [a == b for a, b in again.block_errors] == [True, True]
+    fitted.fits.drop()
+    again.fits.drop()
+    assert len(files(place)) == 1  # the statement
 
 
 class Interrupted(Exception):

@@ -142,6 +142,7 @@ class _Job:
     geometry: str | None
     spectra: str | None
     refit: bool
+    reconstruct: bool
     choice: str
     widths: str
     multiple: int
@@ -152,6 +153,13 @@ class _Job:
     device: str
     offload: Path | None
     out: Path | None
+
+    @property
+    def plan(self):
+        """How whole blocks are fitted, or None if they are not."""
+        from prunefair.pruning.reconstruction import ReconstructionPlan
+
+        return ReconstructionPlan() if self.reconstruct else None
 
     @property
     def loaded(self) -> bool:
@@ -191,6 +199,7 @@ def prune(
     geometry: str | None = None,
     spectra: str | None = None,
     refit: bool = True,
+    reconstruct: bool = False,
     choice: str = "policy",
     widths: str = "equal",
     multiple: int | None = None,
@@ -228,6 +237,9 @@ def prune(
         Go a layer at a time with these spectra; by default exact up to 2048 columns.
     refit : bool
         With functional: re-fit what is left to the model's own text.
+    reconstruct : bool
+        With functional: fit whole feed-forward blocks from there on, which takes several
+        times as long as all the rest.
     choice : {"policy", "energy"}
         With functional: rows by a trained policy, or by the energies alone, which is
         faster.
@@ -278,7 +290,9 @@ def prune(
 
     if model is not None:
         given_model(model)
-    _check_choices(model, geometry, method, spectra, widths, choice, offload)
+    only = {"choice": choice != "policy" and choice, "offload": offload}
+    only |= {"reconstruct": bool(reconstruct)}
+    _check_choices(model, geometry, method, spectra, widths, choice, only)
     target = given_target(ratio, parameters, bytes)
     if choice == "energy" and policy is not None:
         raise ValueError(
@@ -292,7 +306,7 @@ def prune(
     multiple = None if multiple is None else checked_whole("multiple", multiple, 1)
     texts = checked_whole("texts", texts, 2)
     episodes = checked_whole("episodes", episodes, 1)
-    seed, refit = checked_whole("seed", seed, 0, 2**64), bool(refit)
+    seed = checked_whole("seed", seed, 0, 2**64)
     _check_outputs(out, policy, offload)
     loaded = in_memory(model)
     device = str(model.device) if loaded else usable_device(device)
@@ -318,7 +332,8 @@ def prune(
         method=method,
         geometry=geometry,
         spectra=spectra,
-        refit=refit,
+        refit=bool(refit),
+        reconstruct=bool(reconstruct),
         choice=choice,
         widths=widths,
         multiple=step,
@@ -338,7 +353,7 @@ def prune(
         return run(job)
 
 
-def _check_choices(model, geometry, method, spectra, widths, choice, offload) -> None:
+def _check_choices(model, geometry, method, spectra, widths, choice, only) -> None:
     """Raise unless the words are known and go together."""
     if (model is None) == (geometry is None):
         raise ValueError(
@@ -361,14 +376,13 @@ def _check_choices(model, geometry, method, spectra, widths, choice, offload) ->
             f"leave that out, or give {named('method', 'spectral')}"
         )
     spectral = method == "spectral" or (method is None and bool(geometry or spectra))
-    for argument, value in (("choice", choice != "policy"), ("offload", offload)):
+    for argument, value in only.items():
         if spectral and value:
             raise ValueError(
-                f"{named(argument)} is {shown(offload or choice)}, which only the "
-                f"functional method knows; leave it out, or give "
-                f"{named('method', 'functional')}"
+                f"{named(argument)} is {shown(value)}, which only the functional method "
+                f"knows; leave it out, or give {named('method', 'functional')}"
             )
-    for argument, value in (("spectra", spectra), ("offload", offload)):
+    for argument, value in (("spectra", spectra), ("offload", only["offload"])):
         if value and in_memory(model):
             raise ValueError(
                 f"{named(argument)} is {shown(value)}, with which a model goes a layer "
@@ -659,7 +673,7 @@ def _prune_whole(job: _Job) -> PruneReport:
         seconds_policy=pruned.seconds_policy,
         seconds_total=time.perf_counter() - start,
         out=job.out,
-        details={"refit": job.refit, "widths": job.widths} if functional else {},
+        details=fitted_details(job, pruned) if functional else {},
     )
 
 
@@ -688,6 +702,7 @@ def _run_functional(job, dense, policy, multiple, generator):
         policy=policy,
         penalty=penalty,
         refit=job.refit,
+        reconstruct=job.plan,
         even=job.widths == "equal",
         multiple=multiple,
         episodes=job.episodes,
@@ -716,11 +731,34 @@ def recorded(job: _Job, source: str, counts: dict, sizes: list[int], pruned) -> 
     """
     record = {"method": job.method, "seed": job.seed}
     if job.method == "functional":
-        record |= {"texts": job.texts, "refit": job.refit}
+        record |= {"texts": job.texts, "refit": job.refit} | _fit_errors(pruned)
         record["method"] += ", by energy" if job.choice == "energy" else ""
     record["episodes"] = job.episodes if pruned.history else None
     record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
     return _base(job, source) | _rounded(record)
+
+
+def fitted_details(job: _Job, pruned) -> dict[str, Any]:
+    """What a report says of the re-fit, the reconstruction and the widths.
+
+    Parameters
+    ----------
+    job : _Job
+    pruned : Pruned or Swept
+
+    Returns
+    -------
+    details : dict
+    """
+    return {"refit": job.refit, "widths": job.widths} | _fit_errors(pruned)
+
+
+def _fit_errors(pruned) -> dict[str, list[float]]:
+    """Mean error of the blocks on texts that judge, before and after the fit, if any."""
+    if not pruned.block_errors:
+        return {}
+    means = [sum(e) / len(e) for e in zip(*pruned.block_errors, strict=True)]
+    return {"reconstruction": [float(f"{mean:.3g}") for mean in means]}
 
 
 def save_all(job: _Job, policy, save: Callable) -> None:

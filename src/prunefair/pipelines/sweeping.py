@@ -47,7 +47,8 @@ def prune_in_turns(job):
         pruning.say_no_tokenizer()
     sizes = [len(matrix) for matrix in surgery.row_matrices(dense)]
     length = within_context(dense, LENGTH)
-    plan = sweeps.sweep_plan(dense, job.ratio, tokens=job.texts * length, length=length)
+    sizes_of = {"tokens": job.texts * length, "length": length}
+    plan = sweeps.sweep_plan(dense, job.ratio, reconstruct=job.plan, **sizes_of)
     size = dense.num_parameters() * dense.dtype.itemsize
     check_room(plan, device=job.device, offload=job.offload, out=job.out, size=size)
     seconds = _planned_seconds(job, dense, length)
@@ -78,6 +79,10 @@ def prune_in_turns(job):
         episodes=job.episodes,
         **options,
     )
+    if job.reconstruct and job.out is not None:
+        with watch("reconstruction"):
+            how = {"plan": job.plan, "generator": generator}
+            run = sweeps.reconstruct_swept(layered, statistics, run, store, **how)
     removed, ks_mean = surgery.removed_parameters(dense, run.kept), float(run.ks.mean())
     counts = pruning.counted(job, dense, removed, sizes, run.kept, ks_mean)
     record = pruning.recorded(job, source, counts, sizes, run)
@@ -88,6 +93,8 @@ def prune_in_turns(job):
             sweeps.write_swept(dense, layered, statistics, run, *rest)
 
     pruning.save_all(job, run.policy if policy is None else None, save)
+    if run.fits:
+        run.fits.drop()
     return pruning.PruneReport(
         model=None,
         source=given.value,
@@ -101,8 +108,7 @@ def prune_in_turns(job):
         out=job.out,
         details={
             "weights": weights,
-            "refit": job.refit,
-            "widths": job.widths,
+            **pruning.fitted_details(job, run),
             "seconds": watch.seconds,
             "peak_gpu_bytes": watch.peak_bytes(),
             "planned_bytes": plan._asdict(),
@@ -134,7 +140,7 @@ def _planned_seconds(job, dense, length: int) -> dict[str, float]:
     from prunefair.pruning.throughput import device_rates
 
     size = {"tokens": job.texts * length, "length": length, "episodes": job.episodes}
-    work = sweep_work(dense, job.ratio, **size)
+    work = sweep_work(dense, job.ratio, reconstruct=job.plan, **size)
     if job.choice == "energy":
         del work["features"], work["policy"]
         if job.widths == "equal":

@@ -52,12 +52,14 @@ from prunefair.pruning.functional_policy import (
     uneven_ratios,
 )
 from prunefair.pruning.perplexity import self_sample
+from prunefair.pruning.reconstruction import ReconstructionPlan, reconstruct_
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import Pruned, rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
 CHOICES = ("policy", "energy")
+LENGTH = 128  # tokens of a text
 
 # %% tags=["active-ipynb"]
 # import copy
@@ -157,6 +159,7 @@ class SelfStatistics(NamedTuple):
 
     halves: tuple[Moments, Moments]
     fisher: list[torch.Tensor]  # each (m,)
+    texts: torch.Tensor | None = None  # (n, N), where they are kept
 
 
 # %%
@@ -165,7 +168,7 @@ def self_statistics(
     *,
     generator: torch.Generator,
     n_texts: int = 256,
-    length: int = 128,
+    length: int = LENGTH,
 ) -> SelfStatistics:
     """Moments and Fisher costs of a model on texts that it samples itself.
 
@@ -195,7 +198,7 @@ def self_statistics(
     length = within_context(model, length)
     texts = self_sample(model, n_texts, length, generator=generator)
     halves = tuple(hidden_moments(model, half) for half in texts.tensor_split(2))
-    return SelfStatistics(halves, fisher_costs(model, texts))
+    return SelfStatistics(halves, fisher_costs(model, texts), texts)
 
 
 # %% [markdown]
@@ -311,6 +314,7 @@ def prune_functional(
     penalty: Callable = FunctionalSlices,
     refit: bool = True,
     ridge: float | None = None,
+    reconstruct: ReconstructionPlan | None = None,
     even: bool = False,
     multiple: int = 1,
     episodes: int = 8,
@@ -336,6 +340,9 @@ def prune_functional(
         Re-fit `down_proj` to what is left.
     ridge : float, optional
         Of the re-fit, where it is known; by default `find_ridge` finds it.
+    reconstruct : ReconstructionPlan, optional
+        Then fit whole blocks, as it says, to the texts of the statistics, or to new
+        ones where these are not kept; by default this is left out.
     even : bool
         Remove the same share from every layer; by default the shares follow the
         Fisher costs and the widths differ.
@@ -377,8 +384,17 @@ def prune_functional(
             weights, halves = [layer.D for layer in layers], statistics.halves
             ridge, _ = find_ridge(weights, halves, kept, biased=biased)
         refit_(smaller, model, kept, moments, ridge=ridge)
+    errors = None
+    if reconstruct:
+        texts = statistics.texts
+        if texts is None:
+            length = within_context(model, LENGTH)
+            texts = self_sample(model, n_texts, length, generator=generator)
+        options = {"plan": reconstruct, "generator": generator}
+        fits = reconstruct_(smaller, model, texts, **options)
+        errors = [(fit.errors[0], fit.errors[fit.best]) for fit in fits]
     total = time.perf_counter() - begin
-    return Pruned(smaller, *chosen, total, ridge if refit else None)
+    return Pruned(smaller, *chosen, total, ridge if refit else None, errors)
 
 
 # %% [markdown]

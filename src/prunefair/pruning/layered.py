@@ -73,10 +73,22 @@ class LayeredModel:
     def __len__(self) -> int:
         return len(self.layers)
 
+    def block(self, layer: int) -> torch.nn.Module:
+        """What the adapter calls the feed-forward block of a layer."""
+        return self.layers[layer].get_submodule(self.adapter.block)
+
+    def linears(self, layer: int) -> list[torch.nn.Linear]:
+        """Linear maps of that block, the one that takes the hidden vectors last."""
+        return self.adapter.linears(self.block(layer))
+
     def down_projection(self, layer: int) -> torch.nn.Linear:
         """Linear map of a layer that takes the hidden vectors."""
-        block = self.layers[layer].get_submodule(self.adapter.block)
-        return self.adapter.linears(block)[-1]
+        return self.linears(layer)[-1]
+
+    def map_names(self, layer: int) -> list[tuple[str, str | None]]:
+        """Names of weight and bias, None where there is none, of each of `linears`."""
+        names = [(self._names[id(x)], x.bias is not None) for x in self.linears(layer)]
+        return [(f"{n}.weight", f"{n}.bias" if biased else None) for n, biased in names]
 
     def down_weight(self, layer: int) -> torch.Tensor:
         """D of a layer, (d, m), on the device, in its own type."""

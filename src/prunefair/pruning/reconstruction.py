@@ -20,6 +20,16 @@ INPUTS = ("dense", "own", "corrected")
 WEIGHTINGS = ("plain", "stream")
 
 
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book"
+#     %cd -q /content/book/book/pruning
+
 # %%
 class FfnBlock(NamedTuple):
     """A feed-forward block as a function of its input, of any family."""
@@ -29,10 +39,12 @@ class FfnBlock(NamedTuple):
 
     def hidden(self, x: torch.Tensor) -> torch.Tensor:
         """Hidden vectors h, (T, k), of inputs (T, d)."""
-        first, *others = (F.linear(x, *each) for each in self.maps[:-1])
+        k = self.maps[-1][0].shape[1]
+        pieces = [F.linear(x, *each).split(k, -1) for each in self.maps[:-1]]
+        first, *others = sum(pieces, ())  # Phi-3 keeps two in one matrix
         h = self.activation(first)
-        for gate in others:
-            h = h * gate
+        for other in others:
+            h = h * other
         return h
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -357,7 +369,7 @@ def _training(start: FfnBlock, x, plan: ReconstructionPlan, steps: int):
 def _through(layered: LayeredModel, layer: int, hidden: torch.Tensor):
     """Inputs of the block of a layer that is present, and what the layer puts out."""
     found, outputs = [], torch.empty_like(hidden)
-    first = _linears(layered, layer)[0]
+    first = layered.linears(layer)[0]
 
     def keep(_, inputs):
         found.append(inputs[0].detach().reshape(-1, inputs[0].shape[-1]))
@@ -372,17 +384,6 @@ def _through(layered: LayeredModel, layer: int, hidden: torch.Tensor):
 
 
 # %%
-def _linears(layered: LayeredModel, layer: int) -> list:
-    """Linear maps of the block of a layer."""
-    return layered.adapter.linears(_module(layered, layer))
-
-
-# %%
-def _module(layered: LayeredModel, layer: int):
-    return layered.layers[layer].get_submodule(layered.adapter.block)
-
-
-# %%
 def reconstructed_layers(
     layered: LayeredModel,
     texts: torch.Tensor,
@@ -391,6 +392,7 @@ def reconstructed_layers(
     plan: ReconstructionPlan,
     generator: torch.Generator,
     metrics=None,
+    known: Callable | None = None,
 ) -> Iterator[BlockFit]:
     """Fits of every block, from the first to the last, with one layer on the device.
 
@@ -404,16 +406,20 @@ def reconstructed_layers(
         Gives for a layer the weight and bias of every linear map to start from.
     plan : ReconstructionPlan
     generator : torch.Generator
-        Source of the batches of all layers.
+        Its seed, not where it stands, is that of the batches: so a run that was
+        interrupted goes on to the same result.
     metrics : sequence of L Tensors, each of shape (d, d), optional
         See `block_error`.
+    known : callable, optional
+        Gives for a layer the fit that was made before, or None.
 
     Yields
     ------
     fit : BlockFit
         Of the next layer.
     """
-    seeds = torch.randint(2**62, (len(layered),), generator=generator)
+    seed = torch.Generator().manual_seed(generator.initial_seed())
+    seeds = torch.randint(2**62, (len(layered),), generator=seed)
     texts = [texts[rows] for rows in torch.arange(len(texts)).split(BATCH)]
     dense = own = torch.cat([layered.begin(some).cpu() for some in texts])
     judges = min(max(round(plan.held * len(dense)), 1), len(dense) - 1)
@@ -422,14 +428,17 @@ def reconstructed_layers(
         draws = torch.Generator().manual_seed(seed)
         metric = None if metrics is None else metrics[layer].to(layered.device)
         with layered.present(layer, then=layer + 1):
-            whole = ffn_block(layered.model, _module(layered, layer))
-            first = FfnBlock(start(layer), whole.activation)
+            whole = ffn_block(layered.model, layered.block(layer))
             samples, dense = _samples(layered, layer, dense, own, plan)
             parts = samples[:-judges], samples[-judges:]
             options = {"plan": plan, "generator": draws, "metric": metric}
-            fit = reconstruct_block(_in(whole, torch.float32), first, *parts, **options)
+            fit = known(layer) if known else None
+            if fit is None:
+                first = FfnBlock(start(layer), whole.activation)
+                whole = _in(whole, torch.float32)
+                fit = reconstruct_block(whole, first, *parts, **options)
             if plan.inputs != "dense":
-                with _replaced(_linears(layered, layer), fit.maps):
+                with _replaced(layered.linears(layer), fit.maps):
                     own = _through(layered, layer, own)[1]
         yield fit
 
@@ -446,9 +455,7 @@ def _samples(layered, layer: int, dense, own, plan):
     if plan.inputs != "dense":
         mine, _ = _through(layered, layer, own)
         if plan.inputs == "corrected":
-            block = _in(
-                ffn_block(layered.model, _module(layered, layer)), torch.float32
-            )
+            block = _in(ffn_block(layered.model, layered.block(layer)), torch.float32)
             pairs = zip(x.split(4096), mine.split(4096))
             gap = torch.cat([block(a.float()) - block(b.float()) for a, b in pairs])
         x = mine

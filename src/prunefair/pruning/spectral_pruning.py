@@ -232,6 +232,8 @@ class Pruned(NamedTuple):
         Training alone, and all of it.
     ridge : float, optional
         Of the re-fit, if there was one.
+    block_errors : list of L pairs of float, optional
+        Of a reconstruction, before and after; see `block_error`.
     """
 
     model: object
@@ -242,6 +244,7 @@ class Pruned(NamedTuple):
     seconds_policy: float
     seconds_total: float
     ridge: float | None = None
+    block_errors: list | None = None
 
     @property
     def ks_mean(self) -> float:

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -63,6 +64,11 @@ from prunefair.pruning.lanczos import (
 )
 from prunefair.pruning.layered import LayeredModel
 from prunefair.pruning.perplexity import self_sample
+from prunefair.pruning.reconstruction import (
+    BlockFit,
+    ReconstructionPlan,
+    reconstructed_layers,
+)
 from prunefair.pruning.refit import (
     Refitted,
     find_ridge,
@@ -72,7 +78,7 @@ from prunefair.pruning.refit import (
 )
 from prunefair.pruning.self_moments import HiddenSum, Moments, hidden_vectors
 from prunefair.pruning.spectrum import row_mask
-from prunefair.pruning.surgery import adapter_for, ffn_slices
+from prunefair.pruning.surgery import adapter_for, ffn_slices, sliced_reader
 from prunefair.pruning.throughput import Stopwatch
 
 BATCH = 8  # texts in one pass, as in memory
@@ -159,11 +165,12 @@ def plot_sweeps(ax, layers: int = 4):
 # \text{forward:} \quad & P_0 + P + 8 m^2 + t\,(12\, d + 12\, m)\, s' \\
 # \text{backward:} \quad & P_0 + P + t\,\max\bigl((24\, d + 16\, m)\, s',\; 16\, V\bigr) \\
 # \text{choice:} \quad & P_0 + 28\, m^2 + 12\, m d + 32\, d^2 \\
-# \text{re-fit:} \quad & P_0 + 48\, m^2 + 8\, d\,(m + 5 k) + s\, m d
+# \text{re-fit:} \quad & P_0 + 48\, m^2 + 8\, d\,(m + 5 k) + s\, m d \\
+# \text{reconstruction:} \quad & P_0 + P + d\,(3\, T s + 12\, m + 84\, k) + 16\, b\,(m + k + d)
 # \end{aligned}
 # $$ (eq-sweeps-device)
 #
-# bytes, where $s' = \max(s, 4)$ and the factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge.
+# bytes, where $b = 4096$ inputs are judged at a time, $s' = \max(s, 4)$ and the factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge.
 # What waits, in the memory of the host or on the disk, are the inputs of all layers and the moments,
 #
 # <a id="eq-sweeps-waiting"></a>
@@ -171,7 +178,7 @@ def plot_sweeps(ax, layers: int = 4):
 # (L + 1)\, T d\, s + L \min(4 m^2,\; T m\, s) + \min(L, 6)\, 4 m^2 ,
 # $$ (eq-sweeps-waiting)
 #
-# where the first term goes with the backward sweep.
+# where the first term goes with the backward sweep; a reconstruction puts aside the blocks that are done, $3 L k d s$ bytes.
 # Both halves are kept for the few layers that [judge the ridge](refit.ipynb#a-ridge-that-needs-no-other-data), the mean of both for the others.
 # And where there are so few tokens that $T s < 4 m$, the hidden vectors themselves take less room than their moment, and are kept in its place.
 
@@ -186,15 +193,24 @@ class SweepPlan(NamedTuple):
     refit: int
     waiting: int  # host, or disk where there is a folder
     passing: int  # host in any case: inputs, outputs and weights of one layer
+    reconstruction: int = 0  # device, where it is asked for
 
     @property
     def device(self) -> int:
         """Most that the device holds."""
-        return max(self.forward, self.backward, self.choice, self.refit)
+        stages = self.forward, self.backward, self.choice, self.refit
+        return max(*stages, self.reconstruction)
 
 
 # %%
-def sweep_plan(model, ratio: float, *, tokens: int, length: int = 128) -> SweepPlan:
+def sweep_plan(
+    model,
+    ratio: float,
+    *,
+    tokens: int,
+    length: int = 128,
+    reconstruct: ReconstructionPlan | None = None,
+) -> SweepPlan:
     """What functional pruning a layer at a time needs, computed before it runs.
 
     Parameters
@@ -207,6 +223,8 @@ def sweep_plan(model, ratio: float, *, tokens: int, length: int = 128) -> SweepP
         Tokens of all texts T.
     length : int
         Tokens in each.
+    reconstruct : ReconstructionPlan, optional
+        If whole blocks are to be fitted.
 
     Returns
     -------
@@ -220,13 +238,15 @@ def sweep_plan(model, ratio: float, *, tokens: int, length: int = 128) -> SweepP
     k, t, wide = rows_to_keep(m, ratio), min(BATCH * length, tokens), max(s, 4)
     kept = 4 * m**2 if tokens * s >= 4 * m else tokens * m * s
     halves = len(ridge_layers(L)) * 4 * m**2 * (tokens * s >= 4 * m)
+    fit, on = bool(reconstruct), d * (tokens * 3 * s + 12 * m + 84 * k)
     return SweepPlan(
         forward=P0 + P + 8 * m**2 + t * 12 * (d + m) * wide,
         backward=P0 + P + t * max((24 * d + 16 * m) * wide, 16 * V),
         choice=P0 + 28 * m**2 + 12 * m * d + 32 * d**2,
         refit=P0 + 48 * m**2 + 8 * d * (m + 5 * k) + s * m * d,
-        waiting=(L + 1) * tokens * d * s + L * kept + halves,
+        waiting=(L + 1) * tokens * d * s + L * kept + halves + fit * 3 * L * k * d * s,
         passing=3 * tokens * d * s + 2 * P + 16 * m**2,
+        reconstruction=fit * (P0 + P + on + 16 * 4096 * (m + k + d)),
     )
 
 
@@ -904,6 +924,8 @@ class Swept(NamedTuple):
         Mean distance in every episode of training; empty if there was none.
     ridge : float or None
         Of the re-fit, if there is to be one.
+    fits : SweptFits, optional
+        In the place of the re-fit, if whole blocks were fitted.
     """
 
     kept: list
@@ -911,6 +933,12 @@ class Swept(NamedTuple):
     ks: np.ndarray
     history: list
     ridge: float | None
+    fits: SweptFits | None = None
+
+    @property
+    def block_errors(self) -> list | None:
+        """What `Pruned` has under this name."""
+        return self.fits and self.fits.errors
 
 
 # %%
@@ -1019,6 +1047,120 @@ def _biased(layered: LayeredModel, layer: int) -> bool:
     return layered.down_projection(layer).bias is not None
 
 
+# %% [markdown]
+# A [reconstruction](reconstruction.ipynb) goes through the layers once more, forward.
+# Every block that is done is put aside under a name that tells what it was made from, so that an interrupted run goes on with the next.
+
+
+# %%
+class SweptFits(NamedTuple):
+    """Blocks that were fitted and put aside."""
+
+    store: object
+    name: str  # with the number of a layer that of what is there
+    errors: list[list[float]]  # of every layer, before and after
+
+    def tensors(self, layered: LayeredModel) -> dict[str, Callable]:
+        """What gives a weight or bias, by its name."""
+        return {
+            name: functools.partial(self._read, layer, name)
+            for layer in range(len(layered))
+            for pair in layered.map_names(layer)
+            for name in pair
+            if name is not None
+        }
+
+    def _read(self, layer: int, name: str) -> torch.Tensor:
+        return self.store.get(_name(self.name, layer))[name]
+
+    def drop(self) -> None:
+        """Forget them."""
+        for layer in range(len(self.errors)):
+            self.store.drop(_name(self.name, layer))
+
+
+# %%
+def reconstruct_swept(
+    layered: LayeredModel,
+    statistics: SweptStatistics,
+    run: Swept,
+    store,
+    *,
+    plan: ReconstructionPlan,
+    generator: torch.Generator,
+) -> Swept:
+    """Fit every block to the dense one, with one layer on the device.
+
+    Parameters
+    ----------
+    layered : LayeredModel
+    statistics : SweptStatistics
+    run : Swept
+    store : MemoryStore or FolderStore
+        What it holds already is not done again.
+    plan : ReconstructionPlan
+    generator : torch.Generator
+        See `reconstructed_layers`.
+
+    Returns
+    -------
+    run : Swept
+        With its fits.
+    """
+    asked, errors = _asked(run, plan, generator), []
+    changed = refitted_tensors(layered, statistics, run)
+    read = sliced_reader(layered.model, layered.read, run.kept)
+
+    def start(layer):
+        return _maps(
+            layered, layer, lambda n: changed[n]() if n in changed else read(n)
+        )
+
+    def known(layer):
+        if store.has(_name(asked, layer)):
+            found = store.get(_name(asked, layer))
+            maps = _maps(layered, layer, found.__getitem__)
+            return BlockFit(maps, found["errors"].tolist(), 1)
+
+    options = {"plan": plan, "generator": generator, "known": known}
+    with measuring(layered.model, tokens=statistics.texts):
+        fits = reconstructed_layers(layered, statistics.texts, start, **options)
+        for layer, fit in enumerate(fits):
+            errors.append([fit.errors[0], fit.errors[fit.best]])
+            if not store.has(_name(asked, layer)):
+                found = torch.tensor(errors[-1], dtype=torch.float64)
+                parts = _named(layered, layer, fit.maps)
+                store.put(_name(asked, layer), errors=found, **parts)
+    return run._replace(fits=SweptFits(store, asked, errors))
+
+
+# %%
+def _asked(run: Swept, plan: ReconstructionPlan, generator) -> str:
+    """Under which name blocks wait that were fitted to this choice in this way."""
+    digest = hashlib.sha256(repr((plan, run.ridge, generator.initial_seed())).encode())
+    for rows in run.kept:
+        digest.update(rows.cpu().numpy().tobytes())
+    return f"fit-{digest.hexdigest()[:16]}"
+
+
+# %%
+def _maps(layered: LayeredModel, layer: int, read: Callable) -> list[tuple]:
+    """Weight and bias of the linear maps of a block, on the device."""
+
+    def given(name):
+        return None if name is None else read(name).to(layered.device)
+
+    return [(given(w), given(b)) for w, b in layered.map_names(layer)]
+
+
+# %%
+def _named(layered: LayeredModel, layer: int, maps) -> dict[str, torch.Tensor]:
+    """The same by their names, on the CPU."""
+    pairs = zip(layered.map_names(layer), maps, strict=True)
+    both = [pair for names, values in pairs for pair in zip(names, values, strict=True)]
+    return {name: value.cpu().contiguous() for name, value in both if name is not None}
+
+
 # %%
 def write_swept(
     model,
@@ -1053,6 +1195,8 @@ def write_swept(
         If `out` cannot be written, as on a full disk.
     """
     changed = refitted_tensors(layered, statistics, run)
+    if run.fits:
+        changed = run.fits.tensors(layered)
     skeleton, rest = copy.deepcopy(model), (out, run.kept, tokenizer, record)
     return write_sliced(skeleton, layered.read, *rest, changed=changed)
 
@@ -1135,6 +1279,7 @@ def write_swept(
 # | a selection by quadrature | float32 | $b\,s\,(4 d k + 2 k^2)$, here with $s$ steps |
 # | ridge, of 6 layers, 2 halves, a few values | float64 | $\frac13 k^3 + 4 d k^2$ |
 # | re-fit | float64 | $\frac13 k^3 + 2 d k^2 + 2 d\,(m - k)\,k$ |
+# | reconstruction, $n$ passes | float32 | $n T d\,(14 k + 6 m) + 2\,T P / s$ |
 #
 # and the checkpoint is read three times and written once.
 
@@ -1148,6 +1293,7 @@ def sweep_work(
     length: int = 128,
     episodes: int = 6,
     draws: int = 2,
+    reconstruct: ReconstructionPlan | None = None,
 ) -> dict[str, tuple[str, SelectionCost]]:
     """Operations and bytes of each stage of functional pruning, for all layers.
 
@@ -1157,6 +1303,8 @@ def sweep_work(
         See `sweep_plan`.
     episodes, draws : int
         Episodes of training, and selections a layer in each.
+    reconstruct : ReconstructionPlan, optional
+        See `sweep_plan`.
 
     Returns
     -------
@@ -1180,6 +1328,9 @@ def sweep_work(
         "ridge": ("float64", 2 * 4 * len(ridge_layers(L)) * judge, 0),
         "refit": ("float64", L * fit, 2 * read),
     }
+    if reconstruct:
+        steps = reconstruct.passes * T * d * (14 * k + 6 * m) * L
+        work["reconstruction"] = ("float32", steps + 2 * T * weights, 2 * read)
     return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
 
 

@@ -1,0 +1,283 @@
+"""Blocks fitted to the dense ones: the gradient, what is never worse, what helps."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunefair.pruning.perplexity import kl_to_dense, self_sample
+from prunefair.pruning.reconstruction import (
+    INPUTS,
+    FfnBlock,
+    ReconstructionPlan,
+    Samples,
+    block_error,
+    ffn_block,
+    reconstruct_,
+    reconstruct_block,
+    spread_inputs,
+)
+from prunefair.pruning.refit import refit_
+from prunefair.pruning.self_moments import down_projections, hidden_moments
+from prunefair.pruning.surgery import ADAPTERS, adapter_for, prune_rows, tiny_model
+
+KEPT = [torch.arange(7), torch.arange(3, 11)]
+SMALL = ReconstructionPlan(batch=64, passes=15, spread=0.3)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def refitted(model, texts, kept=KEPT):
+    moments = hidden_moments(model, texts)
+    return refit_(prune_rows(model, kept), model, kept, moments, ridge=0.1)
+
+
+def block(seed=0, d=6, m=10, activation=torch.nn.functional.silu, dtype=torch.float32):
+    """A gated block with biases."""
+    g = seeded(seed)
+    shapes = ((m, d), (m, d), (d, m))
+    maps = [
+        (
+            torch.randn(s, generator=g).to(dtype),
+            torch.randn(s[0], generator=g).to(dtype),
+        )
+        for s in shapes
+    ]
+    return FfnBlock(maps, activation)
+
+
+def fewer(whole, rows):
+    """The block without some neurons."""
+    (W, a), (U, b), (D, c) = whole.maps
+    maps = [(W[rows], a[rows]), (U[rows], b[rows]), (D[:, rows], c)]
+    return whole._replace(maps=maps)
+
+
+@pytest.mark.parametrize("family", sorted(ADAPTERS))
+@torch.no_grad()
+def test_a_block_is_the_function_that_the_model_computes(family):
+    """The oracle is what passes the model's own linear maps."""
+    model = tiny_model(family, generator=seeded(3))
+    adapter, seen = adapter_for(model), []
+    for module in adapter.blocks(model):
+        first, *_, last = adapter.linears(module)
+        first.register_forward_hook(lambda _, x, y: seen.append(x[0]))
+        # Falcon adds to the output in place
+        last.register_forward_hook(lambda _, x, y: seen.append((x[0], y.clone())))
+    model(torch.arange(3, 15)[None])
+    for module, x, (h, y) in zip(adapter.blocks(model), seen[::2], seen[1::2]):
+        ours, d = ffn_block(model, module), x.shape[-1]
+        torch.testing.assert_close(ours.hidden(x.reshape(-1, d)), h.flatten(0, -2))
+        torch.testing.assert_close(ours(x.reshape(-1, d)), y.reshape(-1, d))
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_the_gradient_is_that_of_finite_differences(which):
+    whole = block(1, dtype=torch.float64)
+    start = fewer(whole, torch.arange(6))
+    x = torch.randn(20, 6, generator=seeded(2)).double()
+    leaves = [w.clone().requires_grad_() for pair in start.maps for w in pair]
+
+    def loss(values):
+        maps = [*zip(values[::2], values[1::2])]
+        return (FfnBlock(maps, start.activation)(x) - whole(x)).square().sum()
+
+    loss(leaves).backward()
+    towards = torch.randn(leaves[which].shape, generator=seeded(which)).double()
+    ends = []
+    for step in (1e-5, -1e-5):
+        moved = [
+            w.detach() + (step * towards if i == which else 0)
+            for i, w in enumerate(leaves)
+        ]
+        ends.append(float(loss(moved)))
+    slope = float((leaves[which].grad * towards).sum())
+    assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(slope, rel=1e-6)
+
+
+def test_an_error_is_weighted_by_tokens_and_after_a_metric():
+    whole = block(4)
+    part, x = fewer(whole, torch.arange(7)), torch.randn(9, 6, generator=seeded(1))
+    gap, weight = (
+        torch.randn(9, 6, generator=seeded(2)),
+        torch.rand(9, generator=seeded(3)),
+    )
+    R = torch.randn(6, 6, generator=seeded(5))
+    lost = energy = 0.0
+    for i in range(9):
+        target = R @ (whole(x[i : i + 1])[0] + gap[i])
+        lost += float(weight[i] * (R @ part(x[i : i + 1])[0] - target).norm() ** 2)
+        energy += float(weight[i] * target.norm() ** 2)
+    samples = Samples(x, gap, weight)
+    found = block_error(whole, part, samples, metric=R, batch=4)
+    assert found == pytest.approx(lost / energy, rel=1e-5)
+    assert block_error(whole, whole, Samples(x)) == 0
+    silent = whole._replace(maps=[*whole.maps[:2], (0 * whole.maps[2][0], None)])
+    assert block_error(silent, silent, Samples(x)) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    rate=st.sampled_from([1e-3, 0.02, 0.9]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    spread=st.sampled_from([0.0, 0.6, 5.0]),
+    n=st.integers(1, 60),
+)
+def test_no_fit_is_worse_than_its_start_on_what_judges(seed, rate, dtype, spread, n):
+    """Whatever the step, the noise, the rounding and the number of tokens."""
+    whole, g = block(seed), seeded(seed + 1)
+    start = fewer(block(seed, dtype=dtype), torch.randperm(10, generator=g)[:6])
+    x, held = (Samples(torch.randn(k, 6, generator=g)) for k in (n, 20))
+    plan = ReconstructionPlan(batch=16, passes=8, learning_rate=rate, spread=spread)
+    fit = reconstruct_block(whole, start, x, held, plan=plan, generator=g)
+    assert fit.errors[fit.best] == min(fit.errors) <= fit.errors[0]
+    assert all(w.dtype == dtype for pair in fit.maps for w in pair)
+    as_float = [tuple(w.float() for w in pair) for pair in fit.maps]
+    again = block_error(whole, start._replace(maps=as_float), held)
+    assert again == pytest.approx(fit.errors[fit.best], rel=1e-6)
+    assert len(fit.errors) - 1 - fit.best <= plan.patience
+
+
+def test_a_fit_finds_a_block_of_which_it_has_seen_only_the_outputs():
+    """A block that a smaller one equals: the fit comes near, the re-fit cannot."""
+    whole = block(7, m=5)
+    (W, a), (U, b), (D, c) = whole.maps
+    moved = [(W + 0.2 * W.flip(0), a), (U, b), (D, c)]
+    x, held = (Samples(torch.randn(k, 6, generator=seeded(k))) for k in (2000, 300))
+    start = whole._replace(maps=moved)
+    h, y = start.hidden(x.x), whole(x.x)
+    ones = torch.ones(len(h), 1)
+    least = torch.linalg.lstsq(torch.cat([h, ones], 1), y).solution
+    start.maps[2] = (least[:-1].T.contiguous(), least[-1])
+    plan = ReconstructionPlan(batch=100, passes=60, learning_rate=0.02, spread=0)
+    fit = reconstruct_block(whole, start, x, held, plan=plan, generator=seeded())
+    assert fit.errors[0] > 0.01 and fit.errors[fit.best] < fit.errors[0] / 20
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.0, 3.0), st.integers(1, 40))
+def test_spread_inputs_keep_the_mean_and_widen_the_rest(seed, nu, n):
+    x = torch.randn(n, 4, generator=seeded(seed)).double() + 3
+    moved = spread_inputs(x, nu, generator=seeded(seed))
+    torch.testing.assert_close(moved.mean(0), x.mean(0))
+    assert torch.equal(spread_inputs(x, 0, generator=seeded(seed)), x)
+    many = x[:1] + torch.randn(20_000, 4, generator=seeded(seed)).double()
+    wider = spread_inputs(many, nu, generator=seeded(seed)).var(0) / many.var(0)
+    torch.testing.assert_close(wider, 1 + 0 * wider + nu**2, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("family", sorted(ADAPTERS))
+def test_a_reconstructed_model_is_nearer_than_a_re_fitted_one(family):
+    """On texts that neither has read; what is shared with the dense model stays."""
+    model = tiny_model(family, generator=seeded())
+    texts, held = (self_sample(model, n, 16, generator=seeded(n)) for n in (48, 24))
+    before = copy.deepcopy(model.state_dict())
+    pruned = refitted(model, texts)
+    far = kl_to_dense(model, pruned, held)
+    fits = reconstruct_(pruned, model, texts, plan=SMALL, generator=seeded())
+    ends = [(fit.errors[0], fit.errors[fit.best]) for fit in fits]
+    assert sum(b for _, b in ends) < 0.9 * sum(a for a, _ in ends)
+    assert kl_to_dense(model, pruned, held) < 0.9 * far
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def weights(model):
+    return [p.detach() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_a_fit_depends_on_its_seed_and_on_nothing_else(inputs):
+    model = tiny_model("gemma", generator=seeded())
+    texts = self_sample(model, 12, 9, generator=seeded(1))
+    plan, found = ReconstructionPlan(batch=32, passes=6, inputs=inputs), []
+    for seed, drawn in ((1, 0), (1, 5), (2, 0)):
+        generator = seeded(seed)
+        torch.rand(drawn, generator=generator)  # where it stands does not matter
+        pruned = refitted(model, texts)
+        reconstruct_(pruned, model, texts, plan=plan, generator=generator)
+        found.append(weights(pruned))
+    assert all(map(torch.equal, found[0], found[1]))
+    assert not all(map(torch.equal, found[0], found[2]))
+
+
+def test_later_blocks_make_up_for_earlier_ones_only_where_they_are_asked_to():
+    """The second block keeps all neurons: there is only the first to make up for."""
+    model = tiny_model("llama", generator=seeded(2))
+    texts = self_sample(model, 24, 12, generator=seeded(1))
+    kept, found = [torch.arange(3), torch.arange(12)], {}
+    for inputs in INPUTS:
+        pruned = refitted(model, texts, kept)
+        plan = ReconstructionPlan(batch=64, passes=20, inputs=inputs)
+        fits = reconstruct_(pruned, model, texts, plan=plan, generator=seeded())
+        found[inputs] = fits[1].errors
+        untouched = torch.equal(
+            down_projections(pruned)[1].weight, down_projections(model)[1].weight
+        )
+        assert untouched == (inputs != "corrected")
+    assert found["dense"] == found["own"] == [0.0]
+    assert 0 < min(found["corrected"]) < 0.9 * found["corrected"][0]
+
+
+def test_tokens_count_by_the_stream_where_they_are_asked_to():
+    """One token with an enormous stream no longer decides."""
+    model = tiny_model("mistral", generator=seeded())
+    texts = self_sample(model, 24, 12, generator=seeded(1))
+    embedding = model.get_input_embeddings().weight
+    embedding.data[texts[0, 0]] *= 1e4  # the start token of every text
+    found = {}
+    for weighting in ("plain", "stream"):
+        plan = ReconstructionPlan(batch=64, passes=6, weighting=weighting)
+        pruned = prune_rows(model, KEPT)
+        found[weighting] = reconstruct_(
+            pruned, model, texts, plan=plan, generator=seeded()
+        )
+    first = [fits[0].errors[0] for fits in found.values()]
+    assert first[0] != first[1]
+
+
+def test_what_cannot_be_fitted_is_told_before_the_work():
+    model = tiny_model("llama", generator=seeded())
+    pruned = prune_rows(model, KEPT)
+    with pytest.raises(ValueError, match="texts is one text; give two or more"):
+        reconstruct_(pruned, model, torch.ones(1, 4).long(), generator=seeded())
+    with pytest.raises(ValueError, match="texts holds 99"):
+        reconstruct_(pruned, model, torch.full((2, 4), 99), generator=seeded())
+    with pytest.raises(ValueError, match="a text of 65 tokens is longer"):
+        reconstruct_(pruned, model, torch.ones(2, 65).long(), generator=seeded())
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"passes": -1}, "passes is -1; give a whole number at least 0"),
+        ({"batch": 0}, "batch is 0; give a whole number at least 1"),
+        ({"learning_rate": 0}, "learning_rate is 0; give a number between 0 and 1"),
+        ({"spread": -0.1}, "spread is -0.1; give a number between 0 and 10"),
+        ({"spread": float("nan")}, "spread is nan; give"),
+        ({"held": 1.0}, "held is 1.0; give a number between 0 and 1"),
+        ({"inputs": "mine"}, "inputs is 'mine'; give dense or own or corrected"),
+        ({"weighting": "by ear"}, "weighting is 'by ear'; give plain or stream"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(fields, line):
+    with pytest.raises(ValueError, match=line):
+        ReconstructionPlan(**fields)
+
+
+def test_without_passes_or_without_loss_nothing_changes():
+    model = tiny_model("opt", generator=seeded())
+    texts = self_sample(model, 6, 9, generator=seeded(1))
+    for kept, plan in (
+        (KEPT, ReconstructionPlan(passes=0)),
+        ([torch.arange(12)] * 2, SMALL),
+    ):
+        pruned = prune_rows(model, kept)
+        before = [w.clone() for w in weights(pruned)]
+        reconstruct_(pruned, model, texts, plan=plan, generator=seeded())
+        assert all(map(torch.equal, weights(pruned), before))
