@@ -1,13 +1,13 @@
 """Reconstruction on the small real model: ways to do it, texts, choices of neurons.
 
-    python benchmarks/reconstruction.py [--results FILE] [--minutes N] [--only KIND]
+    python benchmarks/reconstruction.py [--results FILE] [--minutes N] [--only PLACE]
 
 samples texts once, in parts that are kept under build/reconstruction, with the inputs
-of some blocks.  Then it fits ten of the thirty layers in every way that the chapter
-compares (`ways`); some blocks to ever more tokens (`blocks`); the same ten layers
-after other choices of neurons (`selections`); and the whole model (`whole`).  Every
-divergence is taken on texts of another seed.  The table is written after each piece,
-and a piece that is there is not measured again.
+of some blocks.  Then it fits six of the thirty layers in every way that the chapter
+compares (`ways`); the whole model (`whole`); some blocks to ever more tokens
+(`blocks`); and the same six layers after other choices of neurons (`selections`).
+Every divergence is taken on texts that no fit reads.  The table is written after each
+piece, and a piece that is there is not measured again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
-from prunefair.pruning.perplexity import kl_per_position, self_sample
+from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.reconstruction import (
     FfnBlock,
@@ -40,11 +40,12 @@ from prunefair.pruning.reconstruction import (
     ffn_block,
     reconstruct_,
     reconstruct_block,
+    set_maps_,
 )
-from prunefair.pruning.refit import find_ridge, mean_moments, refit_, refit_down
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_down
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
-from prunefair.pruning.surgery import prune_rows, row_matrices
+from prunefair.pruning.surgery import prune_rows
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "reconstruction.json"
@@ -55,27 +56,35 @@ CONFIGURATION = {
     "length": 128,
     "seed": 400,
     "part": 128,  # texts in a part, each with a seed of its own
-    "held_out": [24, 128],
-    "held_out_seed": 401,
-    "chosen_on": 64,  # texts of the statistics that choose the rows
+    "held_out": 24,  # last texts of the first part: for divergences and errors
+    "chosen_on": 64,  # first texts: for moments, fits and choices
+    "gradients_on": 32,
     "episodes": 8,
-    "layers": [1, 4, 7, 10, 13, 16, 19, 22, 25, 28],
-    "passes": 4,
+    "layers": [2, 7, 12, 17, 22, 27],
+    "passes": 3,
     "ways": {
-        "plain": {"spread": 0.0},
         "spread": {"spread": 0.6},
-        "spread, by the stream": {"spread": 0.6, "weighting": "stream"},
-        "spread, by the gradient": {"spread": 0.6},
-        "spread, own inputs": {"spread": 0.6, "inputs": "own"},
-        "spread, corrected": {"spread": 0.6, "inputs": "corrected"},
+        "plain": {"spread": 0.0},
+        "by the stream": {"spread": 0.6, "weighting": "stream"},
+        "by the gradient": {"spread": 0.6},
+        "own inputs": {"spread": 0.6, "inputs": "own"},
+        "corrected": {"spread": 0.6, "inputs": "corrected"},
     },
     "metric_floor": 0.1,  # of the mean, what is added to the second moment of gradients
     "selections_passes": 2,
     "blocks": [8, 22],
-    "blocks_held": 64,  # texts that judge a block, from the last part
     "spreads": {"64": [0.0, 0.3, 0.6, 1.0], "256": [0.0, 0.6], "768": [0.0, 0.6]},
-    "whole": [64, 256],
+    "whole": [64],
 }
+SCORES = (
+    *("norm of gate_proj", "norm product", "energy", "surgeon energy"),
+    *("Fisher cost", "policy, functional KS"),
+)
+SELECTED = (
+    *("energy", "norm of gate_proj", "policy, functional KS", "random 0"),
+    *("Fisher cost", "policy, raw KS", "energy, noise 2", "Fisher cost, noise 3"),
+    *("energy, noise 4", "norm product", "surgeon energy", "random 1"),
+)
 
 
 def seeded(seed):
@@ -100,17 +109,10 @@ class Bench:
         self.start = time.process_time()
         self.model = load_model(CONFIGURATION["model"], dtype=torch.float32)
         self.weights = [x.weight.detach() for x in down_projections(self.model)]
-        self.blocks = [layer.mlp for layer in self.model.model.layers]
+        self.layers = self.model.model.layers
 
     def say(self, *words):
         print(f"{time.process_time() - self.start:6.0f} s", *words, flush=True)
-
-    @functools.cached_property
-    def held(self):
-        sizes, draws = CONFIGURATION["held_out"], seeded(CONFIGURATION["held_out_seed"])
-        sample = self_sample
-        make = lambda: {"tokens": sample(self.model, *sizes, generator=draws)}  # noqa: E731
-        return kept_file("held", make)["tokens"]
 
     def part(self, number):
         """Texts of a part, and what the blocks of the curves were given meanwhile."""
@@ -120,8 +122,8 @@ class Bench:
         c, found = CONFIGURATION, {layer: [] for layer in CONFIGURATION["blocks"]}
         with contextlib.ExitStack() as stack:
             for layer, seen in found.items():
-                block = self.blocks[layer]
                 hook = lambda _, x, seen=seen: seen.append(x[0][:, 0])  # noqa: E731
+                block = self.layers[layer].mlp
                 stack.callback(block.register_forward_pre_hook(hook).remove)
             draws = seeded(1000 * c["seed"] + number)
             texts = self_sample(self.model, c["part"], c["length"], generator=draws)
@@ -130,43 +132,62 @@ class Bench:
         return {"tokens": texts} | inputs
 
     def texts(self, count):
-        parts = -(-count // CONFIGURATION["part"])
-        return torch.cat([self.part(i)["tokens"] for i in range(parts)])[:count]
+        """First texts; those that judge are left out."""
+        parts = -(-(count + CONFIGURATION["held_out"]) // CONFIGURATION["part"])
+        texts = [self.part(i)["tokens"] for i in range(parts)]
+        texts[0] = texts[0][: -CONFIGURATION["held_out"]]
+        return torch.cat(texts)[:count]
+
+    @functools.cached_property
+    def held(self):
+        return self.part(0)["tokens"][-CONFIGURATION["held_out"] :]
 
     @functools.cached_property
     def statistics(self):
-        """Halves of the moments, Fisher costs, and second moments of gradients."""
+        """Halves of the moments; inputs of the layers that are fitted, and streams."""
         found = kept_file("statistics", self.measured)
         layers, count = range(len(self.weights)), CONFIGURATION["chosen_on"]
-        tokens = count * CONFIGURATION["length"] // 2
+        tokens, none = count * CONFIGURATION["length"] // 2, [torch.zeros(1)] * 30
         halves = [
-            Moments(
-                [found[f"second.{h}.{n}"] for n in layers],
-                [torch.zeros(1)] * len(layers),
-                tokens,
-            )
+            Moments([found[f"second.{h}.{n}"] for n in layers], none, tokens)
             for h in range(2)
         ]
-        fisher = [found[f"fisher.{n}"] for n in layers]
-        return halves, fisher, [found[f"gradient.{n}"] for n in layers]
+        return halves, found
 
     def measured(self):
-        texts = self.texts(CONFIGURATION["chosen_on"])
-        halves = [hidden_moments(self.model, half) for half in texts.tensor_split(2)]
+        """Moments, and what the layers are given and leave behind."""
+        texts, found = self.texts(CONFIGURATION["chosen_on"]), {}
+        with contextlib.ExitStack() as stack:
+            for n in CONFIGURATION["layers"]:
+                x, stream = found.setdefault(n, ([], []))
+                watch = self.layers[n].mlp.register_forward_pre_hook
+                hook = lambda _, given, x=x: x.append(given[0].flatten(0, 1))  # noqa: E731
+                stack.callback(watch(hook).remove)
+                out = lambda *a, s=stream: s.append(as_tensor(a[-1]))  # noqa: E731
+                stack.callback(self.layers[n].register_forward_hook(out).remove)
+            halves = [
+                hidden_moments(self.model, half) for half in texts.tensor_split(2)
+            ]
         self.say("moments")
-        found = {
-            f"second.{h}.{n}": H
+        pairs = [
+            (f"second.{h}.{n}", H)
             for h, half in enumerate(halves)
             for n, H in enumerate(half.second)
-        }
-        fisher, gradients = self.backward(texts)
-        self.say("gradients")
-        found |= {f"fisher.{n}": f for n, f in enumerate(fisher)}
-        return found | {f"gradient.{n}": G for n, G in enumerate(gradients)}
+        ]
+        pairs += [(f"x.{n}", torch.cat(x)) for n, (x, _) in found.items()]
+        pairs += [(f"stream.{n}", torch.cat(s)) for n, (_, s) in found.items()]
+        return dict(pairs)
 
-    def backward(self, texts):
+    @functools.cached_property
+    def gradients(self):
         """Fisher costs, and E g g^T for the gradient g at the output of every block."""
+        found = kept_file("gradients", self.backward)
+        layers = range(len(self.weights))
+        return [[found[f"{name}.{n}"] for n in layers] for name in ("fisher", "second")]
+
+    def backward(self):
         linears = down_projections(self.model)
+        texts = self.texts(CONFIGURATION["gradients_on"])
         sums = [FisherSum(linear) for linear in linears]
         second = [torch.zeros(len(D), len(D)) for D in self.weights]
 
@@ -175,10 +196,7 @@ class Bench:
                 g = gradient.reshape(-1, gradient.shape[-1])
                 second[number].addmm_(g.T, g)
 
-            def forward(_, __, output):
-                output.register_hook(add)
-
-            return forward
+            return lambda _, __, output: output.register_hook(add) and None
 
         self.model.requires_grad_(False)
         with contextlib.ExitStack() as stack:
@@ -189,45 +207,51 @@ class Bench:
             for some in texts.split(8):
                 logits = self.model(some, use_cache=False).logits
                 log_likelihood(logits, some).backward()
-        n = texts.numel()
-        return [each.mean(n) for each in sums], [G / n for G in second]
+        self.say("gradients")
+        found = {f"fisher.{n}": f.mean(texts.numel()) for n, f in enumerate(sums)}
+        return found | {f"second.{n}": G for n, G in enumerate(second)}
 
     @functools.cached_property
     def scores(self):
         """Scores of every neuron by each kind, in every layer."""
-        halves, fisher, _ = self.statistics
-        moments = mean_moments(halves)
+        found, layers = kept_file("scores", self.scored), range(len(self.weights))
+        return {name: [found[f"{name}.{n}"] for n in layers] for name in SCORES}
+
+    def scored(self):
+        fisher, moments = self.gradients[0], mean_moments(self.statistics[0])
         layers = functional_layers(self.model, moments, fisher)
         options = {"episodes": CONFIGURATION["episodes"], "generator": seeded(0)}
         policy = train_functional(layers, CONFIGURATION["ratio"], **options).policy
         self.say("policy")
         pairs = [surgeon_energies(layer.D, layer.H) for layer in layers]
-        gates = [W.float() for W in row_matrices(self.model)]
+        blocks = [layer.mlp for layer in self.layers]
+        gates = [block.gate_proj.weight.detach().norm(dim=1) for block in blocks]
         product = [
-            block.gate_proj.weight.norm(dim=1)
-            * block.up_proj.weight.norm(dim=1)
-            * block.down_proj.weight.norm(dim=0)
-            for block in self.blocks
+            gate
+            * block.up_proj.weight.detach().norm(dim=1)
+            * block.down_proj.weight.detach().norm(dim=0)
+            for gate, block in zip(gates, blocks, strict=True)
         ]
+        energy, surgeon = zip(*pairs, strict=True)
+        scores = [policy.scores(layer).detach() for layer in layers]
+        every = (gates, product, energy, surgeon, fisher, scores)
+        found = dict(zip(SCORES, every, strict=True))
         return {
-            "norm of gate_proj": [W.norm(dim=1) for W in gates],
-            "norm product": [x.detach() for x in product],
-            "energy": [pair[0] for pair in pairs],
-            "surgeon energy": [pair[1] for pair in pairs],
-            "Fisher cost": fisher,
-            "policy, functional KS": [policy.scores(x).detach() for x in layers],
+            f"{name}.{n}": x for name, xs in found.items() for n, x in enumerate(xs)
         }
 
+    @functools.cached_property
     def spectral(self):
-        """Scores of the policy of the paper's objective."""
-        gates = [row_matrices(self.model)[n].float() for n in CONFIGURATION["layers"]]
+        """Scores by the paper's objective, of the layers that are fitted."""
+        places = CONFIGURATION["layers"]
+        gates = [self.layers[n].mlp.gate_proj.weight.detach() for n in places]
         options = {"episodes": CONFIGURATION["episodes"], "dtype": torch.float32}
-        trained = train_policy(
+        policy = train_policy(
             gates, CONFIGURATION["ratio"], generator=seeded(0), **options
-        )
-        found = [torch.zeros(len(W)) for W in row_matrices(self.model)]
-        for n, W in zip(CONFIGURATION["layers"], gates, strict=True):
-            found[n] = trained.policy.scores(W).detach()
+        ).policy
+        found = [torch.zeros(len(layer.mlp.gate_proj.weight)) for layer in self.layers]
+        for n, W in zip(places, gates, strict=True):
+            found[n] = policy.scores(W).detach()
         return found
 
     def noisy(self, name, size, seed):
@@ -242,187 +266,211 @@ class Bench:
     @functools.cached_property
     def uneven(self):
         """Rows by the functional policy, widths by Fisher cost."""
-        ratios = uneven_ratios(self.statistics[1], CONFIGURATION["ratio"])
+        ratios = uneven_ratios(self.gradients[0], CONFIGURATION["ratio"])
         return rows_by_scores(self.scores["policy, functional KS"], ratios)
 
-    def some(self, kept):
-        """The same rows in the layers that are pruned, all rows in the others."""
-        return [
-            rows
-            if n in CONFIGURATION["layers"]
-            else torch.arange(len(self.blocks[n].up_proj.weight))
-            for n, rows in enumerate(kept)
-        ]
+    @torch.no_grad()
+    def log_distribution(self, model, texts):
+        return model(texts, use_cache=False).logits.float().log_softmax(-1)
+
+    @functools.cached_property
+    def dense(self):
+        return [self.log_distribution(self.model, t) for t in self.held.split(4)]
 
     def divergence(self, pruned):
         """Divergence from the dense model on each held-out text, nats a token."""
-        kl = kl_per_position(self.model, pruned, self.held)
-        return [round(float(x), 5) for x in kl.mean(1)]
+        rows = []
+        for p, some in zip(self.dense, self.held.split(4), strict=True):
+            q = self.log_distribution(pruned, some)
+            rows.append((p.exp() * (p - q)).sum(-1).mean(1))
+        return [round(float(x), 5) for x in torch.cat(rows)]
 
-    def refitted(self, kept, moments, ridge):
-        pruned = prune_rows(self.model, kept)
-        return refit_(pruned, self.model, kept, moments, ridge=ridge)
+    def ridge(self, kept, layers):
+        """Ridge that the halves choose, for some layers."""
+        halves, _ = self.statistics
+        none = [torch.zeros(1)] * len(layers)
+        some = [Moments([h.second[n] for n in layers], none, h.tokens) for h in halves]
+        weights = [self.weights[n] for n in layers]
+        return find_ridge(weights, some, [kept[n] for n in layers])[0]
 
-    def ridge(self, halves, kept):
-        return find_ridge(self.weights, halves, kept)[0]
+    def pruned(self, kept, layers):
+        """The model without some rows of some layers."""
+        every = [torch.arange(D.shape[1]) for D in self.weights]
+        chosen = [kept[n] if n in layers else rows for n, rows in enumerate(every)]
+        return prune_rows(self.model, chosen)
 
-    def fitted(self, pruned, texts, metrics=None, **plan):
-        """Reconstruct a model, and say how its blocks and its divergence changed."""
-        begin = time.process_time()
-        plan = ReconstructionPlan(**{"passes": CONFIGURATION["passes"]} | plan)
-        options = {"plan": plan, "metrics": metrics, "generator": seeded(7)}
-        fits = reconstruct_(pruned, self.model, texts, **options)
-        seconds = round(time.process_time() - begin)
-        errors = [[round(fit.errors[i], 6) for i in (0, fit.best)] for fit in fits]
-        return {"kl": self.divergence(pruned), "errors": errors, "seconds": seconds}
+    def refit_(self, pruned, kept, layers, ridge):
+        """Re-fit some layers to all texts of the statistics."""
+        moments = mean_moments(self.statistics[0])
+        for n in layers:
+            D, H = self.weights[n], moments.second[n]
+            weight = refit_down(D, H, kept[n], ridge=ridge).weight.float()
+            down = pruned.model.layers[n].mlp.down_proj
+            set_maps_([down], [(weight, None)])
+        return pruned
+
+    def fit_(self, pruned, layers, plan, metrics=None):
+        """Fit some layers to the stored inputs of the dense model."""
+        errors, found, options = [], self.statistics[1], {"plan": plan}
+        for n in layers:
+            x, weight = found[f"x.{n}"], None
+            if plan.weighting == "stream":
+                weight = 1 / found[f"stream.{n}"]
+                weight = weight / weight.mean()
+            judges = round(plan.held * CONFIGURATION["chosen_on"])
+            judges, samples = judges * CONFIGURATION["length"], Samples(x, None, weight)
+            dense = ffn_block(self.model, self.layers[n].mlp)
+            module = pruned.model.layers[n].mlp
+            start = ffn_block(pruned, module)
+            parts = samples[:-judges], samples[-judges:]
+            metric = None if metrics is None else metrics[n]
+            options |= {"generator": seeded(n), "metric": metric}
+            fit = reconstruct_block(dense, start, *parts, **options)
+            set_maps_([module.gate_proj, module.up_proj, module.down_proj], fit.maps)
+            errors.append([round(fit.errors[i], 6) for i in (0, fit.best)])
+        return errors
 
 
-def start_of(bench):
-    """What the ways begin with: ten layers, re-fitted."""
-    kept = bench.some(bench.uneven)
-    halves = bench.statistics[0]
-    ridge = bench.ridge(halves, bench.uneven)
-    moments = mean_moments(halves)
-    return kept, moments, ridge
+def as_tensor(output):
+    """Mean square of what a layer puts out at every token."""
+    output = output[0] if isinstance(output, tuple) else output
+    return output.flatten(0, 1).square().mean(1)
 
 
 def before(bench):
-    kept, moments, ridge = start_of(bench)
-    sliced = bench.divergence(prune_rows(bench.model, kept))
-    return {
-        "ridge": ridge,
-        "sliced": sliced,
-        "refitted": bench.divergence(bench.refitted(kept, moments, ridge)),
-    }
+    """Six layers: sliced, and re-fitted."""
+    kept, layers = bench.uneven, CONFIGURATION["layers"]
+    pruned, ridge = bench.pruned(kept, layers), bench.ridge(bench.uneven, layers)
+    row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
+    bench.refit_(pruned, kept, layers, ridge)
+    return row | {"refitted": bench.divergence(pruned)}
 
 
-def way(bench, name):
-    kept, moments, ridge = start_of(bench)
-    metrics, floor = None, CONFIGURATION["metric_floor"]
-    if "gradient" in name:
-        metrics = []
-        for G in bench.statistics[2]:
-            G = G / G.diagonal().mean() + floor * torch.eye(len(G))
-            metrics.append(torch.linalg.cholesky(G.double()).T.float())
-    texts = bench.texts(CONFIGURATION["chosen_on"])
-    pruned = bench.refitted(kept, moments, ridge)
-    return bench.fitted(pruned, texts, metrics, **CONFIGURATION["ways"][name])
+def way(bench, name, ridge):
+    """Six layers fitted in one of the ways."""
+    kept, layers, c = bench.uneven, CONFIGURATION["layers"], CONFIGURATION
+    plan = ReconstructionPlan(passes=c["passes"], **c["ways"][name])
+    pruned, metrics = bench.pruned(kept, layers), None
+    bench.refit_(pruned, kept, layers, ridge)
+    if name == "by the gradient":
+        unit = [G / G.diagonal().mean() for G in bench.gradients[1]]
+        floor = c["metric_floor"] * torch.eye(len(unit[0]))
+        metrics = [torch.linalg.cholesky((G + floor).double()) for G in unit]
+        metrics = [Q.T.float() for Q in metrics]
+    begin = time.process_time()
+    if plan.inputs == "dense":
+        errors = bench.fit_(pruned, layers, plan, metrics)
+    else:
+        options = {"plan": plan, "generator": seeded(7)}
+        fits = reconstruct_(pruned, bench.model, bench.texts(c["chosen_on"]), **options)
+        errors = [
+            [round(fits[n].errors[i], 6) for i in (0, fits[n].best)] for n in layers
+        ]
+    seconds = round(time.process_time() - begin)
+    return {"kl": bench.divergence(pruned), "errors": errors, "seconds": seconds}
 
 
 def scores_of(bench, name):
     if name.startswith("random"):
         return bench.noisy("energy", 1e9, 500 + int(name[-1]))
     if name == "policy, raw KS":
-        return bench.spectral()
+        return bench.spectral
     kind, _, size = name.partition(", noise ")
     return bench.noisy(kind, float(size), 600) if size else bench.scores[kind]
 
 
-SELECTED = (
-    *("energy", "policy, functional KS", "random 0", "norm of gate_proj"),
-    *("Fisher cost", "surgeon energy", "energy, noise 2", "policy, raw KS"),
-    *("energy, noise 1", "Fisher cost, noise 3", "energy, noise 4", "random 1"),
-    *("norm product", "Fisher cost, noise 1"),
-)
-
-
 def selected(bench, name):
-    """One choice of neurons in ten layers: sliced, re-fitted, reconstructed."""
-    kept = bench.some(rows_by_scores(scores_of(bench, name), CONFIGURATION["ratio"]))
-    _, moments, _ = start_of(bench)
-    everywhere = rows_by_scores(scores_of(bench, name), CONFIGURATION["ratio"])
-    ridge = bench.ridge(bench.statistics[0], everywhere)
-    row = {"ridge": ridge, "sliced": bench.divergence(prune_rows(bench.model, kept))}
-    pruned = bench.refitted(kept, moments, ridge)
+    """One choice of neurons in six layers: sliced, re-fitted, reconstructed."""
+    layers, c = CONFIGURATION["layers"], CONFIGURATION
+    kept = rows_by_scores(scores_of(bench, name), c["ratio"])
+    ridge, pruned = bench.ridge(kept, layers), bench.pruned(kept, layers)
+    row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
+    bench.refit_(pruned, kept, layers, ridge)
     row["refitted"] = bench.divergence(pruned)
-    texts = bench.texts(CONFIGURATION["chosen_on"])
-    found = bench.fitted(pruned, texts, passes=CONFIGURATION["selections_passes"])
-    return row | {"reconstructed": found.pop("kl")} | found
+    plan = ReconstructionPlan(passes=c["selections_passes"])
+    row["errors"] = bench.fit_(pruned, layers, plan)
+    return row | {"reconstructed": bench.divergence(pruned)}
 
 
 def curve(bench, layer, count):
-    """Errors of one block: sliced, re-fitted and fitted to some texts."""
-    c, kept = CONFIGURATION, bench.uneven[layer]
-    parts = -(-count // c["part"])
-    x = torch.cat([bench.part(i)[f"x.{layer}"] for i in range(parts)])
-    texts = bench.texts(count)
-    x = x[: texts[:, :-1].numel()]
-    judge = bench.part(-1)[f"x.{layer}"][: c["blocks_held"] * (c["length"] - 1)]
-    dense = ffn_block(bench.model, bench.blocks[layer])
-    D = bench.weights[layer]
+    """Errors of one block on other texts: sliced, re-fitted, fitted to some texts."""
+    c, kept, parts = CONFIGURATION, bench.uneven[layer], []
+    for i in range(-(-(count + c["held_out"]) // c["part"])):
+        parts.append(bench.part(i)[f"x.{layer}"].unflatten(0, (c["part"], -1)))
+    judge, parts[0] = parts[0][-c["held_out"] :], parts[0][: -c["held_out"]]
+    x, judge = torch.cat(parts)[:count].flatten(0, 1), Samples(judge.flatten(0, 1))
+    dense, D = ffn_block(bench.model, bench.layers[layer].mlp), bench.weights[layer]
     halves = []
     for half in x.tensor_split(2):
         h = [dense.hidden(some) for some in half.split(4096)]
         second = sum(a.T @ a for a in h) / len(half)
         halves.append(Moments([second], [torch.zeros(1)], len(half)))
     ridge = find_ridge([D], halves, [kept])[0]
-    H = mean_moments(halves).second[0]
-    (G, _), (U, _), _ = dense.maps
-    names = {"sliced": D[:, kept]}
-    names["refitted"] = refit_down(D, H, kept, ridge=ridge).weight.float()
+    H, (G, _), (U, _) = mean_moments(halves).second[0], *dense.maps[:2]
+    weights = {"sliced": D[:, kept]}
+    weights["refitted"] = refit_down(D, H, kept, ridge=ridge).weight.float()
     row = {"tokens": len(x), "ridge": ridge}
-    for name, weight in names.items():
-        block = FfnBlock(
-            [(G[kept], None), (U[kept], None), (weight, None)], dense.activation
-        )
-        row[name] = block_error(dense, block, Samples(judge))
+    for name, weight in weights.items():
+        maps = [(G[kept], None), (U[kept], None), (weight, None)]
+        block = FfnBlock(maps, dense.activation)
+        row[name] = block_error(dense, block, judge)
     held = len(x) // 8
     for spread in c["spreads"][str(count)]:
-        begin = time.process_time()
         plan = ReconstructionPlan(passes=c["passes"], spread=spread)
         some = Samples(x[:-held]), Samples(x[-held:])
         fit = reconstruct_block(dense, block, *some, plan=plan, generator=seeded(7))
-        fitted = block_error(dense, block._replace(maps=fit.maps), Samples(judge))
+        fitted = block_error(dense, block._replace(maps=fit.maps), judge)
         row[f"spread {spread}"] = fitted
-        row.setdefault("seconds", []).append(round(time.process_time() - begin))
         bench.say(layer, len(x), spread, row["refitted"], fitted)
     return row
 
 
 def whole(bench, count):
     """The model with widths by Fisher cost: sliced, re-fitted, reconstructed."""
-    texts = bench.texts(count)
-    halves = [hidden_moments(bench.model, half) for half in texts.tensor_split(2)]
-    bench.say("moments of", count)
-    kept = bench.uneven
-    ridge = bench.ridge(halves, kept)
-    row = {"ridge": ridge, "sliced": bench.divergence(prune_rows(bench.model, kept))}
-    pruned = bench.refitted(kept, mean_moments(halves), ridge)
+    kept, layers = bench.uneven, [*range(len(bench.weights))]
+    ridge = bench.ridge(kept, CONFIGURATION["layers"])
+    pruned = bench.pruned(kept, layers)
+    row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
+    bench.refit_(pruned, kept, layers, ridge)
     row["refitted"] = bench.divergence(pruned)
-    found = bench.fitted(pruned, texts)
-    return row | {"reconstructed": found.pop("kl")} | found
+    begin = time.process_time()
+    options = {"generator": seeded(7), "plan": ReconstructionPlan(passes=3)}
+    fits = reconstruct_(pruned, bench.model, bench.texts(count), **options)
+    row["seconds"] = round(time.process_time() - begin)
+    row["errors"] = [[round(fit.errors[i], 6) for i in (0, fit.best)] for fit in fits]
+    return row | {"reconstructed": bench.divergence(pruned)}
 
 
-def pieces(bench):
+def pieces(bench, table):
     """Place in the table of every piece, and the function that fills it."""
     c = CONFIGURATION
     yield ("before",), functools.partial(before, bench)
     for name in c["ways"]:
-        yield ("ways", name), functools.partial(way, bench, name)
+        yield ("ways", name), lambda n=name: way(bench, n, table["before"]["ridge"])
+    for count in c["whole"]:
+        yield ("whole", str(count)), functools.partial(whole, bench, count)
     for count in map(int, c["spreads"]):
         for layer in c["blocks"]:
             fill = functools.partial(curve, bench, layer, count)
             yield ("blocks", str(layer), str(count)), fill
     for name in SELECTED:
         yield ("selections", name), functools.partial(selected, bench, name)
-    for count in c["whole"]:
-        yield ("whole", str(count)), functools.partial(whole, bench, count)
 
 
 def main():
     """Every piece that the table lacks, for as long as there is time."""
     parser = options_of(__doc__, RESULT)
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--only", default="", help="pieces of this kind")
+    parser.add_argument("--only", default="", help="pieces whose place begins so")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     torch.set_num_threads(1)
     table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
     bench = Bench()
-    for place, fill in pieces(bench):
+    for place, fill in pieces(bench, table):
         if time.monotonic() > deadline:
             return
-        if not table.has(*place) and place[0].startswith(options.only):
+        if not table.has(*place) and "/".join(place).startswith(options.only):
             begin = time.process_time()
             table.add(fill(), *place)
             bench.say(*place, f"in {time.process_time() - begin:.0f} s")

@@ -21,10 +21,10 @@ from prunefair.pruning.functional_policy import FunctionalLayer, FunctionalSlice
 from prunefair.pruning.functional_pruning import prune_functional, self_statistics
 from prunefair.pruning.lanczos import orthonormal_probes
 from prunefair.pruning.layered import FolderStore, MemoryStore
-from prunefair.pruning.reconstruction import ReconstructionPlan
+from prunefair.pruning.reconstruction import ReconstructionPlan, reconstruct_
 from prunefair.pruning.refit import mean_moments
 from prunefair.pruning.self_moments import down_projections
-from prunefair.pruning.surgery import tiny_model
+from prunefair.pruning.surgery import prune_rows, tiny_model
 from prunefair.pruning.sweeps import (
     FunctionalQuadrature,
     functional_penalty,
@@ -294,7 +294,7 @@ from prunefair.messages import Given
 from prunefair.models import empty_model
 from prunefair.pruning import sweeps
 from prunefair.pruning.layered import FolderStore, LayeredModel
-from prunefair.pruning.surgery import tiny_model
+from prunefair.pruning.surgery import prune_rows, tiny_model
 
 for family, n_texts, wide in (("opt", 3, 4), ("falcon", 16, 2048)):
     sweeps.WIDE = sweeps.PROBES = wide
@@ -345,6 +345,19 @@ def test_the_work_that_is_planned_is_the_work_that_torch_counts():
     distance = FunctionalQuadrature(layer, probes=probes)
     products = 32 * 24 * (4 * 48 * 70 + 2 * 70**2)
     assert 1 <= counted(lambda: distance(kept)) / products < 1.7  # and projections
+
+
+def test_the_work_of_a_reconstruction_is_what_torch_counts():
+    fields = {"hidden_size": 64, "intermediate_size": 160, "head_dim": 32}
+    model = tiny_model("llama", generator=seeded(), **fields)
+    layered, texts = layered_copy(model), torch.ones(64, 16).long()
+    plan, kept = ReconstructionPlan(passes=8, batch=64), [torch.arange(112)] * 2
+    pruned = prune_rows(model, kept)
+    planned = sweep_work(layered.model, 0.3, tokens=texts.numel(), reconstruct=plan)
+    options = {"plan": plan, "generator": seeded()}
+    found = counted(lambda: reconstruct_(pruned, model, texts, **options))
+    share = found / planned["reconstruction"][1].operations
+    assert 0.85 < share < 1.15  # an eighth of the texts does not fit, but judges
 
 
 @settings(max_examples=50, deadline=None)

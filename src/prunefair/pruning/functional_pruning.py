@@ -7,7 +7,7 @@ How much of it is left?
 The perplexity of the small real model on WikiText-2 ([tokenised](perplexity.ipynb#the-tokenised-text)) grows by a factor of 1.5, as the first check below asserts from a stored run.
 The [paper's pipeline](spectral_pruning.ipynb) at the same ratio leaves a model that is worse than a uniform guess.
 
-The last three chapters built the parts: [moments](self_moments.ipynb) of what the neurons say, a [policy](functional_policy.ipynb) that preserves the functional spectrum, and a [re-fit](refit.ipynb) of what is left.
+The last chapters built the parts: [moments](self_moments.ipynb) of what the neurons say, a [policy](functional_policy.ipynb) that preserves the functional spectrum, a [re-fit](refit.ipynb) of what is left and, for whoever has the time, a [reconstruction](reconstruction.ipynb) of whole blocks.
 This chapter puts them into one function.
 
 ## Notation
@@ -51,6 +51,8 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
+
+# %%
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.reconstruction import ReconstructionPlan, reconstruct_
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
@@ -387,14 +389,19 @@ def prune_functional(
     errors = None
     if reconstruct:
         texts = statistics.texts
-        if texts is None:
-            length = within_context(model, LENGTH)
-            texts = self_sample(model, n_texts, length, generator=generator)
-        options = {"plan": reconstruct, "generator": generator}
-        fits = reconstruct_(smaller, model, texts, **options)
-        errors = [(fit.errors[0], fit.errors[fit.best]) for fit in fits]
+        errors = _reconstructed_(smaller, model, texts, n_texts, reconstruct, generator)
     total = time.perf_counter() - begin
     return Pruned(smaller, *chosen, total, ridge if refit else None, errors)
+
+
+# %%
+def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> list:
+    """Errors of the blocks before and after a fit, to new texts if need be."""
+    if texts is None:
+        length = within_context(model, LENGTH)
+        texts = self_sample(model, n_texts, length, generator=generator)
+    fits = reconstruct_(smaller, model, texts, plan=plan, generator=generator)
+    return [(fit.errors[0], fit.errors[fit.best]) for fit in fits]
 
 
 # %% [markdown]

@@ -1091,4 +1091,4 @@ def refit_(
 # - Re-fit all blocks of a pruned model, `refit_`, to the moments of several samples, `mean_moments`.
 # - Draw what it does: `plot_by_ridge`, `plot_refit_gain`.
 #
-# Next: [Functional pruning](functional_pruning.ipynb) puts moments, policy, widths and re-fit into one function.
+# Next: [Reconstruction](reconstruction.ipynb) lets all matrices of a block change.

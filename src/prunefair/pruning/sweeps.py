@@ -69,6 +69,8 @@ from prunefair.pruning.reconstruction import (
     ReconstructionPlan,
     reconstructed_layers,
 )
+
+# %%
 from prunefair.pruning.refit import (
     Refitted,
     find_ridge,
@@ -279,7 +281,8 @@ def _column(names: dict[str, int]) -> str:
 # with torch.device("meta"):
 #     large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 # for texts in (256, 16):
-#     plan = sweep_plan(large, 0.3, tokens=128 * texts)
+#     how = {"reconstruct": ReconstructionPlan(), "tokens": 128 * texts}
+#     plan = sweep_plan(large, 0.3, **how)
 #     for name, size in (*plan._asdict().items(), ("device", plan.device)):
 #         print(f"{texts:3} texts, {name:8} {size / 1e9:6.2f} GB")
 # assert plan.device < 10e9 and plan.waiting < 3e9
