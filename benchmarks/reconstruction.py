@@ -55,7 +55,7 @@ CONFIGURATION = {
     "ratio": 0.3,
     "length": 128,
     "seed": 400,
-    "part": 128,  # texts in a part, each with a seed of its own
+    "part": 96,  # texts in a part, each with a seed of its own
     "held_out": 24,  # last texts of the first part: for divergences and errors
     "chosen_on": 64,  # first texts: for moments, fits and choices
     "gradients_on": 32,
@@ -73,7 +73,7 @@ CONFIGURATION = {
     "metric_floor": 0.1,  # of the mean, what is added to the second moment of gradients
     "selections_passes": 2,
     "blocks": [8, 22],
-    "spreads": {"64": [0.0, 0.3, 0.6, 1.0], "256": [0.0, 0.6], "768": [0.0, 0.6]},
+    "spreads": {"64": [0.0, 0.3, 0.6, 1.0], "168": [0.0, 0.6], "360": [0.0, 0.6]},
     "whole": [64],
 }
 SCORES = (

@@ -175,10 +175,10 @@ def ffn_block(model, module) -> FfnBlock:
 
 
 # %%
-def _in(block: FfnBlock, dtype, device=None) -> FfnBlock:
-    """The block in another type, or elsewhere."""
+def _in(block: FfnBlock, dtype, copy: bool = False) -> FfnBlock:
+    """The block in another type, without gradients."""
     maps = [
-        tuple(None if x is None else x.detach().to(device, dtype) for x in each)
+        tuple(None if x is None else x.detach().to(dtype, copy=copy) for x in each)
         for each in block.maps
     ]
     return block._replace(maps=maps)
@@ -509,7 +509,7 @@ def reconstruct_block(
             error = trained(some.x.float()) - _target(dense, some)
             move(_squares(error, some.weight, metric))
         if step % max(steps // plan.judgements, 1) == 0:
-            now = _in(trained, dtype)
+            now = _in(trained, dtype, copy=True)  # training goes on in place
             fit.errors.append(_judged(dense, now, held, metric))
             if fit.errors[-1] < fit.errors[fit.best]:
                 fit = fit._replace(maps=now.maps, best=len(fit.errors) - 1)
