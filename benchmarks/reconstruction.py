@@ -3,11 +3,11 @@
     python benchmarks/reconstruction.py [--results FILE] [--minutes N] [--only PLACE]
 
 samples texts once, in parts that are kept under build/reconstruction, with the inputs
-of some blocks.  Then it fits six of the thirty layers in every way that the chapter
-compares (`ways`); the whole model (`whole`); some blocks to ever more tokens
-(`blocks`); and the same six layers after other choices of neurons (`selections`).
-Every divergence is taken on texts that no fit reads.  The table is written after each
-piece, and a piece that is there is not measured again.
+of some blocks.  Then it fits three of the thirty layers in every way that the chapter
+compares (`ways`); some blocks to ever more tokens (`blocks`); the same three layers
+after other choices of neurons (`selections`); and the whole model (`whole`).  Every
+divergence is taken on texts that no fit reads.  The table is written after each piece,
+and a piece that is there is not measured again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from storing import Table, cpu, options_of
 from prunefair.models import load_model
 from prunefair.pruning.functional_policy import (
     FisherSum,
-    functional_layers,
+    FunctionalLayer,
     log_likelihood,
     surgeon_energies,
     train_functional,
-    uneven_ratios,
 )
+from prunefair.pruning.functional_pruning import SelfStatistics, prune_functional
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.reconstruction import (
@@ -55,13 +55,14 @@ CONFIGURATION = {
     "ratio": 0.3,
     "length": 128,
     "seed": 400,
-    "part": 96,  # texts in a part, each with a seed of its own
-    "held_out": 24,  # last texts of the first part: for divergences and errors
-    "chosen_on": 64,  # first texts: for moments, fits and choices
-    "gradients_on": 32,
+    "part": 60,  # texts in a part, each with a seed of its own
+    "held_out": 12,  # last texts of the first part: for divergences and errors
+    "chosen_on": 40,  # first texts: for moments, fits and choices
+    "judges": 8,  # texts behind them
+    "gradients_on": 16,
     "episodes": 8,
-    "layers": [2, 7, 12, 17, 22, 27],
-    "passes": 3,
+    "layers": [7, 17, 27],
+    "steps": 40,
     "ways": {
         "spread": {"spread": 0.6},
         "plain": {"spread": 0.0},
@@ -71,14 +72,13 @@ CONFIGURATION = {
         "corrected": {"spread": 0.6, "inputs": "corrected"},
     },
     "metric_floor": 0.1,  # of the mean, what is added to the second moment of gradients
-    "selections_passes": 2,
-    "blocks": [8, 22],
-    "spreads": {"64": [0.0, 0.3, 0.6, 1.0], "168": [0.0, 0.6], "360": [0.0, 0.6]},
-    "whole": [64],
+    "selections_steps": 20,
+    "blocks": [7, 27],
+    "spreads": {"12": [0.0, 0.6], "40": [0.0, 0.3, 0.6, 1.0], "160": [0.0, 0.6]},
 }
 SCORES = (
     *("norm of gate_proj", "norm product", "energy", "surgeon energy"),
-    *("Fisher cost", "policy, functional KS"),
+    *("Fisher cost", "policy, functional KS", "policy, raw KS"),
 )
 SELECTED = (
     *("energy", "norm of gate_proj", "policy, functional KS", "random 0"),
@@ -132,11 +132,13 @@ class Bench:
         return {"tokens": texts} | inputs
 
     def texts(self, count):
-        """First texts; those that judge are left out."""
-        parts = -(-(count + CONFIGURATION["held_out"]) // CONFIGURATION["part"])
-        texts = [self.part(i)["tokens"] for i in range(parts)]
-        texts[0] = texts[0][: -CONFIGURATION["held_out"]]
-        return torch.cat(texts)[:count]
+        """First texts of the first part."""
+        return self.part(0)["tokens"][:count]
+
+    @property
+    def judges(self):
+        first = CONFIGURATION["chosen_on"]
+        return self.part(0)["tokens"][first : first + CONFIGURATION["judges"]]
 
     @functools.cached_property
     def held(self):
@@ -144,10 +146,10 @@ class Bench:
 
     @functools.cached_property
     def statistics(self):
-        """Halves of the moments; inputs of the layers that are fitted, and streams."""
-        found = kept_file("statistics", self.measured)
-        layers, count = range(len(self.weights)), CONFIGURATION["chosen_on"]
-        tokens, none = count * CONFIGURATION["length"] // 2, [torch.zeros(1)] * 30
+        """Of the layers that are fitted: halves of the moments, inputs, streams."""
+        found, layers = kept_file("statistics", self.measured), CONFIGURATION["layers"]
+        tokens = CONFIGURATION["chosen_on"] * CONFIGURATION["length"] // 2
+        none = [torch.zeros(1)] * len(layers)
         halves = [
             Moments([found[f"second.{h}.{n}"] for n in layers], none, tokens)
             for h in range(2)
@@ -155,24 +157,26 @@ class Bench:
         return halves, found
 
     def measured(self):
-        """Moments, and what the layers are given and leave behind."""
-        texts, found = self.texts(CONFIGURATION["chosen_on"]), {}
+        c, found = CONFIGURATION, {}
+        texts = self.texts(c["chosen_on"])
         with contextlib.ExitStack() as stack:
-            for n in CONFIGURATION["layers"]:
+            for n in c["layers"]:
                 x, stream = found.setdefault(n, ([], []))
                 watch = self.layers[n].mlp.register_forward_pre_hook
                 hook = lambda _, given, x=x: x.append(given[0].flatten(0, 1))  # noqa: E731
                 stack.callback(watch(hook).remove)
-                out = lambda *a, s=stream: s.append(as_tensor(a[-1]))  # noqa: E731
+                out = lambda *a, s=stream: s.append(mean_square(a[-1]))  # noqa: E731
                 stack.callback(self.layers[n].register_forward_hook(out).remove)
             halves = [
-                hidden_moments(self.model, half) for half in texts.tensor_split(2)
+                hidden_moments(self.model, half, layers=c["layers"])
+                for half in texts.tensor_split(2)
             ]
+            hidden_moments(self.model, self.judges, layers=c["layers"][-1:])
         self.say("moments")
         pairs = [
             (f"second.{h}.{n}", H)
             for h, half in enumerate(halves)
-            for n, H in enumerate(half.second)
+            for n, H in zip(c["layers"], half.second, strict=True)
         ]
         pairs += [(f"x.{n}", torch.cat(x)) for n, (x, _) in found.items()]
         pairs += [(f"stream.{n}", torch.cat(s)) for n, (_, s) in found.items()]
@@ -180,16 +184,17 @@ class Bench:
 
     @functools.cached_property
     def gradients(self):
-        """Fisher costs, and E g g^T for the gradient g at the output of every block."""
-        found = kept_file("gradients", self.backward)
-        layers = range(len(self.weights))
-        return [[found[f"{name}.{n}"] for n in layers] for name in ("fisher", "second")]
+        """Fisher costs, and E g g^T for the gradient g at the output of a block."""
+        return kept_file("gradients", self.backward)
 
     def backward(self):
-        linears = down_projections(self.model)
-        texts = self.texts(CONFIGURATION["gradients_on"])
+        texts, layers = (
+            self.texts(CONFIGURATION["gradients_on"]),
+            CONFIGURATION["layers"],
+        )
+        linears = [self.layers[n].mlp.down_proj for n in layers]
         sums = [FisherSum(linear) for linear in linears]
-        second = [torch.zeros(len(D), len(D)) for D in self.weights]
+        second = [torch.zeros(len(x.weight), len(x.weight)) for x in linears]
 
         def watch(number):
             def add(gradient):
@@ -208,51 +213,50 @@ class Bench:
                 logits = self.model(some, use_cache=False).logits
                 log_likelihood(logits, some).backward()
         self.say("gradients")
-        found = {f"fisher.{n}": f.mean(texts.numel()) for n, f in enumerate(sums)}
-        return found | {f"second.{n}": G for n, G in enumerate(second)}
-
-    @functools.cached_property
-    def scores(self):
-        """Scores of every neuron by each kind, in every layer."""
-        found, layers = kept_file("scores", self.scored), range(len(self.weights))
-        return {name: [found[f"{name}.{n}"] for n in layers] for name in SCORES}
-
-    def scored(self):
-        fisher, moments = self.gradients[0], mean_moments(self.statistics[0])
-        layers = functional_layers(self.model, moments, fisher)
-        options = {"episodes": CONFIGURATION["episodes"], "generator": seeded(0)}
-        policy = train_functional(layers, CONFIGURATION["ratio"], **options).policy
-        self.say("policy")
-        pairs = [surgeon_energies(layer.D, layer.H) for layer in layers]
-        blocks = [layer.mlp for layer in self.layers]
-        gates = [block.gate_proj.weight.detach().norm(dim=1) for block in blocks]
-        product = [
-            gate
-            * block.up_proj.weight.detach().norm(dim=1)
-            * block.down_proj.weight.detach().norm(dim=0)
-            for gate, block in zip(gates, blocks, strict=True)
-        ]
-        energy, surgeon = zip(*pairs, strict=True)
-        scores = [policy.scores(layer).detach() for layer in layers]
-        every = (gates, product, energy, surgeon, fisher, scores)
-        found = dict(zip(SCORES, every, strict=True))
+        found = zip(layers, sums, second, strict=True)
         return {
-            f"{name}.{n}": x for name, xs in found.items() for n, x in enumerate(xs)
+            f"{name}.{n}": value
+            for n, fisher, G in found
+            for name, value in (("fisher", fisher.mean(texts.numel())), ("second", G))
         }
 
     @functools.cached_property
-    def spectral(self):
-        """Scores by the paper's objective, of the layers that are fitted."""
-        places = CONFIGURATION["layers"]
-        gates = [self.layers[n].mlp.gate_proj.weight.detach() for n in places]
-        options = {"episodes": CONFIGURATION["episodes"], "dtype": torch.float32}
-        policy = train_policy(
-            gates, CONFIGURATION["ratio"], generator=seeded(0), **options
-        ).policy
-        found = [torch.zeros(len(layer.mlp.gate_proj.weight)) for layer in self.layers]
-        for n, W in zip(places, gates, strict=True):
-            found[n] = policy.scores(W).detach()
-        return found
+    def scores(self):
+        """Scores of the neurons by each kind, in the layers that are fitted."""
+        found, layers = kept_file("scores", self.scored), CONFIGURATION["layers"]
+        return {name: [found[f"{name}.{n}"] for n in layers] for name in SCORES}
+
+    def scored(self):
+        moments, places = mean_moments(self.statistics[0]), CONFIGURATION["layers"]
+        fisher = [self.gradients[f"fisher.{n}"] for n in places]
+        pairs = zip(places, moments.second, fisher, strict=True)
+        layers = [FunctionalLayer(self.weights[n], H, f) for n, H, f in pairs]
+        ratio, episodes = CONFIGURATION["ratio"], CONFIGURATION["episodes"]
+        options = {"episodes": episodes, "generator": seeded(0)}
+        policy = train_functional(layers, ratio, **options).policy
+        blocks = [self.layers[n].mlp for n in places]
+        gates = [block.gate_proj.weight.detach() for block in blocks]
+        options = {"episodes": episodes, "dtype": torch.float32}
+        raw = train_policy(gates, ratio, generator=seeded(0), **options).policy
+        self.say("policies")
+        norms = [gate.norm(dim=1) for gate in gates]
+        product = [
+            norm
+            * block.up_proj.weight.detach().norm(dim=1)
+            * block.down_proj.weight.detach().norm(dim=0)
+            for norm, block in zip(norms, blocks, strict=True)
+        ]
+        energy, surgeon = zip(
+            *(surgeon_energies(x.D, x.H) for x in layers), strict=True
+        )
+        scores = [policy.scores(layer).detach() for layer in layers]
+        spectral = [raw.scores(gate).detach() for gate in gates]
+        every = (norms, product, energy, surgeon, fisher, scores, spectral)
+        return {
+            f"{name}.{n}": value
+            for name, values in zip(SCORES, every, strict=True)
+            for n, value in zip(places, values, strict=True)
+        }
 
     def noisy(self, name, size, seed):
         """Standardised logarithms of scores, with normal noise."""
@@ -263,11 +267,16 @@ class Bench:
         ]
         return [(x - x.mean()) / x.std() + size * e for x, e in zip(logs, noise)]
 
-    @functools.cached_property
-    def uneven(self):
-        """Rows by the functional policy, widths by Fisher cost."""
-        ratios = uneven_ratios(self.gradients[0], CONFIGURATION["ratio"])
-        return rows_by_scores(self.scores["policy, functional KS"], ratios)
+    def rows(self, name):
+        """Rows of a choice, by layer."""
+        if name.startswith("random"):
+            scores = self.noisy("energy", 1e9, 500 + int(name[-1]))
+        else:
+            kind, _, size = name.partition(", noise ")
+            known = self.scores[kind]
+            scores = self.noisy(kind, float(size), 600) if size else known
+        kept = rows_by_scores(scores, CONFIGURATION["ratio"])
+        return dict(zip(CONFIGURATION["layers"], kept, strict=True))
 
     @torch.no_grad()
     def log_distribution(self, model, texts):
@@ -285,120 +294,105 @@ class Bench:
             rows.append((p.exp() * (p - q)).sum(-1).mean(1))
         return [round(float(x), 5) for x in torch.cat(rows)]
 
-    def ridge(self, kept, layers):
-        """Ridge that the halves choose, for some layers."""
-        halves, _ = self.statistics
-        none = [torch.zeros(1)] * len(layers)
-        some = [Moments([h.second[n] for n in layers], none, h.tokens) for h in halves]
-        weights = [self.weights[n] for n in layers]
-        return find_ridge(weights, some, [kept[n] for n in layers])[0]
+    def ridge(self, kept):
+        """Ridge that the halves choose."""
+        weights = [self.weights[n] for n in kept]
+        return find_ridge(weights, self.statistics[0], [*kept.values()])[0]
 
-    def pruned(self, kept, layers):
+    def pruned(self, kept):
         """The model without some rows of some layers."""
         every = [torch.arange(D.shape[1]) for D in self.weights]
-        chosen = [kept[n] if n in layers else rows for n, rows in enumerate(every)]
-        return prune_rows(self.model, chosen)
+        return prune_rows(self.model, [kept.get(n, r) for n, r in enumerate(every)])
 
-    def refit_(self, pruned, kept, layers, ridge):
-        """Re-fit some layers to all texts of the statistics."""
+    def refit_(self, pruned, kept, ridge):
+        """Re-fit the layers to all texts of the statistics."""
         moments = mean_moments(self.statistics[0])
-        for n in layers:
-            D, H = self.weights[n], moments.second[n]
-            weight = refit_down(D, H, kept[n], ridge=ridge).weight.float()
-            down = pruned.model.layers[n].mlp.down_proj
-            set_maps_([down], [(weight, None)])
-        return pruned
+        for (n, rows), H in zip(kept.items(), moments.second, strict=True):
+            weight = refit_down(self.weights[n], H, rows, ridge=ridge).weight.float()
+            set_maps_([pruned.model.layers[n].mlp.down_proj], [(weight, None)])
 
-    def fit_(self, pruned, layers, plan, metrics=None):
-        """Fit some layers to the stored inputs of the dense model."""
-        errors, found, options = [], self.statistics[1], {"plan": plan}
-        for n in layers:
-            x, weight = found[f"x.{n}"], None
+    def fit_(self, pruned, plan, metrics=None):
+        """Fit the layers to the stored inputs of the dense model."""
+        errors, found, c = [], self.statistics[1], CONFIGURATION
+        for n in c["layers"]:
+            weight = None
             if plan.weighting == "stream":
                 weight = 1 / found[f"stream.{n}"]
                 weight = weight / weight.mean()
-            judges = round(plan.held * CONFIGURATION["chosen_on"])
-            judges, samples = judges * CONFIGURATION["length"], Samples(x, None, weight)
-            dense = ffn_block(self.model, self.layers[n].mlp)
+            samples = Samples(found[f"x.{n}"], None, weight)
+            first = c["chosen_on"] * c["length"]
             module = pruned.model.layers[n].mlp
-            start = ffn_block(pruned, module)
-            parts = samples[:-judges], samples[-judges:]
+            dense = ffn_block(self.model, self.layers[n].mlp)
+            rest = ffn_block(pruned, module), samples[:first], samples[first:]
             metric = None if metrics is None else metrics[n]
-            options |= {"generator": seeded(n), "metric": metric}
-            fit = reconstruct_block(dense, start, *parts, **options)
+            options = {"plan": plan, "generator": seeded(n), "metric": metric}
+            fit = reconstruct_block(dense, *rest, **options)
             set_maps_([module.gate_proj, module.up_proj, module.down_proj], fit.maps)
             errors.append([round(fit.errors[i], 6) for i in (0, fit.best)])
         return errors
 
 
-def as_tensor(output):
-    """Mean square of what a layer puts out at every token."""
+def mean_square(output):
+    """Of what a layer puts out, at every token."""
     output = output[0] if isinstance(output, tuple) else output
     return output.flatten(0, 1).square().mean(1)
 
 
 def before(bench):
-    """Six layers: sliced, and re-fitted."""
-    kept, layers = bench.uneven, CONFIGURATION["layers"]
-    pruned, ridge = bench.pruned(kept, layers), bench.ridge(bench.uneven, layers)
+    """Three layers: sliced, and re-fitted."""
+    kept = bench.rows("energy")
+    pruned, ridge = bench.pruned(kept), bench.ridge(kept)
     row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
-    bench.refit_(pruned, kept, layers, ridge)
+    bench.refit_(pruned, kept, ridge)
     return row | {"refitted": bench.divergence(pruned)}
 
 
 def way(bench, name, ridge):
-    """Six layers fitted in one of the ways."""
-    kept, layers, c = bench.uneven, CONFIGURATION["layers"], CONFIGURATION
-    plan = ReconstructionPlan(passes=c["passes"], **c["ways"][name])
-    pruned, metrics = bench.pruned(kept, layers), None
-    bench.refit_(pruned, kept, layers, ridge)
+    """Three layers fitted in one of the ways."""
+    kept, layers, c = bench.rows("energy"), CONFIGURATION["layers"], CONFIGURATION
+    plan = ReconstructionPlan(steps=c["steps"], **c["ways"][name])
+    pruned, metrics = bench.pruned(kept), None
+    bench.refit_(pruned, kept, ridge)
     if name == "by the gradient":
-        unit = [G / G.diagonal().mean() for G in bench.gradients[1]]
-        floor = c["metric_floor"] * torch.eye(len(unit[0]))
-        metrics = [torch.linalg.cholesky((G + floor).double()) for G in unit]
-        metrics = [Q.T.float() for Q in metrics]
+        metrics = {n: bench.gradients[f"second.{n}"].double() for n in layers}
+        for n, G in metrics.items():
+            G = G / G.diagonal().mean()
+            G.diagonal().add_(c["metric_floor"])
+            metrics[n] = torch.linalg.cholesky(G).T.float()
     begin = time.process_time()
     if plan.inputs == "dense":
-        errors = bench.fit_(pruned, layers, plan, metrics)
+        errors = bench.fit_(pruned, plan, metrics)
     else:
-        options = {"plan": plan, "generator": seeded(7)}
+        options = {"plan": plan, "generator": seeded(7), "judges": bench.judges}
         fits = reconstruct_(pruned, bench.model, bench.texts(c["chosen_on"]), **options)
-        errors = [
-            [round(fits[n].errors[i], 6) for i in (0, fits[n].best)] for n in layers
-        ]
+        fits = [fits[n] for n in layers]
+        errors = [[round(fit.errors[i], 6) for i in (0, fit.best)] for fit in fits]
     seconds = round(time.process_time() - begin)
     return {"kl": bench.divergence(pruned), "errors": errors, "seconds": seconds}
 
 
-def scores_of(bench, name):
-    if name.startswith("random"):
-        return bench.noisy("energy", 1e9, 500 + int(name[-1]))
-    if name == "policy, raw KS":
-        return bench.spectral
-    kind, _, size = name.partition(", noise ")
-    return bench.noisy(kind, float(size), 600) if size else bench.scores[kind]
-
-
 def selected(bench, name):
-    """One choice of neurons in six layers: sliced, re-fitted, reconstructed."""
-    layers, c = CONFIGURATION["layers"], CONFIGURATION
-    kept = rows_by_scores(scores_of(bench, name), c["ratio"])
-    ridge, pruned = bench.ridge(kept, layers), bench.pruned(kept, layers)
+    """One choice of neurons in three layers: sliced, re-fitted, reconstructed."""
+    kept = bench.rows(name)
+    ridge, pruned = bench.ridge(kept), bench.pruned(kept)
     row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
-    bench.refit_(pruned, kept, layers, ridge)
+    bench.refit_(pruned, kept, ridge)
     row["refitted"] = bench.divergence(pruned)
-    plan = ReconstructionPlan(passes=c["selections_passes"])
-    row["errors"] = bench.fit_(pruned, layers, plan)
+    plan = ReconstructionPlan(steps=CONFIGURATION["selections_steps"])
+    row["errors"] = bench.fit_(pruned, plan)
     return row | {"reconstructed": bench.divergence(pruned)}
 
 
 def curve(bench, layer, count):
     """Errors of one block on other texts: sliced, re-fitted, fitted to some texts."""
-    c, kept, parts = CONFIGURATION, bench.uneven[layer], []
-    for i in range(-(-(count + c["held_out"]) // c["part"])):
+    c, kept, parts = CONFIGURATION, bench.rows("energy")[layer], []
+    for i in range(1 + -(-(count - c["chosen_on"]) // c["part"])):
         parts.append(bench.part(i)[f"x.{layer}"].unflatten(0, (c["part"], -1)))
-    judge, parts[0] = parts[0][-c["held_out"] :], parts[0][: -c["held_out"]]
-    x, judge = torch.cat(parts)[:count].flatten(0, 1), Samples(judge.flatten(0, 1))
+    known, n = parts[0], c["chosen_on"]
+    judges, judge = known[n : n + c["judges"]], known[n + c["judges"] :]
+    judges, judge = (Samples(some.flatten(0, 1)) for some in (judges, judge))
+    parts[0] = parts[0][:n]
+    x = torch.cat(parts)[:count].flatten(0, 1)
     dense, D = ffn_block(bench.model, bench.layers[layer].mlp), bench.weights[layer]
     halves = []
     for half in x.tensor_split(2):
@@ -414,31 +408,33 @@ def curve(bench, layer, count):
         maps = [(G[kept], None), (U[kept], None), (weight, None)]
         block = FfnBlock(maps, dense.activation)
         row[name] = block_error(dense, block, judge)
-    held = len(x) // 8
     for spread in c["spreads"][str(count)]:
-        plan = ReconstructionPlan(passes=c["passes"], spread=spread)
-        some = Samples(x[:-held]), Samples(x[-held:])
-        fit = reconstruct_block(dense, block, *some, plan=plan, generator=seeded(7))
+        plan = ReconstructionPlan(steps=c["steps"], spread=spread)
+        options = {"plan": plan, "generator": seeded(7)}
+        fit = reconstruct_block(dense, block, Samples(x), judges, **options)
         fitted = block_error(dense, block._replace(maps=fit.maps), judge)
         row[f"spread {spread}"] = fitted
         bench.say(layer, len(x), spread, row["refitted"], fitted)
     return row
 
 
-def whole(bench, count):
-    """The model with widths by Fisher cost: sliced, re-fitted, reconstructed."""
-    kept, layers = bench.uneven, [*range(len(bench.weights))]
-    ridge = bench.ridge(kept, CONFIGURATION["layers"])
-    pruned = bench.pruned(kept, layers)
-    row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
-    bench.refit_(pruned, kept, layers, ridge)
-    row["refitted"] = bench.divergence(pruned)
+def whole(bench):
+    """All layers, rows by energy: re-fitted, and reconstructed."""
+    texts = bench.texts(CONFIGURATION["chosen_on"])
+    halves = tuple(hidden_moments(bench.model, half) for half in texts.tensor_split(2))
+    bench.say("moments of all layers")
+    none = [torch.zeros(D.shape[1]) for D in bench.weights]
+    options = {"statistics": SelfStatistics(halves, none, texts), "choice": "energy"}
+    options |= {"even": True, "generator": seeded(7)}
+    plain = prune_functional(bench.model, CONFIGURATION["ratio"], **options)
+    row = {"ridge": plain.ridge, "refitted": bench.divergence(plain.model)}
     begin = time.process_time()
-    options = {"generator": seeded(7), "plan": ReconstructionPlan(passes=3)}
-    fits = reconstruct_(pruned, bench.model, bench.texts(count), **options)
+    plan = ReconstructionPlan(steps=CONFIGURATION["steps"])
+    options = {"plan": plan, "generator": seeded(7), "judges": bench.judges}
+    fits = reconstruct_(plain.model, bench.model, texts, **options)
     row["seconds"] = round(time.process_time() - begin)
     row["errors"] = [[round(fit.errors[i], 6) for i in (0, fit.best)] for fit in fits]
-    return row | {"reconstructed": bench.divergence(pruned)}
+    return row | {"reconstructed": bench.divergence(plain.model)}
 
 
 def pieces(bench, table):
@@ -447,14 +443,13 @@ def pieces(bench, table):
     yield ("before",), functools.partial(before, bench)
     for name in c["ways"]:
         yield ("ways", name), lambda n=name: way(bench, n, table["before"]["ridge"])
-    for count in c["whole"]:
-        yield ("whole", str(count)), functools.partial(whole, bench, count)
+    for name in SELECTED:
+        yield ("selections", name), functools.partial(selected, bench, name)
+    yield ("whole",), functools.partial(whole, bench)
     for count in map(int, c["spreads"]):
         for layer in c["blocks"]:
             fill = functools.partial(curve, bench, layer, count)
             yield ("blocks", str(layer), str(count)), fill
-    for name in SELECTED:
-        yield ("selections", name), functools.partial(selected, bench, name)
 
 
 def main():

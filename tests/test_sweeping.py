@@ -57,7 +57,7 @@ def test_a_folder_is_pruned_to_the_same_bytes_in_memory_and_in_turns(folder, tmp
 def test_a_reconstruction_too_is_the_same_in_turns_and_the_card_says_it(
     folder, tmp_path, monkeypatch
 ):
-    plan = ReconstructionPlan(batch=32, passes=20)  # of so few tokens
+    plan = ReconstructionPlan(batch=32, steps=300)  # of so few tokens
     monkeypatch.setattr(reconstruction, "ReconstructionPlan", lambda: plan)
     options = FEW | {"reconstruct": True}
     whole = prunefair.prune(folder, 0.5, out=tmp_path / "whole", **options)

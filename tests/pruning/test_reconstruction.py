@@ -24,7 +24,7 @@ from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.surgery import ADAPTERS, adapter_for, prune_rows, tiny_model
 
 KEPT = [torch.arange(7), torch.arange(3, 11)]
-SMALL = ReconstructionPlan(batch=64, passes=15, spread=0.3)
+SMALL = ReconstructionPlan(batch=64, steps=180, spread=0.3, learning_rate=0.01)
 
 
 def seeded(seed=0):
@@ -133,7 +133,7 @@ def test_no_fit_is_worse_than_its_start_on_what_judges(seed, rate, dtype, spread
     whole, g = block(seed), seeded(seed + 1)
     start = fewer(block(seed, dtype=dtype), torch.randperm(10, generator=g)[:6])
     x, held = (Samples(torch.randn(k, 6, generator=g)) for k in (n, 20))
-    plan = ReconstructionPlan(batch=16, passes=8, learning_rate=rate, spread=spread)
+    plan = ReconstructionPlan(batch=16, steps=20, learning_rate=rate, spread=spread)
     fit = reconstruct_block(whole, start, x, held, plan=plan, generator=g)
     assert fit.errors[fit.best] == min(fit.errors) <= fit.errors[0]
     assert all(w.dtype == dtype for pair in fit.maps for w in pair)
@@ -154,7 +154,7 @@ def test_a_fit_finds_a_block_of_which_it_has_seen_only_the_outputs():
     ones = torch.ones(len(h), 1)
     least = torch.linalg.lstsq(torch.cat([h, ones], 1), y).solution
     start.maps[2] = (least[:-1].T.contiguous(), least[-1])
-    plan = ReconstructionPlan(batch=100, passes=60, learning_rate=0.02, spread=0)
+    plan = ReconstructionPlan(batch=100, steps=1200, learning_rate=0.02, spread=0)
     fit = reconstruct_block(whole, start, x, held, plan=plan, generator=seeded())
     assert fit.errors[0] > 0.01 and fit.errors[fit.best] < fit.errors[0] / 20
 
@@ -182,7 +182,7 @@ def test_a_reconstructed_model_is_nearer_than_a_re_fitted_one(family):
     fits = reconstruct_(pruned, model, texts, plan=SMALL, generator=seeded())
     ends = [(fit.errors[0], fit.errors[fit.best]) for fit in fits]
     assert sum(b for _, b in ends) < 0.9 * sum(a for a, _ in ends)
-    assert kl_to_dense(model, pruned, held) < 0.9 * far
+    assert kl_to_dense(model, pruned, held) < 0.97 * far
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -195,7 +195,7 @@ def weights(model):
 def test_a_fit_depends_on_its_seed_and_on_nothing_else(inputs):
     model = tiny_model("gemma", generator=seeded())
     texts = self_sample(model, 12, 9, generator=seeded(1))
-    plan, found = ReconstructionPlan(batch=32, passes=6, inputs=inputs), []
+    plan, found = ReconstructionPlan(batch=32, steps=20, inputs=inputs), []
     for seed, drawn in ((1, 0), (1, 5), (2, 0)):
         generator = seeded(seed)
         torch.rand(drawn, generator=generator)  # where it stands does not matter
@@ -213,7 +213,7 @@ def test_later_blocks_make_up_for_earlier_ones_only_where_they_are_asked_to():
     kept, found = [torch.arange(3), torch.arange(12)], {}
     for inputs in INPUTS:
         pruned = refitted(model, texts, kept)
-        plan = ReconstructionPlan(batch=64, passes=20, inputs=inputs)
+        plan = ReconstructionPlan(batch=64, steps=90, inputs=inputs)
         fits = reconstruct_(pruned, model, texts, plan=plan, generator=seeded())
         found[inputs] = fits[1].errors
         untouched = torch.equal(
@@ -232,7 +232,7 @@ def test_tokens_count_by_the_stream_where_they_are_asked_to():
     embedding.data[texts[0, 0]] *= 1e4  # the start token of every text
     found = {}
     for weighting in ("plain", "stream"):
-        plan = ReconstructionPlan(batch=64, passes=6, weighting=weighting)
+        plan = ReconstructionPlan(batch=64, steps=24, weighting=weighting)
         pruned = prune_rows(model, KEPT)
         found[weighting] = reconstruct_(
             pruned, model, texts, plan=plan, generator=seeded()
@@ -244,8 +244,9 @@ def test_tokens_count_by_the_stream_where_they_are_asked_to():
 def test_what_cannot_be_fitted_is_told_before_the_work():
     model = tiny_model("llama", generator=seeded())
     pruned = prune_rows(model, KEPT)
-    with pytest.raises(ValueError, match="texts is one text; give two or more"):
-        reconstruct_(pruned, model, torch.ones(1, 4).long(), generator=seeded())
+    texts, judges = torch.ones(2, 4).long(), torch.ones(2, 5).long()
+    with pytest.raises(ValueError, match="judges have 5 tokens and texts 4; give both"):
+        reconstruct_(pruned, model, texts, judges=judges, generator=seeded())
     with pytest.raises(ValueError, match="texts holds 99"):
         reconstruct_(pruned, model, torch.full((2, 4), 99), generator=seeded())
     with pytest.raises(ValueError, match="a text of 65 tokens is longer"):
@@ -255,7 +256,7 @@ def test_what_cannot_be_fitted_is_told_before_the_work():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"passes": -1}, "passes is -1; give a whole number at least 0"),
+        ({"steps": -1}, "steps is -1; give a whole number at least 0"),
         ({"batch": 0}, "batch is 0; give a whole number at least 1"),
         ({"learning_rate": 0}, "learning_rate is 0; give a number between 0 and 1"),
         ({"spread": -0.1}, "spread is -0.1; give a number between 0 and 10"),
@@ -270,11 +271,11 @@ def test_a_plan_that_cannot_be_is_refused(fields, line):
         ReconstructionPlan(**fields)
 
 
-def test_without_passes_or_without_loss_nothing_changes():
+def test_without_steps_or_without_loss_nothing_changes():
     model = tiny_model("opt", generator=seeded())
     texts = self_sample(model, 6, 9, generator=seeded(1))
     for kept, plan in (
-        (KEPT, ReconstructionPlan(passes=0)),
+        (KEPT, ReconstructionPlan(steps=0)),
         ([torch.arange(12)] * 2, SMALL),
     ):
         pruned = prune_rows(model, kept)

@@ -95,7 +95,7 @@ def test_a_swept_reconstruction_is_that_in_memory(family, dtype, tmp_path):
     model, layered, swept, known = both(family, dtype, n_texts=8)
     own = dtype == torch.bfloat16
     inputs, options = "own" if own else "dense", {"even": True, "episodes": 1}
-    plan = ReconstructionPlan(batch=16, passes=4, inputs=inputs)
+    plan = ReconstructionPlan(batch=16, steps=12, inputs=inputs)
     whole = prune_functional(
         *(model, 0.5),
         generator=seeded(2),
@@ -117,7 +117,7 @@ def test_a_swept_reconstruction_is_that_in_memory(family, dtype, tmp_path):
     out = write_swept(layered.model, layered, swept, fitted, tmp_path / "swept")
     for file in (tmp_path / "whole").iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
-    other = ReconstructionPlan(batch=16, passes=0)
+    other = ReconstructionPlan(batch=16, steps=0)
     again = reconstruct_swept(
         layered, swept, run, store, plan=other, generator=seeded(2)
     )
@@ -351,7 +351,7 @@ def test_the_work_of_a_reconstruction_is_what_torch_counts():
     fields = {"hidden_size": 64, "intermediate_size": 160, "head_dim": 32}
     model = tiny_model("llama", generator=seeded(), **fields)
     layered, texts = layered_copy(model), torch.ones(64, 16).long()
-    plan, kept = ReconstructionPlan(passes=8, batch=64), [torch.arange(112)] * 2
+    plan, kept = ReconstructionPlan(steps=128, batch=64), [torch.arange(112)] * 2
     pruned = prune_rows(model, kept)
     planned = sweep_work(layered.model, 0.3, tokens=texts.numel(), reconstruct=plan)
     options = {"plan": plan, "generator": seeded()}

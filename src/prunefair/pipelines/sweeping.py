@@ -80,8 +80,9 @@ def prune_in_turns(job):
         **options,
     )
     if job.reconstruct and job.out is not None:
-        with watch("reconstruction"):
+        with started(layered.model, tokenizer, given), watch("reconstruction"):
             how = {"plan": job.plan, "generator": generator}
+            how |= {"free": _free(job.device)}
             run = sweeps.reconstruct_swept(layered, statistics, run, store, **how)
     removed, ks_mean = surgery.removed_parameters(dense, run.kept), float(run.ks.mean())
     counts = pruning.counted(job, dense, removed, sizes, run.kept, ks_mean)

@@ -67,7 +67,9 @@ from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.reconstruction import (
     BlockFit,
     ReconstructionPlan,
+    judging,
     reconstructed_layers,
+    reseeded,
 )
 
 # %%
@@ -1091,6 +1093,7 @@ def reconstruct_swept(
     *,
     plan: ReconstructionPlan,
     generator: torch.Generator,
+    free: float = math.inf,
 ) -> Swept:
     """Fit every block to the dense one, with one layer on the device.
 
@@ -1103,7 +1106,9 @@ def reconstruct_swept(
         What it holds already is not done again.
     plan : ReconstructionPlan
     generator : torch.Generator
-        See `reconstructed_layers`.
+        See `reconstruct_`.
+    free : float
+        See `swept_statistics`.
 
     Returns
     -------
@@ -1125,9 +1130,10 @@ def reconstruct_swept(
             maps = _maps(layered, layer, found.__getitem__)
             return BlockFit(maps, found["errors"].tolist(), 1)
 
+    judges = _judges(layered, statistics.texts, store, plan, generator, free)
     options = {"plan": plan, "generator": generator, "known": known}
     with measuring(layered.model, tokens=statistics.texts):
-        fits = reconstructed_layers(layered, statistics.texts, start, **options)
+        fits = reconstructed_layers(layered, statistics.texts, judges, start, **options)
         for layer, fit in enumerate(fits):
             errors.append([fit.errors[0], fit.errors[fit.best]])
             if not store.has(_name(asked, layer)):
@@ -1135,6 +1141,18 @@ def reconstruct_swept(
                 parts = _named(layered, layer, fit.maps)
                 store.put(_name(asked, layer), errors=found, **parts)
     return run._replace(fits=SweptFits(store, asked, errors))
+
+
+# %%
+def _judges(layered, texts, store, plan, generator, free) -> torch.Tensor:
+    """Texts that judge, sampled where they are not there."""
+    count, fresh = judging(plan, len(texts)), reseeded(generator)
+    name = f"judges-{count}-{fresh.initial_seed()}"
+    if not store.has(name):
+        options = {"generator": fresh, "free": free}
+        drawn = sample_texts(layered, count, texts.shape[1], **options)
+        store.put(name, tokens=drawn)
+    return store.get(name)["tokens"]
 
 
 # %%
@@ -1282,7 +1300,7 @@ def write_swept(
 # | a selection by quadrature | float32 | $b\,s\,(4 d k + 2 k^2)$, here with $s$ steps |
 # | ridge, of 6 layers, 2 halves, a few values | float64 | $\frac13 k^3 + 4 d k^2$ |
 # | re-fit | float64 | $\frac13 k^3 + 2 d k^2 + 2 d\,(m - k)\,k$ |
-# | reconstruction, $n$ passes | float32 | $n T d\,(14 k + 6 m) + 2\,T P / s$ |
+# | reconstruction, from $n$ tokens in all steps | float32 | $n d\,(14 k + 6 m) + 2\,T P / s$ |
 #
 # and the checkpoint is read three times and written once.
 
@@ -1332,7 +1350,7 @@ def sweep_work(
         "refit": ("float64", L * fit, 2 * read),
     }
     if reconstruct:
-        steps = reconstruct.passes * T * d * (14 * k + 6 * m) * L
+        steps = reconstruct.steps * reconstruct.batch * d * (14 * k + 6 * m) * L
         work["reconstruction"] = ("float32", steps + 2 * T * weights, 2 * read)
     return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
 
