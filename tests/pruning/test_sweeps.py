@@ -107,7 +107,7 @@ def test_a_swept_reconstruction_is_that_in_memory(family, dtype, tmp_path):
     run = prune_swept(layered, swept, 0.5, generator=seeded(2), **options)
     how, place = {"plan": plan, "generator": seeded(2)}, tmp_path / "sums"
     with pytest.raises(Interrupted):
-        store = Fragile(place, {}, puts=1)
+        store = Fragile(place, {}, puts=2)  # the texts that judge, and a block
         reconstruct_swept(layered, swept, run, store, **how)
     done = files(place)
     store = FolderStore(place, {})
@@ -124,7 +124,7 @@ def test_a_swept_reconstruction_is_that_in_memory(family, dtype, tmp_path):
     assert [a == b for a, b in again.block_errors] == [True, True]
     fitted.fits.drop()
     again.fits.drop()
-    assert len(files(place)) == 1  # the statement
+    assert len(files(place)) == 2  # the statement, and the texts that judge
 
 
 class Interrupted(Exception):
@@ -351,13 +351,16 @@ def test_the_work_of_a_reconstruction_is_what_torch_counts():
     fields = {"hidden_size": 64, "intermediate_size": 160, "head_dim": 32}
     model = tiny_model("llama", generator=seeded(), **fields)
     layered, texts = layered_copy(model), torch.ones(64, 16).long()
-    plan, kept = ReconstructionPlan(steps=128, batch=64), [torch.arange(112)] * 2
+    plan, kept = (
+        ReconstructionPlan(steps=128, batch=64, patience=99),
+        [torch.arange(112)] * 2,
+    )
     pruned = prune_rows(model, kept)
     planned = sweep_work(layered.model, 0.3, tokens=texts.numel(), reconstruct=plan)
     options = {"plan": plan, "generator": seeded()}
     found = counted(lambda: reconstruct_(pruned, model, texts, **options))
     share = found / planned["reconstruction"][1].operations
-    assert 0.85 < share < 1.15  # an eighth of the texts does not fit, but judges
+    assert 0.85 < share < 1.15  # it also samples and judges
 
 
 @settings(max_examples=50, deadline=None)

@@ -108,16 +108,6 @@ WEIGHTINGS = ("plain", "stream")
 # The block of any family is one small class.
 
 
-# %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package
-# # and goes to the folder of this chapter.
-# import sys
-#
-# if "google.colab" in sys.modules:
-#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
-#     %pip install --quiet "/content/book"
-#     %cd -q /content/book/book/pruning
-
 # %%
 class FfnBlock(NamedTuple):
     """A feed-forward block as a function of its input, of any family."""
