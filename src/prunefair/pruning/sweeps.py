@@ -194,16 +194,14 @@ class SweepPlan(NamedTuple):
     forward: int  # device, by stage
     backward: int
     choice: int
-    refit: int
+    refit: int  # or reconstruction, where that is more
     waiting: int  # host, or disk where there is a folder
     passing: int  # host in any case: inputs, outputs and weights of one layer
-    reconstruction: int = 0  # device, where it is asked for
 
     @property
     def device(self) -> int:
         """Most that the device holds."""
-        stages = self.forward, self.backward, self.choice, self.refit
-        return max(*stages, self.reconstruction)
+        return max(self.forward, self.backward, self.choice, self.refit)
 
 
 # %%
@@ -242,15 +240,15 @@ def sweep_plan(
     k, t, wide = rows_to_keep(m, ratio), min(BATCH * length, tokens), max(s, 4)
     kept = 4 * m**2 if tokens * s >= 4 * m else tokens * m * s
     halves = len(ridge_layers(L)) * 4 * m**2 * (tokens * s >= 4 * m)
-    fit, on = bool(reconstruct), d * (tokens * 3 * s + 12 * m + 84 * k)
+    fit, block = bool(reconstruct), d * (tokens * 3 * s + 12 * m + 84 * k)
+    refits = P0 + 48 * m**2 + 8 * d * (m + 5 * k) + s * m * d
     return SweepPlan(
         forward=P0 + P + 8 * m**2 + t * 12 * (d + m) * wide,
         backward=P0 + P + t * max((24 * d + 16 * m) * wide, 16 * V),
         choice=P0 + 28 * m**2 + 12 * m * d + 32 * d**2,
-        refit=P0 + 48 * m**2 + 8 * d * (m + 5 * k) + s * m * d,
+        refit=max(refits, fit * (P0 + P + block + 16 * 4096 * (m + k + d))),
         waiting=(L + 1) * tokens * d * s + L * kept + halves + fit * 3 * L * k * d * s,
         passing=3 * tokens * d * s + 2 * P + 16 * m**2,
-        reconstruction=fit * (P0 + P + on + 16 * 4096 * (m + k + d)),
     )
 
 
@@ -283,8 +281,7 @@ def _column(names: dict[str, int]) -> str:
 # with torch.device("meta"):
 #     large = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 # for texts in (256, 16):
-#     how = {"reconstruct": ReconstructionPlan(), "tokens": 128 * texts}
-#     plan = sweep_plan(large, 0.3, **how)
+#     plan = sweep_plan(large, 0.3, tokens=128 * texts)
 #     for name, size in (*plan._asdict().items(), ("device", plan.device)):
 #         print(f"{texts:3} texts, {name:8} {size / 1e9:6.2f} GB")
 # assert plan.device < 10e9 and plan.waiting < 3e9
