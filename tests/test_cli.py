@@ -144,6 +144,29 @@ def test_the_refit_changes_only_the_last_matrix_and_uneven_widths_keep_the_size(
     assert changed == {f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)}
 
 
+def test_fast_is_short_for_the_options_that_are_not_given(
+    capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(pruning.FAST, "texts", 3)
+    ways = {
+        "short": ("--fast",),
+        "long": ("--choice", "energy", "--widths", "equal", "--texts", 3),
+        "mixed": ("--fast", *FEW, "--choice", "policy", "--widths", "equal"),
+        "own": (*FEW, "--choice", "policy"),
+    }
+    for name, options in ways.items():
+        out = ("--out", tmp_path / name, "--ratio", 0.5)
+        run(capsys, "prune", model, *out, *options, "--json")
+    assert contents(tmp_path / "short") == contents(tmp_path / "long")
+    assert contents(tmp_path / "mixed") == contents(tmp_path / "own")
+    assert contents(tmp_path / "short") != contents(tmp_path / "own")
+    for spectral in (("--method", "spectral"), ("--spectra", "exact")):
+        line = complaint(
+            capsys, "prune", model, "--out", tmp_path / "no", "--fast", *spectral
+        )
+        assert "--fast is given, and the spectral method reads no texts" in line
+
+
 @pytest.mark.parametrize("way", ["functional", "uneven", "spectral", "streamed"])
 def test_widths_are_multiples_and_the_report_and_the_card_say_what_came_of_it(
     way, capsys, model, tmp_path

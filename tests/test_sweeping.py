@@ -318,8 +318,8 @@ print(peak[0] - before, device, plan["passing"], plan["waiting"])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_of_memory_stays_under_the_plan(tmp_path):
-    """Twelve layers of 1280 neurons: all that waits is more than the plan allows."""
-    fields = {"hidden_size": 96, "intermediate_size": 1280, "num_hidden_layers": 12}
+    """Twelve layers of 960 neurons: all that waits is more than the plan allows."""
+    fields = {"hidden_size": 96, "intermediate_size": 960, "num_hidden_layers": 12}
     fields |= {"num_attention_heads": 2, "head_dim": 48, "num_key_value_heads": 2}
     tiny_model("mistral", generator=seeded(), **fields).save_pretrained(tmp_path / "m")
     peaks = {}
@@ -363,6 +363,32 @@ def test_stages_take_what_the_slower_of_work_and_memory_takes():
     measured = device_rates("cpu", torch.float32)
     assert set(measured) == {"stored", "float32", "float64", "bytes"}
     assert all(rate > 1e6 for rate in measured.values())
+
+
+def test_a_run_that_failed_to_write_takes_up_its_choice_and_its_ridge(
+    tmp_path, monkeypatch
+):
+    folder, fields = tmp_path / "m", {"hidden_size": 32, "intermediate_size": 64}
+    tiny_model("llama", generator=seeded(), **fields).save_pretrained(folder)
+    options = {"offload": tmp_path / "w", **FEW, "episodes": 2}
+    first = prunefair.prune(folder, 0.3, out=tmp_path / "a", **options)
+    with monkeypatch.context() as broken:
+        broken.setattr(sweeps, "write_sliced", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prunefair.prune(folder, 0.5, out=tmp_path / "b", **options)
+    assert not (tmp_path / "b").exists()
+    for work in ("choose_neurons", "find_ridge", "sample_texts", "_through"):
+        monkeypatch.setattr(sweeps, work, None)  # nothing of it is done again
+    again = prunefair.prune(folder, 0.3, out=tmp_path / "c", **options)
+    assert again.history == first.history and again.ks_mean == first.ks_mean
+    assert torch.equal(again.policy.weights, first.policy.weights)
+    assert first.policy.weights.any()
+    for file in (tmp_path / "a").iterdir():
+        assert (tmp_path / "c" / file.name).read_bytes() == file.read_bytes()
+    prunefair.prune(folder, 0.5, out=tmp_path / "b", **options)
+    for other in ({"widths": "uneven"}, {"choice": "energy"}, {"policy": again.policy}):
+        with pytest.raises(TypeError):  # another choice is another name
+            prunefair.prune(folder, 0.5, **options | other)
 
 
 def test_a_model_that_overflows_is_told_in_one_line_when_it_is_to_write(tmp_path):

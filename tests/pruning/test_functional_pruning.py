@@ -10,6 +10,7 @@ from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import fisher_costs, uneven_ratios
 from prunefair.pruning.functional_pruning import (
     SelfStatistics,
+    needs_costs,
     prune_functional,
     self_statistics,
 )
@@ -21,6 +22,7 @@ from prunefair.pruning.perplexity import (
 )
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.row_policy import RowPolicy
+from prunefair.pruning.selections import make_selection
 from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows, row_matrices, slice_ffn_, tiny_model
@@ -34,11 +36,19 @@ def test_statistics_are_moments_of_the_halves_and_costs_of_all_texts():
     model = tiny_model("llama", generator=seeded(7))
     found = self_statistics(model, generator=seeded(4), n_texts=5, length=6)
     texts = self_sample(model, 5, 6, generator=seeded(4))
-    for half, part in zip(found.halves, (texts[:3], texts[3:]), strict=True):
+    alone = self_statistics(
+        model, generator=seeded(4), n_texts=5, length=6, costs=False
+    )
+    assert alone.fisher is None
+    for half, same, part in zip(
+        found.halves, alone.halves, (texts[:3], texts[3:]), strict=True
+    ):
         expected = hidden_moments(model, part)
-        assert half.tokens == part.numel()
+        assert half.tokens == same.tokens == part.numel()
         assert all(map(torch.equal, half.second, expected.second))
-    assert all(map(torch.equal, found.fisher, fisher_costs(model, texts)))
+        assert all(map(torch.equal, same.second, expected.second))
+    for costs, expected in zip(found.fisher, fisher_costs(model, texts), strict=True):
+        torch.testing.assert_close(costs, expected, rtol=1e-5, atol=0)
     for bad in ({"n_texts": 1}, {"length": 1}):
         with pytest.raises(ValueError, match="both must be at least 2"):
             self_statistics(model, generator=seeded(4), **bad)
@@ -124,6 +134,31 @@ def test_a_refitted_model_comes_back_from_its_folder(family, tmp_path):
         assert torch.equal(logits(load(folder)), logits(found.model))
 
 
+def test_energies_with_equal_widths_need_no_way_back(known, monkeypatch):
+    model, statistics = known
+    options = {"choice": "energy", "even": True}
+    whole = prune_functional(
+        model, 0.3, generator=seeded(), statistics=statistics, **options
+    )
+    monkeypatch.setattr(functional_pruning, "fisher_sums", pytest.fail)
+    size = {"n_texts": 8, "length": 8, "generator": seeded(4)}
+    alone = self_statistics(model, costs=needs_costs("energy", True), **size)
+    found = prune_functional(
+        model, 0.3, generator=seeded(), statistics=alone, **options
+    )
+    assert torch.equal(logits(found.model), logits(whole.model))
+    assert (found.ks == whole.ks).all() and found.ridge == whole.ridge
+    prune_functional(model, 0.3, generator=seeded(4), n_texts=8, **options)
+    for other in ({"choice": "policy"}, {"even": False}):
+        with pytest.raises(ValueError, match="layers have no Fisher costs"):
+            prune_functional(
+                model, 0.3, generator=seeded(), statistics=alone, **options | other
+            )
+    make_selection("energy", model, generator=seeded(4))
+    with pytest.raises(ValueError, match="statistics have no Fisher costs"):
+        make_selection("functional", model, generator=seeded(4), statistics=alone)
+
+
 def test_a_bad_ratio_is_refused_before_anything_is_sampled(known, monkeypatch):
     model, _ = known
     monkeypatch.setattr(functional_pruning, "self_sample", None)
@@ -144,7 +179,7 @@ def test_on_a_small_budget_the_pipeline_keeps_what_every_other_choice_loses():
     """Functional with re-fit < functional < energy < the paper's policy, held out."""
     model = load_model("smollm2", dtype=torch.float32)
     generator = seeded(61)
-    statistics = self_statistics(model, generator=generator, n_texts=24, length=64)
+    statistics = self_statistics(model, generator=generator, n_texts=12, length=64)
     held = self_sample(model, 6, 48, generator=generator)
     options = {"generator": generator, "statistics": statistics, "ridge": 1.0}
     found = prune_functional(model, 0.3, episodes=1, **options)

@@ -221,7 +221,7 @@ def test_what_cannot_be_used_is_one_line_before_the_work(
     name, model, known, monkeypatch
 ):
     method, change, pattern = UNUSABLE[name]
-    for work in ("self_statistics", "hidden_moments", "slice_gpt", "train_released"):
+    for work in ("self_statistics", "text_statistics", "slice_gpt", "train_released"):
         monkeypatch.setattr(f"prunefair.pruning.selections.{work}", pytest.fail)
     monkeypatch.setattr("prunefair.pruning.selections.train_policy", pytest.fail)
     options = {"model": model, "statistics": known, "calibration": TEXTS} | change

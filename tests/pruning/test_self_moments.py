@@ -114,6 +114,20 @@ def test_every_family_batch_size_and_pass_gives_the_same_moments(family):
         torch.testing.assert_close(energies, expected)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 13), st.integers(1, 6))
+def test_bands_of_a_moment_are_the_whole_product(band, tokens):
+    h = torch.randn(tokens, 12, generator=seeded(band), dtype=torch.float64)
+    one = self_moments.HiddenSum(12, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(self_moments, "BAND", band)
+        one.add(h[: tokens // 2])
+        one.add(h[tokens // 2 :])
+        second, first = one.means(tokens)
+    torch.testing.assert_close(second, h.T @ h / tokens)
+    torch.testing.assert_close(first, h.mean(0))
+
+
 def test_only_the_sums_stay_and_no_hook_is_left_even_after_an_error(monkeypatch):
     model, texts = tiny("llama")
     hidden_moments(model, texts)

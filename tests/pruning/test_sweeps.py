@@ -15,9 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunefair.messages import Given
 from prunefair.models import empty_model
-from prunefair.pruning import sweeps
+from prunefair.pruning import functional_pruning, sweeps
 from prunefair.pruning.folders import load_pruned, save_pruned
-from prunefair.pruning.functional_policy import FunctionalLayer, FunctionalSlices
+from prunefair.pruning.functional_policy import (
+    FunctionalLayer,
+    FunctionalSlices,
+    fisher_costs,
+)
 from prunefair.pruning.functional_pruning import prune_functional, self_statistics
 from prunefair.pruning.lanczos import orthonormal_probes
 from prunefair.pruning.layered import FolderStore, MemoryStore
@@ -149,10 +153,26 @@ def files(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-@pytest.mark.parametrize("n_texts", [3, 16])
+def test_the_costs_are_those_of_the_first_texts_on_every_way(monkeypatch):
+    monkeypatch.setattr(functional_pruning, "COST_TEXTS", 3)
+    model, layered, swept, known = both("llama", n_texts=20)  # halves of 8 and 2
+    assert same(swept.fisher, known.fisher)
+    assert same(known.fisher, fisher_costs(model, swept.texts[:8]))
+    moments = mean_moments(known.halves)
+    assert same(swept.moments.second, moments.second) and moments.tokens == 20 * 6
+    plans = [
+        sweeps.sweep_plan(layered.model, 0.3, tokens=6 * n, length=6) for n in (20, 40)
+    ]
+    assert plans[1].waiting - plans[0].waiting == 2 * 20 * 6 * 8 * 4
+    work = [sweep_work(layered.model, 0.3, tokens=6 * n, length=6) for n in (20, 40)]
+    assert work[0]["backward"][1].operations == work[1]["backward"][1].operations
+
+
+@pytest.mark.parametrize(("n_texts", "few"), [(3, 64), (16, 64), (20, 3)])
 def test_an_interrupted_run_goes_on_where_it_stopped_to_the_same_bytes(
-    n_texts, tmp_path
+    n_texts, few, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(functional_pruning, "COST_TEXTS", few)
     model = tiny_model("opt", generator=seeded(), dtype=torch.bfloat16)
     size = {"n_texts": n_texts, "length": 6}
 
@@ -336,7 +356,7 @@ def test_the_work_that_is_planned_is_the_work_that_torch_counts():
     stages = {name: cost.operations for name, (_, cost) in planned.items()}
     forward = counted(lambda: sweeps.sweep_forward(layered, store))
     assert 0.95 < forward / stages["forward"] < 1.05  # torch counts no sum in place
-    assert stages["moments"] == 6 * 2 * 256 * 160**2
+    assert stages["moments"] == 6 * 2 * 256 * 160**2  # one band
     backward = counted(lambda: sweeps.sweep_backward(layered, store))
     assert 0.85 < backward / stages["backward"] < 1.05  # the first layer stops early
     layer = wide_layer(48, 100)

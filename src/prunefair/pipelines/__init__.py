@@ -6,9 +6,10 @@ that names the argument, its value and the remedy, before the work starts.
 
 from prunefair.pipelines.evaluation import EvaluationReport, evaluate
 from prunefair.pipelines.playing import PlayReport, play
-from prunefair.pipelines.pruning import PruneReport, prune
+from prunefair.pipelines.pruning import FAST, PruneReport, prune
 
 __all__ = [
+    "FAST",
     "EvaluationReport",
     "PlayReport",
     "PruneReport",

@@ -37,6 +37,7 @@ METHODS = ("functional", "spectral")
 SPECTRA = ("exact", "lanczos")
 WIDTHS = ("equal", "uneven")
 CHOICES = ("policy", "energy")
+FAST = {"choice": "energy", "widths": "equal", "texts": 64}  # a quarter of the time
 OWN_DEFAULT = ("widths", "choice")  # None is none of their words
 
 _log = logging.getLogger(__name__)
@@ -162,6 +163,11 @@ class _Job:
         return ReconstructionPlan() if self.reconstruct else None
 
     @property
+    def even(self) -> bool:
+        """Whether every layer loses the same share."""
+        return self.widths == "equal"
+
+    @property
     def loaded(self) -> bool:
         """Whether `model` is a model in memory, not the name of one."""
         return in_memory(self.model)
@@ -214,7 +220,8 @@ def prune(
 
     A model with more than 2048 columns, or that would take more than half of the free
     memory, goes through a layer at a time and is never in memory as a whole; the result
-    is the same.
+    is the same.  With the options `**prunefair.pipelines.FAST` it takes a quarter of the
+    time, and the result diverges more from the dense model.
 
     Parameters
     ----------
@@ -263,7 +270,8 @@ def prune(
         As torch names it; a GPU by default if there is one.
     offload : path, optional
         With functional: go a layer at a time, and keep what waits in this folder; a run
-        that was interrupted goes on from it, and another ratio starts with the choice.
+        that was interrupted goes on from it, another ratio starts with the choice, and
+        only `out` is written anew, whole or not at all.
 
     Returns
     -------
@@ -686,11 +694,16 @@ def _run_spectral(job, dense, policy, sizes, multiple, generator):
 
 
 def _run_functional(job, dense, policy, multiple, generator):
-    from prunefair.pruning.functional_pruning import prune_functional, self_statistics
+    from prunefair.pruning.functional_pruning import (
+        needs_costs,
+        prune_functional,
+        self_statistics,
+    )
     from prunefair.pruning.self_moments import down_projections
     from prunefair.pruning.sweeps import functional_penalty
 
-    statistics = self_statistics(dense, generator=generator, n_texts=job.texts)
+    sizes = {"n_texts": job.texts, "costs": needs_costs(job.choice, job.even)}
+    statistics = self_statistics(dense, generator=generator, **sizes)
     on = {"generator": generator, "device": dense.device}
     penalty = functional_penalty(down_projections(dense)[0].out_features, **on)
     return prune_functional(
@@ -703,7 +716,7 @@ def _run_functional(job, dense, policy, multiple, generator):
         penalty=penalty,
         refit=job.refit,
         reconstruct=job.plan,
-        even=job.widths == "equal",
+        even=job.even,
         multiple=multiple,
         episodes=job.episodes,
     )

@@ -36,6 +36,7 @@ def prune_in_turns(job):
     from prunefair.pipelines import pruning
     from prunefair.pruning import surgery, sweeps
     from prunefair.pruning.functional_policy import FunctionalPolicy
+    from prunefair.pruning.functional_pruning import needs_costs
     from prunefair.pruning.layered import LayeredModel
     from prunefair.pruning.throughput import Stopwatch
 
@@ -55,7 +56,7 @@ def prune_in_turns(job):
     _say(job, plan, seconds)
     store, generator = _store(job, dense, read), torch.Generator().manual_seed(job.seed)
     layered, watch = LayeredModel(dense, read, device=job.device), Stopwatch(job.device)
-    even, options = job.widths == "equal", {"generator": generator, "watch": watch}
+    options = {"generator": generator, "watch": watch}
     with started(layered.model, tokenizer, given), watch("texts"), _drawn(given):
         sweeps.put_texts(
             layered,
@@ -65,16 +66,17 @@ def prune_in_turns(job):
             length=LENGTH,
             free=_free(job.device),
         )
-    costs = job.choice == "policy" or not even
+    costs = needs_costs(job.choice, job.even)
     statistics = sweeps.swept_statistics(layered, store, costs=costs, **options)
     run = sweeps.prune_swept(
         layered,
         statistics,
         job.ratio,
+        store=store,
         refit=job.refit,
         choice=job.choice,
         policy=policy,
-        even=even,
+        even=job.even,
         multiple=job.multiple,
         episodes=job.episodes,
         **options,
@@ -137,6 +139,7 @@ def _drawn(given: Given):
 
 def _planned_seconds(job, dense, length: int) -> dict[str, float]:
     """Least seconds of every stage at the rates of the device; none of a small job."""
+    from prunefair.pruning.functional_pruning import needs_costs
     from prunefair.pruning.sweeps import stage_seconds, sweep_work
     from prunefair.pruning.throughput import device_rates
 
@@ -144,8 +147,8 @@ def _planned_seconds(job, dense, length: int) -> dict[str, float]:
     work = sweep_work(dense, job.ratio, reconstruct=job.plan, **size)
     if job.choice == "energy":
         del work["features"], work["policy"]
-        if job.widths == "equal":
-            del work["backward"]
+    if not needs_costs(job.choice, job.even):
+        del work["backward"]
     if not job.refit:
         del work["ridge"], work["refit"]
     if sum(cost.operations for _, cost in work.values()) < SMALL:

@@ -37,6 +37,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from prunefair.models import within_context
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
@@ -45,7 +46,7 @@ from prunefair.pruning.functional_policy import (
     FunctionalLayer,
     FunctionalPolicy,
     FunctionalSlices,
-    fisher_costs,
+    fisher_sums,
     functional_distances,
     functional_layers,
     train_functional,
@@ -56,7 +57,14 @@ from prunefair.pruning.functional_policy import (
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.reconstruction import ReconstructionPlan, reconstruct_
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
-from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
+from prunefair.pruning.self_moments import (
+    BATCH,
+    Moments,
+    down_projections,
+    hidden_moments,
+    hidden_sums,
+    summed_moments,
+)
 from prunefair.pruning.spectral_pruning import Pruned, rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
@@ -160,7 +168,7 @@ class SelfStatistics(NamedTuple):
     """What the functional objective needs to know of a model, from its own texts."""
 
     halves: tuple[Moments, Moments]
-    fisher: list[torch.Tensor]  # each (m,)
+    fisher: list[torch.Tensor] | None  # each (m,); None if they were not asked for
     texts: torch.Tensor | None = None  # (n, N), where they are kept
 
 
@@ -171,6 +179,7 @@ def self_statistics(
     generator: torch.Generator,
     n_texts: int = 256,
     length: int = LENGTH,
+    costs: bool = True,
 ) -> SelfStatistics:
     """Moments and Fisher costs of a model on texts that it samples itself.
 
@@ -183,6 +192,8 @@ def self_statistics(
     n_texts, length : int
         Number of texts, at least two, and tokens in each; the model's context where
         that is shorter.
+    costs : bool
+        Measure the Fisher costs, too.
 
     Returns
     -------
@@ -199,8 +210,79 @@ def self_statistics(
         )
     length = within_context(model, length)
     texts = self_sample(model, n_texts, length, generator=generator)
-    halves = tuple(hidden_moments(model, half) for half in texts.tensor_split(2))
-    return SelfStatistics(halves, fisher_costs(model, texts), texts)
+    return text_statistics(model, texts, costs=costs)
+
+
+# %% [markdown]
+# Moments and costs are read off one pass over the texts: the costs need the way back too, and the way there is the same.
+# A moment has $m_l^2$ numbers and a layer's costs $m_l$, so the costs need fewer texts: of many they take the first 64, as many as the table of the [functional policy](functional_policy.ipynb) was made with.
+
+
+# %%
+COST_TEXTS = 64  # of the texts, which the Fisher costs are taken on
+
+
+def half_batches(n: int) -> list:
+    """Places of the texts of every pass, for both halves.
+
+    Parameters
+    ----------
+    n : int
+        Number of texts.
+
+    Returns
+    -------
+    halves : list of two sequences of Tensors, int64
+    """
+    return [half.split(BATCH) for half in torch.arange(n).tensor_split(2)]
+
+
+def cost_batches(n: int) -> list:
+    """Those of them that the Fisher costs are taken on: the first ones.
+
+    Parameters
+    ----------
+    n : int
+        Number of texts.
+
+    Returns
+    -------
+    batches : list of Tensors, int64
+    """
+    batches = [rows for half in half_batches(n) for rows in half]
+    return [rows for rows in batches if rows[0] < COST_TEXTS]
+
+
+# %%
+def text_statistics(model, texts: torch.Tensor, *, costs: bool = True):
+    """Moments and Fisher costs of a model on texts that are given.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Dense model of a supported family.
+    texts : Tensor, shape (n, N), int64
+        At least two, of at least two tokens; for the costs, sampled by `model`.
+    costs : bool
+        Measure the Fisher costs, too, on the first `COST_TEXTS` of the texts.
+
+    Returns
+    -------
+    statistics : SelfStatistics
+    """
+    if not costs:
+        halves = (hidden_moments(model, half) for half in texts.tensor_split(2))
+        return SelfStatistics(tuple(halves), None, texts)
+    linears, halves, (n, length) = down_projections(model), [], texts.shape
+    last = cost_batches(n)[-1][-1]
+    with fisher_sums(model, length) as (fisher, add):
+        for half in half_batches(n):
+            with hidden_sums(linears) as hidden:
+                for rows in tqdm(half, "moments and Fisher costs"):
+                    add(texts[rows], back=rows[0] <= last)
+            halves.append(summed_moments(hidden, len(torch.cat(half)) * length))
+    costs = [each.mean((int(last) + 1) * length) for each in fisher]
+    return SelfStatistics(tuple(halves), costs, texts)
 
 
 # %% [markdown]
@@ -271,16 +353,22 @@ def choose_neurons(
     Raises
     ------
     ValueError
-        If `choice` is another word; see `prune_functional`.
+        If `choice` is another word, or the layers lack costs that it needs; see
+        `prune_functional`.
     """
+    if choice not in CHOICES:
+        raise ValueError(f"choice is {choice!r}; give {' or '.join(CHOICES)}")
+    if needs_costs(choice, even) and any(layer.fisher is None for layer in layers):
+        raise ValueError(
+            "layers have no Fisher costs, by which the policy and uneven widths go; "
+            "measure them, or give choice='energy' and even=True"
+        )
     sizes, history = [len(layer) for layer in layers], []
     ratios = [ratio_of_rows(m, rows_to_keep(m, ratio, multiple)) for m in sizes]
     if not even:
         costs = [layer.fisher for layer in layers]
         ratios = uneven_ratios(costs, ratio, multiple=multiple)
     start = time.perf_counter()
-    if choice not in CHOICES:
-        raise ValueError(f"choice is {choice!r}; give {' or '.join(CHOICES)}")
     if choice == "energy":
         scores, policy = (layer.energies for layer in layers), None
     else:
@@ -292,6 +380,22 @@ def choose_neurons(
     seconds = time.perf_counter() - start if history else 0.0
     kept = rows_by_scores([*scores], ratios)
     return Choice(kept, policy, _distances(layers, kept, penalty), history, seconds)
+
+
+# %%
+def needs_costs(choice: str, even: bool) -> bool:
+    """Whether a choice of neurons needs Fisher costs.
+
+    Parameters
+    ----------
+    choice, even
+        See `choose_neurons`.
+
+    Returns
+    -------
+    needed : bool
+    """
+    return choice == "policy" or not even
 
 
 # %%
@@ -373,7 +477,8 @@ def prune_functional(
     for linear in down_projections(model):
         rows_to_keep(linear.in_features, ratio, multiple)
     if statistics is None:
-        statistics = self_statistics(model, generator=generator, n_texts=n_texts)
+        sizes = {"n_texts": n_texts, "costs": needs_costs(choice, even)}
+        statistics = self_statistics(model, generator=generator, **sizes)
     moments = mean_moments(statistics.halves)
     layers = functional_layers(model, moments, statistics.fisher)
     options = {"choice": choice, "policy": policy, "penalty": penalty, "even": even}
@@ -424,12 +529,12 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 # %% [markdown]
 # ## The small real model
 #
-# 24 texts of 64 tokens, fewer than the default, and one episode; 6 more texts of the same model judge.
+# 16 texts of 64 tokens, fewer than the default, and one episode; 6 more texts of the same model judge.
 # The text of the perplexity is a window of WikiText-2 validation.
 
 # %% tags=["active-ipynb"]
 # model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
-# statistics = self_statistics(model, generator=generator, n_texts=24, length=64)
+# statistics = self_statistics(model, generator=generator, n_texts=16, length=64)
 # held = self_sample(model, 6, 64, generator=generator)
 # window = wikitext_tokens(tokenizer, "validation")[:512]
 # options = {"generator": generator, "statistics": statistics, "ridge": 1.0}

@@ -29,12 +29,16 @@ from prunefair.pruning.functional_policy import (
     train_functional,
     uneven_ratios,
 )
-from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
+from prunefair.pruning.functional_pruning import (
+    SelfStatistics,
+    self_statistics,
+    text_statistics,
+)
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.released import released_draw, train_released
 from prunefair.pruning.row_policy import ReleasedScorer
-from prunefair.pruning.self_moments import down_projections, hidden_moments
+from prunefair.pruning.self_moments import down_projections
 from prunefair.pruning.slicegpt import check_sliceable, slice_gpt, sliced_width
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.spectrum import singular_values, uniform_selections
@@ -142,6 +146,7 @@ _BY_MOMENTS = {  # each also with a re-fit
     "functional, equal widths": _functional_even,
     "functional": _functional,
 }
+_BY_COSTS = ("functional, equal widths", "functional")
 _METHODS = _BY_MOMENTS | {
     "row norm": _row_norm,
     "wanda": _wanda,
@@ -241,13 +246,14 @@ def make_selection(
         _check_model(model, method)
         _check_texts(model, name, method, calibration)
         if statistics is not None:
-            _check_statistics(model, statistics)
+            _check_statistics(model, statistics, costs=method in _BY_COSTS)
         if method == SLICEGPT:
             return Selection(name, None, partial(_sliced, model, calibration))
         if method == ON_TEXT and statistics is None:
-            statistics = _on_text(model, calibration)
+            statistics = text_statistics(model, calibration, costs=False)
         if method in _BY_MOMENTS and statistics is None:
-            statistics = self_statistics(model, generator=generator)
+            costs = method in _BY_COSTS
+            statistics = self_statistics(model, generator=generator, costs=costs)
         given = _Given(
             model=model,
             generator=generator,
@@ -308,25 +314,24 @@ def _check_texts(model, name: str, method: str, calibration) -> None:
         )
 
 
-def _check_statistics(model, statistics) -> None:
-    """Raise unless the statistics are those of a model with these widths."""
+def _check_statistics(model, statistics, *, costs: bool) -> None:
+    """Raise unless the statistics are those of a model with these widths, and enough."""
     widths = [len(W) for W in row_matrices(model)]
     if not isinstance(statistics, SelfStatistics):
         raise ValueError(
             f"statistics is {shown(statistics)}; give what self_statistics measures"
         )
-    found = [len(costs) for costs in statistics.fisher]
+    if costs and statistics.fisher is None:
+        raise ValueError(
+            "statistics have no Fisher costs, which this method needs; measure them "
+            "with costs=True"
+        )
+    found = [len(mean) for mean in statistics.halves[0].mean]
     if found != widths:
         raise ValueError(
             f"statistics are of layers with {shown(found)} neurons, and the model has "
             f"{shown(widths)}; measure them on this model"
         )
-
-
-def _on_text(model, tokens: torch.Tensor) -> SelfStatistics:
-    """Moments on a text from outside, where no Fisher costs are asked for."""
-    halves = tuple(hidden_moments(model, half) for half in tokens.tensor_split(2))
-    return SelfStatistics(halves, [torch.zeros(len(W)) for W in row_matrices(model)])
 
 
 def _refitted(pruned, given: _Given, kept):

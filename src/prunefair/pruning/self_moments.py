@@ -50,6 +50,8 @@ from prunefair.pruning.spectrum import row_mask
 from prunefair.pruning.surgery import adapter_for
 
 MOMENTS_FORMAT = "prunefair moments 1"
+BATCH = 8  # texts in one pass
+BAND = 256  # rows of a second moment that one product adds to
 
 # %% tags=["active-ipynb"]
 # import tempfile
@@ -64,6 +66,8 @@ MOMENTS_FORMAT = "prunefair moments 1"
 # from prunefair.pruning.surgery import ADAPTERS, tiny_model
 #
 # SEED = 60
+# FIRST = "llama mistral qwen2 qwen3 gemma gemma2 phi opt falcon gpt_neox".split()
+# # More families take draws of their own, and the texts below stay as they are.
 # generator = torch.Generator().manual_seed(SEED)
 # device = default_device()
 
@@ -337,7 +341,7 @@ def hidden_moments(
     tokens: torch.Tensor,
     *,
     layers: Sequence[int] | None = None,
-    batch_size: int = 8,
+    batch_size: int = BATCH,
     dtype: torch.dtype = torch.float32,
 ) -> Moments:
     r"""First and second moment of the hidden vector of every feed-forward block.
@@ -374,17 +378,56 @@ def hidden_moments(
     check_tokens(tokens, model)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype is {dtype}; give torch.float32 or torch.float64")
-    linears, sums = down_projections(model, layers), []
-    with contextlib.ExitStack() as stack:
-        for linear in linears:
-            on = {"dtype": dtype, "device": linear.weight.device}
-            one = HiddenSum(linear.in_features, **on)
-            sums.append(stack.enter_context(one.watching(linear)))
-        stack.enter_context(measuring(model, length=tokens.shape[1]))
+    linears = down_projections(model, layers)
+    with hidden_sums(linears, dtype) as sums, measuring(model, length=tokens.shape[1]):
         for chunk in tqdm(tokens.split(batch_size), "moments"):
             model(chunk.to(model.device), use_cache=False, logits_to_keep=1)
-    means = [each.means(tokens.numel()) for each in sums]
-    return Moments([s for s, _ in means], [f for _, f in means], tokens.numel())
+    return summed_moments(sums, tokens.numel())
+
+
+# %%
+@contextlib.contextmanager
+def hidden_sums(linears: Sequence, dtype: torch.dtype = torch.float32):
+    """A `HiddenSum` for every linear map, added to by whatever runs in the block.
+
+    Parameters
+    ----------
+    linears : sequence of torch.nn.Linear
+        Such as of `down_projections`.
+    dtype : torch.dtype
+        Precision of the products and sums.
+
+    Yields
+    ------
+    sums : list of HiddenSum
+    """
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                HiddenSum(
+                    each.in_features, dtype=dtype, device=each.weight.device
+                ).watching(each)
+            )
+            for each in linears
+        ]
+
+
+# %%
+def summed_moments(sums: Sequence[HiddenSum], tokens: int) -> Moments:
+    """Moments from the sums of some blocks, which are used up.
+
+    Parameters
+    ----------
+    sums : sequence of HiddenSum
+    tokens : int
+        That the sums are over.
+
+    Returns
+    -------
+    moments : Moments
+    """
+    means = [each.means(tokens) for each in sums]
+    return Moments([s for s, _ in means], [f for _, f in means], tokens)
 
 
 # %%
@@ -415,10 +458,15 @@ class HiddenSum:
         """Add the tokens of one forward pass, (tokens, m)."""
         h = h.to(self.second.dtype)
         self.first += h.sum(0)
-        self.second.addmm_(h.T, h)
+        for at in range(0, len(self.first), BAND):
+            rest = self.second[at : at + BAND, at:]
+            rest.addmm_(h[:, at : at + BAND].T, h[:, at:])
 
     def means(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Second and first moment over a number of tokens, on the CPU."""
+        for at in range(BAND, len(self.first), BAND):  # the other half by symmetry
+            above = self.second[at - BAND : at, at:]
+            self.second[at:, at - BAND : at] = above.T
         return self.second.div_(tokens).cpu(), self.first.div_(tokens).cpu()
 
 
@@ -435,7 +483,7 @@ def hidden_vectors(linear, visit: Callable[[torch.Tensor], None]):
         Called with them, (tokens, m), in their own type.
     """
     hook = linear.register_forward_pre_hook(
-        lambda _, inputs: visit(inputs[0].flatten(0, -2))
+        lambda _, inputs: visit(inputs[0].detach().flatten(0, -2))
     )
     try:
         yield
@@ -480,8 +528,9 @@ def down_projections(model, layers: Sequence[int] | None = None) -> list:
 
 # %% tags=["active-ipynb"]
 # for family in ADAPTERS:
-#     tiny = tiny_model(family, generator=generator, dtype=torch.float64)
-#     some = torch.randint(3, 32, (5, 7), generator=generator)
+#     draws = generator if family in FIRST else torch.Generator().manual_seed(SEED)
+#     tiny = tiny_model(family, generator=draws, dtype=torch.float64)
+#     some = torch.randint(3, 32, (5, 7), generator=draws)
 #     found = hidden_moments(tiny, some, batch_size=2, dtype=torch.float64)
 #     seen, last = [], down_projections(tiny)[-1]
 #     last.register_forward_pre_hook(lambda linear, x, seen=seen: seen.append(x[0]))
