@@ -160,7 +160,7 @@ def geometry_config(name: str):
 
 # %% [markdown]
 # What waits lies in memory, or in the folder that `offload` names.
-# So a GPU with 16 GB is enough, with 55 GB of disk for the checkpoint, for what waits and for the smaller model.
+# So a GPU with 16 GB is enough, with 50 GB of disk for the checkpoint, for what waits and for the smaller model.
 # A device has operations a second in each precision, where `stored` is that of the weights, by tensor cores if it has them, and bytes a second.
 
 

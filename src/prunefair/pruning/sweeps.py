@@ -52,6 +52,8 @@ from prunefair.pruning.functional_policy import (
     FunctionalSlices,
     log_likelihood,
 )
+
+# %%
 from prunefair.pruning.functional_pruning import (
     Choice,
     choose_neurons,
