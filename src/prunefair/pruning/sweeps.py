@@ -1025,34 +1025,42 @@ def prune_swept(
     ValueError
         See `choose_neurons`.
     """
-    watch, layers = (
-        watch or Stopwatch(layered.device),
-        stored_layers(layered, statistics),
-    )
-    store = MemoryStore() if store is None else store
+    watch, store = watch or Stopwatch(layered.device), store or MemoryStore()
     asked = _digest(ratio, generator, options)
     with watch("choice"):
         if not store.has(f"choice-{asked}"):
-            on = {"generator": generator, "device": layered.device}
-            if "penalty" not in options:
-                options["penalty"] = functional_penalty(_sizes(layered.model)[0], **on)
-            chosen = choose_neurons(layers, ratio, generator=generator, **options)
-            store.put(f"choice-{asked}", **_as_tensors(chosen))
+            found = _choice(layered, statistics, ratio, generator, options)
+            store.put(f"choice-{asked}", **_as_tensors(found))
         chosen = store.get(f"choice-{asked}")
     kept = [chosen[_name("kept", layer)] for layer in range(len(layered))]
     if refit and ridge is None:
         with watch("ridge"):
             if not store.has(f"ridge-{asked}"):
-                weights = TensorSequence(layered.down_weight, range(len(layered)))
-                biased = layered.down_projection(0).bias is not None
-                found, _ = find_ridge(weights, statistics.halves, kept, biased=biased)
-                store.put(
-                    f"ridge-{asked}", ridge=torch.tensor(found, dtype=torch.float64)
+                found = torch.tensor(
+                    [_ridge(layered, statistics, kept)], dtype=torch.float64
                 )
+                store.put(f"ridge-{asked}", ridge=found)
             ridge = float(store.get(f"ridge-{asked}")["ridge"])
     policy = FunctionalPolicy(chosen["policy"]) if "policy" in chosen else None
     history = chosen["history"].tolist()
     return Swept(kept, policy, chosen["ks"].numpy(), history, ridge if refit else None)
+
+
+# %%
+def _choice(layered, statistics, ratio: float, generator, options: dict) -> Choice:
+    """Neurons that stay, with the penalty for this hidden size if none is given."""
+    on = {"generator": generator, "device": layered.device}
+    if "penalty" not in options:
+        penalty = functional_penalty(_sizes(layered.model)[0], **on)
+        options = options | {"penalty": penalty}
+    layers = stored_layers(layered, statistics)
+    return choose_neurons(layers, ratio, generator=generator, **options)
+
+
+def _ridge(layered, statistics, kept) -> float:
+    weights = TensorSequence(layered.down_weight, range(len(layered)))
+    biased = layered.down_projection(0).bias is not None
+    return find_ridge(weights, statistics.halves, kept, biased=biased)[0]
 
 
 # %%
