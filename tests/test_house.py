@@ -187,38 +187,74 @@ def test_no_public_name_is_defined_twice():
 
 
 IMPORT = """
-import sys
-opened = []
-def audit(event, arguments):
-    if event == "open" and isinstance(arguments[0], str):
-        opened.append(arguments[0])
-    if event in ("subprocess.Popen", "socket.connect", "os.fork"):
-        opened.append(event)
-heavy = {"torch", "numpy", "scipy", "numba", "tqdm", "typer", "safetensors"}
-for name in sys.argv[2].split(","):
-    if name in heavy:
-        __import__(name)
-sys.addaudithook(audit)
-__import__(sys.argv[1])
-bad = [p for p in opened if not p.endswith((".py", ".pyc", ".so", ".pyi"))]
-print(bad, sorted({"torch", "transformers", "cvxpy", "matplotlib"} & set(sys.modules)))
+import json, os, sys
+
+def told(name):
+    ends = os.pipe()
+    if not os.fork():
+        for stream in (1, 2):
+            os.dup2(ends[1], stream)
+        try:
+            alone(name)
+        except Exception as error:
+            print(repr(error))
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    os.close(ends[1])
+    with open(ends[0]) as pipe:
+        found = pipe.read()
+    os.wait()
+    return found
+
+def alone(name):
+    opened = []
+    def audit(event, arguments):
+        if event == "open" and isinstance(arguments[0], str):
+            opened.append(arguments[0])
+        if event in ("subprocess.Popen", "socket.connect", "os.fork"):
+            opened.append(event)
+    sys.addaudithook(audit)
+    __import__(name)
+    bad = [p for p in opened if not p.endswith((".py", ".pyc", ".so", ".pyi"))]
+    large = {"torch", "transformers", "cvxpy", "matplotlib"}
+    print(bad, sorted(large & set(sys.modules)))
+
+for name in sys.argv[1].split(","):
+    __import__(name)
+print(json.dumps({name: told(name) for name in sys.argv[2:]}))
 """
 
 
+def is_heavy(path):
+    return "pruning" in path.parts and path.stem != "__init__"
+
+
+@pytest.fixture(scope="module")
+def when_imported():
+    """What each module says, opens and loads, each in a process that has none."""
+    found, loaded = {}, "numpy,scipy,numba,tqdm,typer,safetensors"
+    for heavy in (True, False):
+        names = [dotted(path) for path in MODULES if is_heavy(path) == heavy]
+        result = subprocess.run(
+            [sys.executable, "-c", IMPORT, "torch," * heavy + loaded, *names],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
+        )
+        found |= json.loads(result.stdout)
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_importing_a_module_reads_no_file_prints_nothing_and_stays_light(path):
-    pruning = SOURCE / "pruning" in path.parents and path.stem != "__init__"
-    loaded = "torch,numpy,scipy,numba,tqdm,typer,safetensors"
-    loaded = loaded if pruning else loaded.removeprefix("torch,")
-    result = subprocess.run(
-        [sys.executable, "-c", IMPORT, dotted(path), loaded],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+def test_importing_a_module_reads_no_file_prints_nothing_and_stays_light(
+    path, when_imported
+):
+    assert when_imported[dotted(path)] == (
+        "[] ['torch']\n" if is_heavy(path) else "[] []\n"
     )
-    assert result.stdout == ("[] ['torch']\n" if pruning else "[] []\n")
-    assert result.stderr == ""
 
 
 def requirements():
