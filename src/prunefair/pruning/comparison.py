@@ -717,4 +717,4 @@ def plot_against_size(ax, points: dict[str, dict[float, Range]], groups: dict):
 # - Turn stored outcomes into perplexities with ranges over seeds, and compare two models window by window: `perplexities`, `perplexity_factor`.
 # - Draw methods at every ratio, against their size, and each with its range: `plot_methods`, `plot_against_size`, `plot_intervals`.
 #
-# Next: [Recovery](recovery.ipynb) trains a pruned model again, and asks how much of the gain is a repair.
+# Next: [Away from WikiText](domains.ipynb) lets the pruned models read other kinds of text.

