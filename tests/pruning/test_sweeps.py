@@ -163,7 +163,7 @@ def test_the_costs_are_those_of_the_first_texts_on_every_way(monkeypatch):
     plans = [
         sweeps.sweep_plan(layered.model, 0.3, tokens=6 * n, length=6) for n in (20, 40)
     ]
-    assert plans[1].waiting - plans[0].waiting == 2 * 20 * 6 * 8 * 4
+    assert plans[1].waiting - plans[0].waiting == 20 * 6 * (2 * 8 * 4 + 8)
     work = [sweep_work(layered.model, 0.3, tokens=6 * n, length=6) for n in (20, 40)]
     assert work[0]["backward"][1].operations == work[1]["backward"][1].operations
 
@@ -196,6 +196,28 @@ def test_an_interrupted_run_goes_on_where_it_stopped_to_the_same_bytes(
         assert files(folder) == expected, puts
         assert same(again.kept, chosen.kept) and again.history == chosen.history
     assert len(expected) == 2 + 2 * 2  # texts, statement, moments and costs
+
+
+class Weighed(FolderStore):
+    """A folder that knows the most bytes that ever were in it."""
+
+    most = 0
+
+    def put(self, name, **tensors):
+        super().put(name, **tensors)
+        sizes = [file.stat().st_size for file in self.folder.iterdir()]
+        self.most = max(self.most, sum(sizes))
+
+
+@pytest.mark.parametrize("few", [4, 64])
+def test_a_folder_never_holds_more_than_is_planned(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(functional_pruning, "COST_TEXTS", few)
+    shape = {"hidden_size": 64, "num_hidden_layers": 5}
+    layered = layered_copy(tiny_model("llama", generator=seeded(), **shape))
+    store, size = Weighed(tmp_path / "x", {}), {"n_texts": 48, "length": 32}
+    swept_statistics(layered, store, generator=seeded(1), **size)
+    plan = sweeps.sweep_plan(layered.model, 0.3, tokens=48 * 32, length=32)
+    assert 0.8 * plan.waiting < store.most < plan.waiting + 30_000  # headers
 
 
 def test_what_is_done_is_not_done_again_and_costs_can_come_later(tmp_path, monkeypatch):

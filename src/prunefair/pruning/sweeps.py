@@ -193,10 +193,13 @@ def plot_sweeps(ax, layers: int = 4):
 #
 # <a id="eq-sweeps-waiting"></a>
 # $$
-# (2\, T + (L - 1)\, T_f)\, d\, s + L \min(4 m^2,\; T m\, s) + \min(L, 6)\, 4 m^2 ,
+# \begin{aligned}
+# & \bigl(2\, T + (L + 1)\, T_f\bigr)\, d\, s + 8\, T + 4\, L m \\
+# & \quad + L \min(4 m^2,\; T m\, s) + \min(L, 6)\, 4 m^2 ,
+# \end{aligned}
 # $$ (eq-sweeps-waiting)
 #
-# where $T_f \le T$ are the tokens of the texts that the [Fisher costs are taken on](functional_pruning.ipynb#what-is-measured-once), and the first term goes with the backward sweep; a reconstruction puts aside the blocks that are done, $3 L k d s$ bytes.
+# where $T_f \le T$ are the tokens of the texts that the [Fisher costs are taken on](functional_pruning.ipynb#what-is-measured-once), and the first term, in which two gradients are counted, goes with the backward sweep; the Fisher costs take $4 m$ bytes a layer and the texts $8\, T$; a reconstruction puts aside the blocks that are done, $3 L k d s$ bytes.
 # Both halves are kept for the few layers that [judge the ridge](refit.ipynb#a-ridge-that-needs-no-other-data), the mean of both for the others.
 # And where there are so few tokens that $T s < 4 m$, the hidden vectors themselves take less room than their moment, and are kept in its place.
 
@@ -262,8 +265,9 @@ def sweep_plan(
         backward=P0 + P + t * max((24 * d + 16 * m) * wide, 16 * V),
         choice=P0 + 28 * m**2 + 12 * m * d + 32 * d**2,
         refit=max(refits, fit * (P0 + P + block + 16 * 4096 * (m + k + d))),
-        waiting=(2 * tokens + (L - 1) * few) * d * s
-        + L * kept
+        waiting=(2 * tokens + (L + 1) * few) * d * s
+        + 8 * tokens
+        + L * (kept + 4 * m)
         + halves
         + fit * 3 * L * k * d * s,
         passing=3 * tokens * d * s + 2 * P + 16 * m**2,
@@ -1496,7 +1500,7 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 # %% tags=["active-ipynb"]
 # few, many = (sweep_plan(large, 0.3, tokens=128 * n) for n in (171, 172))
 # assert 2 * 128 * 172 * 11008 == 4 * 11008**2
-# inputs = 2 * 128 * 4096 * 2  # of one text more, twice
+# inputs = 2 * 128 * 4096 * 2 + 8 * 128  # of one text more, twice, and the text
 # assert many.waiting - few.waiting - inputs == 32 * 2 * 128 * 11008 + 6 * 4 * 11008**2
 
 # %% [markdown]
