@@ -540,7 +540,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 
 # %% tags=["active-ipynb"]
 # default = factors[EVEN]
-# print(f"equal widths: factor {default.value:.2f} [{default.low:.2f}, {default.high:.2f}]")
+# ends = f"[{default.low:.2f}, {default.high:.2f}]"
+# print(f"equal widths: factor {default.value:.2f} {ends}")
 # three = [all_at_30[EVEN][0], all_at_30[OWN][0], dense]
 # three = [task_results(record, common_questions(three)) for record in three]
 # for rule, numbers in (("acc", [0.44, 0.51]), ("acc_norm", [0.51, 0.63])):

@@ -138,8 +138,8 @@ def domain_windows(
 # for domain in DOMAINS:
 #     windows[domain] = domain_windows(tokenizer, domain, window=64, count=2, seed=1)
 #     print(f"{domain}: {tokenizer.decode(windows[domain][0])[:160]!r}")
-# row = {"context": "Question: What is ice?\nAnswer:", "choices": ["fire", "frozen water"]}
-# assert right_answer(row | {"gold": 1}) == "What is ice? frozen water"
+# row = {"context": "Question: What is ice?\nAnswer:", "choices": ["fire", "water"]}
+# assert right_answer(row | {"gold": 1}) == "What is ice? water"
 # again = domain_windows(tokenizer, "exams", window=64, count=3, seed=1)
 # assert torch.equal(again[:2], windows["exams"])  # more windows begin with the same
 
@@ -199,7 +199,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 
 
 # %% tags=["active-ipynb"]
-# with figure(figsize=(6.4, 5.6)) as ax:
+# with figure(figsize=(5.6, 5.6)) as ax:
 #     plot_by_domain(ax, factors)
 #     ax.set(xscale="log", xlabel="perplexity over the dense model's")
 #     ticks = [1.2, 1.5, 2, 3, 4, 6, 10, 20]
@@ -227,7 +227,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 #     over = {d: perplexity_factor([record(name, d)], record("functional", d), counts)
 #             for d in DOMAINS}  # fmt: skip
 #     print(name)
-#     ranges = (f"{o.value:5.2f} [{o.low:.2f}, {o.high:5.2f}]" for o in over.values())
+#     ranges = (f"{o.value:6.3g} [{o.low:.3g},{o.high:.3g}]" for o in over.values())
 #     print(*ranges, sep="")
 #     if name in calibrated:
 #         assert all(over[d].low > 1.1 for d in elsewhere)
@@ -269,8 +269,9 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 
 # %% tags=["active-ipynb"]
 # known = {"seed": 0, "ratio": 0.3, "seconds": 0.0, "ks": None, "parameters": 0}
-# pair = [ModelRecord(method=m, nats=[b, b], **known) for m, b in (("a", 340), ("b", 300))]
-# assert abs(perplexity_factor(pair[:1], pair[1], [100, 100]).value - np.exp(0.4)) < 1e-12
+# pair = [ModelRecord(method="a", nats=[b, b], **known) for b in (340, 300)]
+# found = perplexity_factor(pair[:1], pair[1], [100, 100]).value
+# assert abs(found - np.exp(0.4)) < 1e-12
 
 # %% [markdown]
 # **Exercise.** <a id="ex-domains-2"></a>

@@ -1080,7 +1080,7 @@ def _as_tensors(chosen: Choice) -> dict[str, torch.Tensor]:
 
 # %%
 def _digest(ratio: float, generator: torch.Generator, options: dict) -> str:
-    """What tells a choice from others of the same statistics, in 16 hexadecimal digits."""
+    """What tells a choice from others of the same statistics, in 16 digits."""
     policy = options.get("policy")
     weights = None if policy is None else policy.weights.tolist()
     words = {name: str(value) for name, value in options.items()} | {"policy": weights}
