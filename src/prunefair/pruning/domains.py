@@ -1,8 +1,8 @@
 # %% [markdown]
 r"""
-# Away from WikiText: which text a pruned model has to know
+# Domains: which text does a pruned model still know?
 
-Every perplexity so far was measured on WikiText-2, and some of the rivals had read WikiText-2 when they chose what to cut.
+Every perplexity so far was measured on WikiText-2 ([tokenised](perplexity.ipynb#the-tokenised-text)), and some of the rivals had read WikiText-2 when they chose what to cut.
 Does what they keep serve a reader who asks about a leaking tap?
 
 This chapter lets the pruned models read five kinds of text, four of which nobody has used to choose anything.
@@ -210,6 +210,8 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 # **Figure (fig-domains-factors).** <a id="fig-domains-factors"></a> Factor by which pruning multiplies the perplexity on five kinds of text, with 95 % intervals over the windows. The methods that read WikiText-2 pay for it on everything else; those that read the model's own text pay much the same everywhere.
 
 # %% tags=["active-ipynb"]
+# elsewhere = [domain for domain in DOMAINS if DOMAINS[domain]]
+# calibrated = [m for m, (_, text) in setup["models"].items() if text == "WikiText-2"]
 # print(f"{'':30}", *(f"{domain[:12]:>13}" for domain in DOMAINS))
 # for name in factors["household"]:
 #     print(f"{name:30}", *(f"{factors[d][name].value:13.2f}" for d in DOMAINS))
@@ -221,13 +223,11 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 # Each line is the perplexity over that of the functional method on its own text, from the same windows.
 
 # %% tags=["active-ipynb"]
-# elsewhere = [domain for domain in DOMAINS if DOMAINS[domain]]
-# calibrated = [m for m, (_, text) in setup["models"].items() if text == "WikiText-2"]
 # for name in ("functional, half of each text", *calibrated):
 #     over = {d: perplexity_factor([record(name, d)], record("functional", d), counts)
 #             for d in DOMAINS}  # fmt: skip
 #     print(name)
-#     ranges = (f"{o.value:6.3g} [{o.low:.3g},{o.high:.3g}]" for o in over.values())
+#     ranges = (f"{o.value:5.3g} [{o.low:.3g},{o.high:.3g}]" for o in over.values())
 #     print(*ranges, sep="")
 #     if name in calibrated:
 #         assert all(over[d].low > 1.1 for d in elsewhere)
