@@ -129,7 +129,7 @@ def domain_windows(
 # from pathlib import Path
 #
 # from prunefair.models import load_tokenizer
-# from prunefair.plotting import figure
+# from prunefair.plotting import figure, listing
 # from prunefair.pruning.comparison import perplexity_factor, plot_intervals
 # from prunefair.pruning.records import ModelRecord
 
@@ -137,7 +137,8 @@ def domain_windows(
 # tokenizer, windows = load_tokenizer("smollm2"), {}
 # for domain in DOMAINS:
 #     windows[domain] = domain_windows(tokenizer, domain, window=64, count=2, seed=1)
-#     print(f"{domain}: {tokenizer.decode(windows[domain][0])[:160]!r}")
+#     words = tokenizer.decode(windows[domain][0]).split()
+#     print(f"{domain}: {' '.join(words)[: 84 - len(domain)]}")
 # row = {"context": "Question: What is ice?\nAnswer:", "choices": ["fire", "water"]}
 # assert right_answer(row | {"gold": 1}) == "What is ice? water"
 # again = domain_windows(tokenizer, "exams", window=64, count=3, seed=1)
@@ -212,9 +213,9 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 # %% tags=["active-ipynb"]
 # elsewhere = [domain for domain in DOMAINS if DOMAINS[domain]]
 # calibrated = [m for m, (_, text) in setup["models"].items() if text == "WikiText-2"]
-# print(f"{'':30}", *(f"{domain[:12]:>13}" for domain in DOMAINS))
+# print(f"{'':30}", *(f"{domain[:10]:>10}" for domain in DOMAINS))
 # for name in factors["household"]:
-#     print(f"{name:30}", *(f"{factors[d][name].value:13.2f}" for d in DOMAINS))
+#     print(f"{name:30}", *(f"{factors[d][name].value:10.2f}" for d in DOMAINS))
 
 # %% [markdown]
 # Who wins depends on who chose the text.
@@ -227,7 +228,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 #     over = {d: perplexity_factor([record(name, d)], record("functional", d), counts)
 #             for d in DOMAINS}  # fmt: skip
 #     print(name)
-#     ranges = (f"{o.value:5.3g} [{o.low:.3g},{o.high:.3g}]" for o in over.values())
+#     ranges = (f"{o.value:5.2f} [{o.low:.2f},{o.high:4.3g}]" for o in over.values())
 #     print(*ranges, sep="")
 #     if name in calibrated:
 #         assert all(over[d].low > 1.1 for d in elsewhere)
@@ -243,7 +244,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 #     values = [factors[d][name].value for d in DOMAINS]
 #     print(f"{name}: {min(values):.2f} to {max(values):.2f}")
 #     assert max(values) < min(worst.values())
-# print(*(f"{name}: up to {value:.1f}" for name, value in worst.items()), sep="; ")
+# print(listing(f"{name}: up to {value:.1f}" for name, value in worst.items()))
 
 # %% [markdown]
 # A mix of both texts takes most of what WikiText-2 gives on WikiText-2 and loses next to nothing elsewhere.
