@@ -580,6 +580,22 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 #     )
 
 # %% [markdown]
+# ## What it takes
+#
+# `benchmarks/pruning_speed.py` counts the processor seconds of one thread for 512 tokens: sampled, eight texts at a time (more at a time are cheaper); moments and costs in a pass each with whole products $h h^\top$; in one pass with one half of these symmetric products; and without the costs, which energies with equal widths do not need.
+
+# %% tags=["active-ipynb"]
+# speed = json.loads(Path("../results/pruning_speed.json").read_text())
+# tokens = speed["configuration"]["texts"] * speed["configuration"]["length"]
+# for stage, seconds in speed["stages"].items():
+#     print(f"{stage:28} {1e3 * seconds / tokens:5.1f} ms a token")
+# _, apart, once, without = speed["stages"].values()
+# assert apart > 1.2 * once > 1.2 * without
+
+# %% [markdown]
+# So `prunefair prune --fast`, which takes the energies of 64 texts, is several times faster than the default of 256 texts.
+# It is not as good: [Figure (fig-refit-gain)](refit.ipynb#fig-refit-gain) has the divergences for 16, 64 and 256 texts, and they fall to the end.
+#
 # ## Exercises
 #
 # **Exercise.** <a id="ex-functional-pruning-1"></a>
