@@ -113,7 +113,7 @@ def test_options_begin_with_the_table(tmp_path):
 def test_no_benchmark_is_left_out():
     tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
     assert (
-        len(STORING) == len(tables - {"colab"}) == 18
+        len(STORING) == len(tables - {"colab"}) >= 18
     )  # that one is of tools/colab.py
 
 
