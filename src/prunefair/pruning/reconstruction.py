@@ -885,6 +885,8 @@ def reconstruct_(
 # assert round((start_kl.mean() - first) / (sliced_kl.mean() - start_kl.mean()), 1) == 0.5
 # assert scores["spread"][0] < -2 < scores["plain"][0] < 0 < scores["plain"][1] < 2
 # assert all(abs(change) < 2 for _, change in scores.values())
+
+# %% tags=["active-ipynb"]
 # less = {}
 # for name in ("plain", "spread"):
 #     start, end = np.array(ways[name]["errors"]).T
