@@ -113,11 +113,7 @@ def test_options_begin_with_the_table(tmp_path):
 def test_no_benchmark_is_left_out():
     tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
     assert (
-<<<<<<< HEAD
         len(STORING) == len(tables - {"colab"}) >= 18
-=======
-        len(STORING) == len(tables - {"colab"}) == 20
->>>>>>> f8aeae0 (tests: twenty tables of benchmarks)
     )  # that one is of tools/colab.py
 
 
