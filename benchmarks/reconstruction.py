@@ -25,7 +25,6 @@ from prunefair.pruning.functional_policy import (
     FisherSum,
     FunctionalLayer,
     log_likelihood,
-    surgeon_energies,
     train_functional,
 )
 from prunefair.pruning.perplexity import self_sample
@@ -74,13 +73,12 @@ CONFIGURATION = {
     "spreads": {"5": [0.0, 0.6], "14": [0.0, 0.6], "40": [0.0, 0.6]},
 }
 SCORES = (
-    *("norm of gate_proj", "norm product", "energy", "surgeon energy"),
-    *("Fisher cost", "policy, functional KS", "policy, raw KS"),
+    *("norm of gate_proj", "energy", "Fisher cost"),
+    *("policy, functional KS", "policy, raw KS"),
 )
 SELECTED = (
-    *("energy", "norm of gate_proj", "policy, functional KS", "random 0"),
-    *("Fisher cost", "policy, raw KS", "energy, noise 2", "Fisher cost, noise 3"),
-    *("energy, noise 4", "norm product", "surgeon energy", "random 1"),
+    *("energy", "norm of gate_proj", "policy, functional KS", "random"),
+    *("Fisher cost", "policy, raw KS"),
 )
 
 
@@ -238,41 +236,24 @@ class Bench:
         raw = train_policy(gates, ratio, generator=seeded(0), **options).policy
         self.say("policies")
         norms = [gate.norm(dim=1) for gate in gates]
-        product = [
-            norm
-            * block.up_proj.weight.detach().norm(dim=1)
-            * block.down_proj.weight.detach().norm(dim=0)
-            for norm, block in zip(norms, blocks, strict=True)
-        ]
-        energy, surgeon = zip(
-            *(surgeon_energies(x.D, x.H) for x in layers), strict=True
-        )
+        energy = [layer.energies for layer in layers]
         scores = [policy.scores(layer).detach() for layer in layers]
         spectral = [raw.scores(gate).detach() for gate in gates]
-        every = (norms, product, energy, surgeon, fisher, scores, spectral)
+        every = (norms, energy, fisher, scores, spectral)
         return {
             f"{name}.{n}": value
             for name, values in zip(SCORES, every, strict=True)
             for n, value in zip(places, values, strict=True)
         }
 
-    def noisy(self, name, size, seed):
-        """Standardised logarithms of scores, with normal noise."""
-        logs = [x.double().clamp(min=1e-300).log() for x in self.scores[name]]
-        draws = seeded(seed)
-        noise = [
-            torch.randn(len(x), generator=draws, dtype=torch.float64) for x in logs
-        ]
-        return [(x - x.mean()) / x.std() + size * e for x, e in zip(logs, noise)]
-
     def rows(self, name):
         """Rows of a choice, by layer."""
-        if name.startswith("random"):
-            scores = self.noisy("energy", 1e9, 500 + int(name[-1]))
+        if name == "random":
+            on = {"generator": seeded(500), "dtype": torch.float64}
+            widths = [len(x) for x in self.scores["energy"]]
+            scores = [torch.randn(m, **on) for m in widths]
         else:
-            kind, _, size = name.partition(", noise ")
-            known = self.scores[kind]
-            scores = self.noisy(kind, float(size), 600) if size else known
+            scores = self.scores[name]
         kept = rows_by_scores(scores, CONFIGURATION["ratio"])
         return dict(zip(CONFIGURATION["layers"], kept, strict=True))
 
