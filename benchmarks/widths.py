@@ -19,10 +19,11 @@ import torch
 from storing import Table, cpu, options_of
 
 from prunefair.models import load_model
-from prunefair.pruning.functional_policy import fisher_costs, uneven_ratios
+from prunefair.pruning.functional_policy import uneven_ratios
+from prunefair.pruning.functional_pruning import self_statistics
 from prunefair.pruning.perplexity import kl_per_position, self_sample
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
-from prunefair.pruning.self_moments import down_projections, hidden_moments
+from prunefair.pruning.self_moments import down_projections
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
@@ -34,7 +35,7 @@ CONFIGURATION = {
     "seed": 320,
     "held_out": [24, 64],
     "held_out_seed": 321,
-    "widest": [1.0, 0.9, 0.85, 0.8],
+    "widest": [1.0, 0.9, 0.8],
 }
 
 
@@ -58,9 +59,9 @@ def main() -> None:
     generator = torch.Generator().manual_seed(c["held_out_seed"])
     held = self_sample(model, *c["held_out"], generator=generator)
     generator.manual_seed(c["seed"])
-    texts = self_sample(model, *c["texts"], generator=generator)
-    halves = [hidden_moments(model, half) for half in texts.tensor_split(2)]
-    costs = fisher_costs(model, texts)
+    n_texts, length = c["texts"]
+    options = {"generator": generator, "n_texts": n_texts, "length": length}
+    halves, costs, _ = self_statistics(model, **options)
     moments = mean_moments(halves)
     weights = [linear.weight.detach() for linear in down_projections(model)]
     pairs = zip(weights, moments.second, strict=True)

@@ -557,10 +557,38 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # Over all questions of four tasks and the first 2000 of HellaSwag widths by Fisher cost keep 62 % by `acc` and 74 % by `acc_norm`; equal ones were not asked these.
 # With a dense model so near to chance the first number is known to a tenth only.
 # Other texts, other widths or a fit block by block lower the divergence by no more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)); what they do to the accuracy was not measured.
-#
+
+# %% [markdown]
 # ## Widths, and who reads them
 #
 # A folder whose layers differ in width is opened by `load_pruned`, and by llama.cpp once `prunefair export` has written it for that; every other loader knows one width ([why](surgery.ipynb#layers-of-different-widths)), and padding to the widest layer gives back what the narrow ones saved.
+# Is there a bound on the widest layer that keeps the gain and makes padding cheap?
+# `benchmarks/widths.py` removes 30 % of the neurons with widths by Fisher cost, none of them above a share of the dense width, keeps the neurons of largest energy, re-fits, and judges on texts of another seed.
+# Beside each bound stands the model with that width in every layer: in a loader that needs one width it weighs as much as the padded one.
+
+# %% tags=["active-ipynb"]
+# study = json.loads(Path("../results/widths.json").read_text())["selections"]
+# losses = {name: np.array(row["kl"]) for name, row in study.items()}
+# for name, row in study.items():
+#     gap = losses[name] - losses["equal"]
+#     print(f"{name:17} widest {max(row['widths']):4}: divergence"
+#           f" {losses[name].mean():.3f}, from equal {gap.mean():+.3f}"
+#           f" +- {1.96 * standard_error(gap):.3f}")
+
+# %% tags=["active-ipynb"]
+# gain = {}
+# for bound in ("1.0", "0.9", "0.8"):
+#     less = losses["equal"] - losses[f"uneven up to {bound}"]
+#     gain[bound] = less.mean()
+#     print(f"up to {bound}: {gain[bound] / gain['1.0']:.0%} of the gain")
+#     if bound != "1.0":  # of the same weight where one width is needed
+#         more = losses[f"uneven up to {bound}"] - losses[f"equal {bound}"]
+#         assert more.mean() > 1.96 * standard_error(more)
+# assert gain["1.0"] > 0 and max(gain, key=gain.get) == "1.0"
+
+# %% [markdown]
+# A bound keeps part of the gain, the less the lower it is, and at each the model of that width in every layer is far nearer to the dense one for the same weight: no bound makes padding pay.
+# Few texts stand behind this study, and its divergences are larger than those above; only the differences are read.
 # So `prunefair.prune` keeps equal widths by default: every loader opens the folder and saves what was removed, and the answers are not worse beyond the error.
 # `widths="uneven"` is for whom `load_pruned` or llama.cpp reads the model, and `export_padded` for whom it must reach whatever it costs.
 
