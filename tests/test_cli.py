@@ -144,6 +144,26 @@ def test_the_refit_changes_only_the_last_matrix_and_uneven_widths_keep_the_size(
     assert changed == {f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 1)}
 
 
+def test_a_reconstruction_changes_what_the_re_fit_leaves_and_is_reported(
+    capsys, model, tmp_path
+):
+    options = ("--ratio", 0.5, "--choice", "energy", "--texts", 24, "--json")
+    found = {}
+    for name, more in {"plain": (), "fitted": ("--reconstruct",)}.items():
+        out = tmp_path / name
+        _, found[name], _ = run(capsys, "prune", model, "--out", out, *options, *more)
+    before, after = found["fitted"]["reconstruction"]
+    assert after < before and "reconstruction" not in found["plain"]
+    plain, fitted = (load_pruned(tmp_path / name).state_dict() for name in found)
+    changed = {key for key in plain if not torch.equal(plain[key], fitted[key])}
+    assert changed and all(".mlp." in key for key in changed)
+    line = complaint(
+        *(capsys, "prune", model, "--out", tmp_path / "no", "--ratio", 0.3),
+        *("--method", "spectral", "--reconstruct"),
+    )
+    assert "--reconstruct is True, which only the functional method knows" in line
+
+
 def test_fast_is_short_for_the_options_that_are_not_given(
     capsys, model, tmp_path, monkeypatch
 ):

@@ -168,7 +168,7 @@ def test_a_bad_ratio_is_refused_before_anything_is_sampled(known, monkeypatch):
 
 
 def test_a_block_that_is_dead_on_its_texts_is_refused(known):
-    model, (halves, fisher) = known
+    model, (halves, fisher, *_) = known
     dead = [half._replace(second=[0 * H for H in half.second]) for half in halves]
     statistics = SelfStatistics(tuple(dead), fisher)
     with pytest.raises(ValueError, match=r"H has a mean square of 0\.0"):

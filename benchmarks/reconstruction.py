@@ -1,0 +1,437 @@
+"""Reconstruction on the small real model: ways to do it, texts, choices of neurons.
+
+    python benchmarks/reconstruction.py [--results FILE] [--minutes N] [--only PLACE]
+
+samples texts once and keeps them under build/reconstruction, with the inputs of some
+blocks.  Then it fits three of the thirty layers in every way that the chapter compares
+(`ways`), and two blocks to ever more tokens (`blocks`) and after other choices of
+neurons (`selections`).  Every divergence and error is taken on texts that no fit reads.
+The table is written after each piece, and a piece that is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from storing import Table, cpu, options_of
+
+from prunefair.models import load_model
+from prunefair.pruning.functional_policy import (
+    FisherSum,
+    FunctionalLayer,
+    log_likelihood,
+    train_functional,
+)
+from prunefair.pruning.perplexity import self_sample
+from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.reconstruction import (
+    FfnBlock,
+    ReconstructionPlan,
+    Samples,
+    block_error,
+    ffn_block,
+    reconstruct_,
+    reconstruct_block,
+    set_maps_,
+)
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_down
+from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
+from prunefair.pruning.spectral_pruning import rows_by_scores
+from prunefair.pruning.surgery import prune_rows
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "book" / "results" / "reconstruction.json"
+SCRATCH = ROOT / "build" / "reconstruction"
+CONFIGURATION = {
+    "model": "smollm2",
+    "ratio": 0.3,
+    "length": 128,
+    "seed": 400,
+    "texts": 60,  # texts that are sampled
+    "held_out": 12,  # last of them: for divergences and errors
+    "chosen_on": 40,  # first of them: for moments, fits and choices
+    "judges": 8,  # texts behind them
+    "gradients_on": 16,
+    "episodes": 8,
+    "layers": [7, 17, 27],
+    "steps": 40,
+    "ways": {
+        "spread": {"spread": 0.6},
+        "plain": {"spread": 0.0},
+        "by the stream": {"spread": 0.6, "weighting": "stream"},
+        "by the gradient": {"spread": 0.6},
+        "own inputs": {"spread": 0.6, "inputs": "own"},
+    },
+    "metric_floor": 0.1,  # of the mean, what is added to the second moment of gradients
+    "selections_steps": 20,
+    "blocks": [7, 27],
+    "spreads": {"5": [0.0, 0.6], "14": [0.0, 0.6], "40": [0.0, 0.6]},
+}
+SCORES = (
+    *("norm of gate_proj", "energy", "Fisher cost"),
+    *("policy, functional KS", "policy, raw KS"),
+)
+SELECTED = (
+    *("energy", "norm of gate_proj", "policy, functional KS", "random"),
+    *("Fisher cost", "policy, raw KS"),
+)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def kept_file(name, make):
+    """Tensors that are made once."""
+    path = SCRATCH / f"{name}.safetensors"
+    if not path.exists():
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({k: v.contiguous() for k, v in make().items()}, partial)
+        partial.rename(path)
+    return load_file(path)
+
+
+class Bench:
+    """The dense model, its own texts, and the texts that judge."""
+
+    def __init__(self):
+        self.start = time.process_time()
+        self.model = load_model(CONFIGURATION["model"], dtype=torch.float32)
+        self.weights = [x.weight.detach() for x in down_projections(self.model)]
+        self.layers = self.model.model.layers
+
+    def say(self, *words):
+        print(f"{time.process_time() - self.start:6.0f} s", *words, flush=True)
+
+    @functools.cached_property
+    def sample(self):
+        """Texts, and what the blocks of the curves were given meanwhile."""
+        return kept_file("texts", self.sampled)
+
+    def sampled(self):
+        c, found = CONFIGURATION, {layer: [] for layer in CONFIGURATION["blocks"]}
+        with contextlib.ExitStack() as stack:
+            for layer, seen in found.items():
+                hook = lambda _, x, seen=seen: seen.append(x[0][:, 0])  # noqa: E731
+                block = self.layers[layer].mlp
+                stack.callback(block.register_forward_pre_hook(hook).remove)
+            draws = seeded(1000 * c["seed"])
+            texts = self_sample(self.model, c["texts"], c["length"], generator=draws)
+        self.say("sampled")
+        inputs = {f"x.{la}": torch.stack(x, 1).flatten(0, 1) for la, x in found.items()}
+        return {"tokens": texts} | inputs
+
+    def texts(self, count):
+        """First texts."""
+        return self.sample["tokens"][:count]
+
+    @property
+    def judges(self):
+        first = CONFIGURATION["chosen_on"]
+        return self.sample["tokens"][first : first + CONFIGURATION["judges"]]
+
+    @functools.cached_property
+    def held(self):
+        return self.sample["tokens"][-CONFIGURATION["held_out"] :]
+
+    @functools.cached_property
+    def statistics(self):
+        """Of the layers that are fitted: halves of the moments, inputs, streams."""
+        found, layers = kept_file("statistics", self.measured), CONFIGURATION["layers"]
+        tokens = CONFIGURATION["chosen_on"] * CONFIGURATION["length"] // 2
+        none = [torch.zeros(1)] * len(layers)
+        halves = [
+            Moments([found[f"second.{h}.{n}"] for n in layers], none, tokens)
+            for h in range(2)
+        ]
+        return halves, found
+
+    def measured(self):
+        c, found = CONFIGURATION, {}
+        texts = self.texts(c["chosen_on"])
+        with contextlib.ExitStack() as stack:
+            for n in c["layers"]:
+                x, stream = found.setdefault(n, ([], []))
+                watch = self.layers[n].mlp.register_forward_pre_hook
+                hook = lambda _, given, x=x: x.append(given[0].flatten(0, 1))  # noqa: E731
+                stack.callback(watch(hook).remove)
+                out = lambda *a, s=stream: s.append(mean_square(a[-1]))  # noqa: E731
+                stack.callback(self.layers[n].register_forward_hook(out).remove)
+            halves = [
+                hidden_moments(self.model, half, layers=c["layers"])
+                for half in texts.tensor_split(2)
+            ]
+            hidden_moments(self.model, self.judges, layers=c["layers"][-1:])
+        self.say("moments")
+        pairs = [
+            (f"second.{h}.{n}", H)
+            for h, half in enumerate(halves)
+            for n, H in zip(c["layers"], half.second, strict=True)
+        ]
+        pairs += [(f"x.{n}", torch.cat(x)) for n, (x, _) in found.items()]
+        pairs += [(f"stream.{n}", torch.cat(s)) for n, (_, s) in found.items()]
+        return dict(pairs)
+
+    @functools.cached_property
+    def gradients(self):
+        """Fisher costs, and E g g^T for the gradient g at the output of a block."""
+        return kept_file("gradients", self.backward)
+
+    def backward(self):
+        texts, layers = (
+            self.texts(CONFIGURATION["gradients_on"]),
+            CONFIGURATION["layers"],
+        )
+        linears = [self.layers[n].mlp.down_proj for n in layers]
+        sums = [FisherSum(linear) for linear in linears]
+        second = [torch.zeros(len(x.weight), len(x.weight)) for x in linears]
+
+        def watch(number):
+            def add(gradient):
+                g = gradient.reshape(-1, gradient.shape[-1])
+                second[number].addmm_(g.T, g)
+
+            return lambda _, __, output: output.register_hook(add) and None
+
+        self.model.requires_grad_(False)
+        with contextlib.ExitStack() as stack:
+            for number, each in enumerate(sums):
+                stack.enter_context(each)
+                hook = linears[number].register_forward_hook(watch(number))
+                stack.callback(hook.remove)
+            for some in texts.split(8):
+                logits = self.model(some, use_cache=False).logits
+                log_likelihood(logits, some).backward()
+        self.say("gradients")
+        found = zip(layers, sums, second, strict=True)
+        return {
+            f"{name}.{n}": value
+            for n, fisher, G in found
+            for name, value in (("fisher", fisher.mean(texts.numel())), ("second", G))
+        }
+
+    @functools.cached_property
+    def scores(self):
+        """Scores of the neurons by each kind, in the layers that are fitted."""
+        found, layers = kept_file("scores", self.scored), CONFIGURATION["layers"]
+        return {name: [found[f"{name}.{n}"] for n in layers] for name in SCORES}
+
+    def scored(self):
+        moments, places = mean_moments(self.statistics[0]), CONFIGURATION["layers"]
+        fisher = [self.gradients[f"fisher.{n}"] for n in places]
+        pairs = zip(places, moments.second, fisher, strict=True)
+        layers = [FunctionalLayer(self.weights[n], H, f) for n, H, f in pairs]
+        ratio, episodes = CONFIGURATION["ratio"], CONFIGURATION["episodes"]
+        options = {"episodes": episodes, "generator": seeded(0)}
+        policy = train_functional(layers, ratio, **options).policy
+        blocks = [self.layers[n].mlp for n in places]
+        gates = [block.gate_proj.weight.detach() for block in blocks]
+        options = {"episodes": episodes, "dtype": torch.float32}
+        raw = train_policy(gates, ratio, generator=seeded(0), **options).policy
+        self.say("policies")
+        norms = [gate.norm(dim=1) for gate in gates]
+        energy = [layer.energies for layer in layers]
+        scores = [policy.scores(layer).detach() for layer in layers]
+        spectral = [raw.scores(gate).detach() for gate in gates]
+        every = (norms, energy, fisher, scores, spectral)
+        return {
+            f"{name}.{n}": value
+            for name, values in zip(SCORES, every, strict=True)
+            for n, value in zip(places, values, strict=True)
+        }
+
+    def rows(self, name):
+        """Rows of a choice, by layer."""
+        if name == "random":
+            on = {"generator": seeded(500), "dtype": torch.float64}
+            widths = [len(x) for x in self.scores["energy"]]
+            scores = [torch.randn(m, **on) for m in widths]
+        else:
+            scores = self.scores[name]
+        kept = rows_by_scores(scores, CONFIGURATION["ratio"])
+        return dict(zip(CONFIGURATION["layers"], kept, strict=True))
+
+    @torch.no_grad()
+    def log_distribution(self, model, texts):
+        return model(texts, use_cache=False).logits.float().log_softmax(-1)
+
+    @functools.cached_property
+    def dense(self):
+        return [self.log_distribution(self.model, t) for t in self.held.split(4)]
+
+    def divergence(self, pruned):
+        """Divergence from the dense model on each held-out text, nats a token."""
+        rows = []
+        for p, some in zip(self.dense, self.held.split(4), strict=True):
+            q = self.log_distribution(pruned, some)
+            rows.append((p.exp() * (p - q)).sum(-1).mean(1))
+        return [round(float(x), 5) for x in torch.cat(rows)]
+
+    def ridge(self, kept):
+        """Ridge that the halves choose."""
+        weights = [self.weights[n] for n in kept]
+        return find_ridge(weights, self.statistics[0], [*kept.values()])[0]
+
+    def pruned(self, kept):
+        """The model without some rows of some layers."""
+        every = [torch.arange(D.shape[1]) for D in self.weights]
+        return prune_rows(self.model, [kept.get(n, r) for n, r in enumerate(every)])
+
+    def refit_(self, pruned, kept, ridge):
+        """Re-fit the layers to all texts of the statistics."""
+        moments = mean_moments(self.statistics[0])
+        for (n, rows), H in zip(kept.items(), moments.second, strict=True):
+            weight = refit_down(self.weights[n], H, rows, ridge=ridge).weight.float()
+            set_maps_([pruned.model.layers[n].mlp.down_proj], [(weight, None)])
+
+    def fit_(self, pruned, plan, metrics=None):
+        """Fit the layers to the stored inputs of the dense model."""
+        errors, found, c = [], self.statistics[1], CONFIGURATION
+        for n in c["layers"]:
+            weight = None
+            if plan.weighting == "stream":
+                weight = 1 / found[f"stream.{n}"]
+                weight = weight / weight.mean()
+            samples = Samples(found[f"x.{n}"], None, weight)
+            first = c["chosen_on"] * c["length"]
+            module = pruned.model.layers[n].mlp
+            dense = ffn_block(self.model, self.layers[n].mlp)
+            rest = ffn_block(pruned, module), samples[:first], samples[first:]
+            metric = None if metrics is None else metrics[n]
+            options = {"plan": plan, "generator": seeded(n), "metric": metric}
+            fit = reconstruct_block(dense, *rest, **options)
+            set_maps_([module.gate_proj, module.up_proj, module.down_proj], fit.maps)
+            errors.append([round(fit.errors[i], 6) for i in (0, fit.best)])
+        return errors
+
+
+def mean_square(output):
+    """Of what a layer puts out, at every token."""
+    output = output[0] if isinstance(output, tuple) else output
+    return output.flatten(0, 1).square().mean(1)
+
+
+def before(bench):
+    """Three layers: sliced, and re-fitted."""
+    kept = bench.rows("energy")
+    pruned, ridge = bench.pruned(kept), bench.ridge(kept)
+    row = {"ridge": ridge, "sliced": bench.divergence(pruned)}
+    bench.refit_(pruned, kept, ridge)
+    return row | {"refitted": bench.divergence(pruned)}
+
+
+def way(bench, name, ridge):
+    """Three layers fitted in one of the ways."""
+    kept, layers, c = bench.rows("energy"), CONFIGURATION["layers"], CONFIGURATION
+    plan = ReconstructionPlan(steps=c["steps"], **c["ways"][name])
+    pruned, metrics = bench.pruned(kept), None
+    bench.refit_(pruned, kept, ridge)
+    if name == "by the gradient":
+        metrics = {n: bench.gradients[f"second.{n}"].double() for n in layers}
+        for n, G in metrics.items():
+            G = G / G.diagonal().mean()
+            G.diagonal().add_(c["metric_floor"])
+            metrics[n] = torch.linalg.cholesky(G).T.float()
+    begin = time.process_time()
+    if plan.inputs == "dense":
+        errors = bench.fit_(pruned, plan, metrics)
+    else:
+        options = {"plan": plan, "generator": seeded(7), "judges": bench.judges}
+        fits = reconstruct_(pruned, bench.model, bench.texts(c["chosen_on"]), **options)
+        fits = [fits[n] for n in layers]
+        errors = [[round(fit.errors[i], 6) for i in (0, fit.best)] for fit in fits]
+    seconds = round(time.process_time() - begin)
+    return {"kl": bench.divergence(pruned), "errors": errors, "seconds": seconds}
+
+
+def selected(bench, name):
+    """One choice of neurons in some blocks: sliced, re-fitted, reconstructed."""
+    c, row = CONFIGURATION, {}
+    for layer in c["blocks"]:
+        kept, options = bench.rows(name)[layer], {"steps": c["selections_steps"]}
+        found = fits(bench, layer, kept, c["chosen_on"], spreads=[0.6], **options)
+        found["reconstructed"] = found.pop("spread 0.6")
+        row[str(layer)] = found
+    return row
+
+
+def curve(bench, layer, count):
+    """Errors of one block whose rows are those of largest energy."""
+    c, kept = CONFIGURATION, bench.rows("energy")[layer]
+    options = {"spreads": c["spreads"][str(count)], "steps": c["steps"]}
+    return fits(bench, layer, kept, count, **options)
+
+
+def fits(bench, layer, kept, count, *, spreads, steps):
+    """Errors of one block on other texts: sliced, re-fitted, fitted to some texts."""
+    c, n = CONFIGURATION, CONFIGURATION["chosen_on"]
+    known = bench.sample[f"x.{layer}"].unflatten(0, (c["texts"], -1))
+    judges, judge = known[n : n + c["judges"]], known[n + c["judges"] :]
+    judges, judge = (Samples(some.flatten(0, 1)) for some in (judges, judge))
+    x = known[:count].flatten(0, 1)
+    dense, D = ffn_block(bench.model, bench.layers[layer].mlp), bench.weights[layer]
+    halves = []
+    for half in x.tensor_split(2):
+        h = [dense.hidden(some) for some in half.split(4096)]
+        second = sum(a.T @ a for a in h) / len(half)
+        halves.append(Moments([second], [torch.zeros(1)], len(half)))
+    ridge = find_ridge([D], halves, [kept])[0]
+    H, (G, _), (U, _) = mean_moments(halves).second[0], *dense.maps[:2]
+    weights = {"sliced": D[:, kept]}
+    weights["refitted"] = refit_down(D, H, kept, ridge=ridge).weight.float()
+    row = {"tokens": len(x), "ridge": ridge}
+    for name, weight in weights.items():
+        maps = [(G[kept], None), (U[kept], None), (weight, None)]
+        block = FfnBlock(maps, dense.activation)
+        row[name] = block_error(dense, block, judge)
+    for spread in spreads:
+        plan = ReconstructionPlan(steps=steps, spread=spread)
+        options = {"plan": plan, "generator": seeded(7)}
+        fit = reconstruct_block(dense, block, Samples(x), judges, **options)
+        fitted = block_error(dense, block._replace(maps=fit.maps), judge)
+        row[f"spread {spread}"] = fitted
+        bench.say(layer, len(x), spread, row["refitted"], fitted)
+    return row
+
+
+def pieces(bench, table):
+    """Place in the table of every piece, and the function that fills it."""
+    c = CONFIGURATION
+    yield ("before",), functools.partial(before, bench)
+    for name in c["ways"]:
+        yield ("ways", name), lambda n=name: way(bench, n, table["before"]["ridge"])
+    for count in map(int, c["spreads"]):
+        for layer in c["blocks"]:
+            fill = functools.partial(curve, bench, layer, count)
+            yield ("blocks", str(layer), str(count)), fill
+    for name in SELECTED:
+        yield ("selections", name), functools.partial(selected, bench, name)
+
+
+def main():
+    """Every piece that the table lacks, for as long as there is time."""
+    parser = options_of(__doc__, RESULT)
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--only", default="", help="pieces whose place begins so")
+    options = parser.parse_args()
+    deadline = time.monotonic() + 60 * options.minutes
+    torch.set_num_threads(1)
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
+    bench = Bench()
+    for place, fill in pieces(bench, table):
+        if time.monotonic() > deadline:
+            return
+        if not table.has(*place) and "/".join(place).startswith(options.only):
+            begin = time.process_time()
+            table.add(fill(), *place)
+            bench.say(*place, f"in {time.process_time() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
