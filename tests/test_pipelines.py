@@ -238,20 +238,28 @@ CALLS = {
     "recover": lambda model: prunefair.recover(
         model, torch.arange(9), SHORT, generator=torch.Generator()
     ),
+    "distill": lambda model: prunefair.distill(model, twin(model), tokens=2048),
+    "taught": lambda model: prunefair.distill(twin(model), model, tokens=2048),
 }
 
 
-def wide(family="llama", **fields):
+def twin(model):
+    """Model of the vocabulary of another one, which may be none."""
+    return wide(vocab_size=model.config.vocab_size)
+
+
+def wide(family="llama", *, vocab_size=49152, **fields):
     """Tiny model with an embedding of every token of the tokenizer."""
     generator = torch.Generator().manual_seed(0)
-    return tiny_model(family, generator=generator, vocab_size=49152, **fields)
+    return tiny_model(family, generator=generator, vocab_size=vocab_size, **fields)
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_weight_in_memory_that_is_not_finite_is_named(call, monkeypatch):
-    for work in ("functional_pruning.self_statistics", "perplexity.perplexity"):
+    works = "functional_pruning.self_statistics", "perplexity.perplexity"
+    for work in (*works, "self_distillation.self_sample"):
         monkeypatch.setattr(f"prunefair.pruning.{work}", pytest.fail)
-    argument = "against" if call == "against" else "model"
+    argument = "against" if call in ("against", "taught") else "model"
     for name, value in (("lm_head", np.inf), ("model.embed_tokens", np.nan)):
         model = wide()
         model.get_submodule(name).weight.data[-1, 3] = value
@@ -267,7 +275,7 @@ def test_a_weight_in_memory_that_is_not_finite_is_named(call, monkeypatch):
 def test_what_is_no_language_model_in_memory_is_said_without_files(call):
     odd = LlamaForSequenceClassification(wide().config)
     meta = copy.deepcopy(wide()).to("meta")
-    argument = "against" if call == "against" else "model"
+    argument = "against" if call in ("against", "taught") else "model"
     for model, problem in (
         (odd, "which does not run .*; give a causal language model"),
         (meta, "whose weight '.*' has no value; give a causal language model"),
@@ -323,7 +331,8 @@ def test_types_and_devices_are_checked_before_a_model_is_loaded(folder, monkeypa
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_on_a_model_waits_for_the_other_one(call):
-    model, done = wide(), threading.Event()
+    words = {"distill": 32, "taught": 32}  # what it samples, it draws from all of them
+    model, done = wide(vocab_size=words.get(call, 49152)), threading.Event()
     mine = copy.deepcopy(model)
 
     def work():

@@ -1,8 +1,8 @@
 """PruneNet and α-fair contextual bandits, derived, implemented and checked.
 
-The main jobs are a call each: `prune`, `evaluate` and `recover` a model, `play` bandit
-policies.  The chapters of the book *Prune & Fair* are the modules of this package:
-`prunefair.pruning` holds Part I, `prunefair.fairness` Part II.
+The main jobs are a call each: `prune`, `distill`, `recover` and `evaluate` a model,
+`play` bandit policies.  The chapters of the book *Prune & Fair* are the modules of this
+package: `prunefair.pruning` holds Part I, `prunefair.fairness` Part II.
 Importing the package loads neither torch nor transformers; what is offered here is
 imported when it is first asked for.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prunefair.pipelines.evaluation import evaluate
     from prunefair.pipelines.playing import play
     from prunefair.pipelines.pruning import prune
+    from prunefair.pipelines.recovering import distill
     from prunefair.pruning.folders import load_pruned
     from prunefair.pruning.recovery import recover
     from prunefair.pruning.spectrum import ks_distance
@@ -29,6 +30,7 @@ _HOMES = {
     "AlphaFairGradient": "fairness.full_information",
     "ScaleFreeBandit": "fairness.bandit_feedback",
     "alpha_fair_utility": "fairness.utility",
+    "distill": "pipelines.recovering",
     "evaluate": "pipelines.evaluation",
     "ks_distance": "pruning.spectrum",
     "load_model": "models",
@@ -42,6 +44,7 @@ __all__ = [
     "AlphaFairGradient",
     "ScaleFreeBandit",
     "alpha_fair_utility",
+    "distill",
     "evaluate",
     "ks_distance",
     "load_model",

@@ -1,4 +1,4 @@
-"""The command line: `prunefair prune`, `evaluate`, `export` and `bandits`.
+"""The command line: `prunefair prune`, `recover`, `export`, `evaluate` and `bandits`.
 
 Bad input ends with exit status 2 and one line that names the argument, its value and
 the remedy.  With `--json` the last line of standard output is one JSON object, and
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from prunefair.messages import MESSAGE_LENGTH, called, shortened, shown
-from prunefair.pipelines import evaluation, playing, pruning
+from prunefair.pipelines import evaluation, playing, pruning, recovering
 
 app = typer.Typer(
     add_completion=False,
@@ -268,6 +268,82 @@ def prune_command(
             seed=seed,
             device=device or None,
             offload=offload,
+        )
+    _report(report.summary(), as_json)
+
+
+@app.command(
+    "recover",
+    epilog="Example: prunefair recover pruned --against smollm2 --tokens 100000 "
+    "--out recovered",
+)
+def recover_command(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Folder or name of a pruned model.")],
+    out: Annotated[
+        str, typer.Option(metavar="PATH", help="New folder for the recovered model.")
+    ],
+    against: Annotated[
+        str, typer.Option(help="The dense model that MODEL was made from.")
+    ] = "",
+    text: Annotated[
+        str,
+        typer.Option(
+            help="own: follow the dense model on text that it samples; wikitext: "
+            "low-rank adapters on WikiText-2, as in the paper."
+        ),
+    ] = "own",
+    tokens: Annotated[
+        int,
+        typer.Option(
+            parser=_number(int, 2),
+            help="At most so many tokens to train on; fewer if the divergence from the "
+            "dense model levels off.",
+        ),
+    ] = 262_144,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            "--lora",
+            parser=_number(int, 1),
+            help="Train low-rank adapters of this rank and merge them; by default all "
+            "weights, with wikitext rank 8.",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            parser=_number(float, 0),
+            help="Largest learning rate; by default 0.0003, with wikitext 0.0005.",
+        ),
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="With own: folder in which the run is put aside now and then; the "
+            "same command goes on from there, also with other --tokens.",
+        ),
+    ] = None,
+    data: Data = None,
+    seed: Seed = 0,
+    device: Device = "",
+    as_json: Json = False,
+) -> None:
+    """Train a pruned MODEL again, towards the dense one or on a text."""
+    with _running(context, {"dense": "--against"}):
+        report = recovering.restored(
+            model,
+            against or None,
+            text=text,
+            tokens=tokens,
+            rank=rank,
+            learning_rate=learning_rate,
+            out=out,
+            state=state,
+            data=data,
+            seed=seed,
+            device=device or None,
         )
     _report(report.summary(), as_json)
 

@@ -6,7 +6,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -231,3 +231,32 @@ def checked_share(argument: str, value) -> float:
             f"{named(argument)} is {shown(value)}; give a number in [0, 1)"
         )
     return number
+
+
+def checked_number(argument: str, value, wanted: str, allowed: Callable) -> float:
+    """A value as a float, if it is a real number that is allowed.
+
+    Parameters
+    ----------
+    argument : str
+        What errors call `value`.
+    value : object
+        A real number, also one of NumPy; no truth value.
+    wanted : str
+        What to give, such as "a positive number".
+    allowed : callable
+        Says of a number whether it may be.
+
+    Returns
+    -------
+    number : float
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and allowed(value)):
+        raise ValueError(f"{named(argument)} is {shown(value)}; give {wanted}")
+    return float(value)

@@ -126,6 +126,11 @@ _METHODS = {
     "spectral": "rows chosen by a policy trained to preserve the spectrum of the "
     "first feed-forward matrix (PruneNet, arXiv:2501.15296); no data",
 }
+_RECOVERIES = {
+    "own": "trained to the base model's probabilities of every next token, on text "
+    "that the base model samples itself; no external data",
+    "wikitext": "low-rank adapters trained on WikiText-2 validation, as in PruneNet",
+}
 _ROWS = {
     "base_model": "base model",
     "base_weights": "its weights",
@@ -149,6 +154,13 @@ _ROWS = {
     "seed": "seed",
     "ks_mean": "measured: mean Kolmogorov-Smirnov distance between the spectra before "
     "and after",
+    "recovery": "recovery after pruning",
+    "recovery_tokens": "tokens of that training",
+    "recovery_rank": "rank of its adapters, which are merged",
+    "recovery_seed": "its seed",
+    "divergence_before": "measured: divergence from the base model before it, on own "
+    "text of that model that was held out, nats a token",
+    "divergence_after": "the same after it",
 }
 
 _LOAD = (
@@ -198,6 +210,8 @@ def _shown(key, value) -> str:
         return _METHODS.get(value, value)
     if key == "reconstruction":
         return ", ".join(map(str, value))
+    if key == "recovery":
+        return _RECOVERIES.get(value, value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if key.startswith("params") else str(value)
@@ -242,7 +256,8 @@ def model_card(
     lines = ["---", *top, "---", "", f"# {base or config['model_type']}, pruned", ""]
     lines += [
         "Neurons of the feed-forward layers were cut out of the base model with the "
-        "Python package `prunefair`.",
+        "Python package `prunefair`"
+        + (", and what is left was trained again." if "recovery" in known else "."),
         "What the base model may and may not be used for holds here, too.",
         "",
         "| | |",

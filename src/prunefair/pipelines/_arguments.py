@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from prunefair.messages import Given, named, shown
+from prunefair.messages import Given, checked_path, named, shown
 from prunefair.models import given_model
 
 
@@ -43,6 +45,22 @@ def check_names(names, known: Sequence[str], argument: str) -> list[str]:
                 + (" or mmlu_SUBJECT" if len(listed) < len(known) else "")
             )
     return names
+
+
+def check_apart(places: Mapping) -> dict[str, str]:
+    """The places that are not None, as strings, none of them in another one."""
+    given = {
+        n: checked_path(place, n) for n, place in places.items() if place is not None
+    }
+    for first, second in itertools.combinations(given, 2):
+        real = [Path(os.path.realpath(given[name])) for name in (first, second)]
+        if any(a in (b, *b.parents) for a, b in (real, real[::-1])):
+            raise ValueError(
+                f"{named(first)} is {shown(given[first])} and {named(second)} "
+                f"{shown(given[second])}: one would be in the place of the other; name "
+                "two places side by side"
+            )
+    return given
 
 
 @contextlib.contextmanager

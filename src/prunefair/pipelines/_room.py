@@ -109,6 +109,40 @@ def check_room(plan, *, device: str, offload, out, size: int) -> None:
     _check_disks({"offload": (offload, plan.waiting), "out": (out, size)}, fewer)
 
 
+def check_training_room(model, dense, *, device: str, rank: int | None) -> None:
+    """Raise unless training fits beside the dense model, and say what would.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        What is trained; its values are not read.
+    dense : transformers.PreTrainedModel or None
+        The teacher, if there is one.
+    device : str
+        Where to compute.
+    rank : int or None
+        Of the adapters, whose own size is small; None trains all weights.
+
+    Raises
+    ------
+    ValueError
+        If the device has too little memory.
+    """
+    taken = sum(m.num_parameters() * m.dtype.itemsize for m in (model, dense) if m)
+    if rank is None:  # weights, gradients, two moments and the best, in 32 bits
+        taken += model.num_parameters() * 5 * 4
+    else:
+        taken += model.num_parameters() * model.dtype.itemsize  # the adapted copy
+    free = free_bytes(device)
+    if taken > free:
+        larger = "a device with more memory"
+        raise ValueError(
+            f"{named('device')} is {device!r}, which has {_gb(free)} free where training "
+            f"takes at least {_gb(taken)}; give {larger}"
+            + ("" if rank else f", or {named('rank', 8)}")
+        )
+
+
 def _check_disks(wanted: dict, fewer: str) -> None:
     """Raise unless every disk has room for the folders that go to it."""
     taken: dict[int, int] = {}

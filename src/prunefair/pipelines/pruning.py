@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import logging
 import os
 import shlex
@@ -17,13 +16,13 @@ from typing import Any
 
 from prunefair.messages import (
     Given,
-    checked_path,
     checked_whole,
     named,
     shown,
 )
 from prunefair.models import alone, given_model, usable_device
 from prunefair.pipelines._arguments import (
+    check_apart,
     in_memory,
     is_tokenizer,
     model_name,
@@ -403,20 +402,7 @@ def _check_outputs(out, policy, offload) -> None:
     from prunefair.outputs import check_new_file, check_new_folder
 
     file = None if in_memory(policy) else policy
-    given = {"policy": file, "offload": offload, "out": out}
-    given = {
-        name: checked_path(place, name)
-        for name, place in given.items()
-        if place is not None
-    }
-    for first, second in itertools.combinations(given, 2):
-        places = [Path(os.path.realpath(given[name])) for name in (first, second)]
-        if any(a in (b, *b.parents) for a, b in (places, places[::-1])):
-            raise ValueError(
-                f"{named(first)} is {shown(given[first])} and {named(second)} "
-                f"{shown(given[second])}: one would be in the place of the other; name "
-                "two places side by side"
-            )
+    check_apart({"policy": file, "offload": offload, "out": out})
     if out is not None:
         check_new_folder(out, argument="out")
     if file is not None and not Path(file).is_file():  # an existing one is only read

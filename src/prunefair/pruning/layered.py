@@ -27,8 +27,7 @@ from prunefair.models import empty_model
 from prunefair.outputs import check_new_folder, remove_dead_scratch, whole_file
 from prunefair.pruning.surgery import adapter_for
 
-STATISTICS_FORMAT = "prunefair statistics 2"
-MANIFEST = "statistics.json"
+FORMAT = 2  # of what a folder holds
 
 
 class LayeredModel:
@@ -340,6 +339,8 @@ class FolderStore:
         What they are of, in values that JSON knows.
     argument : str
         What errors call `folder`.
+    holds : str
+        What the tensors are; `HOLDS.json` in the folder says of what.
 
     Raises
     ------
@@ -349,13 +350,18 @@ class FolderStore:
         If it cannot be written.
     """
 
-    def __init__(self, folder, identity: dict, *, argument: str = "offload"):
+    def __init__(
+        self,
+        folder,
+        identity: dict,
+        *,
+        argument: str = "offload",
+        holds: str = "statistics",
+    ):
         self.folder, self.argument, self._sound = Path(folder), argument, set()
-        wanted, given = (
-            {"format": STATISTICS_FORMAT} | identity,
-            Given(argument, folder),
-        )
-        manifest = self.folder / MANIFEST
+        wanted = {"format": f"prunefair {holds} {FORMAT}"} | identity
+        given = Given(argument, folder)
+        manifest = self.folder / f"{holds}.json"
         if not manifest.is_file():
             if self.folder.is_dir():
                 remove_dead_scratch(self.folder)
@@ -370,7 +376,7 @@ class FolderStore:
         for key in wanted:
             if found.get(key) != wanted[key]:
                 raise given.error(
-                    f"which holds statistics of the {key} {shown(found.get(key), 40)}, "
+                    f"which holds {holds} of the {key} {shown(found.get(key), 40)}, "
                     f"not {shown(wanted[key], 40)}",
                     "name another folder",
                 )

