@@ -11,7 +11,7 @@ from prunefair import cli
 from prunefair.models import load_tokenizer
 from prunefair.pipelines import _room, fine_tune
 from prunefair.pruning import self_distillation
-from prunefair.pruning.folders import load_pruned, save_pruned
+from prunefair.pruning.folders import export_padded, load_pruned, save_pruned
 from prunefair.pruning.layered import FolderStore
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
 from prunefair.pruning.surgery import prune_rows, tiny_model
@@ -249,9 +249,20 @@ def test_rows_that_do_not_fit_the_weights_are_told_before_the_work(
     model = prune_rows(load_pruned(dense), [[0, 1, 2]] * 2)
     folder = save_pruned(model, None, tmp_path / "pruned", [[0, 1, 2]] * 2)
     for kept in ([[0, 1], [0, 1, 2]], None, 3):
-        (folder / "kept_rows.json").write_text(json.dumps({"kept": kept, "widths": [3, 3]}))
+        (folder / "kept_rows.json").write_text(
+            json.dumps({"kept": kept, "widths": [3, 3]})
+        )
         with pytest.raises(ValueError, match="whose kept_rows.json does not fit it"):
             prunefair.distill(folder, dense, out=tmp_path / "out")
+
+
+def test_a_padded_folder_is_not_trained_but_what_it_was_made_from(folders, tmp_path):
+    dense, pruned = folders
+    export_padded(pruned, tmp_path / "padded")
+    with pytest.raises(
+        ValueError, match="filled up with neurons of zeros; recover the"
+    ):
+        prunefair.distill(tmp_path / "padded", dense, out=tmp_path / "out")
 
 
 def test_a_training_that_memory_does_not_hold_is_refused_with_what_would_fit(

@@ -461,13 +461,19 @@ def _history(given, model) -> tuple[list, dict[str, Any]]:
     from prunefair.model_card import license_in
     from prunefair.models import model_folder
     from prunefair.pruning.surgery import row_matrices
-    from prunefair.widths import KEPT_ROWS
+    from prunefair.widths import CONFIG_KEY, KEPT_ROWS
 
     widths = [len(matrix) for matrix in row_matrices(model)]
     unknown = [list(range(width)) for width in widths]
     if in_memory(given):
         return unknown, {"base_model": model_name(given), "base_license": None}
     folder = model_folder(given, argument="model")
+    said = read_json(folder / "config.json", Given("model", given)).get(CONFIG_KEY)
+    if "widths_unpadded" in (said or {}):
+        raise Given("model", given).error(
+            "whose layers are filled up with neurons of zeros",
+            "recover the folder that it was made from, and pad the result",
+        )
     path = folder / KEPT_ROWS
     if not path.is_file():  # of another tool: the rows of the folder itself
         name = Path(given).resolve().name if Path(given).is_dir() else str(given)

@@ -62,12 +62,9 @@ LOGITS = 2**25  # numbers of one model's output that are in memory at once
 HALF = (torch.float16, torch.bfloat16)
 
 # %% tags=["active-ipynb"]
-# import json
 # import tempfile
-# from pathlib import Path
 #
 # from prunefair.models import default_device, load_model
-# from prunefair.plotting import figure, listing
 # from prunefair.pruning.layered import FolderStore
 # from prunefair.pruning.perplexity import kl_per_position, random_llama, token_nats
 # from prunefair.pruning.spectral_pruning import output_energies, rows_by_scores
@@ -80,14 +77,14 @@ HALF = (torch.float16, torch.bfloat16)
 # ## What is minimised
 #
 # The dense model writes a text $x$ of $T$ tokens, and at each of them both models say what may follow.
-# The loss is the divergence of [the chapter on perplexity](perplexity.ipynb), this time as a function of the weights,
+# The loss is the divergence by which pruned models [are judged](perplexity.ipynb), this time as a function of the weights,
 #
 # <a id="eq-self-distillation-loss"></a>
 # $$
 # \mathcal L(\theta) = \mathbb E_{x \sim p}\; \frac1T \sum_{i=0}^{T-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q_\theta(\cdot \mid x_{\le i})\bigr) .
 # $$ (eq-self-distillation-loss)
 #
-# Its terms are zero only where the two models agree, and by the [chain rule](perplexity.ipynb#thm-perplexity-chain) $T \mathcal L$ is what tells whole texts of the two apart.
+# Its terms are zero only where the two models agree, and by [Theorem (Chain rule of the divergence)](perplexity.ipynb#thm-perplexity-chain) $T \mathcal L$ is what tells whole texts of the two apart.
 # To learn from a teacher's probabilities is called distillation ([Hinton et al. 2015](../references.bib#hinton2015distilling)); here the teacher is the model before the cut, and writes the lessons as well.
 #
 # **Theorem (Gradient of the divergence).** <a id="thm-self-distillation-gradient"></a>
@@ -746,21 +743,21 @@ def _result(run: _Training, store) -> Distilled:
 #         raise Killed
 #
 #
-# dense = tiny_model("llama", generator=generator)
-# half = prune_rows(dense, [torch.arange(6)] * 2)
+# tiny_dense = tiny_model("llama", generator=generator)
+# half = prune_rows(tiny_dense, [torch.arange(6)] * 2)
 # small = {"batch_size": 8, "window": 16, "held": 12, "warmup": 2, "every": 2}
 # plan = DistillationPlan(tokens=1024, learning_rate=0.01, **small)
 
 # %% tags=["active-ipynb"]
 # seed = generator.get_state()
-# whole = self_distill(half, dense, plan, generator=generator)
+# whole = self_distill(half, tiny_dense, plan, generator=generator)
 # generator.set_state(seed)
 # with tempfile.TemporaryDirectory() as place:
 #     options = {"generator": generator, "store": FolderStore(place, {})}
 #     try:
-#         self_distill(half, dense, plan, watch=kill, **options)
+#         self_distill(half, tiny_dense, plan, watch=kill, **options)
 #     except Killed:
-#         again = self_distill(half, dense, plan, **options)
+#         again = self_distill(half, tiny_dense, plan, **options)
 # pairs = zip(whole.model.parameters(), again.model.parameters(), strict=True)
 # assert all(torch.equal(a, b) for a, b in pairs)
 # assert again.curve[-1].mean() < 0.7 * again.curve[0].mean()
@@ -795,3 +792,100 @@ def _result(run: _Training, store) -> Distilled:
 # assert distilled.best == 2 and distilled.n_trained == pruned.num_parameters()
 # change = paired_change(distilled.curve[0], distilled.curve[-1])
 # assert change.high < 0
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise.** <a id="ex-self-distillation-1"></a>
+# By hand: two tokens, $p = (3/4, 1/4)$ and $q = (1/2, 1/2)$.
+# What is the gradient of the divergence by the logits, and what are the mean and the variance of the first entry of the likelihood's gradient?
+#
+# <details><summary>Solution</summary>
+#
+# $q - p = (-1/4, 1/4)$.
+# The first entry of $q - e_v$ is $-1/2$ with probability $3/4$ and $1/2$ with probability $1/4$: the mean is $-1/4$ as well, and the variance is $1/4 - 1/16 = 3/16$, which is $p_1 (1 - p_1)$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# p, q = torch.tensor([0.75, 0.25]), torch.tensor([0.5, 0.5])
+# z = q.log().requires_grad_()
+# loss = F.kl_div(z.log_softmax(-1), p, reduction="sum")
+# torch.testing.assert_close(torch.autograd.grad(loss, z)[0], q - p)
+# draws = q - torch.eye(2)  # a row for each token that may be drawn
+# mean = p @ draws
+# torch.testing.assert_close(mean, q - p)
+# assert float(p @ (draws - mean).square()[:, 0]) == 3 / 16
+
+# %% [markdown]
+# **Exercise.** <a id="ex-self-distillation-2"></a>
+# A limit: the pruned model has become the dense one.
+# What are the two losses then, and which of them says so?
+#
+# <details><summary>Solution</summary>
+#
+# The divergence is zero.
+# The likelihood's loss is the entropy of the dense model's next token, which nobody knows beforehand: its value says nothing about how near the models are, and a stopping rule cannot be read off its level.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# log_p = dense(samples[:2].to(dense.device)).logits.log_softmax(-1)
+# entropy = -(log_p.exp() * log_p).sum(-1).mean()
+# zero = text_divergences(dense, dense, samples[:2]).max()
+# print(f"at the goal: divergence {zero:.4f}, likelihood {entropy:.1f} nats a token")
+# assert zero.abs() < 1e-4 < 1 < entropy
+
+# %% [markdown]
+# **Exercise.** <a id="ex-self-distillation-3"></a>
+# Break an assumption: let the lessons be tokens drawn uniformly from the vocabulary, not text of the dense model.
+# What does the small random model of this chapter learn in as many steps, judged on the dense model's own text?
+#
+# <details><summary>Solution</summary>
+#
+# The divergence at every position is still zero only where the models agree, so there is something to learn, but it is weighted by contexts that the dense model hardly ever writes.
+# The chain rule no longer holds, and on the dense model's own text the student stays further away.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# student = copy.deepcopy(half)
+# optimiser = torch.optim.AdamW(student.parameters(), 0.01, (0.9, 0.95), weight_decay=0)
+# for _ in range(8):
+#     noise = torch.randint(32, (8, 16), generator=generator)
+#     text_divergences(tiny_dense, student, noise).mean().backward()
+#     optimiser.step()
+#     optimiser.zero_grad()
+# elsewhere = text_divergences(tiny_dense, student, whole.held).mean()
+# print(f"divergence {whole.curve[0].mean():.4f} before, {elsewhere:.4f} by noise, "
+#       f"{whole.curve[-1].mean():.4f} by the model's own text")
+# assert whole.curve[-1].mean() < elsewhere
+
+# %% [markdown]
+# **Exercise.** <a id="ex-self-distillation-4"></a>
+# A plan has 1000 steps and $\kappa = 1/4$, and its curve levels off at step 300.
+# When does the run end, and with which rate is the last step taken?
+#
+# <details><summary>Solution</summary>
+#
+# $N = 300 / (1 - 1/4) = 400$, so a hundred steps of descent follow; the last of them, $t = 399$, has the rate $\eta / (\kappa N) = \eta / 100$.
+# The share is that of all steps taken, so a run that ends early descends for as large a part of it as one that does not.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# long = DistillationPlan(tokens=1000 * 2048, learning_rate=1.0)
+# end = math.ceil(300 / (1 - long.cooldown))
+# assert (long.steps, end) == (1000, 400) and rate_at(long, 300, end) == 1
+# np.testing.assert_allclose(rate_at(long, 399, end), 1 / 100)
+
+# %% [markdown]
+# ## What you can do now
+#
+# The dense model is the best teacher of what is left of it: it writes the text, gives every probability, and needs no data set.
+# In practice `prunefair recover pruned --against dense --tokens 100000 --out recovered --state run` does it, and `prunefair.distill` from Python; both read folders of uneven widths.
+#
+# - Train a pruned model towards the dense one: `self_distill` with a `DistillationPlan`, which returns `Distilled`; `check_pair` says beforehand whether two models go together.
+# - Know what is minimised, how fast and until when: `text_divergences`, `rate_at`, `falls_from`, `levelled`.
+#
+# Next: [Lanczos](lanczos.ipynb) begins the last act: how to judge a selection when a matrix is too large for its eigenvalues.
