@@ -5,11 +5,10 @@ r"""Self-distillation of the small real model pruned by 30 %, over the tokens it
 writes `book/results/distillation.json`.  On 32 texts of the dense model the neurons of
 largest energy are chosen and re-fitted, with uneven widths by Fisher cost or with equal
 ones, and what is left learns from the dense model on further text of that.  At each
-look stand the divergence of 48 held-out texts of the dense model, which also say when
-to stop, and now and then the information of six windows of WikiText-2 test, by which
-nothing is chosen.  Other texts of the dense model, by which nothing is chosen either,
-judge the model before and after.  Beside it the same model learns as many tokens of
-WikiText-2 validation, as in `benchmarks/recovery.py`.
+look stands the divergence of 24 held-out texts of the dense model, which also say when
+to stop; at every third one the information of four windows of WikiText-2 test, by which
+nothing is chosen.  Beside it the same model learns as many tokens of WikiText-2
+validation, as in `benchmarks/recovery.py`.
 
 A run is put aside after each look in the folder `--scratch` and goes on from there; its
 pieces are stored as they come.  On one core a thousand tokens take about half a minute.
@@ -31,23 +30,21 @@ from prunefair.pruning.layered import FolderStore
 from prunefair.pruning.perplexity import (
     beginning_tokens,
     kl_per_position,
-    self_sample,
     wikitext_tokens,
 )
 from prunefair.pruning.recovery import RecoveryPlan, recover, window_nats
 from prunefair.pruning.self_distillation import DistillationPlan, self_distill
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "distillation.json"
-TEACHER = {"batch_size": 1, "steps": 192, "rank": 8}  # of WikiText-2
+TEACHER = {"batch_size": 1, "steps": 96, "rank": 8}  # of WikiText-2
 CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
     "pruned": {"texts": 32, "seed": 0, "choice": "energy"},
-    "plan": {"held": 48, "looks_every": 8192, "learning_rate": 3e-4, "window": 128},
-    "judged": [24, 128],
-    "test": {"windows": 6, "window": 1024},
+    "plan": {"held": 24, "looks_every": 4096, "learning_rate": 3e-4, "window": 128},
+    "test": {"windows": 4, "window": 1024},
     "wikitext": TEACHER,
-    "seeds": {"training": 76, "judged text": 77, "wikitext": 78},
+    "seeds": {"training": 76, "wikitext": 77},
 }
 SEEDS = CONFIGURATION["seeds"]
 
@@ -85,20 +82,20 @@ def test_nats(model, material) -> list[float]:
     )
 
 
-def judged(model, material) -> dict:
-    """A model by the texts that choose nothing."""
-    kl = kl_per_position(material["dense"], model, material["judged"]).mean(1)
+def judged(model, material, texts) -> dict:
+    """A model by the held-out texts and by the windows of WikiText-2."""
+    kl = kl_per_position(material["dense"], model, texts).mean(1)
     return {"kl": rounded(kl), "nats": test_nats(model, material)}
 
 
-def distilled(name, model, plan, material, table, scratch) -> None:
-    """One run, each look stored as it comes, and what it ends with."""
+def distilled(name, model, plan, material, table, scratch) -> torch.Tensor:
+    """One run, each look stored as it comes; the held-out texts."""
     begin = time.perf_counter()
 
     def watch(tokens, divergences, student):
         number = tokens // (plan.every * plan.batch_size * plan.window)
         piece = {"kl": rounded(divergences)}
-        if number and number % 2 == 0:  # before the first there is `before`
+        if number % 3 == 0:
             piece["nats"] = test_nats(student, material)
         piece["seconds"] = round(time.perf_counter() - begin)
         table.add(piece, "runs", name, "looks", str(tokens))
@@ -116,21 +113,21 @@ def distilled(name, model, plan, material, table, scratch) -> None:
     table.add(run.levelled, "runs", name, "levelled")
     table.add(run.looked_at[run.best], "runs", name, "best")
     table.add(run.n_trained, "runs", name, "trained")
-    table.add(judged(run.model, material), "runs", name, "after")
+    return run.held
 
 
-def taught_wikitext(model, material) -> dict:
+def taught_wikitext(model, material, texts) -> dict:
     """The same model after the paper's recovery."""
     plan = RecoveryPlan(**TEACHER)
     run = recover(model, material["validation"], plan, generator=seeded("wikitext"))
-    return judged(run.model, material)
+    return judged(run.model, material, texts)
 
 
 def arguments():
     parser = options_of(__doc__, RESULT)
     parser.add_argument("--widths", default="uneven", choices=("uneven", "equal"))
-    parser.add_argument("--tokens", type=int, default=24_576)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=12_288)
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--scratch", type=Path, default=cache_folder() / "distillation")
     return parser.parse_args()
@@ -146,19 +143,15 @@ def main():
     )
     options.scratch.mkdir(parents=True, exist_ok=True)
     dense, tokenizer = load_model("smollm2"), load_tokenizer("smollm2")
-    size = CONFIGURATION["judged"]
     material = {
         "dense": dense,
         "tokenizer": tokenizer,
         "test": wikitext_tokens(tokenizer, "test"),
         "validation": wikitext_tokens(tokenizer, "validation"),
-        "judged": self_sample(dense, *size, generator=seeded("judged text")),
     }
     if not table.has("dense"):
         table.add({"nats": test_nats(dense, material)}, "dense")
     model = load_pruned(pruned_folder(options.widths, options.scratch))
-    if not table.has("before", options.widths):
-        table.add(judged(model, material), "before", options.widths)
     own = CONFIGURATION["plan"]
     step = options.batch_size * own["window"]
     plan = DistillationPlan(
@@ -172,9 +165,10 @@ def main():
     )
     ways = f"rank {options.rank}" if options.rank else "all weights"
     name = f"{options.widths}, {ways}, {options.batch_size} texts a step"
-    distilled(name, model, plan, material, table, options.scratch)
+    held = distilled(name, model, plan, material, table, options.scratch)
     if not table.has("wikitext", options.widths):
-        table.add(taught_wikitext(model, material), "wikitext", options.widths)
+        taught = taught_wikitext(model, material, held)
+        table.add(taught, "wikitext", options.widths)
 
 
 if __name__ == "__main__":

@@ -295,6 +295,15 @@ BANDITS = {
     "--malformed": ("error", "drop", "", "none"),
     "--timings": (None,),
 }
+RECOVER = {
+    "--against": (*MODELS, *ODD_NAMES),
+    "--text": ("own", "wikitext", "news", ""),
+    "--tokens": (*NUMBERS, "2048", "2047"),
+    "--lora": ("1", "0", "x", "-1"),
+    "--learning-rate": (*NUMBERS, "0.01"),
+    "--state": ("", "state", "out"),
+    "--data": ("ratings", "no/such"),
+}
 EXPORT = {
     "--gguf": OUTS,
     "--padded": OUTS,
@@ -326,6 +335,12 @@ CALLS = {
     "bandits": extras(BANDITS).map(
         lambda p: ("bandits", "--data", "ratings", "--rounds", "9", *p)
     ),
+    "recover": st.tuples(MODEL, OUT, extras(RECOVER)).map(
+        lambda p: (
+            ("recover", p[0], "--against", "llama", "--tokens", "2048")
+            + ("--out", p[1], *p[2])
+        )
+    ),
     "export": st.tuples(
         MODEL, st.sampled_from(("--gguf", "--padded")), OUT, extras(EXPORT)
     ).map(lambda p: ("export", *p[:3], *p[3])),
@@ -336,6 +351,7 @@ CALLS = {
                 "evaluate",
                 "bandits",
                 "export",
+                "recover",
                 "",
                 "--help",
                 "-",
@@ -347,7 +363,8 @@ CALLS = {
         max_size=5,
     ),
 }
-EXAMPLES = {"prune": 150, "evaluate": 30, "bandits": 60, "export": 40, "anything": 40}
+EXAMPLES = {"prune": 150, "evaluate": 30, "recover": 40, "bandits": 60, "export": 40}
+EXAMPLES["anything"] = 40
 
 
 @pytest.mark.parametrize("command", CALLS)

@@ -440,7 +440,7 @@ def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
 
     dense, pruned = pair
     small = {"held": 4, "looks_every": 64, "window": 16, "learning_rate": 1e-3}
-    settings = {"plan": small, "judged": [4, 16], "test": {"windows": 2, "window": 16}}
+    settings = {"plan": small, "test": {"windows": 2, "window": 16}}
     teacher = {"batch_size": 1, "steps": 2, "rank": 2, "window": 16}
     words = torch.randint(32, (99,), generator=seeded())
     for name, value in {
@@ -461,13 +461,10 @@ def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
     table = json.loads(path.read_text())
     (run,) = table["runs"].values()
     assert [*run["looks"]] == ["0", "64", "128", "192", "256"]
-    assert [k for k, look in run["looks"].items() if "nats" in look] == [
-        "0",
-        "128",
-        "256",
-    ]
-    assert {len(look["kl"]) for look in run["looks"].values()} == {4}
-    assert np.mean(run["after"]["kl"]) < np.mean(table["before"]["uneven"]["kl"])
+    assert [k for k, look in run["looks"].items() if "nats" in look] == ["0", "192"]
+    means = [np.mean(look["kl"]) for look in run["looks"].values()]
+    assert len(run["looks"]["0"]["kl"]) == 4 and means[-1] < means[0]
+    assert {"kl", "nats"} == table["wikitext"]["uneven"].keys()
     monkeypatch.setattr(self_distillation, "text_divergences", pytest.fail)
     benchmark.main()  # all of it is there
     assert json.loads(path.read_text()) == table

@@ -154,7 +154,7 @@ def distill(
     >>> from prunefair.pruning.surgery import tiny_model
     >>> dense = tiny_model("llama", generator=torch.Generator().manual_seed(0))
     >>> pruned = prune(dense, 0.5, method="spectral", episodes=1).model
-    >>> report = distill(pruned, dense, tokens=16384, learning_rate=0.01)
+    >>> report = distill(pruned, dense, tokens=4096, learning_rate=0.01)
     >>> report.divergence_after < report.divergence_before
     True
     """
@@ -174,7 +174,7 @@ def _distilled(job: _Job, against, plan) -> RecoveryReport:
     """The report, once the arguments are checked."""
     import torch
 
-    from prunefair.models import model_of
+    from prunefair.models import check_runs, model_of
     from prunefair.pruning.self_distillation import check_pair, self_distill
 
     start = time.perf_counter()
@@ -183,13 +183,16 @@ def _distilled(job: _Job, against, plan) -> RecoveryReport:
     plan = _within(plan, pruned[0], dense[0])
     check_pair(pruned[0], dense[0], plan, argument="against")
     check_training_room(pruned[0], dense[0], device=job.device, rank=plan.rank)
-    store, tokenizer = _store(job, plan, pruned, dense), _tokenizer(job, against)
+    tokenizer = _tokenizer(job, against)
     teacher = model_of(against, device=job.device, argument="against")
+    learner = model_of(job.model, device=job.device)
+    for model, argument in ((learner, "model"), (teacher, "against")):
+        given = given_model(job.model if argument == "model" else against, argument)
+        check_runs(model, given)
     generator = torch.Generator(teacher.device).manual_seed(job.seed)
-    options = {"generator": generator, "store": store}
-    with started(teacher, tokenizer, given_model(against, "against")):
-        learner = model_of(job.model, device=job.device)
-        run = self_distill(learner, teacher, plan, **options)
+    with started(teacher, tokenizer, given):
+        store = _store(job, plan, pruned, dense)  # the first that is written
+        run = self_distill(learner, teacher, plan, generator=generator, store=store)
     before, after = (float(run.curve[i].mean()) for i in (0, run.best))
     record = {
         "recovery": "own",
