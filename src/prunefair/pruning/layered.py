@@ -366,7 +366,9 @@ class FolderStore:
             if self.folder.is_dir():
                 remove_dead_scratch(self.folder)
                 if any(self.folder.iterdir()):
-                    problem = f"which holds other files and no {MANIFEST} of prunefair"
+                    problem = (
+                        f"which holds other files and no {manifest.name} of prunefair"
+                    )
                     raise given.error(problem, "name another folder")
             check_new_folder(folder, argument=argument)
             self.folder.mkdir(parents=True, exist_ok=True)
