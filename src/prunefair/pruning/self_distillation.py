@@ -48,6 +48,8 @@ from prunefair.models import (
     model_of,
     within_context,
 )
+
+# %%
 from prunefair.pruning.layered import MemoryStore
 from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.recovery import (
@@ -57,7 +59,6 @@ from prunefair.pruning.recovery import (
     with_lora,
 )
 
-# %%
 LOGITS = 2**25  # numbers of one model's output that are in memory at once
 HALF = (torch.float16, torch.bfloat16)
 
@@ -208,8 +209,8 @@ def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
 # noise = [weight @ (g - mean).square().sum(1) for g in (ours, theirs)]
 # alike = gradients(text_divergences(student, student, texts[:, :-1]), weights)
 # assert noise[0] < noise[1] and alike.abs().max() < 1e-12
-# print(f"variance of the gradient of one text: {noise[0]:.4f} by the divergence, "
-#       f"{noise[1]:.4f} by the likelihood, {noise[1] / noise[0]:.1f} times as much")
+# print(f"variance for one text: {noise[0]:.1f} by the divergence, {noise[1]:.1f} by the")
+# print(f"likelihood, {noise[1] / noise[0]:.1f} times as much")
 
 # %% [markdown]
 # By the same ratio a batch of the likelihood would have to be larger to be as quiet.
@@ -776,6 +777,8 @@ def _result(run: _Training, store) -> Distilled:
 # kept = rows_by_scores(output_energies(dense, samples[:8]), 0.3)
 # pruned = prune_rows(dense, kept)
 # texts, norm = samples[8:], [pruned.model.norm.weight]
+
+# %% tags=["active-ipynb"]
 # log_q = pruned(texts[:, :-1].to(dense.device)).logits.log_softmax(-1)
 # nats = -log_q.gather(-1, texts[:, 1:, None].to(dense.device))[..., 0].mean(1)
 # ours, theirs = (
@@ -875,28 +878,21 @@ def _result(run: _Training, store) -> Distilled:
 
 # %% [markdown]
 # **Exercise.** <a id="ex-self-distillation-3"></a>
-# Break an assumption: let the lessons be tokens drawn uniformly from the vocabulary, not text of the dense model.
-# What does the small random model of this chapter learn in as many steps, judged on the dense model's own text?
+# Break an assumption of [Theorem (The divergence is the quieter lesson)](#thm-self-distillation-noise): let $v$ be the most likely token instead of a drawn one, as when a teacher writes greedily.
+# What does the likelihood's gradient do where the two models agree?
 #
 # <details><summary>Solution</summary>
 #
-# The divergence at every position is still zero only where the models agree, so there is something to learn, but it is weighted by contexts that the dense model hardly ever writes.
-# The chain rule no longer holds, and on the dense model's own text the student stays further away.
+# Its mean is no longer $q - p$ but $q - e_v$, which is not zero at $q = p$.
+# So it leads away from the dense model, towards one that is certain of what the dense model thinks most likely.
+# The divergence has no such bias at any position, whatever text is read, but only on the dense model's own draws is it the divergence between texts.
 #
 # </details>
 
 # %% tags=["active-ipynb"]
-# student = copy.deepcopy(half)
-# optimiser = torch.optim.AdamW(student.parameters(), 0.01, (0.9, 0.95), weight_decay=0)
-# for _ in range(8):
-#     noise = torch.randint(32, (8, 16), generator=generator)
-#     text_divergences(tiny_dense, student, noise).mean().backward()
-#     optimiser.step()
-#     optimiser.zero_grad()
-# elsewhere = text_divergences(tiny_dense, student, whole.held).mean()
-# print(f"divergence {whole.curve[0].mean():.4f} before, {elsewhere:.4f} by noise, "
-#       f"{whole.curve[-1].mean():.4f} by the model's own text")
-# assert whole.curve[-1].mean() < elsewhere
+# p = torch.tensor([0.75, 0.25])  # and q = p
+# drawn, greedy = p @ (p - torch.eye(2)), p - torch.eye(2)[p.argmax()]
+# assert drawn.tolist() == [0, 0] and greedy.tolist() == [-0.25, 0.25]
 
 # %% [markdown]
 # **Exercise.** <a id="ex-self-distillation-4"></a>
