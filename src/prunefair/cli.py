@@ -168,7 +168,7 @@ def prune_command(
         typer.Option(
             "--reconstruct/--no-reconstruct",
             help="With functional: fit whole feed-forward blocks from there on, which "
-            "takes several times as long as all the rest.",
+            "adds minutes for a small model.",
         ),
     ] = False,
     choice: Annotated[

@@ -244,8 +244,8 @@ def prune(
     refit : bool
         With functional: re-fit what is left to the model's own text.
     reconstruct : bool
-        With functional: fit whole feed-forward blocks from there on, which takes several
-        times as long as all the rest.
+        With functional: fit whole feed-forward blocks from there on, which adds minutes
+        for a small model.
     choice : {"policy", "energy"}
         With functional: rows by a trained policy, or by the energies alone, which is
         faster.
