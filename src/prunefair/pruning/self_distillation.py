@@ -812,7 +812,7 @@ def _result(run: _Training, store) -> Distilled:
 # for thousands, divergence, value in zip(seen, kl, ppl):
 #     print(
 #         f"{thousands:3} thousand tokens: divergence {divergence:.3f}, "
-#         f"perplexity {value:.1f}, {value / of_dense:.2f} times that of the dense model"
+#         f"perplexity {value:.1f}, {value / of_dense:.2f} times the dense one"
 #     )
 # assert [round(value / of_dense, 2) for value in (ppl[0], ppl[-1])] == [1.47, 1.31]
 # assert all(np.diff(kl) < 0) and ppl[-1] > ppl[-2]
