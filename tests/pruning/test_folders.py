@@ -53,7 +53,7 @@ def same_files(first, second):
 
 
 OURS = {"prunefair", "rope_theta", "rope_scaling", "partial_rotary_factor"}
-OURS |= {"rotary_emb_base", "rotary_pct"}
+OURS |= {"rotary_emb_base", "rotary_pct", "rope_local_base_freq"}
 
 
 def same_as_plain(ours, plain):
