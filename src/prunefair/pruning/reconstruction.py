@@ -878,8 +878,9 @@ def reconstruct_(
 #     kl = np.array(row["kl"])
 #     scores[name] = [gap.mean() / standard_error(gap) if gap.any() else 0.0
 #                     for gap in (kl - start_kl, kl - ways["spread"]["kl"])]  # fmt: skip
-#     print(f"{name:16} {kl.mean():.4f}; from the re-fit {(kl - start_kl).mean():+.4f}, in "
-#           "standard errors {:+.1f}; from the first {:+.1f}".format(*scores[name]))  # fmt: skip
+#     gap, (refit, first) = (kl - start_kl).mean(), scores[name]
+#     print(f"{name:16} {kl.mean():.4f}; from the re-fit {gap:+.4f}, "
+#           f"{refit:+.1f} errors; from the first {first:+.1f}")  # fmt: skip
 
 # %% tags=["active-ipynb"]
 # first = np.mean(ways["spread"]["kl"])
@@ -890,8 +891,8 @@ def reconstruct_(
 # %% tags=["active-ipynb"]
 # less = {}
 # for name in ("plain", "spread"):
-#     start, end = np.array(ways[name]["errors"]).T
-#     less[name] = 1 - end / start
+#     first, last = np.array(ways[name]["errors"]).T
+#     less[name] = 1 - last / first
 #     print(f"{name:7} errors of the blocks less by", *(f"{x:.1%}" for x in less[name]))
 # assert all(0.03 < share < 0.07 for shares in less.values() for share in shares)
 # took = {name: row["seconds"] for name, row in ways.items()}
@@ -993,8 +994,8 @@ def plot_selections(ax, selections: dict[str, dict]):
 #     values = {stage: [row[stage] for row in rows.values()] for stage in STAGES}
 #     for stage, found in values.items():
 #         rank = spearmanr(values["sliced"], found).statistic
-#         factor = max(found) / min(found)
-#         print(f"block {layer:>2}, {stage:13} from {min(found):.3f} to {max(found):.3f}, "
+#         low, factor = min(found), max(found) / min(found)
+#         print(f"block {layer:>2}, {stage:13} from {low:.3f} to {max(found):.3f}, "
 #               f"a factor of {factor:.2f}; rank correlation {rank:.2f}")  # fmt: skip
 #         assert rank > 0.99 and factor > (1.6 if layer == "7" else 4.9)
 #     assert all(r["reconstructed"] < r["refitted"] < r["sliced"] for r in rows.values())
