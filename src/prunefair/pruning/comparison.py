@@ -638,16 +638,16 @@ def plot_against_size(ax, points: dict[str, dict[float, Range]], groups: dict):
 # groups["the model's own text"] = [m for m in all_at_30 if m not in grouped]
 
 # %% tags=["active-ipynb"]
-# with figure(2, figsize=(5.6, 7)) as axes:
+# with figure(2, figsize=(5.6, 8)) as axes:
 #     for ax in axes:
 #         plot_against_size(ax, growth, groups)
-#     axes[1].set(ylim=(1, 3), xlim=(74, 96), yscale="linear")
+#     axes[1].set(ylim=(1, 2.9), xlim=(68, 96), yscale="linear")
 #     axes[1].get_legend().remove()
 #     for method in (OWN, "wanda", ON_TEXT + ", re-fitted", "SliceGPT"):
 #         left = min(growth[method])
 #         place = 100 * left, growth[method][left].value
 #         axes[1].annotate(method, place, (-6, 0), textcoords="offset points",
-#                          ha="right", va="center", fontsize=8)  # fmt: skip
+#                          ha="right", va="center")  # fmt: skip
 
 # %% [markdown]
 # **Figure (fig-comparison-size).** <a id="fig-comparison-size"></a> Perplexity on WikiText-2 over that of the dense model against the parameters that are left, for every method at 10, 20, 25 and 30 % of the feed-forward rows where it was measured; a line for each method. Above: all of them; below: those that stay under three times the dense perplexity.

@@ -984,7 +984,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 # with figure(len(choices)) as axes:
 #     for ax, rows in zip(axes, choices.values(), strict=True):
 #         plot_selections(ax, rows)
-#     axes[0].legend(fontsize=6, ncols=2)
+#     axes[0].legend(ncols=2)
 
 # %% [markdown]
 # **Figure (fig-reconstruction-selections).** <a id="fig-reconstruction-selections"></a> Error of two blocks after several choices of neurons: sliced, re-fitted, and reconstructed.
