@@ -208,7 +208,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 #     ax.set_xticks([], minor=True)
 
 # %% [markdown]
-# **Figure (fig-domains-factors).** <a id="fig-domains-factors"></a> Factor by which pruning multiplies the perplexity on five kinds of text, with 95 % intervals over the windows. The methods that read WikiText-2 pay for it on everything else; those that read the model's own text pay much the same everywhere.
+# **Figure (fig-domains-factors).** <a id="fig-domains-factors"></a> Factor by which pruning multiplies the perplexity on five kinds of text, with 95 % intervals over the windows. The methods that read WikiText-2 pay for it on everything else; those that read the model's own text pay less there.
 
 # %% tags=["active-ipynb"]
 # elsewhere = [domain for domain in DOMAINS if DOMAINS[domain]]
