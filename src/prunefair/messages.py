@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import operator
 import os
@@ -225,12 +224,7 @@ def checked_share(argument: str, value) -> float:
     ValueError
         If it is something else.
     """
-    number = float(value) if isinstance(value, numbers.Real) else math.nan
-    if isinstance(value, bool) or not 0 <= number < 1:
-        raise ValueError(
-            f"{named(argument)} is {shown(value)}; give a number in [0, 1)"
-        )
-    return number
+    return checked_number(argument, value, "a number in [0, 1)", lambda x: 0 <= x < 1)
 
 
 def checked_number(argument: str, value, wanted: str, allowed: Callable) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
-
-from prunefair.messages import checked_share, named, shown
+from prunefair.messages import checked_number, checked_share, named, shown
 
 
 def given_target(ratio, parameters, size) -> tuple[str, float]:
@@ -40,9 +38,9 @@ def given_target(ratio, parameters, size) -> tuple[str, float]:
     ((argument, value),) = given.items()
     if argument == "ratio":
         return argument, checked_share("ratio", value)
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value > 0:
-        raise ValueError(f"{named(argument)} is {shown(value)}; give a positive number")
-    return argument, value
+    return argument, checked_number(
+        argument, value, "a positive number", lambda x: x > 0
+    )
 
 
 def wanted_ratio(argument, value, skeleton, *, even: bool, multiple) -> float:
