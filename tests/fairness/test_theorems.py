@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from prunefair.fairness import bandit_feedback as bandit
-from prunefair.fairness import baselines, limits, movielens, utility
+from prunefair.fairness import baselines, limits, movielens, one_context, utility
 from prunefair.fairness import full_information as full
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness import offline_optimum as offline
@@ -292,6 +292,104 @@ def power(**statement):
 
 def best_factor(**statement):
     return max(limits._tight_share(a, **statement) for a in ALPHAS)
+
+
+# --- one context
+
+
+@cache
+def single_optima():
+    """Sums, alpha, and the optima from nothing and from 1 by cvxpy."""
+    rng, x, found = np.random.default_rng(10), cp.Variable(4, nonneg=True), []
+    for alpha in (0.2, 0.5, 0.8):
+        for G in (rng.gamma(1, 50, 4), np.array([1e4, 0.5, 0.5, 0.5])):
+            optima = []
+            for start in (0, 1):
+                earned = start + cp.multiply(G, x)
+                total = cp.sum(cp.power(earned, 1 - alpha, approx=False)) / (1 - alpha)
+                problem = cp.Problem(cp.Maximize(total), [cp.sum(x) == 1])
+                optima.append(problem.solve(solver=cp.CLARABEL))
+                assert problem.status == cp.OPTIMAL
+            found.append((G, optima, alpha))
+    return found
+
+
+def best_distribution(**statement):
+    shares = [
+        one_context._leader_share(*given, **statement) for given in single_optima()
+    ]
+    return max(shares) - 1e-5  # tolerance of the solver
+
+
+@cache
+def paths():
+    rng = np.random.default_rng(11)
+    straight = np.outer([1.0, 2, 5], [0.3, 2, 7])
+    first = np.array([[1.0, 1], [1, 30], [30, 30]])
+    return straight, first, *(one_context._corners(3, 6, rng=rng) for _ in range(8))
+
+
+def never_behind(**statement):
+    return max(
+        one_context._path_share(corners, a, **statement)
+        for corners in paths()
+        for a in (0.2, 0.5, 0.9)
+    )
+
+
+def value_times(factor):
+    return {"value": lambda H, a: factor * one_context.leader_value(H, a)}
+
+
+def played(play, alphas, arms, n_rounds):
+    """Games of the adversaries of the chapter: alpha, R and H of each."""
+    rng, games = np.random.default_rng(12), []
+    for a in alphas:
+        for n in arms:
+            for adversary in one_context._adversaries(n, a, rng=rng).values():
+                rule = lambda R, H, a=a: play(R, H, a)  # noqa: E731
+                games.append((a, *one_context._played(rule, adversary, n, n_rounds)))
+    return games
+
+
+@cache
+def led():
+    return played(lambda R, H, a: one_context.leader(H, a), ALPHAS, (2, 5), 400)
+
+
+def follow(**statement):
+    return max(one_context._rounds_share(*game, **statement) for game in led())
+
+
+@cache
+def gaps_kept(alphas):
+    return played(one_context.gap_play, alphas, (2, 20), 400)
+
+
+@cache
+def idle_arms():
+    """Half of twenty arms pay, at 0.6, beyond the theorem."""
+    rule = lambda R, H: one_context.gap_play(R, H, 0.6)  # noqa: E731
+    half = np.arange(20) < 10
+    return [(0.6, *one_context._played(rule, lambda *_: half, 20, 4000))]
+
+
+def gap_kept(games=None, **statement):
+    games = gaps_kept((0.1, 0.3, 0.5)) if games is None else games()
+    return max(one_context._gap_share(*game, **statement) for game in games)
+
+
+@cache
+def loads():
+    turn, games = lambda t, *_: np.eye(3)[t % 3], []
+    for d in (1.02, 1.5, 2.0, 4.0):
+        rule = lambda R, H, d=d: one_context.gap_play(R, H, 1 - d)  # noqa: E731
+        games.append((d, *one_context._played(rule, turn, 3, 3000)))
+    return games
+
+
+def load_kept(**statement):
+    return max(one_context._load_share(*game, **statement) for game in loads())
 
 
 # --- MovieLens
@@ -671,6 +769,82 @@ CLAIMS = {
         {
             "a smaller factor serves": {"above": lambda a: 0.98 * (1 - a) ** (a - 1)},
             "even larger ones do not": {"below": lambda a: 1.05 * (1 - a) ** (a - 1)},
+        },
+    ),
+    "thm-one-context-leader": Claim(
+        best_distribution,
+        {
+            "0.1 % more": value_times(1.001),
+            "0.1 % less": value_times(0.999),
+            "exponent 1 / alpha": {
+                "value": lambda H, a: (H ** (1 / a)).sum() ** a / (1 - a)
+            },
+            "one arm fewer in the room": {"room": 2.9},
+        },
+    ),
+    "thm-one-context-path": Claim(
+        never_behind,
+        {
+            "0.1 % ahead": value_times(1.001),
+            "play in proportion to the sums": {
+                "play": lambda H, a: one_context.leader(H, 0.5)
+            },
+            "play all on the best arm": {
+                "play": lambda H, a: one_context.leader(H, 0.01)
+            },
+            "uniform play": {"play": lambda H, a: one_context.leader(H, 1.0)},
+        },
+    ),
+    "thm-one-context-regret": Claim(
+        follow,
+        {
+            "no price": {"error": lambda H, a: 1e-9 * np.log(H)},
+            "half of the price": {
+                "error": lambda H, a: one_context.leader_error(H, a) / 2
+            },
+            "without the logarithm": {
+                "error": lambda H, a: one_context.leader_error(0 * H + 9, a)
+            },
+            "price without q": {"error": lambda H, a: np.log(H) / (8 * np.log(2))},
+            "no regret": {"bound": lambda T, a, n: 1e-9},
+            "a fifth of the bound": {
+                "bound": lambda T, a, n: one_context.leader_bound(T, a, n) / 5
+            },
+        },
+    ),
+    "thm-one-context-gap": Claim(
+        gap_kept,
+        {
+            "half of the error": {
+                "error": lambda R, H, a: one_context.gap_error(R, H, a) / 2
+            },
+            "of one arm": {
+                "error": lambda R, H, a: one_context.gap_error(R, H, a) / R.shape[1]
+            },
+            "without the logarithm": {
+                "error": lambda R, H, a: one_context.gap_error(0 * R + 2, 0 * H + 2, a)
+            },
+            "without the sums": {
+                "error": lambda R, H, a: one_context.gap_error(R, 0 * H + 1, a)
+            },
+            "at alpha 0.6": {"games": idle_arms},
+        },
+    ),
+    "thm-one-context-loads": Claim(
+        load_kept,
+        {
+            "a tenth of the error": {
+                "error": lambda R, H, d: one_context.load_error(R, H, d) / 10
+            },
+            "without the sums": {
+                "error": lambda R, H, d: one_context.load_error(R, 1.0, d)
+            },
+            "without the logarithm": {
+                "error": lambda R, H, d: one_context.load_error(0 * R + 1.5, 1.5, d)
+            },
+            "without the blow-up at 1": {
+                "error": lambda R, H, d: one_context.load_error(R, H, 2.0)
+            },
         },
     ),
     "thm-movielens-price": Claim(

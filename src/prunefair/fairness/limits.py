@@ -1005,8 +1005,10 @@ def plot_limit(ax, alphas):
 # *Not found*: the statement that $c_\alpha$ is the best factor for the regret of $\alpha$-fair bandits with contexts.
 # We did not find it elsewhere; we searched a little, and given the works above it would not surprise us if it, or the constant for powers, were written down somewhere.
 #
-# *Open here*: the best factor for a fixed number of contexts, in particular for one.
-# Our games say nothing about $M=1$ (an exercise), and nothing about $M<N$.
+# *Not for one context*: these games need at least two (an exercise).
+# For $M=1$ the best factor is 1: [the next chapter](one_context.ipynb) follows the leader and stays behind the optimum by at most a power of $\ln T$.
+#
+# *Open here*: the best factor for a fixed number of contexts from two on; for $M<N$ our games say little.
 # Nor do we prove that the solution of [(eq-limits-stationary)](#eq-limits-stationary) is the best choice of lengths, or how fast the best ratio approaches $c_\alpha$.
 
 # %% tags=["active-ipynb"]
@@ -1072,7 +1074,7 @@ def plot_limit(ax, alphas):
 # $\sum_{k\le m}x_k\bar n_k=\sum_{s\le m}n_s\sum_{k=s}^mx_k\le\sum_{s\le m}n_s\frac{m-s+1}{N-s+1}=\sum_{k\le m}\rho_k$,
 # because the $m-s+1$ smallest of the entries $x_s,\dots,x_N$ have at most the mean's share of their sum, which is at most 1.
 # The $\rho_k$ increase, so the right side is the sum of the $m$ poorest under uniform play, and the left side is at least that under $x$: by weak majorisation the uniform policy's utility is the larger.
-# So the proof needs a map that tells phases apart; whether $M=1$ allows a sublinear standard regret, these games cannot say.
+# So the proof needs a map that tells phases apart; that $M=1$ does allow a sublinear standard regret, on every sequence, [the next chapter](one_context.ipynb) shows.
 #
 # </details>
 
@@ -1116,4 +1118,4 @@ def plot_limit(ax, alphas):
 # - Play the game that hides the order of death: `phase_stream`, with the utilities `nested_shares`, `nested_ceiling`, `nested_optimum`; `tree_optimum` and `tree_utility` go through all policies of small games.
 # - Find how far apart optimum and policies can be: `nested_ratio`, `best_lengths`, `power_lengths`, `power_ratio`, `best_power_ratio`, and `limit_ratio` for infinitely many arms; `long_sum` adds up what has no closed form, `plot_ratio` and `plot_limit` draw it.
 #
-# Next: [MovieLens](movielens.ipynb) leaves the worst case, and plays the policies on real ratings.
+# Next: [One context](one_context.ipynb) asks what becomes of all this if there is nothing to tell rounds apart by.
