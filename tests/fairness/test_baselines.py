@@ -13,7 +13,6 @@ from prunefair.fairness.baselines import (
     POLICIES,
     ContextFreeGradient,
     FairCB,
-    FixedMap,
     FullInformationFairCB,
     Hedge,
     IndependentGradient,
@@ -30,6 +29,7 @@ from prunefair.fairness.baselines import (
     plot_scores,
     running_frequencies,
 )
+from prunefair.fairness.fixed_map import FixedMap
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.policy import Policy

@@ -20,11 +20,11 @@ from prunefair.fairness import policy as root
 from prunefair.fairness.bandit_feedback import LogBarrierBandit
 from prunefair.fairness.baselines import (
     POLICIES,
-    FixedMap,
     FullInformationFairCB,
     make_policy,
 )
 from prunefair.fairness.fast.compiled import run_fast
+from prunefair.fairness.fixed_map import FixedMap
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.policy import (
     Policy,
@@ -402,8 +402,8 @@ def test_a_missing_number_is_refused_at_any_depth(context, depth, nan):
 @given(st.lists(keys, max_size=6, unique=True))
 def test_contexts_of_every_allowed_kind_come_back_in_order(contexts):
     decoded = [
-        root._decode(value)
-        for value in json.loads(json.dumps([root._encode(key) for key in contexts]))
+        root.decode_key(value)
+        for value in json.loads(json.dumps([root.encode_key(key) for key in contexts]))
     ]
     assert decoded == contexts
     assert [type(key) for key in decoded] == [type(key) for key in contexts]

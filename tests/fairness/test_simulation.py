@@ -15,9 +15,10 @@ from prunefair.fairness.bandit_feedback import (
     nested_stream,
     repeated_runs,
 )
-from prunefair.fairness.baselines import FairCB, FixedMap, Hedge
+from prunefair.fairness.baselines import FairCB, Hedge
 from prunefair.fairness.fast.batch import run_batch
 from prunefair.fairness.fast.compiled import run_fast
+from prunefair.fairness.fixed_map import FixedMap
 from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.policy import BanditPolicy
 from prunefair.fairness.simulation import RewardStream, checkpoints, simulate

@@ -8,7 +8,7 @@ check with a statement that claims more; it must come out above 1.
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -464,6 +464,15 @@ def certificate(factor=None):
     return max(found, share(factor=factor))
 
 
+def changing(**statement):
+    coins = partial(full._masked_coins, rng=np.random.default_rng(6))
+    games = [(2, 0.0, full._newest_pays), (2, 0.9, full._newest_pays), (6, 0.5, coins)]
+    return max(
+        full._changing_share(full.AlphaFairGradient(n, a), 25, pay, **statement)
+        for n, a, pay in games
+    )
+
+
 @cache
 def late_growth(M, N, delta, alpha):
     rounds = 1000 * 2 ** np.arange(9)
@@ -895,6 +904,13 @@ CLAIMS = {
         {
             "kappa 1.4": {"factor": 1.4},
             "kappa 1": {"factor": 1.0},
+        },
+    ),
+    "thm-full-information-arms": Claim(
+        changing,
+        {
+            "retirements are free": {"factor": lambda kappa, K: kappa},
+            "a square root of them": {"factor": lambda kappa, K: kappa + K**0.5 / 4},
         },
     ),
     "lem-full-information-norms": Claim(

@@ -51,6 +51,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy
 
+from prunefair.fairness.fast.compiled import barrier_step
 from prunefair.fairness.full_information import (
     approximation_factor,
     surrogate_weights,
@@ -58,6 +59,7 @@ from prunefair.fairness.full_information import (
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.policy import (
     BanditPolicy,
+    Policy,
     check_alpha,
     check_count,
     check_generator,
@@ -405,6 +407,38 @@ def scale_free_step(
 
 # %% [markdown]
 # One learner a context, all of them weighing rewards by the same $R(t-1)$, is the policy.
+# It steps by `barrier_step` of `prunefair.fairness.fast.compiled`, the same step compiled, which a test compares with `scale_free_step`.
+# When arms come and go, and when it begins from a log, the point is that of the estimates that are then there.
+
+
+# %%
+def _rates(policy, state) -> tuple[float, float]:
+    """Numerator of the learning rate, and what stands under it beside the penalties."""
+    if isinstance(state, ScaleFreeState):
+        return float(state.point.size), 1.0
+    room = state.point.size * policy.log_horizon
+    return room, policy.cap * room * state.scale
+
+
+def _rearranged(policy, state, places, rewards):
+    """`Policy.rearranged`: a new arm is one that was there and paid nothing."""
+    grown = places.size / state.point.size
+    state = Policy.rearranged(policy, state, places, rewards)
+    if isinstance(state, LogBarrierState):  # the rate is kept, or lowered by the scale
+        new = surrogate_weights(rewards[places < 0], policy.alpha)
+        scale = float(new.max(initial=state.scale))
+        state = state._replace(penalties=state.penalties * grown, scale=scale)
+    room, start = _rates(policy, state)
+    scores = room / (start + state.penalties) * state.estimates
+    return state._replace(point=log_barrier_step(scores))
+
+
+def _begun(policy, x, gradients):
+    """`Policy.warm_start`: estimates whose point is `x`, moved a little off the boundary."""
+    state, n = policy.initial(), len(gradients)
+    p = (n * x + 1 / x.size) / (n + 1)
+    room, start = _rates(policy, state)
+    return state._replace(point=p, estimates=(1 / p - 1 / p.min()) * start / room)
 
 
 # %%
@@ -413,8 +447,8 @@ class ScaleFreeBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
 
@@ -452,9 +486,11 @@ class ScaleFreeBandit(BanditPolicy):
         return sampling_distribution(self.learner(context))
 
     def step(self, context, arm: int, reward: float, probability: float) -> None:
-        loss = -reward * surrogate_weights(self.rewards, self.alpha)[arm]
-        state = self.learner(context)
-        self.learners[context] = scale_free_step(state, arm, loss, probability)
+        loss = -reward * surrogate_weights(self.rewards[arm], self.alpha)
+        state, rates = self.learner(context), (float(self.n_arms), 1.0)
+        self.learners[context] = barrier_step(state, arm, loss, probability, rates)
+
+    rearranged, begun = _rearranged, _begun
 
 
 # %% [markdown]
@@ -582,8 +618,8 @@ class LogBarrierBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1]; the bound in the mean is for (0, 1).
     horizon : float
@@ -610,7 +646,9 @@ class LogBarrierBandit(BanditPolicy):
         self.cap = check_real(
             cap, "cap", lambda k: 0 < k < np.inf, "be positive and finite"
         )
-        self.barrier = self.n_arms * float(np.log(self.horizon))
+        self.log_horizon = float(np.log(self.horizon))
+
+    barrier = property(lambda self: self.n_arms * self.log_horizon)
 
     def config(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("n_arms", "alpha", "horizon", "cap")}
@@ -623,11 +661,11 @@ class LogBarrierBandit(BanditPolicy):
         return self.learner(context).point
 
     def step(self, context, arm: int, reward: float, probability: float) -> None:
-        loss = -reward * surrogate_weights(self.rewards, self.alpha)[arm]
-        state, room = self.learner(context), (self.barrier, self.cap)
-        self.learners[context] = log_barrier_update(
-            state, arm, loss, *room, probability
-        )
+        loss, state = -reward * self.rewards[arm] ** -self.alpha, self.learner(context)
+        rates = (self.barrier, self.cap * self.barrier * state.scale)
+        self.learners[context] = barrier_step(state, arm, loss, probability, rates)
+
+    rearranged, begun = _rearranged, _begun
 
 
 # %% [markdown]
@@ -1113,12 +1151,14 @@ class SingleScaleFreeBandit(ScaleFreeBandit):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     """
 
     def __init__(self, n_arms: int):
         super().__init__(n_arms, 0.0)
+
+    begun = None  # no warm start
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms}
@@ -1237,11 +1277,11 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 
 # %% tags=["active-ipynb"]
 # rng, folder = np.random.default_rng(SEED), Path(tempfile.mkdtemp())
-# policy = ScaleFreeBandit(3, alpha=0.9)
+# policy, pays = ScaleFreeBandit(["news", "sport", "film"], alpha=0.9), {"news": 0.2}
 # for visit in range(200):
 #     context = (("ada", "ben", "cy")[visit % 3], "evening" if visit % 2 else "morning")
-#     arm = int(rng.choice(3, p=policy.probabilities(context)))
-#     policy.update(context, arm, reward=float(rng.random() < (0.2, 0.5, 0.8)[arm]))
+#     arm, p = policy.draw(context, rng)
+#     policy.update(context, arm, float(rng.random() < pays.get(arm, 0.6)), probability=p)
 #     if visit == 100:
 #         policy.save(folder / "policy.npz")
 #         policy = ScaleFreeBandit.load(folder / "policy.npz")
@@ -1252,7 +1292,43 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # A reward or an arm that cannot be is refused with its name, and the state stays as it was.
 
 # %% tags=["active-ipynb", "raises-exception"]
-# policy.update(("ada", "evening"), 1, reward=4.5)
+# policy.update(("ada", "evening"), "film", reward=4.5)
+
+# %% [markdown]
+# ### Arms that come and go
+#
+# `add_arm` and `retire_arm` change the arms, `mask` leaves some out for a round.
+# The reduction asks only what was played and earned, so it stays as in [Theorem (Arms that come and go)](full_information.ipynb#thm-full-information-arms): $N$ counts all arms that ever were, and an absent or masked one pays 0.
+# What is left is the learner.
+#
+# *Masks* cost it nothing.
+# The estimate divides by the probability that was used, so its mean is $-g$ with 0 for masked arms; every other arm was played at least as often as $p$ says, which is no loss against any map; and $z$ in [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound) is nearer to 0, as $p_I$ is at most that probability.
+# Both theorems hold.
+#
+# *A new arm* begins in each learner with the estimate 0, that of an arm that was there and paid nothing.
+# In the log-barrier learner $A_j$ is multiplied by the new number of arms over the old one, and $s_j$ is raised to the weight of the new arm, so that the rate does not rise.
+# Let $\Psi_N=F-N\ln N$ be $\Psi$ of the proof for $N$ arms.
+# At $q=((1-s)\tilde q,s)$ no entry of the summed estimates is positive, so $\langle q,\sum\hat\ell\rangle\ge\langle\tilde q,\sum\hat\ell\rangle$, and $\Psi_{N+1}(q)-\Psi_N(\tilde q)=-N\ln(1-s)-\ln s-(N+1)\ln(N+1)+N\ln N$, which is least at $s=\frac1{N+1}$, where it is 0.
+# So $\min\Phi$ does not fall when an arm comes, and the first inequality of the theorem on paths holds with the last $N$ and the last $s_j$.
+# In a round with $N_t$ arms $a=A_j/N$ grows by $m=M_t/N_t$ and $a^2$ by $2am+m^2$, and when an arm comes it does not change; the sum is that of the proof, so $A_j\le\sqrt{b\,N\Lambda\sum\frac N{N_t}g_{I_t}(t)^2}$.
+#
+# *A retired arm* leaves the estimates of the others as they are, and the play is theirs.
+# What that costs we have not bounded, nor what any of this costs the scale-free learner, nor a warm start of either; for all three the reduction stands and the learner's regret is open.
+#
+# With $\alpha$ near 1 a new arm is favoured, because it has earned nothing; `add_arm(name, initial=...)` begins with more.
+
+# %% tags=["active-ipynb"]
+# shown, late = {}, np.random.default_rng(SEED)
+# for initial in (1, 300):
+#     policy = LogBarrierBandit(["news", "sport"], 0.9, horizon=3000)
+#     for visit in range(3000):
+#         if visit == 1000:
+#             policy.add_arm("film", initial=initial)
+#         arm, p = policy.draw(None, late)
+#         policy.update(None, arm, 0.8 if arm == "film" else 0.5, probability=p)
+#     shown[initial] = (policy.rewards[-1] - initial) / 0.8
+#     print(f"begun at {initial:3}: film shown {shown[initial]:.0f} times of 2000")
+# assert shown[1] > 1.2 * shown[300]
 
 # %% [markdown]
 # ### Feedback that comes late, and logs
@@ -1416,6 +1492,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # - Take a learner apart: `log_barrier_step` climbs to its root by Newton's method, `stability` is what one estimate may cost, `scale_free_step`, `sampling_distribution` and `log_barrier_update` are the steps, `ScaleFreeState` and `LogBarrierState` the states.
 # - Judge a policy over seeds: `repeated_runs`, `mean_interval`, `plot_regret_bands`; `audited_run` (`AuditedRun`) keeps the books of a run; `bernoulli_stream` and `nested_stream` are streams to play on.
 # - Learn from late feedback and from logs: give `update` the probability of the draw.
+# - Serve: `draw`, `update_many`, `add_arm`, `retire_arm`, and [what else there is in service](baselines.ipynb#in-service).
 # - Play many runs at once: `run_batch` of `prunefair.fairness.fast.batch`.
 #
 # Next: [Baselines](baselines.ipynb) collects what these policies have to be compared with.

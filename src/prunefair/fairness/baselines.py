@@ -61,12 +61,18 @@ from prunefair.fairness.bandit_feedback import (
     mean_interval,
     repeated_runs,
 )
-from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
+from prunefair.fairness.fast.compiled import gradient_step
+from prunefair.fairness.full_information import (
+    AlphaFairGradient,
+    kept_point,
+    surrogate_weights,
+)
 from prunefair.fairness.online_gradient import (
     AdaptiveState,
-    adaptive_step,
     initial_state,
 )
+
+# %%
 from prunefair.fairness.policy import (
     BanditPolicy,
     FullInformationPolicy,
@@ -75,6 +81,7 @@ from prunefair.fairness.policy import (
     check_count,
     check_policy_alpha,
     check_real,
+    owned,
 )
 from prunefair.fairness.simulation import RewardStream
 from prunefair.fairness.uniform import NoState, Uniform, UniformBandit
@@ -84,10 +91,17 @@ from prunefair.messages import shown
 # import cvxpy as cp
 #
 # from prunefair.fairness.bandit_feedback import bernoulli_stream
+# from prunefair.fairness.fixed_map import FixedMap
 # from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 # from prunefair.fairness.simulation import simulate
 # from prunefair.fairness.utility import alpha_fair_utility, jain_index
 # from prunefair.plotting import figure
+
+# %% tags=["active-ipynb"]
+# import json
+# from pathlib import Path
+#
+# RESULTS = Path("../results")
 
 # %% tags=["active-ipynb"]
 # ALPHA, SEED, T = 0.7, 4, 500
@@ -104,53 +118,11 @@ from prunefair.messages import shown
 
 # %% [markdown]
 # At the other end stands the best fixed map from contexts to distributions, known only in hindsight: the [offline optimum](offline_optimum.ipynb).
-# As a policy it can be played like any other, and earns exactly what the optimum says.
-
-
-# %%
-class FixedMap(FullInformationPolicy):
-    """A fixed map from contexts 0, ..., M-1 to distributions; uniform elsewhere.
-
-    Parameters
-    ----------
-    table : array_like, shape (M, N)
-        The distribution over the arms of each context.
-
-    Raises
-    ------
-    ValueError
-        If `table` is no matrix, or a row is not a distribution.
-    """
-
-    def __init__(self, table):
-        rows = array_of(table)
-        if rows.dtype.kind not in "biuf" or rows.ndim != 2 or not rows.size:
-            raise ValueError(
-                f"table is {shown(table)}; it must hold numbers, shape (M, N)"
-            )
-        rows = rows.astype(np.float64)
-        if not ((rows >= 0).all() and abs(rows.sum(1) - 1).max() <= 1e-9):
-            raise ValueError("table has a row that is not a distribution; normalise it")
-        super().__init__(rows.shape[1])
-        self.table = rows
-
-    def config(self) -> dict[str, Any]:
-        return {"table": self.table.tolist()}
-
-    def initial(self) -> NoState:
-        return NoState()
-
-    def play(self, context: Hashable) -> np.ndarray:
-        if context in range(len(self.table)):
-            return self.table[int(context)]
-        return np.full(self.n_arms, 1 / self.n_arms)
-
-    def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
-        pass
-
+# As a policy (`FixedMap` of `prunefair.fairness.fixed_map`, which `optimum.policy()` makes) it can be played like any other, and earns exactly what the optimum says.
 
 # %% tags=["active-ipynb"]
-# played = FixedMap(best.x)
+# played = best.policy()
+# assert type(played) is FixedMap
 # simulate(played, stream)
 # np.testing.assert_allclose(played.rewards, best.rewards, rtol=1e-12)
 # plain = Uniform(4)
@@ -198,8 +170,8 @@ class Hedge(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     horizon : float
         Number of rounds $T$ that the rate is made for; more may be played.
 
@@ -216,8 +188,12 @@ class Hedge(FullInformationPolicy):
     def __init__(self, n_arms: int, *, horizon: float):
         super().__init__(n_arms)
         self.horizon = check_horizon(horizon)
-        self.eta = (8 * np.log(self.n_arms) / self.horizon) ** 0.5
-        self.shared = HedgeState(np.zeros(self.n_arms))
+        self.shared, self._played = HedgeState(np.zeros(self.n_arms)), (None, None)
+
+    @property
+    def eta(self) -> float:
+        """Learning rate of the theorem, one over reward units."""
+        return (8 * np.log(self.n_arms) / self.horizon) ** 0.5
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms, "horizon": self.horizon}
@@ -226,12 +202,15 @@ class Hedge(FullInformationPolicy):
         return NoState()
 
     def play(self, context: Hashable) -> np.ndarray:
-        gains = self.shared.gains
-        w = np.exp(self.eta * (gains - gains.max()))
-        return w / w.sum()
+        origin, p = self._played
+        if origin is not (shared := self.shared):
+            w = np.exp(self.eta * (shared.gains - shared.gains.max()))
+            self._played = shared, (p := owned(w / w.sum()))
+        return p
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
-        self.shared = HedgeState(self.shared.gains + rewards)
+        self.shared = HedgeState(owned(self.shared.gains + rewards))
+        self.play(context)  # now, so that asking is quick
 
 
 # %% [markdown]
@@ -335,6 +314,8 @@ class ContextFreeGradient(AlphaFairGradient):
         As for `AlphaFairGradient`.
     """
 
+    begun = None  # no warm start
+
     def play(self, context: Hashable) -> np.ndarray:
         return super().play(None)
 
@@ -361,8 +342,8 @@ class IndependentGradient(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
 
@@ -382,13 +363,18 @@ class IndependentGradient(FullInformationPolicy):
     def initial(self) -> IndependentState:
         return IndependentState(*initial_state(self.n_arms), np.ones(self.n_arms))
 
+    def rearranged(self, state, places, rewards) -> IndependentState:
+        state = super().rearranged(state, places, rewards)
+        return state._replace(point=kept_point(state.point))
+
     def play(self, context: Hashable) -> np.ndarray:
         return self.learner(context).point
 
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         point, squared_norms, earned = self.learner(context)
         gradient = surrogate_weights(earned, self.alpha) * rewards
-        moved = adaptive_step(AdaptiveState(point, squared_norms), gradient)
+        state = AdaptiveState(point, squared_norms)
+        moved = gradient_step(state, gradient, "squared")
         self.learners[context] = IndependentState(*moved, earned + rewards * x)
 
 
@@ -884,13 +870,30 @@ class SolvedRound(NamedTuple):
 
 
 # %%
+def _rearranged_losses(policy, state, places, rewards):
+    """`Policy.rearranged`: a new arm is one that was there and paid nothing."""
+    state = Policy.rearranged(policy, state, places, rewards)
+    if isinstance(state, FairState):
+        state.losses[:, places < 0] = state.visits[:, None]
+    return state
+
+
+def _keep_all(policy, limit) -> None:
+    """Refuse to forget a context, unless all are to be remembered."""
+    if limit is not None:
+        raise ValueError(
+            f"a {type(policy).__name__} forgets no context: its quota is over all"
+        )
+
+
+# %%
 class FairLearners(Policy):
     r"""What both forms of FairCB share: the constraint and the step that meets it.
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     n_contexts : int
         Number of contexts $M$ that the learning rate is made for.
     horizon : float
@@ -916,16 +919,19 @@ class FairLearners(Policy):
         super().__init__(n_arms)
         m, horizon = check_count(n_contexts, "n_contexts"), check_horizon(horizon)
         fairness = check_fairness(fairness)
-        self.floor, self.eta = fairness / self.n_arms, self.rate(m, horizon)
         self.sizes = {"n_contexts": m, "horizon": horizon, "fairness": fairness}
         self.q = check_distribution(context_probabilities, m)
-        rows = 0 if self.q is None else m
-        for j in range(rows):
+        for j in range(0 if self.q is None else m):
             self.learners[j] = Row(j)
-        self.shared, self.solved = self.empty(rows), None
+        self.shared, self.solved = self.empty(len(self.learners)), None
 
     def rate(self, n_contexts: int, horizon: float) -> float:
         """Learning rate, one over reward units; each form defines its own."""
+
+    eta = property(lambda p: p.rate(p.sizes["n_contexts"], p.sizes["horizon"]))
+    floor = property(lambda p: p.sizes["fairness"] / p.n_arms)
+    max_contexts = property(Policy.max_contexts.fget, _keep_all)
+    rearranged, forget = _rearranged_losses, _keep_all
 
     def config(self) -> dict[str, Any]:
         q = None if self.q is None else self.q.tolist()
@@ -1237,6 +1243,49 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # At $\alpha=0$ the fair policies want the largest sum of rewards, at $\alpha=1$ proportional fairness; take an $\alpha$ by what the rich may lose for the poor ([utility](utility.ipynb)).
 
 # %% [markdown]
+# ### In service
+#
+# | wanted | call |
+# | --- | --- |
+# | an arm by its name, and its probability | `policy.draw(context, rng)`; arms are named by a list in the place of their number |
+# | only some arms, this time | `policy.draw(context, rng, mask=...)`, one truth value for each of `policy.arms` |
+# | a batch of feedback, all or none of it | `policy.update_many(contexts, arms, rewards, probabilities=...)`, the same to the byte as one by one |
+# | an arm more, an arm less | `policy.add_arm(name)`, `policy.retire_arm(name)`; an arm keeps its name when others go |
+# | no more contexts than there is room for | `policy.max_contexts = 10_000` forgets the learner of the context that was updated longest ago, and nothing that contexts share; FairCB forgets none |
+# | to begin from a log in which all rewards are known | `policy.warm_start(contexts, rewards)`, for the coupled policies |
+# | the best map of a log, under its own names | `solve_offline(G, alpha).policy(contexts, arms)` |
+# | to stop and go on | `policy.save(path)`; `Policy.load(path)` finds the class by itself |
+# | a service that may be killed | `examples/service.py` |
+#
+# What is proved of arms that come and go stands with each policy: [full information](full_information.ipynb#arms-that-come-and-go), [bandits](bandit_feedback.ipynb#arms-that-come-and-go).
+# Of Hedge, of independent learners and of FairCB nothing is claimed beyond the quota, which holds for the arms that there are.
+#
+# The steps of the coupled policies are compiled, at the first update, once for a machine.
+# These are CPU microseconds of a call with 40 arms on one core of a busy machine; the rows "numpy step" take the step of the chapter as it stands there.
+
+# %% tags=["active-ipynb"]
+# table = json.loads((RESULTS / "policy_calls.json").read_text())
+# print("policy                        predict   update")
+# for name, cost in table["microseconds"].items():
+#     print(f"{name:28} {cost['predict']:8.1f} {cost['update']:8.1f}")
+# for name, cost in (table["mabwiser"] or {}).items():
+#     print(f"{'mabwiser, ' + name:28} {cost['predict']:8.1f} {cost['update']:8.1f}")
+# for name, cost in table["microseconds"].items():
+#     if "faircb" not in name and "numpy" not in name:
+#         assert cost["predict"] <= 3 and cost["update"] <= 30
+
+# %% [markdown]
+# The service of `examples/service.py` keeps 40 arms and 10 000 segments behind HTTP (`pip install "prunefair[serve]"`).
+# A reward and what the policy learns from it are one transaction of a SQLite database, the key of a visit makes asking twice harmless, and a kill at any moment loses no acknowledged reward and doubles none; a test kills it before every statement in turn.
+# Its load on two cores that other programs kept busy, too, with each event waited for until it is on the disk, or only written:
+
+# %% tags=["active-ipynb"]
+# load = json.loads((RESULTS / "service_load.json").read_text())
+# for name, run in load["runs"].items():
+#     print(f"{name:8} {run['requests_per_second']:5.0f} requests a second,", end=" ")
+#     print(f"{run['cpu_ms']:.2f} ms of a core each, 99 % within {run['p99_ms']:.0f} ms")
+
+# %% [markdown]
 # ## Exercises
 #
 # **Exercise.** <a id="ex-baselines-1"></a>
@@ -1342,5 +1391,6 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # - Promise every arm a share of the pulls, for context probabilities that are given or for the running frequencies: `FairCB`, `FullInformationFairCB`.
 # - Solve the quota's dual yourself: `fair_multipliers`, by `fair_dual` (`DualPoint`), `multiplier_step` and `boundary_step`.
 # - Draw the comparison: `plot_scores`.
+# - Serve any of them: `draw`, `update_many`, `add_arm`, `retire_arm`, `max_contexts`, `warm_start`, `Policy.load`.
 #
 # Next: [Limits](limits.ipynb) asks how much better than all of them a policy could be.

@@ -477,6 +477,12 @@ class OfflineOptimum(NamedTuple):
     prices: np.ndarray
     iterations: int
 
+    def policy(self, contexts=None, arms=None):
+        """The map as a policy, `FixedMap`, with names of contexts and of arms."""
+        from prunefair.fairness.fixed_map import FixedMap
+
+        return FixedMap(self.x, contexts=contexts, arms=arms)
+
 
 # %%
 def certified_optimum(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):

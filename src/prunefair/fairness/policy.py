@@ -9,12 +9,15 @@ import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from copy import copy
+from importlib import import_module
+from inspect import isabstract
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from prunefair.messages import checked_path, shown
+from prunefair.messages import checked_path, shortened, shown
 from prunefair.outputs import check_new_file, whole_file
 
 CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always reads
@@ -247,6 +250,10 @@ def _key_of(context: Hashable, levels: int) -> Hashable:
 
 def check_rewards(rewards, n_arms: int) -> np.ndarray:
     """Return `rewards` as float64 of shape (N,), or raise if one is outside [0, 1]."""
+    if type(rewards) is np.ndarray and rewards.dtype == np.float64:
+        r = rewards
+        if r.shape == (n_arms,) and r.min() >= 0 and r.max() <= 1:
+            return r.copy()  # the usual case, quickly
     r = array_of(rewards)
     if r.dtype.kind not in "biuf":
         raise ValueError(f"rewards is {shown(rewards)}; it must hold {n_arms} numbers")
@@ -271,6 +278,8 @@ def check_played(played, n_arms: int) -> np.ndarray:
 
 def check_arm(arm: int, n_arms: int) -> int:
     """Return `arm` as an int, or raise if it is not one of 0, ..., `n_arms` - 1."""
+    if type(arm) is int and 0 <= arm < n_arms:
+        return arm
     value = array_of(arm)
     if value.shape or value.dtype.kind not in "iuf" or value not in range(n_arms):
         raise ValueError(f"arm is {shown(arm)}; it must be one of 0, ..., {n_arms - 1}")
@@ -279,10 +288,104 @@ def check_arm(arm: int, n_arms: int) -> int:
 
 def check_reward(reward: float) -> float:
     """Return `reward` as a float, or raise if it is not a number in [0, 1]."""
+    if type(reward) is float and 0 <= reward <= 1:
+        return reward
     value = array_of(reward)
     if value.shape or value.dtype.kind not in "biuf" or not 0 <= value <= 1:
         raise ValueError(f"reward is {shown(reward)}; it must be a number in [0, 1]")
     return float(value)
+
+
+def check_probability(probability: float) -> float:
+    """Return `probability` as a float, or raise if no draw can have had it."""
+    if type(probability) is float and LEAST_PROBABILITY <= probability <= 1:
+        return probability
+    return check_real(
+        probability,
+        "probability",
+        lambda p: LEAST_PROBABILITY <= p <= 1,
+        f"lie in [{LEAST_PROBABILITY:g}, 1]; clip propensities from below",
+    )
+
+
+def check_mask(mask, n_arms: int) -> np.ndarray:
+    """Return `mask` as booleans of shape (N,), or raise if it leaves no arm.
+
+    Parameters
+    ----------
+    mask : array_like of bool, shape (N,)
+        Whether each arm may be played now.
+    n_arms : int
+        Number of arms $N$.
+
+    Returns
+    -------
+    mask : ndarray, shape (N,), bool
+
+    Raises
+    ------
+    ValueError
+        If it has another shape or kind, or no entry is true.
+    """
+    allowed = array_of(mask)
+    if allowed.dtype != bool or allowed.shape != (n_arms,) or not allowed.any():
+        raise ValueError(
+            f"mask is {shown(mask)}; it must hold {n_arms} booleans, at least one of "
+            "them True"
+        )
+    return allowed
+
+
+def masked_play(p: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The distribution `p` without the arms that are masked, renormalised.
+
+    Parameters
+    ----------
+    p : ndarray, shape (N,), float64
+        A distribution.
+    mask : ndarray, shape (N,), bool
+        Whether each arm may be played; one at least.
+
+    Returns
+    -------
+    play : ndarray, shape (N,), float64
+        At least `p` where `mask` holds, 0 elsewhere; uniform where `mask` holds if `p`
+        has nothing there.
+    """
+    play = np.where(mask, p, 0.0)
+    total = play.sum()
+    return play / total if total > 0 else mask / mask.sum()
+
+
+def check_arms(arms: Iterable[Hashable]) -> tuple[Hashable, ...]:
+    """Return the names `arms` as a tuple, or raise if they are none.
+
+    Parameters
+    ----------
+    arms : iterable
+        Names of what a context may be, as `check_context` says; no two are equal.
+
+    Returns
+    -------
+    keys : tuple
+
+    Raises
+    ------
+    ValueError
+        If there is none, two are equal, or one is no name.
+    """
+    try:
+        keys = tuple(check_context(arm) for arm in arms)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"n_arms is {shown(arms)}; the name of an arm is a string, number, "
+            "boolean, None or a tuple of these"
+        ) from error
+    if not keys or len(set(keys)) < len(keys):
+        raise ValueError(
+            f"n_arms is {shown(arms)}; give a number, or names of which no two are equal"
+        )
+    return keys
 
 
 def check_generator(rng: np.random.Generator, name: str = "rng") -> np.random.Generator:
@@ -307,6 +410,12 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def owned(array: np.ndarray) -> np.ndarray:
+    """`array`, just made and held by nobody else, which from now on is read-only."""
+    array.flags.writeable = False
+    return array
+
+
 def frozen_value(value: Any) -> Any:
     """`value`, an array or a named tuple of arrays, with `read_only` arrays."""
     if isinstance(value, np.ndarray):
@@ -321,8 +430,18 @@ def frozen_value(value: Any) -> Any:
 class _Learners(dict):
     """Learners by context; their arrays cannot be written to."""
 
+    def __copy__(self) -> _Learners:
+        return type(self)(self)
+
     def __setitem__(self, context: Hashable, state: NamedTuple) -> None:
         super().__setitem__(context, frozen_value(state))
+
+
+class Draw(NamedTuple):
+    """The arm that was drawn, by its name, and the probability that it had."""
+
+    arm: Hashable
+    probability: float
 
 
 class Policy(ABC):
@@ -335,17 +454,23 @@ class Policy(ABC):
     what it returns belongs to the caller.  Subclasses are pure in the learners: a step
     takes a state and returns a new one.
 
-    Threads may call `probabilities`, `update` and `save` of one policy at any time:
-    updates wait for each other, and a file holds the state between two of them.  The
-    engines (`simulate`, `run_fast`, `run_batch`) want the policy for themselves.
+    Threads may call `probabilities`, `draw`, `update` and `save` of one policy at any
+    time: updates wait for each other, and a file holds the state between two of them.
+    The engines (`simulate`, `run_fast`, `run_batch`) want the policy for themselves.
+
+    Arms come and go: `add_arm` begins one, `retire_arm` ends one.  An arm keeps its
+    name, whatever its place; unnamed ones are called 0, 1, ... in the order in which
+    they came.
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names, each of which may be what a context may be.
 
     Attributes
     ----------
+    arms : tuple
+        Name of each arm, in the order in which distributions and rewards hold them.
     rewards : ndarray, shape (N,), float64
         Cumulative rewards $R_i(t)$, reward units; $R_i(0) = 1$.
     learners : dict
@@ -363,13 +488,94 @@ class Policy(ABC):
 
     def __init__(self, n_arms: int):
         self._lock = threading.Lock()
-        self.n_arms = check_n_arms(n_arms)
+        named = isinstance(n_arms, Sequence | np.ndarray) and not isinstance(
+            n_arms, str
+        )
+        self._set_arms(check_arms(n_arms) if named else range(check_n_arms(n_arms)))
+        self._named = 0  # numbers below were names of arms that are gone
         self.rewards = np.ones(self.n_arms)
         self.learners: dict[Hashable, NamedTuple] = _Learners()
         self.shared: NamedTuple | None = None
+        self._limit: int | None = None
+        self._recent: dict[Hashable, None] = {}  # by their last update, if limited
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, frozen_value(value))
+
+    @property
+    def max_contexts(self) -> int | None:
+        """How many contexts are remembered, all if None, which can be set.
+
+        Beyond it the context whose last update is longest ago is forgotten: its learner
+        goes, and if it comes again it is new.  `rewards` and `shared` stay.
+        """
+        return self._limit
+
+    @max_contexts.setter
+    def max_contexts(self, limit: int | None) -> None:
+        if limit is not None:
+            limit = check_count(limit, "max_contexts")
+        with self._lock:
+            self._limit, self._recent = limit, {}
+            self._forget_oldest()
+
+    def forget(self, context: Hashable) -> None:
+        """Forget the learner of `context`, if there is one; what is shared stays."""
+        key = check_context(context)
+        with self._lock:
+            self._recent.pop(key, None)
+            self.learners.pop(key, None)
+
+    def _updated(self, context: Hashable) -> None:
+        """Note the update of `context`, and forget what is beyond the limit."""
+        if self._limit is not None:
+            self._recent.pop(context, None)
+            if context in self.learners:
+                self._recent[context] = None
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Forget the contexts beyond the limit that were updated longest ago."""
+        if self._limit is None:
+            return
+        if len(self._recent) < len(self.learners):  # set anew, or after an engine
+            older = (key for key in self.learners if key not in self._recent)
+            self._recent = dict.fromkeys(older) | self._recent
+        while len(self.learners) > self._limit:
+            oldest = next(iter(self._recent))
+            del self._recent[oldest], self.learners[oldest]
+
+    def _learn_all(self, rounds: list[tuple]) -> None:
+        """Learn from checked rounds in their order, or from none if one fails."""
+        with self._lock:
+            names = ("learners", "shared", "rewards", "_recent")
+            before = {name: copy(getattr(self, name)) for name in names}
+            try:
+                for feedback in rounds:
+                    self._learn(*feedback)
+            except BaseException:
+                for name, value in before.items():
+                    setattr(self, name, value)
+                raise
+
+    def _set_arms(self, keys: Iterable[Hashable]) -> None:
+        self.arms = tuple(keys)
+        self._places = {key: place for place, key in enumerate(self.arms)}
+        self.n_arms = len(self.arms)
+
+    def _place(self, arm: Hashable) -> int:
+        """Place of an arm by its name, or raise if there is none."""
+        if type(arm) in (int, str) and arm in self._places:
+            return self._places[arm]
+        if self.arms == tuple(range(self.n_arms)):
+            return check_arm(arm, self.n_arms)
+        try:
+            return self._places[check_context(arm)]
+        except (KeyError, TypeError, ValueError):
+            known = shown(list(self.arms), 120)
+            raise ValueError(
+                f"arm is {shown(arm)}; it must be one of {known}"
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
@@ -397,20 +603,210 @@ class Policy(ABC):
     def play(self, context: Hashable) -> np.ndarray:
         """Distribution over the arms, shape (N,), for a checked `context`."""
 
-    def probabilities(self, context: Hashable) -> np.ndarray:
+    #: `begun(x, gradients)` is the state of a learner that begins at the distribution
+    #: `x`, shape (N,), after a log with these surrogate rewards, shape (T, N); a policy
+    #: without it has no warm start.
+    begun: ClassVar[Callable | None] = None
+
+    def probabilities(self, context: Hashable, *, mask=None) -> np.ndarray:
         """Distribution over the arms, shape (N,), for `context`; changes no state.
+
+        Parameters
+        ----------
+        context : hashable
+            As `check_context` says.
+        mask : array_like of bool, shape (N,), optional
+            Whether each arm may be played now; what is left is renormalised.  Such a
+            round is told to `update` with what was played, `played` or `probability`.
 
         Raises
         ------
         TypeError, ValueError
-            If `context` is none, as `check_context` says.
+            If `context` is none, or `mask` leaves no arm.
         """
-        return np.array(self.play(check_context(context)))
+        p = self.play(check_context(context))
+        if mask is None:
+            return np.array(p)
+        return masked_play(p, check_mask(mask, self.n_arms))
+
+    def draw(self, context: Hashable, rng: np.random.Generator, *, mask=None) -> Draw:
+        """An arm drawn from `probabilities`, with its probability; changes no state.
+
+        Parameters
+        ----------
+        context : hashable
+            As `check_context` says.
+        rng : numpy.random.Generator
+            Gives one uniform number.
+        mask : array_like of bool, shape (N,), optional
+            Whether each arm may be played now.
+
+        Returns
+        -------
+        draw : Draw
+            The name of the arm, and its probability among those that may be played.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `probabilities`, or if `rng` is no generator.
+        """
+        check_generator(rng)
+        with self._lock:  # so that the names are those of the probabilities
+            p, arms = self.probabilities(context, mask=mask), self.arms
+        cumulative = np.cumsum(p)
+        place = int(cumulative.searchsorted(rng.random() * cumulative[-1], "right"))
+        place = min(place, int(p.nonzero()[0][-1]))  # where the product was rounded up
+        return Draw(arms[place], float(p[place]))
 
     def learner(self, context: Hashable) -> NamedTuple:
         """State of the learner of `context`, the initial one if it is new."""
         state = self.learners.get(check_context(context))
         return self.initial() if state is None else state
+
+    def warm_start(self, contexts, rewards):
+        r"""Begin where the offline optimum of a log plays, as if it had played there.
+
+        Each learner begins at the distribution of its context, and the cumulative
+        rewards are those of the optimum on the log.
+
+        Parameters
+        ----------
+        contexts : sequence, length T
+            Context of each round of the log, as `check_context` says.
+        rewards : array_like, shape (T, N)
+            Rewards of all arms in [0, 1], reward units, in the order of `arms`.
+
+        Returns
+        -------
+        optimum : OfflineOptimum
+            Its row $j$ belongs to the $j$-th context of `learners`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a context is none, `rewards` do not fit, the policy has learned already,
+            or it has no such start; it is unchanged then.
+        """
+        from prunefair.fairness.offline_optimum import reward_sums, solve_offline
+
+        if self.begun is None:
+            kind = type(self).__name__
+            raise ValueError(f"a {kind} has no warm start; replay the log by `update`")
+        if self.learners or (self.rewards != 1).any():
+            raise ValueError("the policy has learned already; warm-start a new one")
+        r, index = check_numbers(rewards, "rewards").astype(np.float64), {}
+        rows = [index.setdefault(check_context(c), len(index)) for c in contexts]
+        if r.shape != (len(rows), self.n_arms) or not rows:
+            raise ValueError(
+                f"rewards has shape {r.shape}; it must be {(len(rows), self.n_arms)}, a "
+                "row for each round of the log, which has one at least"
+            )
+        optimum = solve_offline(reward_sums(rows, r, len(index)), self.alpha)
+        gradients = r * optimum.rewards**-self.alpha
+        begun = {
+            context: self.begun(optimum.x[row], gradients[np.array(rows) == row])
+            for context, row in index.items()
+        }
+        with self._lock:
+            self.rewards = optimum.rewards
+            for context, state in begun.items():
+                self.learners[context] = state
+            self._forget_oldest()
+        return optimum
+
+    def add_arm(self, arm: Hashable = None, *, initial: float = 1.0) -> Hashable:
+        r"""Begin a new arm, last in the order, and return its name.
+
+        Learners take it up as an arm that was there and has paid nothing so far; what
+        is proved of that stands beside the definition of each policy.
+
+        Parameters
+        ----------
+        arm : hashable, optional
+            Its name, one that no arm has; by default the next whole number.
+        initial : float
+            $R_i$ to begin with, at least 1 and in reward units.  With more it is
+            treated as one that has earned as much, and is favoured less.
+
+        Raises
+        ------
+        ValueError
+            If the name is none or taken, or `initial` is below 1; nothing is changed.
+        """
+        start = check_real(
+            initial, "initial", lambda c: 1 <= c < np.inf, "be at least 1, finite"
+        )
+        with self._lock:
+            key = self._next_name() if arm is None else check_arms([arm])[0]
+            if key in self._places:
+                raise ValueError(
+                    f"arm is {shown(arm)}, which there is; take a new name"
+                )
+            self._rearrange((*self.arms, key), [*range(self.n_arms), -1], start)
+        return key
+
+    def retire_arm(self, arm: Hashable) -> None:
+        """End an arm: it is played no more, and what it earned is forgotten.
+
+        Its probability in each context goes to the others; rewards that come for it
+        later are refused by `update`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such arm, or no other; nothing is changed then.
+        """
+        with self._lock:
+            gone = self._place(arm)
+            if self.n_arms == 1:
+                raise ValueError(f"arm is {shown(arm)}, the only one; add one before")
+            left = [place for place in range(self.n_arms) if place != gone]
+            self._rearrange(tuple(self.arms[place] for place in left), left, 1.0)
+
+    def _next_name(self) -> int:
+        """A whole number that was never the name of an arm."""
+        return max([self._named, *(a + 1 for a in self.arms if type(a) is int)])
+
+    def _rearrange(self, arms: tuple, old: list[int], initial: float) -> None:
+        """Take over other arms, the one in place i from place `old[i]`, -1 if new."""
+        places, named = np.array(old), self._next_name()
+        rewards = np.where(places < 0, initial, self.rewards[places])
+        moved = {
+            context: self.rearranged(state, places, rewards)
+            for context, state in self.learners.items()
+        }
+        shared = self.shared and self.rearranged(self.shared, places, rewards)
+        self._set_arms(arms)
+        self._named = max(named, self._next_name())
+        self.rewards, self.shared = rewards, shared
+        for context, state in moved.items():
+            self.learners[context] = state
+
+    def rearranged(
+        self, state: NamedTuple, places: np.ndarray, rewards: np.ndarray
+    ) -> NamedTuple:
+        """State of a learner, or `shared`, for other arms: entries moved and begun.
+
+        Parameters
+        ----------
+        state : NamedTuple
+        places : ndarray, shape (N',), int
+            Place that each arm had, -1 for a new one.
+        rewards : ndarray, shape (N',), float64
+            Cumulative rewards of the arms that there are now, reward units.
+
+        Returns
+        -------
+        state : NamedTuple
+        """
+        changed = {}
+        for name, value in state._asdict().items():
+            if name in _OF_A_NEW_ARM:
+                new = np.asarray(value)[..., places]
+                new[..., places < 0] = _OF_A_NEW_ARM[name]
+                changed[name] = new
+        return state._replace(**changed)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the whole state to one npz file; `load` resumes it bit for bit.
@@ -428,11 +824,22 @@ class Policy(ABC):
         check_new_file(path)
         with self._lock:
             rewards, shared, learners = self.rewards, self.shared, dict(self.learners)
+            config, arms, named = self.config(), self.arms, self._next_name()
+            limit, recent = (
+                self._limit,
+                [key for key in self._recent if key in learners],
+            )
+        for key in recent:  # the last in the file is the last that was updated
+            learners[key] = learners.pop(key)
         header = {
             "policy": type(self).__name__,
-            "config": self.config(),
-            "contexts": [_encode(check_context(key)) for key in learners],
+            "config": config,
+            "contexts": [encode_key(check_context(key)) for key in learners],
         }
+        if (arms, named) != (tuple(range(len(arms))), len(arms)):
+            header |= {"arms": [encode_key(arm) for arm in arms], "named": named}
+        if limit is not None:
+            header["max_contexts"] = limit
         arrays = {"header": np.array(json.dumps(header)), "rewards": rewards}
         if shared is not None:
             arrays |= {f"shared.{k}": v for k, v in shared._asdict().items()}
@@ -444,9 +851,10 @@ class Policy(ABC):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Policy:
-        """Policy saved by `save`.
+        """Policy saved by `save`; of the class that is in the file if `cls` is abstract.
 
-        Nothing is unpickled, and no more is read than the file is long.  Whatever
+        `Policy.load` finds the class among the policies of the book and what else is
+        imported.  Nothing is unpickled, and no more is read than the file is long.  Whatever
         `save` guarantees is checked: every array with its shape and kind, finite and in
         range, distributions on the simplex, and a learner for every context.
 
@@ -464,9 +872,8 @@ class Policy(ABC):
             try:
                 arrays = _arrays_of(file)
                 header = _header_of(arrays)
-                policy = header["policy"] == cls.__name__ and cls._restored(
-                    header, arrays
-                )
+                kind = cls._kind(header["policy"])
+                policy = kind and kind._restored(header, arrays)
             except Exception as error:
                 reason = shown(str(error), 120).strip("\"'")
                 raise ValueError(
@@ -474,7 +881,7 @@ class Policy(ABC):
                     f"damaged ({reason}); give a file that `save` wrote"
                 ) from error
         if not policy:
-            known = header["policy"] in _names_below(Policy)
+            known = header["policy"] in {kind.__name__ for kind in _below(Policy)}
             remedy = f"load it with {header['policy']}.load, not {cls.__name__}.load"
             raise ValueError(
                 f"path is {shown(path)}, which holds a {header['policy']}; "
@@ -483,13 +890,30 @@ class Policy(ABC):
         return policy
 
     @classmethod
+    def _kind(cls, name: str) -> type[Policy] | None:
+        """The class of that name, which is `cls` unless `cls` is abstract, or None."""
+        if not isabstract(cls):
+            return cls if cls.__name__ == name else None
+        import_module("prunefair.fairness.baselines")  # which imports every policy
+        kinds = [k for k in _below(cls) if k.__name__ == name and not isabstract(k)]
+        if len(kinds) > 1:
+            raise ValueError(f"{len(kinds)} classes have the name {name}")
+        return kinds[0] if kinds else None
+
+    @classmethod
     def _restored(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Policy:
         """The policy of a file, or raise if it is not what `save` writes."""
-        contexts = [check_context(_decode(value)) for value in header["contexts"]]
+        contexts = [check_context(decode_key(value)) for value in header["contexts"]]
         config, earned = header["config"], arrays.pop("rewards")
         if config.get("n_arms", earned.size) != earned.size:  # before it takes memory
             raise ValueError("rewards do not fit n_arms")
         policy = cls(**config)
+        if "arms" in header:
+            arms = check_arms(decode_key(value) for value in header["arms"])
+            if len(arms) != policy.n_arms:
+                raise ValueError("arms do not fit n_arms")
+            policy._set_arms(arms)
+            policy._named = check_count(header["named"], "named", least=0)
         policy.rewards = policy._loaded("rewards", earned, policy.rewards)
         like = policy.empty(len(contexts))
         if like is not None:
@@ -513,6 +937,10 @@ class Policy(ABC):
             raise ValueError("there are arrays or learners too many or too few")
         if any(policy.learners[key] != state for key, state in born.items()):
             raise ValueError("learners are lost")
+        if "max_contexts" in header:
+            policy.max_contexts = header["max_contexts"]
+            if len(policy.learners) != len(contexts):
+                raise ValueError("there are more contexts than it remembers")
         return policy
 
     def empty(self, n_learners: int) -> NamedTuple | None:
@@ -535,6 +963,14 @@ class Policy(ABC):
         return values.astype(wanted.dtype)
 
 
+_OF_A_NEW_ARM = {  # entries of a state that are one for each arm, and how they begin
+    "point": 0.0,
+    "estimates": 0.0,
+    "gains": 0.0,
+    "earned": 1.0,
+    "losses": 0.0,
+    "multipliers": 0.0,
+}
 _RANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # others are at least 0
     "rewards": lambda v: v >= 1,
     "earned": lambda v: v >= 1,
@@ -565,10 +1001,12 @@ class FullInformationPolicy(Policy):
         context : hashable
             The context $j_t$ in which $x(t)$ was played, as `check_context` says.
         rewards : array_like, shape (N,)
-            Rewards $r(t) \\in [0, 1]^N$, reward units.
+            Rewards $r(t) \\in [0, 1]^N$, reward units, in the order of `arms`; 0 for an
+            arm that was masked.
         played : array_like, shape (N,), optional
             What `probabilities(context)` returned when the round was played; by default
-            what it returns now, which is the same only if no update came between.
+            what it returns now, which is the same only if no update came between and no
+            arm was masked.
 
         Raises
         ------
@@ -578,13 +1016,40 @@ class FullInformationPolicy(Policy):
         TypeError
             If `context` is none.
         """
+        feedback = self._checked(context, rewards, played)
+        with self._lock:
+            self._learn(*feedback)
+
+    def update_many(self, contexts, rewards, *, played=None) -> None:
+        """Learn from several rounds in their order, as `update` one by one would.
+
+        Parameters
+        ----------
+        contexts : sequence, length T
+            Context of each round.
+        rewards : array_like, shape (T, N)
+            Rewards of all arms, reward units.
+        played : array_like, shape (T, N), optional
+            What was played in each round.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `update`, with the number of the round; the state is unchanged then.
+        """
+        columns = {"contexts": contexts, "rewards": rewards, "played": played}
+        self._learn_all(_rounds(self._checked, columns))
+
+    def _checked(self, context: Hashable, rewards, played) -> tuple:
         context = check_context(context)
         r = check_rewards(rewards, self.n_arms)
-        x = None if played is None else check_played(played, self.n_arms)
-        with self._lock:
-            x = self.play(context) if x is None else x
-            self.step(context, x, r)
-            self.rewards = self.rewards + r * x
+        return context, r, None if played is None else check_played(played, self.n_arms)
+
+    def _learn(self, context: Hashable, r: np.ndarray, x: np.ndarray | None) -> None:
+        x = self.play(context) if x is None else x
+        self.step(context, x, r)
+        self.rewards = owned(self.rewards + r * x)
+        self._updated(context)
 
 
 class BanditPolicy(Policy):
@@ -612,13 +1077,14 @@ class BanditPolicy(Policy):
         ----------
         context : hashable
             The context $j_t$, as `check_context` says.
-        arm : int
-            The arm $I_t$, 0-based.
+        arm : hashable
+            The name of the arm $I_t$ that was drawn; its place, 0-based, unless arms
+            were given names or one was retired.
         reward : float
             Its reward in [0, 1], reward units.
         probability : float, optional
-            With which the arm was drawn, `probabilities(context)[arm]` at that time;
-            by default that of now, which is the same only if no update came between.
+            With which the arm was drawn, as `draw` returned it; by default that of now,
+            which is the same only if no update came between and no arm was masked.
 
         Raises
         ------
@@ -629,26 +1095,66 @@ class BanditPolicy(Policy):
         TypeError
             If `context` is none.
         """
-        context = check_context(context)
-        arm, reward = check_arm(arm, self.n_arms), check_reward(reward)
-        if probability is not None:
-            probability = check_real(
-                probability,
-                "probability",
-                lambda p: LEAST_PROBABILITY <= p <= 1,
-                f"lie in [{LEAST_PROBABILITY:g}, 1]; clip propensities from below",
-            )
+        feedback = self._checked(context, arm, reward, probability)
         with self._lock:
-            p = float(self.play(context)[arm]) if probability is None else probability
-            if p < NEVER:
-                raise ValueError(
-                    f"arm is {arm}, which is drawn with probability {p:.0e} now; give "
-                    "`probability`, that of the draw"
-                )
-            self.step(context, arm, reward, p)
-            gained = np.zeros(self.n_arms)
-            gained[arm] = reward
-            self.rewards = self.rewards + gained
+            self._learn(*feedback)
+
+    def update_many(self, contexts, arms, rewards, *, probabilities=None) -> None:
+        """Learn from several rounds in their order, as `update` one by one would.
+
+        Parameters
+        ----------
+        contexts, arms : sequence, length T
+            Context and arm of each round.
+        rewards : array_like, shape (T,)
+            Reward of the arm, reward units.
+        probabilities : array_like, shape (T,), optional
+            With which each arm was drawn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `update`, with the number of the round; the state is unchanged then.
+        """
+        columns = {"contexts": contexts, "arms": arms, "rewards": rewards}
+        columns["probabilities"] = probabilities
+        self._learn_all(_rounds(self._checked, columns))
+
+    def _checked(self, context: Hashable, arm, reward, probability) -> tuple:
+        context, place = check_context(context), self._place(arm)
+        reward = check_reward(reward)
+        if probability is not None:
+            probability = check_probability(probability)
+        return context, place, reward, probability
+
+    def _learn(self, context, place: int, reward: float, probability) -> None:
+        p = float(self.play(context)[place]) if probability is None else probability
+        if p < NEVER:
+            raise ValueError(
+                f"arm is {shown(self.arms[place])}, which is drawn with probability "
+                f"{p:.0e} now; give `probability`, that of the draw"
+            )
+        self.step(context, place, reward, p)
+        rewards = self.rewards.copy()
+        rewards[place] += reward
+        self.rewards = owned(rewards)
+        self._updated(context)
+
+
+def _rounds(check: Callable, columns: dict[str, Any]) -> list[tuple]:
+    """Rows of `columns`, each checked; a column of None stands for Nones."""
+    given = {k: list(v) for k, v in columns.items() if v is not None}
+    sizes = {k: len(v) for k, v in given.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{shown(sizes)} are the lengths; they must agree")
+    rounds = []
+    for t in range(sizes["contexts"]):
+        try:
+            row = (given[k][t] if k in given else None for k in columns)
+            rounds.append(check(*row))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"round {t}: {shortened(str(error), 270)}") from error
+    return rounds
 
 
 def _opened(path: str):
@@ -662,19 +1168,23 @@ def _opened(path: str):
         ) from error
 
 
-def _names_below(kind: type) -> set[str]:
-    """Names of the classes derived from `kind`."""
+def _below(kind: type) -> set[type]:
+    """The classes derived from `kind`."""
     children = kind.__subclasses__()
-    return {c.__name__ for c in children}.union(*map(_names_below, children))
+    return set(children).union(*map(_below, children))
 
 
-def _encode(key: Hashable) -> Any:
-    return {"tuple": [_encode(part) for part in key]} if isinstance(key, tuple) else key
+def encode_key(key: Hashable) -> Any:
+    """A context or the name of an arm as JSON holds it."""
+    return (
+        {"tuple": [encode_key(part) for part in key]} if isinstance(key, tuple) else key
+    )
 
 
-def _decode(value: Any) -> Hashable:
+def decode_key(value: Any) -> Hashable:
+    """The context or name that `encode_key` encoded."""
     if isinstance(value, dict):
-        return tuple(_decode(part) for part in value["tuple"])
+        return tuple(decode_key(part) for part in value["tuple"])
     return value
 
 
@@ -710,6 +1220,10 @@ def _header_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """What `save` wrote beside the arrays, taken out of them."""
     header = json.loads(str(arrays.pop("header")))
     kinds = {"policy": str, "config": dict, "contexts": list}
+    if "arms" in header:
+        kinds |= {"arms": list, "named": int}
+    if "max_contexts" in header:
+        kinds["max_contexts"] = int
     if {name: type(value) for name, value in header.items()} != kinds:
         raise ValueError("its header is not as it should be")
     if not (header["policy"].isidentifier() and len(header["policy"]) < 60):

@@ -250,14 +250,15 @@ def simulate(
     rewards = np.empty((len(rounds), stream.n_arms))
     draws = rng.random(stream.n_rounds) if bandit else None
     start, point = time.perf_counter(), 0
-    name = type(policy).__name__
-    for t, context in enumerate(tqdm(stream.contexts.tolist(), desc=name, leave=False)):
+    kind = type(policy).__name__
+    for t, context in enumerate(tqdm(stream.contexts.tolist(), desc=kind, leave=False)):
         if bandit:
             p = policy.probabilities(context)
             cumulative = np.cumsum(p)
             arm = int(np.searchsorted(cumulative, draws[t] * cumulative[-1], "right"))
             late = {"probability": p[arm]} if delay and told else {}
-            waiting.append(((context, arm, stream.rewards[t, arm]), late))
+            name = policy.arms[arm]
+            waiting.append(((context, name, stream.rewards[t, arm]), late))
         else:
             late = {"played": policy.probabilities(context)} if delay and told else {}
             waiting.append(((context, stream.rewards[t]), late))

@@ -19,8 +19,8 @@ class Uniform(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     """
 
     def config(self) -> dict[str, Any]:
@@ -41,8 +41,8 @@ class UniformBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
     """
 
     def config(self) -> dict[str, Any]:

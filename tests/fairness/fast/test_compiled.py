@@ -7,19 +7,32 @@ import subprocess
 import sys
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import numba
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunefair.fairness.bandit_feedback import ScaleFreeBandit, bernoulli_stream
+from prunefair.fairness.bandit_feedback import (
+    LogBarrierBandit,
+    ScaleFreeBandit,
+    bernoulli_stream,
+    log_barrier_update,
+    scale_free_step,
+)
 from prunefair.fairness.baselines import POLICIES, FairCB, make_policy
 from prunefair.fairness.fast import compiled, kernels
 from prunefair.fairness.fast.batch import run_batch
-from prunefair.fairness.fast.compiled import run_fast
+from prunefair.fairness.fast.compiled import barrier_step, gradient_step, run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
+from prunefair.fairness.online_gradient import (
+    AdaptiveState,
+    ReleasedState,
+    adaptive_step,
+    released_step,
+)
 from prunefair.fairness.ratings import load_ratings, movielens_stream
 from prunefair.fairness.simulation import RewardStream, simulate
 from prunefair.fairness.uniform import UniformBandit
@@ -350,3 +363,46 @@ def test_the_process_that_compiles_gets_the_same_bits_as_later_ones(tmp_path):
     command = [sys.executable, "-c", SUMS]
     cold, warm = (subprocess.check_output(command, env=env) for _ in range(2))
     assert list(tmp_path.rglob("*.nbc")) and cold == warm
+
+
+@given(st.integers(0, 10**6), st.integers(1, 45), st.integers(-6, 6))
+@settings(max_examples=60, deadline=None)
+def test_a_gradient_step_is_that_of_the_chapter_to_the_byte(seed, n, power):
+    rng = np.random.default_rng(seed)
+    point = np.where(rng.random(n) < 0.4, 0.0, rng.random(n).round(1))
+    point[rng.integers(n)] += 1
+    state = AdaptiveState(point / point.sum(), float(rng.random() * (seed % 3)))
+    gradient = 10.0**power * rng.random(n).round(seed % 4) * (rng.random(n) < 0.6)
+    for kind, step in (
+        ("squared", adaptive_step),
+        ("centred", partial(adaptive_step, centred=True)),
+        ("released", released_step),
+    ):
+        given_ = ReleasedState(*state) if kind == "released" else state
+        new, old = gradient_step(given_, gradient, kind), step(given_, gradient)
+        assert type(new) is type(old) and new[1] == old[1]
+        assert new.point.tobytes() == old.point.tobytes()
+
+
+@given(st.integers(0, 10**6), st.integers(2, 45), st.sampled_from([1, 0.1, 1e-9]))
+@settings(max_examples=60, deadline=None)
+def test_a_bandit_step_is_that_of_the_chapter_to_rounding(seed, n, probability):
+    rng = np.random.default_rng(seed)
+    free, barrier = ScaleFreeBandit(n, 0.0), LogBarrierBandit(n, 0.5, horizon=500)
+    room, start = barrier.barrier, 2 * barrier.barrier
+    states = [free.initial(), barrier.initial()._replace(scale=1.0)]
+    for _ in range(6):
+        arm, loss = int(rng.integers(n)), -round(rng.random(), 1)
+        p = probability if rng.random() < 0.3 else 0.5
+        wanted = (
+            scale_free_step(states[0], arm, loss, p),
+            log_barrier_update(states[1], arm, loss, room, 2.0, p),
+        )
+        states = [
+            barrier_step(states[0], arm, loss, p, (float(n), 1.0)),
+            barrier_step(states[1], arm, loss, p, (room, start)),
+        ]
+        for new, old in zip(states, wanted):
+            assert type(new) is type(old)
+            for value, reference in zip(new, old):
+                np.testing.assert_allclose(value, reference, rtol=1e-8, atol=1e-13)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from prunefair.fairness.full_information import surrogate_weights
-from prunefair.fairness.policy import Policy
+from prunefair.fairness.policy import Policy, owned
 from prunefair.fairness.simulation import (
     RewardStream,
     Trajectory,
@@ -145,11 +145,85 @@ def _joined(parts: Iterator[Trajectory]) -> Trajectory:
     )
 
 
+@cache
 def _kernel(name: str) -> Callable:
     """A compiled kernel; numba is imported when the first one is wanted."""
     from prunefair.fairness.fast import kernels
 
     return kernels.compiled_kernel(getattr(kernels, name))
+
+
+def gradient_step(state: NamedTuple, gradient: np.ndarray, kind: str) -> NamedTuple:
+    r"""One step of a projected gradient learner, its projection compiled.
+
+    Parameters
+    ----------
+    state : NamedTuple
+        The point and the sum of its norms, as `AdaptiveState`.
+    gradient : ndarray, shape (N,), float64
+        $g_t$, finite.
+    kind : {"squared", "centred", "released"}
+        Which norms are summed.
+
+    Returns
+    -------
+    state : NamedTuple
+        To the byte what `adaptive_step` and `released_step` return.
+
+    References
+    ----------
+    Book {eq}`eq-online-gradient-step`, {eq}`eq-online-gradient-released`.
+    """
+    point, total = state
+    g = gradient - gradient.sum() / gradient.size if kind == "centred" else gradient
+    square = float(g @ g)
+    total += square**0.5 if kind == "released" else square
+    if total == 0:
+        return state
+    return type(state)(owned(_kernel("projected")(point + g / total**0.5)), total)
+
+
+def barrier_step(
+    state: NamedTuple,
+    arm: int,
+    loss: float,
+    probability: float,
+    rates: tuple[float, float],
+) -> NamedTuple:
+    r"""One step of a scale-free or of a log-barrier learner, compiled.
+
+    Parameters
+    ----------
+    state : ScaleFreeState or LogBarrierState
+    arm : int
+        Place of the arm that was drawn.
+    loss : float
+        Its loss, at most 0.
+    probability : float
+        With which it was drawn.
+    rates : tuple of (float, float)
+        The numerator of the learning rate, and what stands under it beside the
+        penalties.
+
+    Returns
+    -------
+    state : ScaleFreeState or LogBarrierState
+
+    References
+    ----------
+    Book {eq}`eq-bandit-feedback-scale-free`, {eq}`eq-bandit-feedback-rate`.
+    """
+    point, estimates, penalties, last = state
+    point, estimates = point.copy(), estimates.copy()
+    n, estimate = point.size, float(loss / probability)
+    settings = (arm, *rates)
+    penalties = _kernel("barrier_round")(
+        point, estimates, penalties, estimate, settings
+    )
+    owned(point), owned(estimates)
+    if hasattr(state, "explored"):
+        last -= n / (2 * n + last) * estimate
+    return type(state)(point, estimates, penalties, last)
 
 
 class Learners:
@@ -207,7 +281,7 @@ def _gradient(policy, contexts: list[int], *, blind: bool = False) -> Run:
     kind = STEP_KINDS.index(getattr(policy, "step_kind", "squared"))
     after = getattr(policy, "weights", "before") == "after"
     settings = (policy.alpha, kind, after, not own)
-    weights = surrogate_weights(earned, policy.alpha)
+    weights = earned**-policy.alpha
     learners = (table.rows, table.count, points, norms, earned, weights)
     return Run(_kernel("gradient_rounds"), (R, *learners, settings), table.store)
 

@@ -160,6 +160,32 @@ def _project_ascent(x, g, eta, v, held, size):
         x[held[k]] = v[held[k]] - tau
 
 
+def projected(v):
+    """The projection of `v` on the simplex, with the sums of the chapter in its order.
+
+    Parameters
+    ----------
+    v : ndarray, shape (N,), float64
+
+    Returns
+    -------
+    p : ndarray, shape (N,), float64
+    """
+    n, top, total, tau = v.size, -_smallest(-v), 0.0, 0.0
+    p = np.empty(n)
+    for i in range(n):
+        p[i] = max(v[i] - top, -1.0)
+    u = np.sort(p)
+    for k in range(n):
+        total += u[n - 1 - k]
+        candidate = (total - 1) / (k + 1)
+        if u[n - 1 - k] > candidate:
+            tau = candidate
+    for i in range(n):
+        p[i] = max(p[i] - tau, 0.0)
+    return p
+
+
 def gradient_rounds(
     contexts, rewards, draws, R, rows, count, points, norms, earned, weights, settings
 ):
@@ -320,6 +346,47 @@ def _stability_cost(p, arm, estimate, eta, w, q):
     return max(estimate * (p[arm] - q[arm]) - divergence / eta, 0.0)
 
 
+@register_jitable
+def _barrier_learn(p, L, penalties, estimate, settings, w, q):
+    """Penalties after an estimated loss, which moves `p` and `L`."""
+    arm, room, start = settings
+    eta = room / (start + penalties)
+    penalties += _stability_cost(p, arm, estimate, eta, w, q)
+    L[arm] += estimate
+    eta, top = room / (start + penalties), p[0]
+    for i in range(p.size):
+        w[i] = eta * L[i]
+        top = max(top, p[i])
+    low = _smallest(w)
+    for i in range(p.size):
+        w[i] -= low
+    _barrier_point(w, 1 / top, p)
+    return penalties
+
+
+def barrier_round(p, L, penalties, estimate, settings):
+    """One round of a learner of the scale-free or the log-barrier bandit.
+
+    Parameters
+    ----------
+    p, L : ndarray, shape (N,)
+        Point and summed estimates of the learner.
+    penalties, estimate : float
+        Its penalties, and the estimated loss, at most 0.
+    settings : tuple of (int, float, float)
+        The arm, the numerator of the learning rate, and what stands under it beside
+        the penalties.
+
+    Returns
+    -------
+    penalties : float
+    """
+    if estimate == 0:
+        return penalties
+    w, q = np.empty(p.size), np.empty(p.size)
+    return _barrier_learn(p, L, penalties, estimate, settings, w, q)
+
+
 def barrier_rounds(
     contexts,
     rewards,
@@ -371,19 +438,11 @@ def barrier_rounds(
         R[arm] += reward
         if estimate == 0:
             continue
-        eta = room / (start + penalties[row])
-        penalties[row] += _stability_cost(p, arm, estimate, eta, w, q)
+        penalties[row] = _barrier_learn(
+            p, L, penalties[row], estimate, (arm, room, start), w, q
+        )
         if scale_free:
             last[row] -= gamma * estimate
-        L[arm] += estimate
-        eta, top = room / (start + penalties[row]), p[0]
-        for i in range(n):
-            w[i] = eta * L[i]
-            top = max(top, p[i])
-        low = _smallest(w)
-        for i in range(n):
-            w[i] -= low
-        _barrier_point(w, 1 / top, p)
 
 
 @register_jitable

@@ -1,0 +1,156 @@
+"""CPU time of a call of every policy, beside the chapters' steps and mabwiser's.
+
+    python benchmarks/policy_calls.py [--results FILE]
+
+One process and one thread, 40 arms and 20 contexts.  A policy is asked and told in
+turn, in blocks, of which the fastest counts: other load on the machine makes a block
+slower, never faster.  "numpy step" is the same bandit with the step of its chapter,
+which the compiled one replaced.  FairCB solves a problem in every round, which is most
+of its prediction.  mabwiser is measured where it is installed, without contexts: it
+keeps no policy for each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
+
+import numpy as np
+from storing import Table, cpu, options_of
+
+from prunefair.fairness.bandit_feedback import (
+    LogBarrierBandit,
+    ScaleFreeBandit,
+    log_barrier_update,
+    scale_free_step,
+)
+from prunefair.fairness.baselines import POLICIES, make_policy
+from prunefair.fairness.full_information import surrogate_weights
+
+RESULT = Path(__file__).parents[1] / "book" / "results" / "policy_calls.json"
+CONFIGURATION = {
+    "arms": 40,
+    "contexts": 20,
+    "alpha": 0.5,
+    "horizon": 100_000,
+    "blocks": 120,
+    "calls": 100,
+    "seed": 5,
+}
+
+
+class NumpyScaleFree(ScaleFreeBandit):
+    """The bandit with the step of its chapter."""
+
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
+        loss = -reward * surrogate_weights(self.rewards, self.alpha)[arm]
+        state = self.learner(context)
+        self.learners[context] = scale_free_step(state, arm, loss, probability)
+
+
+class NumpyLogBarrier(LogBarrierBandit):
+    """The bandit with the step of its chapter."""
+
+    def step(self, context, arm: int, reward: float, probability: float) -> None:
+        loss = -reward * surrogate_weights(self.rewards, self.alpha)[arm]
+        state, room = self.learner(context), (self.barrier, self.cap)
+        self.learners[context] = log_barrier_update(
+            state, arm, loss, *room, probability
+        )
+
+
+def per_call(calls: list) -> float:
+    """CPU microseconds of a call, of some in a row."""
+    start = time.process_time_ns()
+    for call in calls:
+        call()
+    return (time.process_time_ns() - start) / 1e3 / len(calls)
+
+
+def row(policy, rng: np.random.Generator) -> dict:
+    """Microseconds of a prediction and of an update, the fastest blocks."""
+    n, best = CONFIGURATION["calls"], {}
+    for _ in range(CONFIGURATION["blocks"] if "Fair" not in repr(policy) else 12):
+        contexts = rng.integers(CONFIGURATION["contexts"], size=n).tolist()
+        if policy.feedback == "bandit":
+            drawn = [policy.draw(j, rng) for j in contexts]
+            feed = [
+                partial(policy.update, j, arm, reward, probability=p)
+                for j, (arm, p), reward in zip(contexts, drawn, rng.random(n).tolist())
+            ]
+        else:
+            rewards = rng.random((n, policy.n_arms))
+            feed = [partial(policy.update, j, r) for j, r in zip(contexts, rewards)]
+        ask = [partial(policy.probabilities, j) for j in contexts]
+        found = {"predict": per_call(ask), "update": per_call(feed)}
+        best = {k: min(v, best.get(k, v)) for k, v in found.items()}
+    return best
+
+
+def theirs(rng: np.random.Generator) -> dict:
+    """The same of mabwiser, for policies without features."""
+    from mabwiser.mab import MAB, LearningPolicy
+
+    kinds = {
+        "epsilon greedy": LearningPolicy.EpsilonGreedy(0.1),
+        "Thompson sampling": LearningPolicy.ThompsonSampling(),
+        "UCB1": LearningPolicy.UCB1(),
+    }
+    rows, n = {}, CONFIGURATION["calls"]
+    for name, kind in kinds.items():
+        mab = MAB(list(range(CONFIGURATION["arms"])), kind)
+        mab.fit(
+            rng.integers(CONFIGURATION["arms"], size=400), rng.integers(2, size=400)
+        )
+        best = {}
+        for _ in range(20):
+            pulls = [mab.predict() for _ in range(n)]
+            feed = [
+                partial(mab.partial_fit, [arm], [int(paid)])
+                for arm, paid in zip(pulls, rng.integers(2, size=n))
+            ]
+            found = {"predict": per_call([mab.predict] * n), "update": per_call(feed)}
+            best = {k: min(v, best.get(k, v)) for k, v in found.items()}
+        rows[name] = best
+    return rows
+
+
+def measure() -> dict:
+    """All policies."""
+    rng = np.random.default_rng(CONFIGURATION["seed"])
+    sizes = {k: CONFIGURATION[k] for k in ("alpha", "horizon")}
+    sizes |= {"n_arms": CONFIGURATION["arms"], "n_contexts": CONFIGURATION["contexts"]}
+    rows = {}
+    for feedback, names in POLICIES.items():
+        for name in names:
+            rows[f"{name}, {feedback}"] = row(
+                make_policy(name, feedback=feedback, **sizes), rng
+            )
+    n, alpha, horizon = sizes["n_arms"], sizes["alpha"], sizes["horizon"]
+    rows["scale_free, numpy step"] = row(NumpyScaleFree(n, alpha), rng)
+    rows["log_barrier, numpy step"] = row(
+        NumpyLogBarrier(n, alpha, horizon=horizon), rng
+    )
+    for name, found in rows.items():
+        print(name, {k: round(v, 1) for k, v in found.items()}, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure and store the table."""
+    options = options_of(__doc__, RESULT).parse_args()
+    there = importlib.util.find_spec("mabwiser") is not None
+    names = ("numpy", "numba", *["mabwiser"] * there)
+    table = Table(options.results, CONFIGURATION, *names, device=cpu())
+    rows = measure()
+    found = theirs(np.random.default_rng(0)) if there else None
+    table.replace({"microseconds": rows, "mabwiser": found})
+
+
+if __name__ == "__main__":
+    main()
