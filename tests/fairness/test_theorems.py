@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 
 from prunefair.fairness import bandit_feedback as bandit
-from prunefair.fairness import baselines, limits, movielens, one_context, utility
+from prunefair.fairness import (
+    baselines,
+    late_feedback,
+    limits,
+    movielens,
+    one_context,
+    utility,
+)
 from prunefair.fairness import full_information as full
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness import offline_optimum as offline
@@ -390,6 +397,79 @@ def loads():
 
 def load_kept(**statement):
     return max(one_context._load_share(*game, **statement) for game in loads())
+
+
+# --- late feedback
+
+
+@cache
+def late_games():
+    """Games against blocks that turn as late as rewards come, with their m."""
+    games = []
+    for m in (0, 5, 50):
+        for factor in (1, 3, 10):
+            stream = late_feedback.block_stream(1500, factor * (m + 1))
+            policy = late_feedback.LateGradient(2, 0.0, waiting=m)
+            delays = np.full(1500, m)
+            games.append((late_feedback.late_game(policy, stream, delays), m))
+    hard = worst_gradients(0.04, 4000, 200, nonnegative=True)
+    none = np.zeros(len(hard), int)
+    stream = RewardStream(contexts=none, rewards=hard / hard.max(), n_contexts=1)
+    policy = late_feedback.LateGradient(2, 0.0, waiting=0)
+    return [*games, (late_feedback.late_game(policy, stream, none), 0)]
+
+
+def late(**statement):
+    return max(late_feedback._late_share(*game, **statement) for game in late_games())
+
+
+@cache
+def late_fair():
+    """What the bound on the regret must cover, and its sum of roots, for M and N."""
+    rng, found = np.random.default_rng(13), []
+    for m, M in ((0, 1), (20, 1), (20, 3)):
+        stream = late_feedback.block_stream(2000, m + 1)
+        contexts = rng.integers(M, size=2000)
+        stream = RewardStream(contexts=contexts, rewards=stream.rewards, n_contexts=M)
+        for a in (0.0, 0.3, 0.6):
+            policy = late_feedback.LateGradient(2, a, waiting=m)
+            late_feedback.late_game(policy, stream, np.full(2000, m))
+            G = reward_sums(stream.contexts, stream.rewards, M)
+            U = utility.alpha_fair_utility(policy.rewards, a)
+            missed = solve_offline(G, a).utility - full.approximation_factor(a) * U
+            covered = missed / (1 - a) ** a + 2 * a / (1 - a)
+            found.append((covered, policy.squared_norms, U, m, M))
+    return found
+
+
+def late_and_fair(roots=lambda S: 2 * np.sqrt(S).sum(), room=None):
+    shares = [0.0]
+    for covered, S, U, m, M in late_fair():
+        a = 2 * (1 + 2 * m * 2**0.5)
+        shares.append(covered / max(roots(S), 1e-9))
+        limit = 2 * a * M + (a * M * U) ** 0.5 if room is None else room(a, M, U)
+        shares.append(np.sqrt(S).sum() / limit)
+    return max(shares)
+
+
+def from_logs(**statement):
+    rng = np.random.default_rng(14)
+    contexts, rewards = np.array([0, 1, 1, 0]), rng.random((4, 2))
+    stream = RewardStream(contexts=contexts, rewards=rewards, n_contexts=2)
+    maps = rng.dirichlet(np.ones(2), 6).reshape(3, 2, 2)
+    return max(
+        late_feedback._log_error(stream, *maps[:2], predicted, seen, **statement)
+        for predicted in (0.0, maps[2])
+        for seen in (1.0, 0.7)
+    )
+
+
+def without_predictions(stream, behaviour, fixed_map, predicted, seen):
+    return late_feedback._variances(stream, behaviour, fixed_map, 0.0, seen)
+
+
+def without_missing(stream, behaviour, fixed_map, predicted, seen):
+    return late_feedback._variances(stream, behaviour, fixed_map, predicted, 1.0)
 
 
 # --- MovieLens
@@ -854,6 +934,37 @@ CLAIMS = {
             "without the blow-up at 1": {
                 "error": lambda R, H, d: one_context.load_error(R, H, 2.0)
             },
+        },
+    ),
+    "thm-late-feedback-step": Claim(
+        late,
+        {
+            "as if nothing waited": {
+                "norms": lambda g, m: late_feedback._late_norms(g, 0)
+            },
+            "half as many wait": {
+                "norms": lambda g, m: late_feedback._late_norms(g, m / 2),
+                "factor": 1.0,
+            },
+            "factor 1.4": {"factor": 1.4},
+        },
+    ),
+    "thm-late-feedback-fair": Claim(
+        late_and_fair,
+        {
+            "a tenth of the roots": {"roots": lambda S: np.sqrt(S).sum() / 5},
+            "without the utility": {"room": lambda a, M, U: 0.5 * a * M},
+            "without M": {"room": lambda a, M, U: (a * U) ** 0.5 / 2},
+        },
+    ),
+    "thm-late-feedback-log": Claim(
+        from_logs,
+        {
+            "propensities 0.1 % too small": {"told": 0.999},
+            "predictions cost nothing and gain nothing": {
+                "variances": without_predictions
+            },
+            "what is missing costs nothing": {"variances": without_missing},
         },
     ),
     "thm-movielens-price": Claim(

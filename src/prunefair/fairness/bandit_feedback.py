@@ -1337,7 +1337,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # The estimate [(eq-bandit-feedback-estimate)](#eq-bandit-feedback-estimate) divides by the probability *of the draw*: keep it with the recommendation and give it back, `update(context, arm, reward, probability=p[arm])`, or `played=p` with full information.
 # By default `update` takes the probabilities of now, which is right only if no other update came in between.
 # The weights may be those of the update, because no reward of round $t$ is in them yet.
-# The theorems of this chapter are for feedback at once; this is what lateness costs, for 20 runs in step (`run_batch` knows the package's class, the same text as here), with a delay of so many rounds, told the probability of the draw or not.
+# The theorems of this chapter are for feedback at once ([late feedback](late_feedback.ipynb) has one for full information); this is what lateness costs, for 20 runs in step (`run_batch` knows the package's class, the same text as here), with a delay of so many rounds, told the probability of the draw or not.
 
 # %% tags=["active-ipynb"]
 # late, stream = {}, bernoulli_stream(4000, 3, 4, rng=np.random.default_rng(SEED))

@@ -220,6 +220,7 @@ def _leader_share(H, best, alpha, value=leader_value, room=None) -> float:
 # The first part contributes $\int\gamma P^{\gamma-1}dP=P^\gamma$ at the end.
 # The second we integrate by parts; $J/P$ vanishes at the beginning, as $\tau_i\le P/\pi_i$ makes $J\le A$ at most a constant times $P^{1+\gamma}$:
 #
+# <a id="eq-one-context-parts"></a>
 # $$
 # \gamma\int\frac{dJ}P=\gamma\,\frac JP+\gamma\int\frac J{P^2}\,dP\ \ge\ 0,
 # $$ (eq-one-context-parts)
@@ -239,13 +240,17 @@ def _leader_share(H, best, alpha, value=leader_value, room=None) -> float:
 
 
 # %%
+def _straight_gain(start, end, play: Callable) -> np.ndarray:
+    """What `play(H)` earns in small steps while H moves in a straight line."""
+    shares = scipy.integrate.quad_vec(lambda s: play(start + s * (end - start)), 0, 1)
+    return shares[0] * (end - start)
+
+
 def _path_rewards(corners, alpha, play: Callable = leader) -> np.ndarray:
     """Rewards of a policy in small steps along a polygon, by quadrature."""
     R = play(corners[0], alpha) * corners[0]
     for start, end in zip(corners, corners[1:]):
-        place = lambda s, a=start, b=end: a + s * (b - a)  # noqa: E731
-        shares = lambda s, at=place: play(at(s), alpha)  # noqa: E731
-        R = R + scipy.integrate.quad_vec(shares, 0, 1)[0] * (end - start)
+        R = R + _straight_gain(start, end, lambda H: play(H, alpha))
     return R
 
 
@@ -509,17 +514,26 @@ def _played(play: Callable, adversary: Callable, n_arms: int, n_rounds: int):
 
 
 # %%
+def _least_part(earned, error, wanted: float, beta: float) -> float:
+    """Smallest s with which the sum of (earned + s error)^beta is as wanted."""
+
+    def lack(s):
+        return wanted - ((earned + s * error) ** beta).sum()
+
+    if lack(0) <= 1e-9:
+        return 0.0
+    return scipy.optimize.brentq(lack, 0, 1e4) if lack(1e4) < 0 else np.inf
+
+
 def _rounds_share(alpha, R, H, error=leader_error, bound=leader_bound) -> float:
-    r"""Smallest part of `error` that 40 rounds need, or of `bound` that the last does."""
-    shares, beta, n_arms = [0.0], 1 - alpha, R.shape[1]
-    for t in np.unique(np.geomspace(1, len(R) - 1, 40).astype(int)):
-        earned, e = R[t] - 1 + 1 / n_arms, error(H[t], alpha)
-        wanted = leader_value(H[t], alpha) * beta
-        lack = lambda s: wanted - ((earned + s * e) ** beta).sum()  # noqa: E731, B023
-        if lack(0) > 1e-9:
-            shares.append(
-                scipy.optimize.brentq(lack, 0, 1e4) if lack(1e4) < 0 else np.inf
-            )
+    """Smallest part of `error` that 40 rounds need, or of `bound` the last."""
+    beta, n_arms = 1 - alpha, R.shape[1]
+    rounds = np.unique(np.geomspace(1, len(R) - 1, 40).astype(int))
+    wanted = leader_value(H, alpha) * beta
+    shares = [
+        _least_part(R[t] - 1 + 1 / n_arms, error(H[t], alpha), wanted[t], beta)
+        for t in rounds
+    ]
     best = solve_offline(H[-1][None] - 1, alpha).utility
     missed = best - alpha_fair_utility(R[-1], alpha)
     return max(*shares, missed / bound(len(R) - 1, alpha, n_arms))
@@ -670,6 +684,7 @@ def plot_missed(ax, rounds, missed: dict):
 #
 # Watching the own rewards as well leads to another policy and another proof, for $\alpha\le\frac12$ only:
 #
+# <a id="eq-one-context-gap-rule"></a>
 # $$
 # x_i(t)\ \propto\ R_i(t-1)^\alpha\,H_i(t-1)^{q-1}.
 # $$ (eq-one-context-gap-rule)
@@ -1028,4 +1043,4 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # - Know the target and the price: `leader`, `leader_value`, `leader_error`, `leader_bound`, drawn by `plot_leader`, and `plot_missed` for any policies.
 # - Keep the gap in hand for $\alpha\le\frac12$, or balance loads: `gap_play`, `gap_error`, `load_error`.
 #
-# Next: [MovieLens](movielens.ipynb) leaves the worst case, and plays the policies on real ratings.
+# Next: [Late feedback](late_feedback.ipynb) asks what becomes of a guarantee if rewards take their time.
