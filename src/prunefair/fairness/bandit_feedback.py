@@ -1272,7 +1272,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # Outside a book the contexts are not numbers.
 # A string, a number, a boolean, None or a tuple of these is a context, and two are the same if they are equal; NaN is equal to nothing and is refused, so write None for what is missing.
 # The learner of a context is made when it first comes and learns from the rounds of this context alone.
-# A vector of features is a context like any other, as a tuple, so group its entries until contexts come back (an age into decades): a policy does not know that two vectors are near each other.
+# A vector of features is a context like any other, as a tuple, so group its entries until contexts come back (an age into decades): a policy does not know that two vectors are near each other; for learners that do, see [the end of this section](#learners-of-another-kind).
 # The state of a policy is one file, and a loop that stops and resumes plays as if it had never stopped.
 
 # %% tags=["active-ipynb"]
@@ -1370,6 +1370,16 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 #     learned[name] = policy.probabilities(None)
 #     print(f"{name:7} propensities:", learned[name].round(2))
 # assert learned["with"][0] > 0.95 and learned["without"][0] < 0.6
+
+# %% [markdown]
+# ### Learners of another kind
+#
+# Nothing in [(eq-bandit-feedback-reduction)](#eq-bandit-feedback-reduction) asks where the play came from, nor that a context ever comes back.
+# So `coupled(learner, n_arms, alpha)` of `prunefair.fairness.coupled` makes a fair policy of any object that predicts a distribution from a context, whatever that is, and is told the gain $g_{I_t}(t)$ of the arm that was drawn.
+# On every path and against every map $x^*$ from contexts to arms, $U^*-c_\alpha U\le(1-\alpha)^\alpha\big[\sum_t\langle g(t),x^*_t-e_{I_t}\rangle-\frac{N\alpha}{1-\alpha}\big]$: what the learner guarantees for gains, the policy has for fairness.
+# Gains shrink as their arms grow rich, rewards do not; a learner that models rewards is therefore told the weights, too, and multiplies by them.
+# `RidgeLearner` is linear in features (LinUCB), `RegressorLearner` takes any incremental regressor of scikit-learn, and the tests hold a bandit of mabwiser to the same bound, on paths where a smaller factor fails.
+# With [a scale-free learner](#the-scale-free-learner) for each context the result is the policy of this chapter.
 
 # %% [markdown]
 # ## Exercises
@@ -1492,6 +1502,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # - Take a learner apart: `log_barrier_step` climbs to its root by Newton's method, `stability` is what one estimate may cost, `scale_free_step`, `sampling_distribution` and `log_barrier_update` are the steps, `ScaleFreeState` and `LogBarrierState` the states.
 # - Judge a policy over seeds: `repeated_runs`, `mean_interval`, `plot_regret_bands`; `audited_run` (`AuditedRun`) keeps the books of a run; `bernoulli_stream` and `nested_stream` are streams to play on.
 # - Learn from late feedback and from logs: give `update` the probability of the draw.
+# - Make a learner of features, a regressor or somebody else's bandit fair: `coupled` (`Coupled`, `RidgeLearner`, `RegressorLearner` of `prunefair.fairness.coupled`).
 # - Serve: `draw`, `update_many`, `add_arm`, `retire_arm`, and [what else there is in service](baselines.ipynb#in-service).
 # - Play many runs at once: `run_batch` of `prunefair.fairness.fast.batch`.
 #
