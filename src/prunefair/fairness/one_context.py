@@ -605,7 +605,7 @@ def plot_leader(ax, rounds, regret: dict, n_arms: int):
 #
 # With one context the coupled policy of [full information](full_information.ipynb) is a projected gradient on weighted rewards, and its theorem has the factor $c_\alpha$.
 # Is that factor real for $M=1$?
-# For long games its step is so quick that it pays, at every moment, the arm with the largest weighted reward $r_iR_i^{-\alpha}$ until the two agree.
+# For long games and $\alpha>\frac12$ its step is so quick that it comes to pay, at every moment, the arm with the largest weighted reward $r_iR_i^{-\alpha}$ until the two agree; we use this as a picture and do not prove it.
 # In the limit of small steps that greedy play can be computed exactly for two arms: a poor arm is paid alone until it has caught up, then $R_i\propto r_i^{1/\alpha}$.
 
 
