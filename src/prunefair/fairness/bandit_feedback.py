@@ -1303,7 +1303,7 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 #
 # *Masks* cost it nothing.
 # The estimate divides by the probability that was used, so its mean is $-g$ with 0 for masked arms; every other arm was played at least as often as $p$ says, which is no loss against any map; and $z$ in [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound) is nearer to 0, as $p_I$ is at most that probability.
-# Both theorems hold.
+# Both theorems hold, the one in the mean if masks and arms are fixed in advance as rewards are.
 #
 # *A new arm* begins in each learner with the estimate 0, that of an arm that was there and paid nothing.
 # In the log-barrier learner $A_j$ is multiplied by the new number of arms over the old one, and $s_j$ is raised to the weight of the new arm, so that the rate does not rise.

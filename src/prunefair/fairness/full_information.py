@@ -792,7 +792,7 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 #
 # **Theorem (Arms that come and go).** <a id="thm-full-information-arms"></a>
 # Let $N$ count all arms that ever were, an arm that is absent or masked pay 0 in that round, and arms keep in $U$ what they have earned.
-# Then [Theorem (Certificate)](#thm-full-information-certificate) holds for squared norms, with $\sum_ic_i^{1-\alpha}$ in the place of $N$ before $\frac\alpha{1-\alpha}$, against every fixed map that gives nothing to arms that are retired.
+# Then [Theorem (Certificate)](#thm-full-information-certificate) holds for squared norms, with $\sum_ic_i^{1-\alpha}$ in the place of $N$ before $\frac\alpha{1-\alpha}$, against every fixed map that plays only arms which stay and were there at every retirement; without retirements these are all maps.
 # Against maps that change at each of $K$ retirements, and are arbitrary between them, it holds with $\kappa+K$ in the place of $\kappa$.
 #
 # **Proof.**
@@ -806,7 +806,9 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # So the learner is the one of [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) over all arms, from another first point, of which the proof uses nothing.
 #
 # *Retirements.* The point is projected on the face of the arms that are left, which by (b) of [Lemma (What the projection gives)](online_gradient.ipynb#lem-online-gradient-projection) does not move it away from any $u$ on that face; so the sum over distances in the proof is no larger.
-# If $u$ changes there, $d_t$ rises by at most 2, which adds at most $\sqrt{S_T}$ for each of the $K$ times. ∎
+# For any other $u$, or if $u$ changes there, $d_t$ rises by at most 2, which adds at most $\sqrt{S_T}$ for each of the $K$ times. ∎
+#
+# The restriction is needed in the proof: if $x$ has .1 on the arm that goes and the rest on another, the projection leads away from an arm that is still to come.
 #
 # With centred norms the second step fails, for the mean over more arms is another one.
 # Two more statements are of the same kind.
