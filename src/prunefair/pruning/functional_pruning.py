@@ -668,4 +668,4 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 # - Measure once where several ratios share the texts: `self_statistics`, `SelfStatistics`.
 # - See what each part needs: `plot_pipeline`.
 #
-# Next: [Zero-shot tasks](zero_shot.ipynb) ask the models questions, about which a perplexity says little.
+# Next: [Attention rank](attention_rank.ipynb) asks whether only neurons should go.
