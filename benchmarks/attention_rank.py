@@ -72,7 +72,7 @@ CONFIGURATION = {
         "all, measured": [3, 9, 18, 27],  # sublayers by their divergence alone
     },
     "positions": {"budgets": [9, 27], "edges": [0, 127, 255, 511]},
-    "paper": {"budgets": [3, 9], "seeds": 3, "episodes": 6},
+    "paper": {"budgets": [3, 9], "seeds": 2, "episodes": 6},
 }
 MAY_GO = {
     "neurons": (1, 0, 0),

@@ -992,7 +992,8 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # ## Slicing attention as the paper would
 #
 # The paper says that slicing attention as well hurts much more, and does not say which rows it means; we take those of `v_proj`, with the columns of the output map that read them.
-# A policy is trained to preserve the spectrum of every `v_proj`, as the paper trains one for every `gate_proj`, and both remove as many parameters; beside them random rows, three seeds each, without a re-fit.
+# A policy is trained to preserve the spectrum of every `v_proj`, as the paper trains one for every `gate_proj`, and both remove as many parameters; beside them random rows, without a re-fit.
+# Two seeds of each can show large differences only.
 
 # %% tags=["active-ipynb"]
 # found = {}
@@ -1009,12 +1010,12 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # for b in ("3", "9"):
 #     (gate, _), (_, value) = (found[w, "policy", b] for w in table["paper"])
 #     assert gate > 1.5 * value and gate > found["gate rows", "random", b][1]
-#     assert value < found["value rows", "random", b][0]
+# assert value < 0.6 * found["value rows", "random", "9"][0]
 # assert found["value rows", "random", "9"][0] > 2 * found["gate rows", "random", "9"][1]
 
 # %% [markdown]
 # The answer depends on who chooses.
-# By the paper's policy rows of attention hurt much less than rows of the feed-forward blocks, because the policy makes a bad choice of the latter, worse than random rows ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)), and a better one of the former.
+# By the paper's policy rows of attention hurt less than rows of the feed-forward blocks, because the policy makes a bad choice of the latter, worse than random rows ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)), and at the larger budget a better one of the former.
 # By random rows they hurt more, at the larger budget several times as much, and by energies and closed forms, above, they hurt more from 4 % of the parameters on.
 # The choices that leave the best model agree with the paper, then, and its own does not.
 #
