@@ -78,7 +78,10 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 #
 # <a id="eq-attention-rank-basis"></a>
 # $$
-# M = \sum_{i \in \mathcal I} O_i^\top O_i, \qquad \bar Z = \tfrac{1}{|\mathcal I|} \sum_{i \in \mathcal I} Z_i , \qquad M^{1/2} \bar Z M^{1/2} = Y \operatorname{diag}(\lambda)\, Y^\top ,
+# \begin{gathered}
+# M = \sum_{i \in \mathcal I} O_i^\top O_i, \qquad \bar Z = \tfrac{1}{|\mathcal I|} \sum_{i \in \mathcal I} Z_i ,\\
+# M^{1/2} \bar Z M^{1/2} = Y \operatorname{diag}(\lambda)\, Y^\top ,
+# \end{gathered}
 # $$ (eq-attention-rank-basis)
 #
 # eigenvalues $\lambda$ in descending order and $M$ invertible, let $\Omega = Y^\top M^{1/2}$.
@@ -119,7 +122,7 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 #
 # (3) is the inequality of Cauchy and Schwarz. ∎
 #
-# So with shared values the closed form is optimal only if the heads gather alike; otherwise it has a bound and no more, and an $E$ may exist that serves all heads better.
+# So with shared values the closed form is optimal if the heads gather alike; otherwise it has a bound and no more, and an $E$ may exist that serves all heads better.
 # [Exercise (ex-attention-rank-1)](#ex-attention-rank-1) has a case where it loses all that the bound allows while another choice loses nothing.
 
 
@@ -563,7 +566,10 @@ def without_attention(model, dropped: Sequence[int]):
 #
 # <a id="eq-attention-rank-cost"></a>
 # $$
-# f = \frac1T \sum_t \mathbb E\, (y_t^\top g_t)^2, \qquad y_t = D_{:j}\, h_{tj}, \quad \textstyle\sum_{i \in \mathcal I} (O_i \Omega^{-1})_{:j}\, (\Omega z_{ti})_j \quad \text{or} \quad \sum_i O_i z_{ti}
+# \begin{gathered}
+# f = \frac1T \sum_t \mathbb E\, (y_t^\top g_t)^2, \qquad y_t = D_{:j}\, h_{tj},\\
+# \textstyle\sum_{i \in \mathcal I} (O_i \Omega^{-1})_{:j}\, (\Omega z_{ti})_j \quad \text{or} \quad \sum_i O_i z_{ti}
+# \end{gathered}
 # $$ (eq-attention-rank-cost)
 #
 # for a neuron, a coordinate of a value and a whole sublayer.
@@ -684,10 +690,13 @@ def part_costs(
 #
 #    <a id="eq-attention-rank-price"></a>
 #    $$
-#    f_{\text{sublayer}} - \tau\, p_{\text{sublayer}} < \sum_j \min(0, f_j - \tau\, p_{\text{value}}) ,
+#    \begin{gathered}
+#    f_{\text{sublayer}} - \tau\, p_{\text{sublayer}}\\
+#    < \textstyle\sum_j \min(0, f_j - \tau\, p_{\text{value}}) ,
+#    \end{gathered}
 #    $$ (eq-attention-rank-price)
 #
-#    the sum over the coordinates of its values.
+#    with the sum over the coordinates of its values.
 #
 # **Proof.**
 # (1) $C(R) - \tau P(R) \ge C(R_\tau) - \tau P(R_\tau)$, so $P(R) \ge P(R_\tau)$ gives $C(R) \ge C(R_\tau)$.
