@@ -304,8 +304,8 @@ def attention_sublayers(model) -> list[Attention]:
         maps = [getattr(module, "v_proj", None), *filter(None, outputs)]
         if len(maps) != 2 or not all(type(m) is torch.nn.Linear for m in maps):
             raise ValueError(
-                f"model is of the family {model.config.model_type!r}, whose values have "
-                "no plain matrix of their own; give one with v_proj"
+                f"model is of the family {model.config.model_type!r}, whose values "
+                "have no plain matrix of their own; give one with v_proj"
             )
         values, output = maps
         width = output.in_features // heads
@@ -909,7 +909,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     gap, row = ours - kl["neurons"][b], table["cuts"]["neurons and values"][str(b)]
 #     share = sum(row["coordinates"]) * table["costs"]["sizes"]["value"] / row["saved"]
 #     print(f"{b * sublayer / total:5.1%} removed, {share:.0%} of it values: divergence "
-#           f"{ours.mean():.4f}, from neurons alone {gap.mean():+.4f} "
+#           f"{ours.mean():.4f}, difference {gap.mean():+.4f} "
 #           f"({gap.mean() / standard_error(gap):+.1f} errors)")  # fmt: skip
 #     assert -0.2 < gap.mean() / kl["neurons"][b].mean() < -0.09
 # assert 2 * kl["neurons"][6].mean() < kl["values"][6].mean()
@@ -983,7 +983,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # for size in places["neurons"]:
 #     ours, theirs = (places[k][size] for k in ("neurons and values", "neurons"))
 #     for a, b, x, y, d in zip(edges[:-1], edges[1:], ours, theirs, first, strict=True):
-#         print(f"{int(size) * sublayer / total:5.1%} removed, tokens {a + 2} to {b + 1}: "
+#         print(f"{int(size) * sublayer / total:5.1%} gone, tokens {a + 2} to {b + 1}: "
 #               f"{y - d:.3f} nats over dense, {x - d:.3f} with values")  # fmt: skip
 #     more, alone = np.subtract(ours, theirs), np.subtract(theirs, first)
 #     assert np.ptp(alone) < 0.06
