@@ -572,3 +572,35 @@ def test_a_warm_start_that_cannot_be_is_refused():
     for other in (Hedge(2, horizon=9), SingleScaleFreeBandit(2)):
         with pytest.raises(ValueError, match="has no warm start"):
             other.warm_start("ab", rewards)
+
+
+@given(seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.5, 0.9]))
+@settings(max_examples=15, deadline=None)
+def test_what_a_retirement_costs_is_what_the_theorem_says(seed, alpha):
+    """Arms that were there throughout cost nothing more, epochs one root each."""
+    rng = np.random.default_rng(seed)
+    policy, ever, K = AlphaFairGradient([*"abcd"], alpha), 4, int(rng.integers(6))
+    kept = set(rng.choice([*"abcd"], size=2, replace=False).tolist())
+    stay, epochs = dict.fromkeys(kept, 0.0), 0.0
+    for epoch in range(K + 1):
+        pays = rng.random(policy.n_arms) ** 3
+        against = np.zeros(policy.n_arms)
+        for _ in range(30):
+            mask = rng.random(policy.n_arms) < 0.8
+            mask[rng.integers(policy.n_arms)] = True
+            r = (rng.random(policy.n_arms) < pays) * mask
+            x = policy.probabilities(0, mask=mask)
+            g = policy.rewards**-alpha * r
+            against += g - g @ x
+            policy.update(0, r, played=x)
+        epochs += against.max()
+        for arm in kept:
+            stay[arm] += against[policy.arms.index(arm)]
+        if epoch < K:
+            others = [arm for arm in policy.arms if arm not in kept]
+            policy.retire_arm(others[rng.integers(len(others))])
+            policy.add_arm()
+            ever += 1
+    root, kappa = policy.squared_norms[0] ** 0.5, 2 - 1 / ever
+    assert max(stay.values()) <= kappa * root + 1e-9
+    assert epochs <= (kappa + K) * root + 1e-9
