@@ -1,10 +1,13 @@
 """Every pruning method on one table: perplexity, divergence and zero-shot accuracy.
 
     python benchmarks/pruning_methods.py [--minutes 30] [--device cuda]
-                                         [--only wanda] [--ratios 0.3]
+                                         [--only wanda] [--ratios 0.3] [--seeds 0]
+    python benchmarks/pruning_methods.py --model gemma3 --ratios 0.3
+                              --results book/results/pruning_methods_gemma3.json
 
-fills `book/results/pruning_methods.json`.  The work is cut into small pieces, some
-windows of WikiText-2 or some questions of one model, and a finished piece is never
+fills `book/results/pruning_methods.json`, or the table of the second real model, whose
+sizes are smaller and which SliceGPT cannot cut.  The work is cut into small pieces,
+some windows of WikiText-2 or some questions of one model, and a finished piece is never
 done again: the run may be stopped at any moment and goes on where it was, with the
 models that lag behind first.  Runs side by side on other methods or ratios each keep
 what the others have stored.  On a CPU the first 2000 questions of HellaSwag are asked,
@@ -16,7 +19,6 @@ cannot see, such as the instructions that the matrix products use.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import json
@@ -26,11 +28,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import check_same, read_table, versions, write_table, write_whole
+from storing import (
+    check_same,
+    options_of,
+    read_table,
+    versions,
+    write_table,
+    write_whole,
+)
 
 from prunefair.models import default_device, load_model, load_tokenizer
-from prunefair.pruning.functional_pruning import SelfStatistics, self_statistics
+from prunefair.pruning.functional_policy import fisher_costs
+from prunefair.pruning.functional_pruning import COST_TEXTS, SelfStatistics
 from prunefair.pruning.perplexity import (
+    beginning_tokens,
     kl_per_position,
     self_sample,
     text_windows,
@@ -70,6 +81,8 @@ SEEDS, DTYPE, LENGTH = (0, 1, 2), torch.float32, "bytes"
 # Methods that use moments of the hidden vectors, in the order of the table.
 BY_MOMENTS = (ON_TEXT, "energy", "surgeon energy")
 BY_MOMENTS += ("functional, equal widths", "functional")
+CALIBRATION_WINDOWS = {"smollm2": 16, "gemma3": 8}
+CALIBRATION = "WikiText-2 validation, first {} windows of 1024 tokens"
 CONFIGURATION = {
     "model": "smollm2",
     "text": "WikiText-2 test",
@@ -77,7 +90,7 @@ CONFIGURATION = {
     "order_seed": 2025,
     "samples": [16, 64],
     "sample_seed": 2026,
-    "calibration": "WikiText-2 validation, first 16 windows of 1024 tokens",
+    "calibration": CALIBRATION.format(CALIBRATION_WINDOWS["smollm2"]),
     "policies_trained_at": MAIN,
     "exact_episodes": 6,
     "functional_episodes": 8,
@@ -86,39 +99,51 @@ CONFIGURATION = {
     "tasks": list(TASK_CHANCE),
     "hellaswag_on_cpu": 2000,
 }
+# Of the second model, whose vocabulary is five times as large: fewer texts in one pass,
+# and as many tokens of its own text as the calibrated methods read of WikiText-2.
+SECOND = {
+    "model": "gemma3",
+    "calibration": CALIBRATION.format(CALIBRATION_WINDOWS["gemma3"]),
+    "self_texts": [64, 128],
+    "batch": 4,
+    "left_out": [SLICEGPT],
+}
+CONFIGURATIONS = {"smollm2": CONFIGURATION, "gemma3": CONFIGURATION | SECOND}
 # What every model should have before any model gets more: windows, at MAIN and at the
 # other ratios, and questions of each task.
-STAGES = [(4, 2, 0), (8, 4, 40), (16, 8, 100), (32, 16, 200), (64, 32, 400)]
+STAGES = [(4, 2, 0), (8, 4, 0), (8, 4, 40), (16, 8, 100), (32, 16, 200), (64, 32, 400)]
 STAGES += [(128, 64, 800), (10**6, 10**6, 10**6)]
 
 
 class Bench:
     """The dense model, what it is measured on, and the rows that each method keeps."""
 
-    def __init__(self, device):
-        self.device = device
-        self.model = load_model("smollm2", dtype=DTYPE, device=device)
-        self.tokenizer = load_tokenizer("smollm2")
+    def __init__(self, device, configuration=CONFIGURATION):
+        self.device, self.configuration = device, configuration
+        name, self.batch = configuration["model"], configuration.get("batch", 8)
+        self.model = load_model(name, dtype=DTYPE, device=device)
+        self.tokenizer = load_tokenizer(name)
         self.matrices = [W.float() for W in row_matrices(self.model)]
         self.text = wikitext_tokens(self.tokenizer)
-        window, rng = CONFIGURATION["window"], self.rng()
-        windows = text_windows(len(self.text), window, window)
+        self.beginning = torch.tensor(beginning_tokens(self.tokenizer)).long()
+        extra, window = int(len(self.beginning) > 0), configuration["window"]
+        own, rng = window - len(self.beginning), self.rng()  # as `perplexity` has it
+        windows = text_windows(len(self.text) + extra, own + extra, own)
         windows = [w for w in windows if w[2] > w[1]]
         self.windows = [windows[i] for i in evaluation_order(len(windows), rng=rng)]
         self.questions = {name: self.ordered(name) for name in TASK_CHANCE}
         self.kept, self.seconds, self.sliced = {}, {}, {}
-        chosen_by = json.dumps([CONFIGURATION, RATIOS], sort_keys=True).encode()
+        chosen_by = json.dumps([configuration, RATIOS], sort_keys=True).encode()
         self.cache = BUILD / hashlib.sha256(chosen_by).hexdigest()[:12]
         self.cache.mkdir(parents=True, exist_ok=True)
 
-    @staticmethod
-    def rng():
-        return np.random.default_rng(CONFIGURATION["order_seed"])
+    def rng(self):
+        return np.random.default_rng(self.configuration["order_seed"])
 
     def ordered(self, name):
         """Questions in the fixed random order, those asked on a CPU first."""
         questions, rng = task_questions(name), self.rng()
-        first = min(len(questions), CONFIGURATION["hellaswag_on_cpu"])
+        first = min(len(questions), self.configuration["hellaswag_on_cpu"])
         if name != "hellaswag":
             first = len(questions)
         order = [*evaluation_order(first, rng=rng)]
@@ -134,7 +159,7 @@ class Bench:
         if method in BY_MOMENTS:
             options["statistics"] = self.statistics(method, seed)
         kind = method.split(",")[0]
-        options["episodes"] = CONFIGURATION.get(f"{kind}_episodes")
+        options["episodes"] = self.configuration.get(f"{kind}_episodes")
         return make_selection(method, self.model, trained_at=MAIN, **options).rows
 
     def statistics(self, method, seed):
@@ -143,20 +168,20 @@ class Bench:
         fisher = files[0].with_suffix(".fisher.npy")
         if not fisher.exists():
             start, generator = time.process_time(), torch.Generator().manual_seed(seed)
-            n, length = CONFIGURATION["self_texts"]
+            costs = [torch.zeros(len(W)) for W in self.matrices]  # energies need none
+            size, options = self.configuration["self_texts"], {"batch_size": self.batch}
             if method == ON_TEXT:
                 texts = self.calibration()
-                halves = [hidden_moments(self.model, t) for t in texts.split(8)]
-                unused = [torch.zeros(len(W)) for W in self.matrices]  # energy only
-                found = SelfStatistics(halves, unused)
             else:
-                sizes = {"n_texts": n, "length": length}
-                found = self_statistics(self.model, generator=generator, **sizes)
+                texts = self_sample(self.model, *size, generator=generator)
+                costs = fisher_costs(self.model, texts[:COST_TEXTS], **options)
+            parts = texts.tensor_split(2)
+            halves = [hidden_moments(self.model, part, **options) for part in parts]
             note = {"seconds": time.process_time() - start}
-            for moments, path in zip(found.halves, files, strict=True):
+            for moments, path in zip(halves, files, strict=True):
                 save_moments(moments, path, note)
             partial = fisher.with_suffix(".partial.npy")
-            np.save(partial, torch.stack(found.fisher).numpy())
+            np.save(partial, torch.stack(costs).numpy())
             os.replace(partial, fisher)
         halves = tuple(load_moments(path)[0] for path in files)
         return SelfStatistics(halves, [*torch.from_numpy(np.load(fisher))])
@@ -173,9 +198,11 @@ class Bench:
         return [self.cache / f"{name}-{half}.safetensors" for half in (0, 1)]
 
     def calibration(self):
-        """WikiText-2 that the calibrated methods see, (16, 1024)."""
-        validation = wikitext_tokens(self.tokenizer, "validation")
-        return validation[: 16 * 1024].view(16, 1024)
+        """WikiText-2 that the calibrated methods see, each row with its beginning."""
+        n = CALIBRATION_WINDOWS[self.configuration["model"]]
+        own = 1024 - len(self.beginning)
+        validation = wikitext_tokens(self.tokenizer, "validation")[: n * own]
+        return torch.cat([self.beginning.expand(n, -1), validation.view(n, own)], 1)
 
     def choose(self, method, seed):
         """Rows of a method at every ratio, from the cache where it holds them."""
@@ -274,9 +301,10 @@ class Bench:
     def read(self, model, record, count):
         """Read the next `count` windows."""
         done = len(record.nats)
-        for start, _, end in self.windows[done : done + count]:
-            nats = token_nats(model, self.text[None, start:end])
-            record.nats.append(float(nats.sum()))
+        for start, first, end in self.windows[done : done + count]:
+            own = self.text[start : end - int(len(self.beginning) > 0)]
+            nats = token_nats(model, torch.cat([self.beginning, own])[None])[0]
+            record.nats.append(float(nats[first - end :].sum()))
 
     def ask(self, model, record, task, count):
         """Ask the next `count` questions of a task."""
@@ -284,7 +312,7 @@ class Bench:
         questions = self.questions[task][done : done + count]
         if not questions:  # another run has answered them meanwhile
             return
-        size = 8 if self.device == "cpu" else 64
+        size = self.batch if self.device == "cpu" else 64
         scores = log_likelihoods(model, self.tokenizer, questions, batch_size=size)
         chance = TASK_CHANCE[task]
         outcome = task_result(questions, scores, chance, length=LENGTH).per_question
@@ -333,7 +361,7 @@ def methods():
     for method in ("random", "released", "exact"):
         yield from ((method, seed) for seed in SEEDS)
     for method in BY_MOMENTS:
-        seeds = SEEDS if method == "functional" else SEEDS[:1]
+        seeds = SEEDS[:1] if method == ON_TEXT else SEEDS
         yield from ((method + end, seed) for end in ("", REFIT) for seed in seeds)
 
 
@@ -343,16 +371,16 @@ def by_model(table):
     return {(r.method, r.seed, r.ratio): r for r in records}
 
 
-def write(table, records, piece=None):
-    """Store the records, and of each model what another run has stored since.
+def write(path, table, records, piece=None):
+    """Store the records at `path`, and of each model what another run has stored since.
 
     `piece` names what this run, by the versions and device of `table`, has just made.
     """
     BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one run at a time reads, merges and writes
-        stored = read_table(RESULT)
-        check_same(RESULT, stored and settings(stored), settings(table))
+        stored = read_table(path)
+        check_same(path, stored and settings(stored), settings(table))
         for key, theirs in by_model(stored).items():
             ours = records.setdefault(key, theirs)
             ours.nats = max(ours.nats, theirs.nats, key=len)
@@ -363,7 +391,7 @@ def write(table, records, piece=None):
             asked = max(asked_there, table["questions"].get(task, 0))
             table["questions"][task] = asked
         models = [r.to_json() for r in records.values()]
-        write_table(RESULT, with_origins(table, stored, piece) | {"models": models})
+        write_table(path, with_origins(table, stored, piece) | {"models": models})
 
 
 def settings(table):
@@ -388,36 +416,38 @@ def described(device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_of(__doc__, RESULT)
+    parser.add_argument("--model", choices=CONFIGURATIONS, default="smollm2")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--device", default=default_device())
     parser.add_argument("--machine", default="", help="added to the device's name")
     names = ["dense", *dict(methods())]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument(
-        "--ratios", nargs="+", type=float, choices=RATIOS, default=[*RATIOS]
-    )
+    for name, kind, every in (("--ratios", float, RATIOS), ("--seeds", int, SEEDS)):
+        choice = {"type": kind, "choices": every, "default": [*every]}
+        parser.add_argument(name, nargs="+", **choice)
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
-    bench = Bench(options.device)
-    stored = read_table(RESULT)
+    path, configuration = options.results, CONFIGURATIONS[options.model]
+    stored = read_table(path)
     device = [described(options.device), options.machine]
-    table = {"configuration": CONFIGURATION, "device": "; ".join(filter(None, device))}
+    table = {"configuration": configuration, "device": "; ".join(filter(None, device))}
     table["versions"] = versions("torch", "transformers")
     table["samples"] = stored.get("samples")
+    check_same(path, stored and settings(stored), settings(table))
+    bench = Bench(options.device, configuration)
     if not stored:
-        n, length = CONFIGURATION["samples"]
-        generator = torch.Generator().manual_seed(CONFIGURATION["sample_seed"])
-        samples = self_sample(bench.model, n, length, generator=generator)
-        table["samples"] = samples.tolist()
-    check_same(RESULT, stored and settings(stored), settings(table))
+        generator = torch.Generator().manual_seed(configuration["sample_seed"])
+        size, drawn = configuration["samples"], {"generator": generator}
+        table["samples"] = self_sample(bench.model, *size, **drawn).tolist()
     samples = torch.tensor(table["samples"])
     table["windows"] = [end - first for _, first, end in bench.windows]
     table["questions"] = {name: len(q) for name, q in bench.questions.items()}
     records = by_model(stored)
     wanted = [("dense", None, 0.0)]
     for method, seed in methods():
-        if method not in options.only:
+        out = method not in options.only or method in configuration.get("left_out", ())
+        if out or seed not in (None, *options.seeds):
             continue
         if method != SLICEGPT:
             bench.choose(method.removesuffix(REFIT), seed)
@@ -426,18 +456,18 @@ def main():
     for key in wanted:
         if key not in records:
             records[key] = bench.record(*key, samples)
-            write(table, records, name_of(records[key]))
+            write(path, table, records, name_of(records[key]))
         elif records[key].rows != bench.rows(records[key]):
             raise ValueError(
-                f"the rows of {key} are not those that {RESULT} was measured with; "
+                f"the rows of {key} are not those that {path} was measured with; "
                 "restore the cache or the version that chose them, or take it out"
             )
     chosen = [records[key] for key in wanted if key[0] in options.only]
     for stage in STAGES:
         for record in sorted(chosen, key=is_main, reverse=True):
             for made in work(bench, record, missing(bench, record, stage), deadline):
-                write(table, records, made)
-    write(table, records)
+                write(path, table, records, made)
+    write(path, table, records)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 STORING = [path for path in SCRIPTS if "RESULT =" in path.read_text()]
+SECOND = ROOT / "book" / "results" / "pruning_methods_gemma3.json"
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +85,7 @@ def test_every_benchmark_asks_whose_the_table_is_before_it_writes(path):
     assert "versions" not in calls or "check_same" in calls
 
 
-SHARED = "pruning_methods"  # its runs share one table, behind a lock
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in STORING if p.stem != SHARED], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", STORING, ids=lambda p: p.stem)
 def test_every_benchmark_writes_its_table_where_it_is_told(path):
     tree = ast.parse(path.read_text())
     main = next(n for n in tree.body if getattr(n, "name", "") == "main")
@@ -112,9 +108,8 @@ def test_options_begin_with_the_table(tmp_path):
 
 def test_no_benchmark_is_left_out():
     tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
-    assert (
-        len(STORING) == len(tables - {"colab"}) >= 18
-    )  # that one is of tools/colab.py
+    others = {"colab", SECOND.stem}  # of tools/colab.py, and of pruning_methods.py
+    assert others < tables and len(STORING) == len(tables - others) >= 18
 
 
 @pytest.mark.parametrize("path", STORING, ids=lambda p: p.stem)
@@ -125,6 +120,15 @@ def test_the_tracked_table_belongs_to_its_benchmark(path):
     if hasattr(module, "CONFIGURATION"):
         settings = json.loads(json.dumps(module.CONFIGURATION))
         assert stored["configuration"] == settings
+
+
+def test_the_second_models_table_belongs_to_the_benchmark_with_that_model():
+    import pruning_methods as module
+
+    stored = json.loads(SECOND.read_text())
+    settings = json.loads(json.dumps(module.CONFIGURATIONS["gemma3"]))
+    assert stored["configuration"] == settings != module.CONFIGURATION
+    assert {"versions", "device"} <= set(stored)
 
 
 def run(monkeypatch, module, *options):

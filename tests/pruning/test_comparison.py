@@ -166,19 +166,21 @@ def bench(monkeypatch, tmp_path):
     monkeypatch.setattr(selections, "wanda_scores", few)
     monkeypatch.setattr(module, "SEEDS", (0,))
     monkeypatch.setattr(module, "BY_MOMENTS", (module.ON_TEXT, "energy", "functional"))
-    monkeypatch.setitem(module.CONFIGURATION, "self_texts", [4, 16])
     monkeypatch.setattr(module, "RESULT", tmp_path / "result.json")
     monkeypatch.setattr(module, "BUILD", tmp_path / "build")
-    monkeypatch.setitem(module.CONFIGURATION, "window", 50)
-    monkeypatch.setitem(module.CONFIGURATION, "samples", [2, 8])
+    for configuration in module.CONFIGURATIONS.values():
+        sizes = {"self_texts": [4, 16], "window": 50, "samples": [2, 8]}
+        for name, size in sizes.items():
+            monkeypatch.setitem(configuration, name, size)
     return module
 
 
-def run(module, monkeypatch, minutes):
-    arguments = ["x", "--device", "cpu", "--minutes", str(minutes)]
+def run(module, monkeypatch, minutes, *options):
+    arguments = ["x", "--device", "cpu", "--minutes", str(minutes), *options]
     monkeypatch.setattr(sys, "argv", arguments)
     module.main()
-    table = json.loads(module.RESULT.read_text())
+    path = options[options.index("--results") + 1] if options else module.RESULT
+    table = json.loads(Path(path).read_text())
     return table, [ModelRecord.from_json(values) for values in table["models"]]
 
 
@@ -211,6 +213,62 @@ def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
     assert sorted(shares.values()) == [shares[r] for r in (0.3, 0.25, 0.2, 0.1, 0.0)]
 
 
+def test_the_second_model_has_a_table_of_its_own_and_reads_from_a_beginning(
+    bench, monkeypatch, tmp_path
+):
+    from prunefair.pruning.perplexity import perplexity
+
+    plain = bench.load_tokenizer("x")
+
+    class Tokenizer(type(plain)):  # puts a token before a text
+        def encode(self, text, add_special_tokens=True, **options):
+            return [1] * add_special_tokens + super().encode(text)
+
+    monkeypatch.setattr(bench, "load_tokenizer", lambda name: Tokenizer())
+    monkeypatch.setattr(bench, "STAGES", [(10**6, 10**6, 2)])
+    options = ["--model", "gemma3", "--ratios", "0.3"]
+    options += ["--results", str(tmp_path / "second.json")]
+    table, records = run(bench, monkeypatch, 5, *options)
+    assert not bench.RESULT.exists() and table["configuration"]["model"] == "gemma3"
+    assert {r.ratio for r in records} == {0, 0.3}
+    names = [*dict(bench.methods())]
+    assert {r.method for r in records} == {"dense", *names} - {"SliceGPT"}
+    found = np.exp(log_perplexity(records[0].nats, table["windows"]).value)
+    text, model = bench.wikitext_tokens(None), bench.load_model("x")
+    truth = perplexity(model, text, window=50, beginning=[1])
+    np.testing.assert_allclose(found, truth, rtol=1e-4)
+    assert sum(table["windows"]) == len(text)  # the beginning comes before the first
+    calibration = bench.Bench("cpu", bench.CONFIGURATIONS["gemma3"]).calibration()
+    assert calibration.shape == (8, 1024) and set(calibration[:, 0].tolist()) == {1}
+    read = bench.wikitext_tokens(None, "validation")[: 8 * 1023]
+    assert torch.equal(calibration[:, 1:].flatten(), read)
+    with pytest.raises(SystemExit, match="another .*model.* and does not belong"):
+        run(bench, monkeypatch, 0, "--results", str(tmp_path / "second.json"))
+
+
+def test_only_the_seeds_that_are_asked_for_are_measured(bench, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "SEEDS", (0, 1))
+    options = ["--only", "random", "row norm", "--ratios", "0.3", "--seeds", "1"]
+    options += ["--results", str(tmp_path / "some.json")]
+    _, records = run(bench, monkeypatch, 0, *options)
+    found = [(r.method, r.seed) for r in records]
+    assert found == [("dense", None), ("row norm", None), ("random", 1)]
+
+
+def test_statistics_are_those_of_the_functional_pruner(bench, monkeypatch):
+    from prunefair.pruning.functional_pruning import self_statistics
+
+    benchmark = bench.Bench("cpu")
+    found = benchmark.statistics("energy", 5)
+    drawn = {"generator": torch.Generator().manual_seed(5)}
+    truth = self_statistics(benchmark.model, n_texts=4, length=16, **drawn)
+    for ours, theirs in zip(found.fisher, truth.fisher, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(found.halves, truth.halves, strict=True):
+        assert ours.tokens == theirs.tokens
+        torch.testing.assert_close(ours.second, [*theirs.second])
+
+
 def test_two_runs_of_the_benchmark_keep_what_the_other_has_stored(bench, monkeypatch):
     monkeypatch.setattr(bench, "STAGES", [(2, 1, 3)])
     table, records = run(bench, monkeypatch, 5)
@@ -222,7 +280,7 @@ def test_two_runs_of_the_benchmark_keep_what_the_other_has_stored(bench, monkeyp
     table["models"].append(added)
     bench.RESULT.write_text(json.dumps(table))
     ours["wanda", None, 0.3].nats.append(5.0)
-    bench.write(dict(table), ours)
+    bench.write(bench.RESULT, dict(table), ours)
     by_name = bench.by_model(json.loads(bench.RESULT.read_text()))
     assert by_name["dense", None, 0.0].nats == [*dense, 7.0]
     assert by_name["wanda", None, 0.3].nats[-1] == 5.0
@@ -235,7 +293,7 @@ def test_a_table_of_another_configuration_or_of_other_texts_is_kept(bench, monke
     table, records = run(bench, monkeypatch, 0)
     before = bench.RESULT.read_text()
     with pytest.raises(SystemExit, match="another sampled texts and does not belong"):
-        bench.write(table | {"samples": [[1]]}, bench.by_model(table))
+        bench.write(bench.RESULT, table | {"samples": [[1]]}, bench.by_model(table))
     monkeypatch.setitem(bench.CONFIGURATION, "exact_episodes", 7)
     with pytest.raises(SystemExit, match="another exact_episodes and does not belong"):
         run(bench, monkeypatch, 0)
@@ -292,7 +350,7 @@ def test_processes_that_write_one_table_at_a_time_lose_nothing(bench, tmp_path):
 import json, sys
 from pathlib import Path
 import pruning_methods as bench
-bench.RESULT, bench.BUILD = Path(sys.argv[1]), Path(sys.argv[2])
+path, bench.BUILD = Path(sys.argv[1]), Path(sys.argv[2])
 table = {"configuration": bench.CONFIGURATION, "samples": [], "device": "cpu"}
 table |= {"versions": {}, "questions": {}, "models": []}
 records = {}
@@ -301,7 +359,7 @@ for seed in range(int(sys.argv[3]), 40, 2):
     records[key] = bench.ModelRecord(
         method="random", seed=seed, ratio=0.3, parameters=1, seconds=0.0, ks=0.1
     )
-    bench.write(dict(table), {key: records[key]})
+    bench.write(path, dict(table), {key: records[key]})
 """
     arguments = [str(tmp_path / "table.json"), str(tmp_path / "locks")]
     paths = [str(ROOT / "src"), *sys.path]
