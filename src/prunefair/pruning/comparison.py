@@ -457,6 +457,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
     ax.set(ylim=(len(found) - 0.5, -0.5))
     return ax
 
+
 # %% tags=["active-ipynb"]
 # best_first = sorted(factors, key=lambda m: factors[m].value)
 # nothing = Range(value=math.nan, low=math.nan, high=math.nan)
