@@ -5,8 +5,10 @@
 samples texts once and keeps them under build/reconstruction, with the inputs of some
 blocks.  Then it fits three of the thirty layers in every way that the chapter compares
 (`ways`), and two blocks to ever more tokens (`blocks`) and after other choices of
-neurons (`selections`).  Every divergence and error is taken on texts that no fit reads.
-The table is written after each piece, and a piece that is there is not measured again.
+neurons (`selections`).  At last it prunes the whole model with uneven widths and fits
+all its blocks (`whole`), two of them also on their own (`long`).  Every
+divergence and error is taken on texts that no fit reads.  The table is written after
+each piece, and a piece that is there is not measured again.
 """
 
 from __future__ import annotations
@@ -20,14 +22,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from storing import Table, cpu, options_of
 
-from prunefair.models import load_model
+from prunefair.models import load_model, load_tokenizer
+from prunefair.pruning.folders import save_pruned
 from prunefair.pruning.functional_policy import (
     FisherSum,
     FunctionalLayer,
     log_likelihood,
     train_functional,
 )
-from prunefair.pruning.perplexity import self_sample
+from prunefair.pruning.functional_pruning import prune_functional, text_statistics
+from prunefair.pruning.perplexity import (
+    beginning_tokens,
+    kl_per_position,
+    self_sample,
+    wikitext_tokens,
+)
 from prunefair.pruning.policy_gradient import train_policy
 from prunefair.pruning.reconstruction import (
     FfnBlock,
@@ -39,6 +48,7 @@ from prunefair.pruning.reconstruction import (
     reconstruct_block,
     set_maps_,
 )
+from prunefair.pruning.recovery import window_nats
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_down
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
@@ -71,6 +81,14 @@ CONFIGURATION = {
     "selections_steps": 20,
     "blocks": [7, 27],
     "spreads": {"5": [0.0, 0.6], "14": [0.0, 0.6], "40": [0.0, 0.6]},
+    "whole": {  # seed of the texts, then of those that judge the model
+        "seed": 410,
+        "texts": {"256": 64, "1024": 128},  # texts, and steps of the fits
+        "long_steps": 256,
+        "held_out": [24, 128],
+        "held_out_seed": 411,
+        "windows": [4, 1024],  # of WikiText-2 test
+    },
 }
 SCORES = (
     *("norm of gate_proj", "energy", "Fisher cost"),
@@ -115,17 +133,24 @@ class Bench:
         return kept_file("texts", self.sampled)
 
     def sampled(self):
-        c, found = CONFIGURATION, {layer: [] for layer in CONFIGURATION["blocks"]}
-        with contextlib.ExitStack() as stack:
-            for layer, seen in found.items():
-                hook = lambda _, x, seen=seen: seen.append(x[0][:, 0])  # noqa: E731
-                block = self.layers[layer].mlp
-                stack.callback(block.register_forward_pre_hook(hook).remove)
+        c, found = CONFIGURATION, {}
+        with self.inputs_into(found, lambda x: x[:, 0]):
             draws = seeded(1000 * c["seed"])
             texts = self_sample(self.model, c["texts"], c["length"], generator=draws)
         self.say("sampled")
         inputs = {f"x.{la}": torch.stack(x, 1).flatten(0, 1) for la, x in found.items()}
         return {"tokens": texts} | inputs
+
+    @contextlib.contextmanager
+    def inputs_into(self, found, part=lambda x: x.flatten(0, 1)):
+        """What the blocks of the curves are given meanwhile, by layer."""
+        with contextlib.ExitStack() as stack:
+            for layer in CONFIGURATION["blocks"]:
+                seen = found.setdefault(layer, [])
+                hook = lambda _, x, seen=seen: seen.append(part(x[0].detach()))  # noqa: E731
+                block = self.layers[layer].mlp
+                stack.callback(block.register_forward_pre_hook(hook).remove)
+            yield
 
     def texts(self, count):
         """First texts."""
@@ -273,6 +298,46 @@ class Bench:
             rows.append((p.exp() * (p - q)).sum(-1).mean(1))
         return [round(float(x), 5) for x in torch.cat(rows)]
 
+    def whole_texts(self, count):
+        """Texts for the whole model, in parts of 256 that are made once."""
+        c, parts = CONFIGURATION["whole"], []
+        length = c["held_out"][1]
+        for number in range(-(-count // 256)):
+            make = functools.partial(
+                self_sample,
+                self.model,
+                256,
+                length,
+                generator=seeded(c["seed"] + 1000 * number),
+            )
+            parts.append(kept_file(f"whole-{number}", lambda m=make: {"tokens": m()}))
+        return torch.cat([part["tokens"] for part in parts])[:count]
+
+    @functools.cached_property
+    def whole_judges(self):
+        """Texts that judge the whole model, and windows of WikiText-2."""
+        c = CONFIGURATION["whole"]
+        held = functools.partial(
+            self_sample,
+            self.model,
+            *c["held_out"],
+            generator=seeded(c["held_out_seed"]),
+        )
+        texts = kept_file("whole-held", lambda: {"tokens": held()})["tokens"]
+        tokenizer = load_tokenizer(CONFIGURATION["model"])
+        return texts, wikitext_tokens(tokenizer), beginning_tokens(tokenizer)
+
+    def judged(self, model):
+        """Divergence of every text, information of every window."""
+        texts, wikitext, beginning = self.whole_judges
+        n, window = CONFIGURATION["whole"]["windows"]
+        kl = kl_per_position(self.model, model, texts).mean(1)
+        nats = window_nats(model, wikitext, window, n, beginning=beginning)
+        return {
+            name: [round(float(x), 5) for x in values]
+            for name, values in (("kl", kl), ("nats", nats))
+        }
+
     def ridge(self, kept):
         """Ridge that the halves choose."""
         weights = [self.weights[n] for n in kept]
@@ -368,13 +433,21 @@ def curve(bench, layer, count):
     return fits(bench, layer, kept, count, **options)
 
 
-def fits(bench, layer, kept, count, *, spreads, steps):
+def long(bench, layer, count):
+    """The same with the inputs that the whole model was measured on, in more steps."""
+    c, kept = CONFIGURATION, bench.rows("energy")[layer]
+    x = load_file(SCRATCH / f"whole-inputs-{count}.safetensors")[f"x.{layer}"]
+    steps = c["whole"]["long_steps"]
+    return fits(bench, layer, kept, count, spreads=[0.0, 0.6], steps=steps, x=x)
+
+
+def fits(bench, layer, kept, count, *, spreads, steps, x=None):
     """Errors of one block on other texts: sliced, re-fitted, fitted to some texts."""
     c, n = CONFIGURATION, CONFIGURATION["chosen_on"]
     known = bench.sample[f"x.{layer}"].unflatten(0, (c["texts"], -1))
     judges, judge = known[n : n + c["judges"]], known[n + c["judges"] :]
     judges, judge = (Samples(some.flatten(0, 1)) for some in (judges, judge))
-    x = known[:count].flatten(0, 1)
+    x = known[:count].flatten(0, 1) if x is None else x
     dense, D = ffn_block(bench.model, bench.layers[layer].mlp), bench.weights[layer]
     halves = []
     for half in x.tensor_split(2):
@@ -400,6 +473,35 @@ def fits(bench, layer, kept, count, *, spreads, steps):
     return row
 
 
+def whole(bench, count):
+    """All blocks of the model with uneven widths, fitted to some texts."""
+    c, (_, length) = CONFIGURATION["whole"], CONFIGURATION["whole"]["held_out"]
+    texts, seen = bench.whole_texts(count), {}
+    with bench.inputs_into(seen):
+        statistics = text_statistics(bench.model, texts)
+    inputs = {
+        f"x.{layer}": torch.cat(x)[: len(texts) * length] for layer, x in seen.items()
+    }
+    kept_file(f"whole-inputs-{count}", lambda: inputs)
+    options = {"statistics": statistics, "choice": "energy", "reconstruct": None}
+    found = prune_functional(
+        bench.model, CONFIGURATION["ratio"], generator=seeded(0), **options
+    )
+    row = {"tokens": count * length, "ridge": found.ridge}
+    row["refitted"] = bench.judged(found.model)
+    bench.say(count, "texts, re-fitted")
+    begin, plan = time.process_time(), ReconstructionPlan(steps=c["texts"][str(count)])
+    fits = reconstruct_(found.model, bench.model, texts, plan=plan, generator=seeded(7))
+    row["seconds"] = round(time.process_time() - begin)
+    row["errors"] = [[round(f.errors[i], 6) for i in (0, f.best)] for f in fits]
+    row["reconstructed"] = bench.judged(found.model)
+    folder = SCRATCH / f"whole-{count}"
+    if not folder.exists():
+        tokenizer = load_tokenizer(CONFIGURATION["model"])
+        save_pruned(found.model, tokenizer, folder, found.kept)
+    return row
+
+
 def pieces(bench, table):
     """Place in the table of every piece, and the function that fills it."""
     c = CONFIGURATION
@@ -410,6 +512,12 @@ def pieces(bench, table):
         for layer in c["blocks"]:
             fill = functools.partial(curve, bench, layer, count)
             yield ("blocks", str(layer), str(count)), fill
+    yield ("whole", "dense"), lambda: bench.judged(bench.model)
+    for count in map(int, c["whole"]["texts"]):
+        yield ("whole", str(count)), functools.partial(whole, bench, count)
+        for layer in c["blocks"]:
+            fill = functools.partial(long, bench, layer, count)
+            yield ("long", str(layer), str(count)), fill
     for name in SELECTED:
         yield ("selections", name), functools.partial(selected, bench, name)
 

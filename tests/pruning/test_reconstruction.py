@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunefair.pruning.layered import layered_copy
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
 from prunefair.pruning.reconstruction import (
     INPUTS,
@@ -17,6 +19,8 @@ from prunefair.pruning.reconstruction import (
     ffn_block,
     reconstruct_,
     reconstruct_block,
+    refit_block,
+    residual_scale,
     spread_inputs,
 )
 from prunefair.pruning.refit import refit_
@@ -253,6 +257,106 @@ def test_what_cannot_be_fitted_is_told_before_the_work():
         reconstruct_(pruned, model, torch.ones(2, 65).long(), generator=seeded())
 
 
+CLOSED = ReconstructionPlan(steps=0, ridges=(0.1,))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.01, 0.3, 5.0]), st.booleans())
+def test_a_closed_fit_solves_the_least_squares_that_it_states(seed, ridge, weighted):
+    whole = block(seed)
+    start, g = fewer(whole, torch.arange(0, 10, 2)), seeded(seed)
+    x, gap = torch.randn(2, 40, 6, generator=g)
+    weight = torch.rand(40, generator=g) + 0.1 if weighted else None
+    some = Samples(x, gap, weight)
+    found = refit_block(whole, start, some, some, ridges=[ridge]).maps[-1]
+    h = np.c_[start.hidden(x).numpy(), np.ones(40)]
+    root = np.ones(40) if weight is None else weight.sqrt().numpy()
+    rows = h * root[:, None]
+    damp = np.diag(np.sqrt(ridge * np.square(rows).sum(0)))
+    missing = (whole(x) + gap - start(x)).numpy() * root[:, None]
+    system = np.r_[rows, damp], np.r_[missing, np.zeros((6, 6))]
+    change = np.linalg.lstsq(*system, rcond=None)[0].T
+    D, c = (x.numpy() for x in start.maps[-1])
+    np.testing.assert_allclose(
+        found[0].numpy(), D + change[:, :-1], rtol=1e-3, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        found[1].numpy(), c + change[:, -1], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_the_texts_that_judge_choose_the_ridge():
+    whole, g = block(1), seeded(2)
+    start = fewer(whole, torch.arange(4))
+    few, many = (Samples(torch.randn(n, 6, generator=g)) for n in (5, 500))
+    ridges, errors = (1e-6, 0.1, 1.0, 1e3), []
+    for ridge in ridges:
+        made = refit_block(whole, start, few, many, ridges=[ridge])
+        errors.append(block_error(whole, made, many))
+    best = refit_block(whole, start, few, many, ridges=ridges)
+    assert block_error(whole, best, many) == min(errors) < 0.9 * max(errors)
+
+
+def test_with_the_dense_inputs_it_is_the_re_fit():
+    model = tiny_model("mistral", generator=seeded())
+    texts = self_sample(model, 24, 12, generator=seeded(1))
+    pruned = prune_rows(model, KEPT)
+    options = {"plan": CLOSED, "judges": texts, "generator": seeded()}
+    reconstruct_(pruned, model, texts, **options)
+    for ours, known in zip(
+        *map(down_projections, (pruned, refitted(model, texts))), strict=True
+    ):
+        torch.testing.assert_close(ours.weight, known.weight, rtol=1e-3, atol=1e-5)
+
+
+def streams(model, texts):
+    """What the last layer is given by the block before it, and puts out itself."""
+    found = []
+    layers = model.base_model.get_submodule(adapter_for(model).layers)
+    with torch.no_grad():
+        for layer in layers:
+            hook = layer.register_forward_hook(lambda *a: found.append(a[-1]))
+            model(texts, use_cache=False)
+            hook.remove()
+    return [out[0] if isinstance(out, tuple) else out for out in found]
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt_neox", "granite", "phi"])
+def test_the_whole_share_leaves_the_least_drift_on_the_texts_of_the_fit(family):
+    model = tiny_model(family, generator=seeded())
+    texts = self_sample(model, 24, 12, generator=seeded(1))
+    dense, left = streams(model, texts), {}
+    for share in (0.0, 0.5, 1.0):
+        plan = ReconstructionPlan(
+            steps=0, inputs="corrected", drift=share, ridges=(1e-6,)
+        )
+        pruned = prune_rows(model, KEPT)
+        reconstruct_(pruned, model, texts, plan=plan, judges=texts, generator=seeded())
+        pairs = zip(dense, streams(pruned, texts), strict=True)
+        left[share] = [float((a - b).square().sum()) for a, b in pairs]
+    firsts = [some[0] for some in left.values()]
+    assert max(firsts) < 1.001 * min(firsts)  # nothing has drifted before
+    assert left[1.0][1] < left[0.5][1] < left[0.0][1]
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [("llama", 1), ("phi", 1), ("granite", "multiplier"), ("gemma2", None)],
+)
+def test_the_scale_of_the_stream_is_that_of_the_family(family, expected):
+    model = tiny_model(family, generator=seeded())
+    layered = layered_copy(model)
+    with layered.present(1):
+        hidden = torch.randn(1, 5, model.config.hidden_size, generator=seeded())
+        before = [p.clone() for p in layered.linears(1)[-1].parameters()]
+        scale = residual_scale(layered, 1, hidden)
+        assert all(map(torch.equal, before, layered.linears(1)[-1].parameters()))
+    if expected == "multiplier":
+        expected = model.config.residual_multiplier
+        assert expected != 1
+    assert scale is None if expected is None else scale == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
@@ -262,6 +366,9 @@ def test_what_cannot_be_fitted_is_told_before_the_work():
         ({"spread": -0.1}, "spread is -0.1; give a number between 0 and 10"),
         ({"spread": float("nan")}, "spread is nan; give"),
         ({"held": 1.0}, "held is 1.0; give a number between 0 and 1"),
+        ({"drift": 1.1}, "drift is 1.1; give a number between 0 and 1"),
+        ({"drift": -0.1}, "drift is -0.1; give"),
+        ({"ridges": (0.1, 0)}, "ridges holds 0; give positive numbers"),
         ({"inputs": "mine"}, "inputs is 'mine'; give dense or own or corrected"),
         ({"weighting": "by ear"}, "weighting is 'by ear'; give plain or stream"),
     ],

