@@ -873,4 +873,4 @@ def plot_against_size(ax, points: dict[str, dict[float, Range]], groups: dict):
 # - Turn stored outcomes into perplexities with ranges over seeds, and compare two models window by window: `perplexities`, `perplexity_factor`.
 # - Draw methods at every ratio, against their size, and each with its range: `plot_methods`, `plot_against_size`, `plot_intervals`.
 #
-# Next: [Domains](domains.ipynb) lets the pruned models read other kinds of text.
+# Next: [Scores](scores.ipynb) asks whether entropy, fluctuation or fidelity keep better neurons.

@@ -184,11 +184,11 @@ def plot_sweeps(ax, layers: int = 4):
 # \text{backward:} \quad & P_0 + P + t\,\max\bigl((24\, d + 16\, m)\, s',\; 16\, V\bigr) \\
 # \text{choice:} \quad & P_0 + 28\, m^2 + 12\, m d + 32\, d^2 \\
 # \text{re-fit:} \quad & P_0 + 48\, m^2 + 8\, d\,(m + 5 k) + s\, m d \\
-# \text{reconstruction:} \quad & P_0 + P + d\,(3\, T s + 12\, m + 84\, k) + 16\, b\,(m + k + d)
+# \text{reconstruction:} \quad & P_0 + P + T d\,(8\, s + 12) + \max\bigl(d\,(12\, m + 84\, k),\; 48\, k^2\bigr) + 16\, b\,(m + k + d)
 # \end{aligned}
 # $$ (eq-sweeps-device)
 #
-# bytes, where $b = 4096$ inputs are judged at a time, $s' = \max(s, 4)$ and the factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge.
+# bytes, where $b = 4096$ inputs are judged at a time, $s' = \max(s, 4)$ and the factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge; a reconstruction with the inputs of the dense model alone takes $3\, T d s$ in the place of the second term.
 # What waits, in the memory of the host or on the disk, are inputs and outputs of one layer, the inputs of the others as far as the backward sweep needs them, and the moments,
 #
 # <a id="eq-sweeps-waiting"></a>
@@ -257,7 +257,9 @@ def sweep_plan(
     k, t, wide = rows_to_keep(m, ratio), min(BATCH * length, tokens), max(s, 4)
     kept = 4 * m**2 if tokens * s >= 4 * m else tokens * m * s
     halves = len(ridge_layers(L)) * 4 * m**2 * (tokens * s >= 4 * m)
-    fit, block = bool(reconstruct), d * (tokens * 3 * s + 12 * m + 84 * k)
+    own = reconstruct is not None and reconstruct.inputs != "dense"
+    fit, block = bool(reconstruct), d * (tokens * (3 * s + own * (5 * s + 12)))
+    block += max(d * (12 * m + 84 * k), 48 * k**2)
     refits = P0 + 48 * m**2 + 8 * d * (m + 5 * k) + s * m * d
     few = _cost_tokens(tokens, length)
     return SweepPlan(
@@ -1388,7 +1390,8 @@ def write_swept(
 # | a selection by quadrature | float32 | $b\,s\,(4 d k + 2 k^2)$, here with $s$ steps |
 # | ridge, of 6 layers, 2 halves, a few values | float64 | $\frac13 k^3 + 4 d k^2$ |
 # | re-fit | float64 | $\frac13 k^3 + 2 d k^2 + 2 d\,(m - k)\,k$ |
-# | reconstruction, from $n$ tokens in all steps | float32 | $n d\,(14 k + 6 m) + 2\,T P / s$ |
+# | reconstruction, with $\rho$ from $n_\rho$ values | float32 | $6\,T P / s + T\,(2 k^2 + 8 k d + 6 m d) + n_\rho\,(\frac13 k^3 + 4 d k^2)$ |
+# | steps of gradients on $n$ tokens in all | float32 | $n d\,(14 k + 6 m)$ |
 #
 # and the checkpoint is read three times and written once.
 
@@ -1439,7 +1442,10 @@ def sweep_work(
     }
     if reconstruct:
         steps = reconstruct.steps * reconstruct.batch * d * (14 * k + 6 * m) * L
-        work["reconstruction"] = ("float32", steps + 2 * T * weights, 2 * read)
+        passes, tried = 1 + 2 * (reconstruct.inputs != "dense"), len(reconstruct.ridges)
+        closed = T * (2 * k**2 + 8 * k * d + 6 * m * d) + tried * (k**3 / 3 + 4 * d * k**2)
+        steps += 2 * passes * T * weights + closed * bool(tried) * L
+        work["reconstruction"] = ("float32", steps, 2 * read)
     return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
 
 
