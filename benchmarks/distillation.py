@@ -33,11 +33,12 @@ from prunefair.pruning.recovery import window_nats
 from prunefair.pruning.self_distillation import DistillationPlan, self_distill
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "distillation.json"
-PRUNED = Path(__file__).parents[1] / "build" / "reconstruction" / "whole-256"
+START = "drift 0.5, 256 texts"
+PRUNED = Path(__file__).parents[1] / "build" / "reconstruction" / START
 CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
-    "pruned": "whole/256 of reconstruction.json, reconstructed",
+    "pruned": f"whole/{START} of reconstruction.json",
     "plan": {"held": 24, "looks_every": 4096, "learning_rate": 2e-4, "window": 128},
     "test": {"windows": 4, "window": 1024},
     "seed": 76,

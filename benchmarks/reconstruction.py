@@ -5,10 +5,10 @@
 samples texts once and keeps them under build/reconstruction, with the inputs of some
 blocks.  Then it fits three of the thirty layers in every way that the chapter compares
 (`ways`), and two blocks to ever more tokens (`blocks`) and after other choices of
-neurons (`selections`).  At last it prunes the whole model with uneven widths and fits
-all its blocks (`whole`), two of them also on their own (`long`).  Every
-divergence and error is taken on texts that no fit reads.  The table is written after
-each piece, and a piece that is there is not measured again.
+neurons (`selections`).  At last it prunes the whole model with uneven widths and
+repairs all its layers in several ways (`whole`).  Every divergence and error is taken
+on texts that no fit reads.  The table is written after each piece, and a piece that is
+there is not measured again; the models of `whole` stay under build/reconstruction.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from prunefair.pruning.reconstruction import (
     set_maps_,
 )
 from prunefair.pruning.recovery import window_nats
-from prunefair.pruning.refit import find_ridge, mean_moments, refit_down
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_, refit_down
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
@@ -57,6 +57,7 @@ from prunefair.pruning.surgery import prune_rows
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "reconstruction.json"
 SCRATCH = ROOT / "build" / "reconstruction"
+CLOSED = {"steps": 0, "inputs": "corrected", "ridges": (0.1, 0.3, 1.0, 3.0)}
 CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
@@ -81,10 +82,19 @@ CONFIGURATION = {
     "selections_steps": 20,
     "blocks": [7, 27],
     "spreads": {"5": [0.0, 0.6], "14": [0.0, 0.6], "40": [0.0, 0.6]},
-    "whole": {  # seed of the texts, then of those that judge the model
+    "whole": {
         "seed": 410,
-        "texts": {"256": 64, "1024": 128},  # texts, and steps of the fits
-        "long_steps": 256,
+        "texts": 256,
+        "ways": {  # texts, of which an eighth judges where a ridge is chosen; the plan
+            "re-fit, 256 texts": (256, None),
+            "steps, 256 texts": (256, {}),
+            "drift 0.5, 256 texts": (256, CLOSED | {"drift": 0.5}),
+            "re-fit, 64 texts": (64, None),
+            "drift 0, 64 texts": (64, CLOSED | {"drift": 0.0}),
+            "drift 0.5, 64 texts": (64, CLOSED | {"drift": 0.5}),
+            "drift 0.75, 64 texts": (64, CLOSED | {"drift": 0.75}),
+            "drift 1, 64 texts": (64, CLOSED | {"drift": 1.0}),
+        },
         "held_out": [24, 128],
         "held_out_seed": 411,
         "windows": [4, 1024],  # of WikiText-2 test
@@ -133,24 +143,17 @@ class Bench:
         return kept_file("texts", self.sampled)
 
     def sampled(self):
-        c, found = CONFIGURATION, {}
-        with self.inputs_into(found, lambda x: x[:, 0]):
+        c, found = CONFIGURATION, {layer: [] for layer in CONFIGURATION["blocks"]}
+        with contextlib.ExitStack() as stack:
+            for layer, seen in found.items():
+                hook = lambda _, x, seen=seen: seen.append(x[0][:, 0])  # noqa: E731
+                block = self.layers[layer].mlp
+                stack.callback(block.register_forward_pre_hook(hook).remove)
             draws = seeded(1000 * c["seed"])
             texts = self_sample(self.model, c["texts"], c["length"], generator=draws)
         self.say("sampled")
         inputs = {f"x.{la}": torch.stack(x, 1).flatten(0, 1) for la, x in found.items()}
         return {"tokens": texts} | inputs
-
-    @contextlib.contextmanager
-    def inputs_into(self, found, part=lambda x: x.flatten(0, 1)):
-        """What the blocks of the curves are given meanwhile, by layer."""
-        with contextlib.ExitStack() as stack:
-            for layer in CONFIGURATION["blocks"]:
-                seen = found.setdefault(layer, [])
-                hook = lambda _, x, seen=seen: seen.append(part(x[0].detach()))  # noqa: E731
-                block = self.layers[layer].mlp
-                stack.callback(block.register_forward_pre_hook(hook).remove)
-            yield
 
     def texts(self, count):
         """First texts."""
@@ -298,20 +301,16 @@ class Bench:
             rows.append((p.exp() * (p - q)).sum(-1).mean(1))
         return [round(float(x), 5) for x in torch.cat(rows)]
 
-    def whole_texts(self, count):
-        """Texts for the whole model, in parts of 256 that are made once."""
-        c, parts = CONFIGURATION["whole"], []
-        length = c["held_out"][1]
-        for number in range(-(-count // 256)):
-            make = functools.partial(
-                self_sample,
-                self.model,
-                256,
-                length,
-                generator=seeded(c["seed"] + 1000 * number),
-            )
-            parts.append(kept_file(f"whole-{number}", lambda m=make: {"tokens": m()}))
-        return torch.cat([part["tokens"] for part in parts])[:count]
+    @functools.cached_property
+    def whole_texts(self):
+        """Texts for the whole model."""
+        c, options = (
+            CONFIGURATION["whole"],
+            {"generator": seeded(CONFIGURATION["whole"]["seed"])},
+        )
+        sizes = c["texts"], c["held_out"][1]
+        make = functools.partial(self_sample, self.model, *sizes, **options)
+        return kept_file("whole-0", lambda: {"tokens": make()})["tokens"]
 
     @functools.cached_property
     def whole_judges(self):
@@ -433,21 +432,13 @@ def curve(bench, layer, count):
     return fits(bench, layer, kept, count, **options)
 
 
-def long(bench, layer, count):
-    """The same with the inputs that the whole model was measured on, in more steps."""
-    c, kept = CONFIGURATION, bench.rows("energy")[layer]
-    x = load_file(SCRATCH / f"whole-inputs-{count}.safetensors")[f"x.{layer}"]
-    steps = c["whole"]["long_steps"]
-    return fits(bench, layer, kept, count, spreads=[0.0, 0.6], steps=steps, x=x)
-
-
-def fits(bench, layer, kept, count, *, spreads, steps, x=None):
+def fits(bench, layer, kept, count, *, spreads, steps):
     """Errors of one block on other texts: sliced, re-fitted, fitted to some texts."""
     c, n = CONFIGURATION, CONFIGURATION["chosen_on"]
     known = bench.sample[f"x.{layer}"].unflatten(0, (c["texts"], -1))
     judges, judge = known[n : n + c["judges"]], known[n + c["judges"] :]
     judges, judge = (Samples(some.flatten(0, 1)) for some in (judges, judge))
-    x = known[:count].flatten(0, 1) if x is None else x
+    x = known[:count].flatten(0, 1)
     dense, D = ffn_block(bench.model, bench.layers[layer].mlp), bench.weights[layer]
     halves = []
     for half in x.tensor_split(2):
@@ -473,33 +464,41 @@ def fits(bench, layer, kept, count, *, spreads, steps, x=None):
     return row
 
 
-def whole(bench, count):
-    """All blocks of the model with uneven widths, fitted to some texts."""
-    c, (_, length) = CONFIGURATION["whole"], CONFIGURATION["whole"]["held_out"]
-    texts, seen = bench.whole_texts(count), {}
-    with bench.inputs_into(seen):
-        statistics = text_statistics(bench.model, texts)
-    inputs = {
-        f"x.{layer}": torch.cat(x)[: len(texts) * length] for layer, x in seen.items()
-    }
-    kept_file(f"whole-inputs-{count}", lambda: inputs)
-    options = {"statistics": statistics, "choice": "energy", "reconstruct": None}
-    found = prune_functional(
-        bench.model, CONFIGURATION["ratio"], generator=seeded(0), **options
-    )
-    row = {"tokens": count * length, "ridge": found.ridge}
-    row["refitted"] = bench.judged(found.model)
-    bench.say(count, "texts, re-fitted")
-    begin, plan = time.process_time(), ReconstructionPlan(steps=c["texts"][str(count)])
-    fits = reconstruct_(found.model, bench.model, texts, plan=plan, generator=seeded(7))
+def chosen(bench):
+    """Rows of the whole model by energy, with widths by Fisher cost."""
+    statistics = text_statistics(bench.model, bench.whole_texts)
+    options = {"statistics": statistics, "choice": "energy", "refit": False}
+    ratio, generator = CONFIGURATION["ratio"], seeded(0)
+    found = prune_functional(bench.model, ratio, generator=generator, **options)
+    return {f"{n:03}": rows for n, rows in enumerate(found.kept)}
+
+
+def whole(bench, name):
+    """All layers repaired in one of the ways, with the same rows."""
+    texts, plan = CONFIGURATION["whole"]["ways"][name]
+    closed, judges = bool(plan and plan.get("ridges")), None  # by default further texts
+    rows = kept_file("whole-rows", lambda: chosen(bench))
+    kept = [rows[layer] for layer in sorted(rows)]
+    pruned, texts = prune_rows(bench.model, kept), bench.whole_texts[:texts]
+    begin, row = time.process_time(), {}
+    if closed:
+        judges = round(len(texts) / 8)
+        texts, judges = texts[:-judges], texts[-judges:]
+    else:
+        halves = [hidden_moments(bench.model, half) for half in texts.tensor_split(2)]
+        row["ridge"] = find_ridge(bench.weights, halves, kept)[0]
+        moments, options = mean_moments(halves), {"ridge": row["ridge"]}
+        refit_(pruned, bench.model, kept, moments, **options)
+    if plan is not None:
+        options = {"plan": ReconstructionPlan(**plan), "judges": judges}
+        fits = reconstruct_(pruned, bench.model, texts, generator=seeded(7), **options)
+        row["errors"] = [[round(f.errors[i], 6) for i in (0, f.best)] for f in fits]
     row["seconds"] = round(time.process_time() - begin)
-    row["errors"] = [[round(f.errors[i], 6) for i in (0, f.best)] for f in fits]
-    row["reconstructed"] = bench.judged(found.model)
-    folder = SCRATCH / f"whole-{count}"
+    folder = SCRATCH / name
     if not folder.exists():
         tokenizer = load_tokenizer(CONFIGURATION["model"])
-        save_pruned(found.model, tokenizer, folder, found.kept)
-    return row
+        save_pruned(pruned, tokenizer, folder, kept)
+    return row | bench.judged(pruned)
 
 
 def pieces(bench, table):
@@ -513,11 +512,8 @@ def pieces(bench, table):
             fill = functools.partial(curve, bench, layer, count)
             yield ("blocks", str(layer), str(count)), fill
     yield ("whole", "dense"), lambda: bench.judged(bench.model)
-    for count in map(int, c["whole"]["texts"]):
-        yield ("whole", str(count)), functools.partial(whole, bench, count)
-        for layer in c["blocks"]:
-            fill = functools.partial(long, bench, layer, count)
-            yield ("long", str(layer), str(count)), fill
+    for name in c["whole"]["ways"]:
+        yield ("whole", name), functools.partial(whole, bench, name)
     for name in SELECTED:
         yield ("selections", name), functools.partial(selected, bench, name)
 

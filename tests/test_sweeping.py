@@ -14,13 +14,12 @@ import prunefair
 from prunefair.models import load_model
 from prunefair.pipelines import _room, pruning, sweeping
 from prunefair.pipelines._targets import wanted_ratio
-from prunefair.pruning import reconstruction, sweeps
+from prunefair.pruning import sweeps
 from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
 from prunefair.pruning.folders import load_pruned
 from prunefair.pruning.functional_policy import uneven_ratios
 from prunefair.pruning.lanczos import SelectionCost
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
-from prunefair.pruning.reconstruction import ReconstructionPlan
 from prunefair.pruning.surgery import ADAPTERS, removed_parameters, tiny_model
 from prunefair.pruning.throughput import device_rates
 
@@ -55,10 +54,8 @@ def test_a_folder_is_pruned_to_the_same_bytes_in_memory_and_in_turns(folder, tmp
 
 
 def test_a_reconstruction_too_is_the_same_in_turns_and_the_card_says_it(
-    folder, tmp_path, monkeypatch
+    folder, tmp_path
 ):
-    plan = ReconstructionPlan(batch=32, steps=300)  # of so few tokens
-    monkeypatch.setattr(reconstruction, "ReconstructionPlan", lambda: plan)
     options = FEW | {"reconstruct": True}
     whole = prunefair.prune(folder, 0.5, out=tmp_path / "whole", **options)
     place = {"out": tmp_path / "in turns", "offload": tmp_path / "work"}

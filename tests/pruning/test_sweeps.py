@@ -1,5 +1,6 @@
 """Going through a checkpoint a block at a time changes nothing but the memory."""
 
+import dataclasses
 import itertools
 import math
 import subprocess
@@ -25,7 +26,11 @@ from prunefair.pruning.functional_policy import (
 from prunefair.pruning.functional_pruning import prune_functional, self_statistics
 from prunefair.pruning.lanczos import orthonormal_probes
 from prunefair.pruning.layered import FolderStore, MemoryStore
-from prunefair.pruning.reconstruction import ReconstructionPlan, reconstruct_
+from prunefair.pruning.reconstruction import (
+    CORRECTED,
+    ReconstructionPlan,
+    reconstruct_,
+)
 from prunefair.pruning.refit import mean_moments
 from prunefair.pruning.self_moments import down_projections
 from prunefair.pruning.surgery import prune_rows, tiny_model
@@ -97,9 +102,10 @@ def test_without_a_bias_the_swept_re_fit_is_that_in_memory_too(tmp_path):
 def test_a_swept_reconstruction_is_that_in_memory(family, dtype, tmp_path):
     """With the inputs of the dense model and of the pruned one, and after a stop."""
     model, layered, swept, known = both(family, dtype, n_texts=8)
-    own = dtype == torch.bfloat16
-    inputs, options = "own" if own else "dense", {"even": True, "episodes": 1}
-    plan = ReconstructionPlan(batch=16, steps=12, inputs=inputs)
+    plan, options = ReconstructionPlan(batch=16, steps=12), {"even": True}
+    if dtype == torch.bfloat16:
+        plan = dataclasses.replace(CORRECTED, batch=16, steps=12)
+    options["episodes"] = 1
     whole = prune_functional(
         *(model, 0.5),
         generator=seeded(2),
@@ -389,15 +395,14 @@ def test_the_work_that_is_planned_is_the_work_that_torch_counts():
     assert 1 <= counted(lambda: distance(kept)) / products < 1.7  # and projections
 
 
-def test_the_work_of_a_reconstruction_is_what_torch_counts():
+@pytest.mark.parametrize(
+    "plan", [ReconstructionPlan(steps=128, batch=64, patience=99), CORRECTED]
+)
+def test_the_work_of_a_reconstruction_is_what_torch_counts(plan):
     fields = {"hidden_size": 64, "intermediate_size": 160, "head_dim": 32}
     model = tiny_model("llama", generator=seeded(), **fields)
     layered, texts = layered_copy(model), torch.ones(64, 16).long()
-    plan, kept = (
-        ReconstructionPlan(steps=128, batch=64, patience=99),
-        [torch.arange(112)] * 2,
-    )
-    pruned = prune_rows(model, kept)
+    pruned = prune_rows(model, [torch.arange(112)] * 2)
     planned = sweep_work(layered.model, 0.3, tokens=texts.numel(), reconstruct=plan)
     options = {"plan": plan, "generator": seeded()}
     found = counted(lambda: reconstruct_(pruned, model, texts, **options))

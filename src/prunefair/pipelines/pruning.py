@@ -157,9 +157,14 @@ class _Job:
     @property
     def plan(self):
         """How whole blocks are fitted, or None if they are not."""
-        from prunefair.pruning.reconstruction import ReconstructionPlan
+        from prunefair.pruning.reconstruction import CORRECTED
 
-        return ReconstructionPlan() if self.reconstruct else None
+        return CORRECTED if self.reconstruct else None
+
+    @property
+    def refit_apart(self) -> bool:
+        """Whether there is a re-fit before blocks are fitted, or in their place."""
+        return self.refit and not (self.plan and self.plan.ridges)
 
     @property
     def even(self) -> bool:
@@ -244,8 +249,9 @@ def prune(
     refit : bool
         With functional: re-fit what is left to the model's own text.
     reconstruct : bool
-        With functional: fit whole feed-forward blocks from there on, which adds minutes
-        for a small model.
+        With functional: re-fit block after block to what each is given in the pruned
+        model, and make good half of what has drifted; nearer to the dense model, and
+        minutes more for a small one.
     choice : {"policy", "energy"}
         With functional: rows by a trained policy, or by the energies alone, which is
         faster.
@@ -701,7 +707,7 @@ def _run_functional(job, dense, policy, multiple, generator):
         choice=job.choice,
         policy=policy,
         penalty=penalty,
-        refit=job.refit,
+        refit=job.refit_apart,
         reconstruct=job.plan,
         even=job.even,
         multiple=multiple,

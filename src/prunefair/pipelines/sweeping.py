@@ -73,7 +73,7 @@ def prune_in_turns(job):
         statistics,
         job.ratio,
         store=store,
-        refit=job.refit,
+        refit=job.refit_apart,
         choice=job.choice,
         policy=policy,
         even=job.even,
@@ -149,7 +149,7 @@ def _planned_seconds(job, dense, length: int) -> dict[str, float]:
         del work["features"], work["policy"]
     if not needs_costs(job.choice, job.even):
         del work["backward"]
-    if not job.refit:
+    if not job.refit_apart:
         del work["ridge"], work["refit"]
     if sum(cost.operations for _, cost in work.values()) < SMALL:
         return {}

@@ -1443,7 +1443,9 @@ def sweep_work(
     if reconstruct:
         steps = reconstruct.steps * reconstruct.batch * d * (14 * k + 6 * m) * L
         passes, tried = 1 + 2 * (reconstruct.inputs != "dense"), len(reconstruct.ridges)
-        closed = T * (2 * k**2 + 8 * k * d + 6 * m * d) + tried * (k**3 / 3 + 4 * d * k**2)
+        closed = T * (2 * k**2 + 8 * k * d + 6 * m * d) + tried * (
+            k**3 / 3 + 4 * d * k**2
+        )
         steps += 2 * passes * T * weights + closed * bool(tried) * L
         work["reconstruction"] = ("float32", steps, 2 * read)
     return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
