@@ -124,6 +124,8 @@ from prunefair.pruning.self_moments import BATCH
 #     "the standard deviation": lambda v, f, h: v.sqrt() * f,
 # }
 # refuted = dict.fromkeys(stronger, 0)
+
+# %% tags=["active-ipynb"]
 # for spread in (0.3, 1.0, 3.0, 6.0):
 #     for n in (2, 3, 20):
 #         p, s = draw(n, spread)
@@ -202,21 +204,23 @@ def entropy_costs(
 # %% tags=["active-ipynb"]
 # small = tiny_model("llama", generator=generator).double()
 # text = torch.randint(5, small.config.vocab_size, (1, 4), generator=generator)
-# down, (t, j), step = down_projections(small)[0], (2, 3), 1e-2
+# down, j, step = down_projections(small)[0], 3, 1e-2
 # found, squared = (entropy_costs(small, text, power=k)[0][j] for k in (1, 2))
-# changes = []
-# for t in range(text.shape[1]):
-#     ends = []
-#     for sign in (1, -1):
-#         def scale(_, inputs, sign=sign):
-#             factor = torch.ones_like(inputs[0])
-#             factor[:, t, j] += sign * step
-#             return (inputs[0] * factor,)
-#         with down.register_forward_pre_hook(scale), torch.no_grad():
-#             log_p = small(text).logits.log_softmax(-1)
-#             ends.append(-float((log_p.exp() * log_p).sum()))
-#     changes.append((ends[0] - ends[1]) / (2 * step))
-# changes = np.array(changes)
+
+
+# %% tags=["active-ipynb"]
+# def scaled(t, factor):
+#     """Entropy when the neuron is multiplied by a factor at one position."""
+#     factors = torch.ones(1, 4, down.in_features, dtype=torch.float64)
+#     factors[0, t, j] = factor
+#     hook = down.register_forward_pre_hook(lambda _, x: x[0] * factors)
+#     log_p = small(text).logits.log_softmax(-1)
+#     hook.remove()
+#     return -float((log_p.exp() * log_p).sum())
+
+# %% tags=["active-ipynb"]
+# ends = [[scaled(t, 1 + sign * step) for sign in (1, -1)] for t in range(4)]
+# changes = np.diff(ends, axis=1) / (2 * step)
 # np.testing.assert_allclose(float(found), np.abs(changes).mean(), rtol=1e-2)
 # np.testing.assert_allclose(float(squared), (changes**2).mean(), rtol=1e-2)
 
@@ -320,6 +324,8 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 #     a = (own * y).sum() / own.square().sum()
 #     share = 1 - (y - a * own).square().sum() / y.square().sum()
 #     assert abs(fidelities(D, H)[j] - share) < 1e-12
+
+# %% tags=["active-ipynb"]
 # apart = torch.diag(h.square().mean(0))  # no two neurons correlate
 # shares = fidelities(D, apart)
 # assert abs(shares.sum() - 1) < 1e-12
@@ -401,7 +407,7 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # Entropy shares the budget worse than the Fisher cost does, beyond the error when both are squared: it sees only what acts as a temperature, as the [theorem](#thm-scores-temperature) says, and a layer may do something else.
 # FLAP's standardised fluctuations share it better than not at all, standardised energies do not.
 # ModHiFi's fidelity of single neurons is last; its method takes neurons one after the other, each beside those that are there, which for the first order is the [re-fit](refit.ipynb) of a growing set and is not measured here.
-# Filtering the texts, the 64 of least perplexity out of 96, changes nothing beyond the error.
+# Filtering the texts, the 64 most likely ones of 96, changes nothing beyond the error.
 # All of it is one sample, one model and one ratio.
 #
 # ## Exercises

@@ -1441,14 +1441,18 @@ def sweep_work(
         "refit": ("float64", L * fit, 2 * read),
     }
     if reconstruct:
-        steps = reconstruct.steps * reconstruct.batch * d * (14 * k + 6 * m) * L
-        passes, tried = 1 + 2 * (reconstruct.inputs != "dense"), len(reconstruct.ridges)
-        closed = T * (2 * k**2 + 8 * k * d + 6 * m * d) + tried * (
-            k**3 / 3 + 4 * d * k**2
-        )
-        steps += 2 * passes * T * weights + closed * bool(tried) * L
-        work["reconstruction"] = ("float32", steps, 2 * read)
+        operations = _block_work(reconstruct, d, m, k, T) * L
+        operations += 2 * T * weights * (1 if reconstruct.inputs == "dense" else 3)
+        work["reconstruction"] = ("float32", operations, 2 * read)
     return {name: (kind, SelectionCost(*cost)) for name, (kind, *cost) in work.items()}
+
+
+# %%
+def _block_work(plan: ReconstructionPlan, d: int, m: int, k: int, T: int) -> float:
+    """Operations of the fits of a block: in closed form, if asked for, and in steps."""
+    steps, tried = plan.steps * plan.batch, len(plan.ridges)
+    closed = T * (2 * k**2 + 8 * k * d + 6 * m * d) + tried * (k**3 / 3 + 4 * d * k**2)
+    return steps * d * (14 * k + 6 * m) + closed * bool(tried)
 
 
 # %%
