@@ -6,8 +6,8 @@ writes `book/results/distillation.json`.  It begins with the best model that clo
 forms and local fits leave, which `benchmarks/reconstruction.py --only whole` has
 stored, and which then learns from the dense model on text that this samples.  At each
 look stands the divergence of 24 held-out texts of the dense model, which also say when
-to stop; at every third one the information of four windows of WikiText-2 test, by which
-nothing is chosen.
+to stop; at every third one, and at the last, the information of four windows of
+WikiText-2 test, by which nothing is chosen.
 
 A run is put aside after each look in the folder `--scratch` and goes on from there; its
 pieces are stored as they come.  On one core a thousand tokens take about half a minute.
@@ -39,7 +39,14 @@ CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
     "pruned": f"whole/{START} of reconstruction.json",
-    "plan": {"held": 24, "looks_every": 4096, "learning_rate": 2e-4, "window": 128},
+    "plan": {
+        "held": 24,
+        "looks_every": 8192,
+        "learning_rate": 2e-4,
+        "cooldown": 0.6,
+        "patience": 8,
+        "window": 128,
+    },
     "test": {"windows": 4, "window": 1024},
     "seed": 76,
 }
@@ -66,7 +73,7 @@ def distilled(name, model, plan, material, table, scratch) -> None:
     def watch(tokens, divergences, student):
         number = tokens // (plan.every * plan.batch_size * plan.window)
         piece = {"kl": rounded(divergences)}
-        if number % 3 == 0:
+        if number % 3 == 0 or tokens == plan.steps * plan.batch_size * plan.window:
             piece["nats"] = test_nats(student, material)
         piece["seconds"] = round(time.perf_counter() - begin)
         table.add(piece, "runs", name, "looks", str(tokens))
@@ -88,8 +95,8 @@ def distilled(name, model, plan, material, table, scratch) -> None:
 
 def arguments():
     parser = options_of(__doc__, RESULT)
-    parser.add_argument("--tokens", type=int, default=81_920)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=57_344)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--pruned", type=Path, default=PRUNED)
     parser.add_argument("--scratch", type=Path, default=cache_folder() / "distillation")
@@ -123,6 +130,8 @@ def main():
         window=own["window"],
         learning_rate=own["learning_rate"],
         held=own["held"],
+        cooldown=own["cooldown"],
+        patience=own["patience"],
         every=own["looks_every"] // step,
     )
     ways = f"rank {options.rank}" if options.rank else "all weights"

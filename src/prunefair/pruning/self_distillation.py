@@ -839,7 +839,7 @@ def plot_learning(ax, curve: dict[int, Sequence[float]]):
 # %% [markdown]
 # **Figure (fig-self-distillation-learning).** <a id="fig-self-distillation-learning"></a> Divergence from the dense model on 24 of its texts that nothing is trained on (grey) and their mean, against the tokens that the pruned model has learnt from.
 
-VERDICT
+#
 # The recovery of the last chapter is the contrast.
 # There a model that had been pruned well came out further from the dense one on the dense model's text.
 
