@@ -1139,7 +1139,7 @@ def plot_repairs(ax, repairs: dict[str, Sequence[float]]):
     for place, values in enumerate(repairs.values()):
         mean = sum(values) / len(values)
         ax.plot(values, [place] * len(values), "o", color="C0", ms=3, alpha=0.4)
-        ax.plot([mean] * 2, [place - 0.3, place + 0.3], color="C1", lw=2)
+        ax.plot([mean] * 2, [place - 0.3, place + 0.3], "-", color="C1", lw=2)
     ax.set_yticks(range(len(repairs)), list(repairs))
     ax.set(xlabel="divergence (nats a token)", ylim=(len(repairs) - 0.5, -0.5))
     return ax
@@ -1160,8 +1160,8 @@ def plot_repairs(ax, repairs: dict[str, Sequence[float]]):
 #
 #
 # first, last = np.array(whole["steps, 256 texts"]["errors"]).T
-# changed = first > 0  # blocks that have lost neurons
-# print(f"steps: errors of the blocks less by {np.mean(1 - last / first, where=changed):.1%}")
+# lost = first > 0  # blocks that have lost neurons
+# print(f"steps: errors of the blocks less by {1 - np.mean(last[lost] / first[lost]):.1%}")
 # mean, half = from_refit("steps", 256)
 # assert abs(mean) < half
 

@@ -826,8 +826,8 @@ def _result(run: _Training, store) -> Distilled:
 def plot_learning(ax, curve: dict[int, Sequence[float]]):
     """Divergence of the held-out texts, and its mean, against the tokens learnt."""
     tokens, values = [*curve], np.array([*curve.values()])
-    ax.plot(tokens, values, color="0.75", lw=0.8)
-    ax.plot(tokens, values.mean(1), color="C0", marker="o", ms=4)
+    ax.plot(tokens, values, "-", color="0.75", lw=0.8)
+    ax.plot(tokens, values.mean(1), "-o", color="C0", ms=4)
     ax.set(xlabel="tokens learnt", ylabel="divergence (nats a token)", ylim=(0, None))
     return ax
 
