@@ -414,7 +414,7 @@ def scale_free_step(
 
 # %%
 def _rates(policy, state) -> tuple[float, float]:
-    """Numerator of the learning rate, and what stands under it beside the penalties."""
+    """Numerator of the learning rate, and what is under it beside the penalties."""
     if isinstance(state, ScaleFreeState):
         return float(state.point.size), 1.0
     room = state.point.size * policy.log_horizon
@@ -425,7 +425,7 @@ def _rearranged(policy, state, places, rewards):
     """`Policy.rearranged`: a new arm is one that was there and paid nothing."""
     grown = places.size / state.point.size
     state = Policy.rearranged(policy, state, places, rewards)
-    if isinstance(state, LogBarrierState):  # the rate is kept, or lowered by the scale
+    if isinstance(state, LogBarrierState):  # the rate is kept, or lowered by scale
         new = surrogate_weights(rewards[places < 0], policy.alpha)
         scale = float(new.max(initial=state.scale))
         state = state._replace(penalties=state.penalties * grown, scale=scale)
@@ -435,7 +435,7 @@ def _rearranged(policy, state, places, rewards):
 
 
 def _begun(policy, x, gradients):
-    """`Policy.warm_start`: estimates whose point is `x`, moved a little off the boundary."""
+    """`Policy.warm_start`: estimates whose point is `x`, a little off the boundary."""
     state, n = policy.initial(), len(gradients)
     p = (n * x + 1 / x.size) / (n + 1)
     room, start = _rates(policy, state)

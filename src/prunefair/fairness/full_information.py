@@ -416,18 +416,18 @@ def reduction_slack(game: Game, fixed_map: np.ndarray) -> np.ndarray:
 
 # %%
 def kept_point(point: np.ndarray) -> np.ndarray:
-    """`point` projected on the simplex, if arms that are gone have left a gap in it."""
+    """`point` on the simplex again, if arms that are gone have left a gap in it."""
     return point if point.sum() > 1 - 1e-12 else simplex_projection(point)
 
 
 def _rearranged(policy, state, places, rewards):
-    """`Policy.rearranged`: new arms have probability 0, what old ones had is shared."""
+    """`Policy.rearranged`: new arms have probability 0, what is free is shared."""
     state = Policy.rearranged(policy, state, places, rewards)
     return state._replace(point=kept_point(state.point))
 
 
 def _begun(policy, x, gradients):
-    """`Policy.warm_start`: the point `x`, with the norms of the log's surrogate rewards."""
+    """`Policy.warm_start`: the point `x`, with norms of the log's surrogate rewards."""
     if policy.step_kind == "centred":
         gradients = gradients - gradients.mean(1, keepdims=True)
     squares = (gradients**2).sum(1)

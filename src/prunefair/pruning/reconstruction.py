@@ -439,25 +439,31 @@ class ReconstructionPlan:
     weighting: str = "plain"
 
     def __post_init__(self):
-        for name in ("steps", "batch", "judgements", "patience"):
-            checked_whole(name, getattr(self, name), int(name != "steps"))
-        ranges = {"learning_rate": (0, 1), "spread": (-1e-300, 10), "held": (0, 1)}
-        ranges["drift"] = (-1e-300, 1 + 1e-15)
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not low < value < high:
-                low = max(low, 0)
-                raise ValueError(
-                    f"{name} is {shown(value)}; give a number between {low} and {high}"
-                )
-        for ridge in self.ridges:
-            if not 0 < ridge < float("inf"):
-                raise ValueError(
-                    f"ridges holds {shown(ridge)}; give positive numbers, or ()"
-                )
-        for name, known in (("inputs", INPUTS), ("weighting", WEIGHTINGS)):
-            if (value := getattr(self, name)) not in known:
-                raise ValueError(f"{name} is {shown(value)}; give {' or '.join(known)}")
+        _check_plan(self)
+
+
+# %%
+def _check_plan(plan: ReconstructionPlan) -> None:
+    """Raise if a value of a plan is out of its range."""
+    for name in ("steps", "batch", "judgements", "patience"):
+        checked_whole(name, getattr(plan, name), int(name != "steps"))
+    ranges = {"learning_rate": (0, 1), "spread": (-1e-300, 10), "held": (0, 1)}
+    ranges["drift"] = (-1e-300, 1 + 1e-15)
+    for name, (low, high) in ranges.items():
+        value = getattr(plan, name)
+        if not low < value < high:
+            low = max(low, 0)
+            raise ValueError(
+                f"{name} is {shown(value)}; give a number between {low} and {high}"
+            )
+    for ridge in plan.ridges:
+        if not 0 < ridge < float("inf"):
+            raise ValueError(
+                f"ridges holds {shown(ridge)}; give positive numbers, or ()"
+            )
+    for name, known in (("inputs", INPUTS), ("weighting", WEIGHTINGS)):
+        if (value := getattr(plan, name)) not in known:
+            raise ValueError(f"{name} is {shown(value)}; give {' or '.join(known)}")
 
 
 # %%
@@ -1161,7 +1167,8 @@ def plot_repairs(ax, repairs: dict[str, Sequence[float]]):
 #
 # first, last = np.array(whole["steps, 256 texts"]["errors"]).T
 # lost = first > 0  # blocks that have lost neurons
-# print(f"steps: errors of the blocks less by {1 - np.mean(last[lost] / first[lost]):.1%}")
+# less = 1 - np.mean(last[lost] / first[lost])
+# print(f"steps: errors of the blocks less by {less:.1%}")
 # mean, half = from_refit("steps", 256)
 # assert abs(mean) < half
 

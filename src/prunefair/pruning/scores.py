@@ -214,7 +214,8 @@ def entropy_costs(
 #     factors = torch.ones(1, 4, down.in_features, dtype=torch.float64)
 #     factors[0, t, j] = factor
 #     hook = down.register_forward_pre_hook(lambda _, x: x[0] * factors)
-#     log_p = small(text).logits.log_softmax(-1)
+#     with torch.no_grad():
+#         log_p = small(text).logits.log_softmax(-1)
 #     hook.remove()
 #     return -float((log_p.exp() * log_p).sum())
 
@@ -404,7 +405,7 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # %% [markdown]
 # Which neurons go *within* a layer hardly depends on the score: with equal widths no score differs from the energy by more than the error of sixteen texts, although the rank correlations go down to .6.
 # How many go *from each layer* matters: widths by Fisher cost take a quarter off the divergence with the rows left to the energy, and a little more with the rows by Fisher cost, too.
-# Entropy shares the budget worse than the Fisher cost does, beyond the error when both are squared: it sees only what acts as a temperature, as the [theorem](#thm-scores-temperature) says, and a layer may do something else.
+# Entropy shares the budget worse than the Fisher cost does, beyond the error when both are squared: it sees only what acts as a temperature, as [Theorem (Entropy sees a change of temperature)](#thm-scores-temperature) says, and a layer may do something else.
 # FLAP's standardised fluctuations share it better than not at all, standardised energies do not.
 # ModHiFi's fidelity of single neurons is last; its method takes neurons one after the other, each beside those that are there, which for the first order is the [re-fit](refit.ipynb) of a growing set and is not measured here.
 # Filtering the texts, the 64 most likely ones of 96, changes nothing beyond the error.

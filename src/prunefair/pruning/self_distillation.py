@@ -819,7 +819,7 @@ def _result(run: _Training, store) -> Distilled:
 #         more = np.mean(look.get("nats", np.nan)) - np.mean(dense_nats)
 #         print(f"{tokens:6} tokens: divergence {np.mean(look['kl']):.3f}, "
 #               f"change {gap.mean():+.3f} +- {1.96 * standard_error(gap):.3f}, "
-#               f"perplexity {np.exp(more):.2f} times the dense one's")  # fmt: skip
+#               f"perplexity {np.exp(more):.2f} times")  # fmt: skip
 
 
 # %%
@@ -844,8 +844,9 @@ def plot_learning(ax, curve: dict[int, Sequence[float]]):
 # gap, levels = end - first, [np.mean(look["kl"]) for look in looks.values()]
 # factor = [np.exp(np.mean(looks[tokens]["nats"]) - np.mean(dense_nats))
 #           for tokens in (0, max(looks))]  # fmt: skip
+# minutes = looks[max(looks)]["seconds"] / 60
 # print(f"divergence less by {-gap.mean() / first.mean():.0%}, factor "
-#       f"{factor[0]:.2f} to {factor[1]:.2f}; {looks[max(looks)]['seconds'] / 60:.0f} min")
+#       f"{factor[0]:.2f} to {factor[1]:.2f}; {minutes:.0f} minutes")
 # assert gap.mean() + 1.96 * standard_error(gap) < 0 and levels[-1] == min(levels)
 # assert factor[1] < factor[0] - 0.05 and not run["levelled"]
 
