@@ -369,7 +369,7 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # %% tags=["active-ipynb"]
 # with figure(figsize=(5.6, 6)) as ax:
 #     plot_intervals(ax, {name: interval(kl[name]["re-fitted"]) for name in order})
-#     ax.set(xlabel="divergence after the re-fit (nats a token)", xscale="log")
+#     ax.set(xlabel="divergence (nats a token)", xscale="log")
 
 # %% [markdown]
 # **Figure (fig-scores-divergence).** <a id="fig-scores-divergence"></a> Divergence from the dense model on held-out texts of its own after 30 % of the neurons went by each score and the rest was re-fitted, with equal widths or with widths by a score; 95 % intervals over the texts.
