@@ -18,8 +18,12 @@ event and what it teaches are one transaction: the row is written, the policy le
 the row is committed, and the reward is acknowledged after that.  A killed process thus
 loses no acknowledged reward, and one that was not acknowledged either counts, and then
 once, or does not.  To begin again takes the last snapshot of the policy, which is in
-the database, too, and the events after it.  There is one process, and one thread of it
-touches the policy; more would each hold a state of their own.
+the database, too, and the events after it; the first one is made with the database, so
+that `--arms` and `--alpha` are those of a new one.  There is one process, which locks
+the database, and one thread of it touches the policy.
+
+A context is a string, a whole number or null.  A visit that is asked for again gets the
+arm that it got, also one that was retired meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Callable, Hashable
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +60,7 @@ class Store:
     Parameters
     ----------
     path : str or Path
-        The database; made if there is none.
+        The database; made if there is none.  One store has it at a time.
     build : callable
         Makes the policy of a new database.
     every : int
@@ -64,6 +68,8 @@ class Store:
     durable : bool
         Whether an acknowledged event survives a loss of power, too, for which each
         waits for the disk; a kill it survives in any case.
+    wait : float
+        Seconds to wait for another process to leave the database.
     """
 
     def __init__(
@@ -73,17 +79,28 @@ class Store:
         *,
         every: int = 10_000,
         durable: bool = True,
+        wait: float = 5.0,
     ):
         self.build, self.every = build, every
         self.rng = np.random.default_rng()
         self.database = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False
+            path, wait, isolation_level=None, check_same_thread=False
         )
-        self.database.execute("pragma journal_mode = wal")
+        try:
+            self.database.execute("pragma locking_mode = exclusive")
+            self.database.execute("pragma journal_mode = wal")
+            self.database.execute("begin immediate")  # takes the lock
+            self.database.execute("commit")
+        except sqlite3.OperationalError as error:
+            raise Refused(
+                f"{path} cannot be had alone ({error}); stop the other process"
+            ) from error
         self.database.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
         for table in TABLES:
             self.database.execute(table)
         self.resume()
+        if self.number == 0 and self.one("select number from snapshots") is None:
+            self.snapshot()
 
     @contextmanager
     def transaction(self):
@@ -219,8 +236,23 @@ def create_app(store: Store):
     """The service as an ASGI application; its handlers run in one thread."""
     import fastapi
     from fastapi import Body, HTTPException
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
 
-    app, word = fastapi.FastAPI(title="Recommendations"), fastapi.Path(max_length=200)
+    @asynccontextmanager
+    async def lifespan(_):
+        yield
+        store.snapshot()  # told to stop, by whichever signal
+
+    app = fastapi.FastAPI(title="Recommendations", lifespan=lifespan)
+
+    def word():  # one for each parameter: it takes the name of that
+        return fastapi.Path(max_length=200)
+
+    @app.exception_handler(RequestValidationError)
+    async def explain(_, error):
+        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        return JSONResponse({"detail": told}, 422)
 
     def told(call, *arguments):
         try:
@@ -234,24 +266,24 @@ def create_app(store: Store):
 
     @app.post("/visits/{visit}")
     async def recommend(
-        visit: str = word,
-        context: str | int | None = Body(None),
+        visit: str = word(),
+        context: str | int | None = Body(),
         available: list[str | int] | None = Body(None),  # noqa: B008
     ):
         draw = told(store.recommend, visit, context, available)
         return {"visit": visit, "arm": draw.arm, "probability": draw.probability}
 
     @app.post("/visits/{visit}/reward")
-    async def reward(visit: str = word, reward: float = Body(embed=True)):
+    async def reward(visit: str = word(), reward: float = Body(embed=True)):
         return {"visit": visit, "counted": told(store.reward, visit, reward)}
 
     @app.post("/arms/{arm}")
-    async def add_arm(arm: str = word, initial: float = Body(1.0, embed=True)):
+    async def add_arm(arm: str = word(), initial: float = Body(1.0, embed=True)):
         told(store.add_arm, arm, initial)
         return {"arms": store.policy.arms}
 
     @app.delete("/arms/{arm}")
-    async def retire_arm(arm: str = word):
+    async def retire_arm(arm: str = word()):
         told(store.retire_arm, arm)
         return {"arms": store.policy.arms}
 
@@ -268,8 +300,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("database", type=Path)
-    parser.add_argument("--arms", type=int, default=40)
-    parser.add_argument("--alpha", type=float, default=0.9)
+    parser.add_argument("--arms", type=int, default=40, help="of a new database")
+    parser.add_argument("--alpha", type=float, default=0.9, help="of a new one")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--quick", action="store_true", help="do not wait for the disk")
     given = parser.parse_args()
@@ -280,7 +312,6 @@ def main() -> None:
         durable=not given.quick,
     )
     uvicorn.run(create_app(store), port=given.port, log_level="warning")
-    store.snapshot()
 
 
 if __name__ == "__main__":

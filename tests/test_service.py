@@ -214,7 +214,11 @@ def test_arms_come_and_go_in_the_service_and_are_there_when_it_resumes(
     visit = str([d.arm for d in drawn].index("news"))
     with pytest.raises(ValueError, match="arm is 'news'; it must be one of"):
         store.reward(visit, 1.0)  # too late, and not written
-    again = service.Store(tmp_path / "s.db", build, every=4, durable=False)
+    with pytest.raises(service.Refused, match="s.db cannot be had alone"):
+        service.Store(tmp_path / "s.db", build, wait=0.01)
+    store.database.close()
+    other = lambda: ScaleFreeBandit(9, alpha=0.1)  # noqa: E731 (not a new database)
+    again = service.Store(tmp_path / "s.db", other, every=4, durable=False)
     assert again.policy.arms == ("sport", "film", "music", "dance")
     np.testing.assert_array_equal(again.policy.rewards, store.policy.rewards)
     assert again.one("select count(*) from snapshots") == (1,)
@@ -284,9 +288,28 @@ def test_killed_while_it_serves_over_http_it_loses_nothing(service, tmp_path):
     assert server.ask("/visits/5/reward", {"reward": 1})[0] == 409
     assert server.ask("/visits/none/reward", {"reward": 1})[0] == 404
     assert server.ask("/visits/36", {"context": 1.5})[0] == 422
+    assert server.ask("/visits/37", {"contxt": "typo"})[0] == 422
+    assert server.ask("/visits/37", {"context": float("nan")})[0] == 422
     status, rewards = server.ask("/rewards", method="GET")
     server.kill(), os.waitpid(server.child, 0), server.socket.close()
     store = service.Store(tmp_path / "s.db", build, durable=False)
     assert_whole(store, log)
     assert list(rewards.values()) == store.policy.rewards.tolist()
     assert store.one("select count(*) from events") == (36,)
+
+
+def test_arms_come_and_go_over_http_and_a_word_to_stop_keeps_a_snapshot(
+    service, tmp_path
+):
+    pytest.importorskip("uvicorn", reason="needs the extra: pip install .[serve]")
+    pytest.importorskip("fastapi", reason="needs the extra: pip install .[serve]")
+    server = Server(service, tmp_path / "s.db")
+    assert server.ask("/arms/dance", {"initial": 2.0})[1] == {"arms": [*ARMS, "dance"]}
+    status, left = server.ask("/arms/sport", method="DELETE")
+    assert (status, left) == (200, {"arms": [*ARMS[1:], "dance"]})
+    assert server.ask("/arms/sport", method="DELETE")[0] == 422
+    os.kill(server.child, signal.SIGTERM)
+    os.waitpid(server.child, 0), server.socket.close()
+    store = service.Store(tmp_path / "s.db", build, durable=False)
+    assert store.one("select number from snapshots") == (2,)
+    assert store.policy.arms == (*ARMS[1:], "dance")

@@ -604,3 +604,19 @@ def test_what_a_retirement_costs_is_what_the_theorem_says(seed, alpha):
     root, kappa = policy.squared_norms[0] ** 0.5, 2 - 1 / ever
     assert max(stay.values()) <= kappa * root + 1e-9
     assert epochs <= (kappa + K) * root + 1e-9
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_no_arm_goes_between_the_check_of_an_update_and_the_update(many, monkeypatch):
+    policy, checked = ScaleFreeBandit(["a", "b", "c"], alpha=0.5), []
+    check = policy._checked
+    monkeypatch.setattr(
+        policy,
+        "_checked",
+        lambda *given: checked.append(policy._lock.locked()) or check(*given),
+    )
+    if many:
+        policy.update_many(["x"], ["c"], [1.0], probabilities=[0.5])
+    else:
+        policy.update("x", "c", 1.0, probability=0.5)
+    assert checked == [True]

@@ -241,3 +241,33 @@ def test_names_masks_and_what_is_refused():
         with pytest.raises(ValueError, match=message), warnings.catch_warnings():
             call()
     assert (policy.rewards == 1).all() and (policy.learner.gains == 0).all()
+
+
+@pytest.mark.parametrize(
+    "features", [[1, np.nan, 0], [1, np.inf, 0], [1, 1e200, 0], ["1", "2", "3"], [1, 2]]
+)
+def test_features_that_are_none_are_refused_and_nothing_is_learned(features):
+    policy = coupled(RidgeLearner(2, D), ["a", "b"], 0.5)
+    policy.update([1, 0.5, 0], "a", 1.0, probability=0.5)
+    known = [x.copy() for x in (policy.learner.inverses, policy.learner.sums)]
+    with pytest.raises(ValueError, match="it must be 3 finite numbers"):
+        policy.update(features, "a", 1.0, probability=0.5)
+    with pytest.raises(ValueError, match="it must be 3 finite numbers"):
+        policy.probabilities(features)
+    assert policy.rewards.tolist() == [2, 1]
+    for before, now in zip(known, (policy.learner.inverses, policy.learner.sums)):
+        np.testing.assert_array_equal(before, now)
+
+
+def test_scores_that_are_no_numbers_never_play():
+    with pytest.raises(ValueError, match="scores are .*nan.* must be finite"):
+        explored(np.array([0.5, np.nan]), 0.1)
+
+
+def test_a_draw_can_be_told_with_its_own_probability():
+    class Rounded(ScaleFree):
+        def predict(self, context, weights):
+            return np.array([1.0000001, 0, 0, 0], np.float32)
+
+    policy = coupled(Rounded(), N, 0.5)
+    assert policy.draw(0, np.random.default_rng(0)).probability == 1

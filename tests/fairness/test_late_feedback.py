@@ -15,6 +15,7 @@ from prunefair.fairness.late_feedback import (
     _late_share,
     arm_totals,
     block_stream,
+    check_log,
     draw_log,
     late_bound,
     late_game,
@@ -210,3 +211,26 @@ def test_figures_show_all_that_they_are_given():
     plot_estimates(ax, {"one": np.ones((5, 3)), "other": np.zeros((5, 3))})
     assert [t.get_text() for t in ax.get_yticklabels()] == ["one", "other"]
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("contexts", [0, -1], "contexts holds -1, which is out of range"),
+        ("contexts", ["u", "v"], "contexts is .*; give one number for each round"),
+        ("arms", [0, 2], "arms holds 2, which is out of range"),
+        ("rewards", [0.5, 100.0], "rewards holds 100.0"),
+        ("rewards", [0.5], "rewards is .*; give one number for each round"),
+        ("probabilities", [0.5, 0.0], "probabilities holds 0.0"),
+        ("probabilities", [0.5, np.nan], "probabilities holds nan"),
+    ],
+)
+@pytest.mark.parametrize("estimate", [arm_totals, self_normalised_totals])
+def test_a_log_that_cannot_be_is_refused(estimate, field, value, line):
+    log = RewardLog([0, 0], [0, 1], [0.5, np.nan], [0.5, 0.5])  # lists will do
+    assert np.isfinite(estimate(log, [[0.5, 0.5]])[0])
+    with pytest.raises(ValueError, match=line):
+        estimate(log._replace(**{field: value}), [[0.5, 0.5]])
+    for fixed_map in ([[1.0, 1.0]], [[-0.5, 1.5]], [0.5, 0.5]):
+        with pytest.raises(ValueError, match="fixed_map is .*; give a distribution"):
+            check_log(log, fixed_map)

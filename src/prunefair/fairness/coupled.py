@@ -84,12 +84,13 @@ class Coupled:
                 f"learner predicts {shown(p)}; `predict` must return the probabilities "
                 f"of {self.n_arms} arms"
             )
+        p = p.astype(np.float64) / p.sum(dtype=np.float64)
         return p if mask is None else masked_play(p, check_mask(mask, self.n_arms))
 
     def draw(self, context: Any, rng: np.random.Generator, *, mask=None) -> Draw:
         """An arm by its name, and its probability, as `Policy.draw`."""
         p = self.probabilities(context, mask=mask)
-        place = int(check_generator(rng).choice(self.n_arms, p=p / p.sum()))
+        place = int(check_generator(rng).choice(self.n_arms, p=p))
         return Draw(self.arms[place], float(p[place]))
 
     def update(
@@ -164,7 +165,16 @@ def explored(scores: np.ndarray, explore: float) -> np.ndarray:
     Returns
     -------
     p : ndarray, shape (N,), float64
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite.
     """
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores are {shown(scores)}; they must be finite, so scale the features"
+        )
     p = np.full(scores.size, explore / scores.size)
     p[scores.argmax()] += 1 - explore
     return p
@@ -205,17 +215,33 @@ class RidgeLearner:
 
     def predict(self, context, weights: np.ndarray) -> np.ndarray:
         """Distribution over the arms, shape (N,), for features of shape (d,)."""
-        towards = self.inverses @ np.asarray(context, np.float64)  # (N, d)
+        x = self._features(context)
+        towards = self.inverses @ x  # (N, d)
         means = (towards * self.sums).sum(1)
-        spread = np.sqrt(towards @ context)
+        spread = np.sqrt(towards @ x)
         return explored(weights * (means + self.width * spread), self.explore)
 
     def update(self, context, arm: int, gain: float, *, probability, weight) -> None:
         """Add a round of one arm, by the formula of Sherman and Morrison."""
-        x = np.asarray(context, np.float64)
+        x = self._features(context)
         towards = self.inverses[arm] @ x
         self.inverses[arm] -= np.outer(towards, towards) / (1 + x @ towards)
         self.sums[arm] += gain / weight * x
+
+    def _features(self, context) -> np.ndarray:
+        """Features as an array of shape (d,), or raise."""
+        d = self.sums.shape[1]
+        try:
+            x = np.asarray(context)
+            fits = x.dtype.kind in "fiub" and x.shape == (d,)
+        except ValueError:  # ragged
+            fits = False
+        if not (fits and (np.abs(x) <= 1e100).all()):
+            raise ValueError(
+                f"context is {shown(context)}; it must be {d} finite numbers, none of "
+                "them beyond 1e100"
+            )
+        return x.astype(np.float64)
 
 
 class RegressorLearner:

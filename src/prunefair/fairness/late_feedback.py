@@ -46,6 +46,7 @@ from prunefair.fairness.full_information import AlphaFairGradient, surrogate_wei
 from prunefair.fairness.online_gradient import AdaptiveState, simplex_projection
 from prunefair.fairness.policy import check_alpha, check_count
 from prunefair.fairness.simulation import RewardStream
+from prunefair.messages import shown
 
 # %% tags=["active-ipynb"]
 # from prunefair.fairness.bandit_feedback import bernoulli_stream, mean_interval
@@ -486,6 +487,52 @@ def draw_log(
 
 
 # %%
+def check_log(log: RewardLog, fixed_map) -> tuple[RewardLog, np.ndarray]:
+    """Log and map as arrays, or raise.
+
+    Parameters
+    ----------
+    log : RewardLog
+    fixed_map : array_like, shape (M, N)
+
+    Returns
+    -------
+    log : RewardLog
+    fixed_map : ndarray, shape (M, N), float64
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, a context or arm is no place in the map, a reward is
+        neither NaN nor in [0, 1], a probability is not in (0, 1], or a row of the map
+        is no distribution.
+    """
+    x = np.asarray(fixed_map, np.float64)
+    if x.ndim != 2 or not ((x >= 0).all() and (abs(x.sum(1) - 1) < 1e-6).all()):
+        raise ValueError(
+            f"fixed_map is {shown(fixed_map)}; give a distribution over the arms for "
+            "each context"
+        )
+    places = (("contexts", len(x)), ("arms", x.shape[1]))
+    ranges = {name: lambda v, n=n: (v >= 0) & (v < n) for name, n in places}
+    ranges["rewards"] = lambda v: np.isnan(v) | (v >= 0) & (v <= 1)
+    ranges["probabilities"] = lambda v: (v > 0) & (v <= 1)
+    arrays = {name: np.asarray(getattr(log, name)) for name in ranges}
+    for name, values in arrays.items():
+        whole = values.dtype.kind in ("iu" if name in dict(places) else "fiu")
+        if values.shape != (len(arrays["arms"]),) or not whole:
+            raise ValueError(
+                f"{name} is {shown(values)}; give one number for each round, and for "
+                "contexts and arms their places in the map"
+            )
+        if not (good := ranges[name](values)).all():
+            raise ValueError(
+                f"{name} holds {shown(values[~good][0].item())}, which is out of range"
+            )
+    return RewardLog(*arrays.values()), x
+
+
+# %%
 def arm_totals(log: RewardLog, fixed_map, predicted=0.0) -> np.ndarray:
     r"""Unbiased estimate of what each arm would earn under a map, $\hat G_i$.
 
@@ -507,7 +554,7 @@ def arm_totals(log: RewardLog, fixed_map, predicted=0.0) -> np.ndarray:
     ----------
     Book {eq}`eq-late-feedback-estimate`.
     """
-    x = np.asarray(fixed_map)
+    log, x = check_log(log, fixed_map)
     predicted = np.broadcast_to(predicted, x.shape)
     rest = log.rewards - predicted[log.contexts, log.arms]
     rest = np.nan_to_num(rest) / log.probabilities  # missing: nothing was seen
@@ -536,8 +583,8 @@ def self_normalised_totals(log: RewardLog, fixed_map) -> np.ndarray:
     ----------
     Book {eq}`eq-late-feedback-self`.
     """
-    x, n = np.asarray(fixed_map), np.shape(fixed_map)[1]
-    seen = ~np.isnan(log.rewards)
+    log, x = check_log(log, fixed_map)
+    n, seen = x.shape[1], ~np.isnan(log.rewards)
     w = x[log.contexts, log.arms] / log.probabilities * seen
     paid = np.nan_to_num(w * log.rewards)
     total, earned = (np.bincount(log.arms, weights, n) for weights in (w, paid))
@@ -571,10 +618,10 @@ def _log_error(
     """Largest error of mean and variance over all logs, in units of 1e-9."""
     T, N, j = stream.n_rounds, stream.n_arms, stream.contexts
     chances, found, rounds = [], [], np.arange(stream.n_rounds)
-    for arms, shown in product(
+    for arms, visible in product(
         product(range(N), repeat=T), product((0, 1), repeat=T if seen < 1 else 0)
     ):
-        arms, kept = np.array(arms), np.array(shown or (1,) * T, bool)
+        arms, kept = np.array(arms), np.array(visible or (1,) * T, bool)
         p = behaviour[j, arms]
         chances.append((p * np.where(kept, seen, 1 - seen)).prod())
         r = np.where(kept, stream.rewards[rounds, arms], np.nan)

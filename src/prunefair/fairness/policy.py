@@ -545,9 +545,10 @@ class Policy(ABC):
             oldest = next(iter(self._recent))
             del self._recent[oldest], self.learners[oldest]
 
-    def _learn_all(self, rounds: list[tuple]) -> None:
-        """Learn from checked rounds in their order, or from none if one fails."""
-        with self._lock:
+    def _learn_all(self, columns: dict[str, Any]) -> None:
+        """Learn from rounds in their order, or from none if one fails."""
+        with self._lock:  # arms neither come nor go between check and update
+            rounds = _rounds(self._checked, columns)
             names = ("learners", "shared", "rewards", "_recent")
             before = {name: copy(getattr(self, name)) for name in names}
             try:
@@ -1016,9 +1017,8 @@ class FullInformationPolicy(Policy):
         TypeError
             If `context` is none.
         """
-        feedback = self._checked(context, rewards, played)
         with self._lock:
-            self._learn(*feedback)
+            self._learn(*self._checked(context, rewards, played))
 
     def update_many(self, contexts, rewards, *, played=None) -> None:
         """Learn from several rounds in their order, as `update` one by one would.
@@ -1038,7 +1038,7 @@ class FullInformationPolicy(Policy):
             As `update`, with the number of the round; the state is unchanged then.
         """
         columns = {"contexts": contexts, "rewards": rewards, "played": played}
-        self._learn_all(_rounds(self._checked, columns))
+        self._learn_all(columns)
 
     def _checked(self, context: Hashable, rewards, played) -> tuple:
         context = check_context(context)
@@ -1095,9 +1095,8 @@ class BanditPolicy(Policy):
         TypeError
             If `context` is none.
         """
-        feedback = self._checked(context, arm, reward, probability)
         with self._lock:
-            self._learn(*feedback)
+            self._learn(*self._checked(context, arm, reward, probability))
 
     def update_many(self, contexts, arms, rewards, *, probabilities=None) -> None:
         """Learn from several rounds in their order, as `update` one by one would.
@@ -1118,7 +1117,7 @@ class BanditPolicy(Policy):
         """
         columns = {"contexts": contexts, "arms": arms, "rewards": rewards}
         columns["probabilities"] = probabilities
-        self._learn_all(_rounds(self._checked, columns))
+        self._learn_all(columns)
 
     def _checked(self, context: Hashable, arm, reward, probability) -> tuple:
         context, place = check_context(context), self._place(arm)
