@@ -12,7 +12,7 @@ Each is restated from its formula here, with what it has to do with the scores o
 ## Notation
 
 $h_j$ is the hidden value of neuron $j$ in one block, $H = \mathbb E[h h^\top]$ its second moment, $\mu = \mathbb E\, h$, and $D_{:j}$ its column of `down_proj`.
-$p(\cdot)$ is the distribution of a next token, $S = -\sum_x p(x) \ln p(x)$ its entropy in nats, and $\dot{}$ the derivative by the size $\varepsilon$ of a change that a neuron goes through, as when its output is multiplied by $1 - \varepsilon$.
+$p(\cdot)$ is the distribution of a next token, $S = -\sum_x p(x) \ln p(x)$ its entropy in nats; a dot, as in $\dot S$, is the derivative by the size $\varepsilon$ of a change that a neuron goes through, as when its output is multiplied by $1 - \varepsilon$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
