@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from storing import Table, cpu, options_of
+from storing import Table, cpu, in_pieces, options_of, tensors_once
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import ratio_of_rows
@@ -52,6 +51,7 @@ from prunefair.pruning.surgery import prune_rows, row_matrices, sharing_copy
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "attention_rank.json"
 SCRATCH = ROOT / "build" / "attention_rank"
+kept_file = functools.partial(tensors_once, SCRATCH)
 CONFIGURATION = {
     "model": "smollm2",
     "length": 128,
@@ -84,17 +84,6 @@ MAY_GO = {
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
-
-
-def kept_file(name, make):
-    """Tensors that are made once."""
-    path = SCRATCH / f"{name}.safetensors"
-    if not path.exists():
-        SCRATCH.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in make().items()}, partial)
-        partial.rename(path)
-    return load_file(path)
 
 
 def rounded(values):
@@ -412,21 +401,11 @@ def summary(bench):
 
 def main():
     """Every piece that the table lacks, for as long as there is time."""
-    parser = options_of(__doc__, RESULT)
-    parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--only", default="", help="pieces whose place begins so")
-    options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
+    options = in_pieces(options_of(__doc__, RESULT))
     torch.set_num_threads(1)
     table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
     bench = Bench()
-    for place, fill in pieces(bench, table):
-        if time.monotonic() > deadline:
-            return
-        if not table.has(*place) and "/".join(place).startswith(options.only):
-            begin = time.process_time()
-            table.add(fill(), *place)
-            bench.say(*place, f"in {time.process_time() - begin:.0f} s")
+    table.fill(pieces(bench, table), options, bench.say)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from storing import Table, cpu, options_of
+from storing import Table, cpu, in_pieces, options_of, tensors_once
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.folders import save_pruned
@@ -57,6 +56,7 @@ from prunefair.pruning.surgery import prune_rows
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "reconstruction.json"
 SCRATCH = ROOT / "build" / "reconstruction"
+kept_file = functools.partial(tensors_once, SCRATCH)
 CLOSED = {"steps": 0, "inputs": "corrected", "ridges": (0.1, 0.3, 1.0, 3.0)}
 CONFIGURATION = {
     "model": "smollm2",
@@ -112,17 +112,6 @@ SELECTED = (
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
-
-
-def kept_file(name, make):
-    """Tensors that are made once."""
-    path = SCRATCH / f"{name}.safetensors"
-    if not path.exists():
-        SCRATCH.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in make().items()}, partial)
-        partial.rename(path)
-    return load_file(path)
 
 
 class Bench:
@@ -304,25 +293,22 @@ class Bench:
     @functools.cached_property
     def whole_texts(self):
         """Texts for the whole model."""
-        c, options = (
-            CONFIGURATION["whole"],
-            {"generator": seeded(CONFIGURATION["whole"]["seed"])},
-        )
+        c = CONFIGURATION["whole"]
         sizes = c["texts"], c["held_out"][1]
-        make = functools.partial(self_sample, self.model, *sizes, **options)
-        return kept_file("whole-0", lambda: {"tokens": make()})["tokens"]
+        return self.sampled_once("whole-0", *sizes, seed=c["seed"])
+
+    def sampled_once(self, name, count, length, *, seed):
+        """Texts of the dense model that are sampled once."""
+        options = {"generator": seeded(seed)}
+        make = functools.partial(self_sample, self.model, count, length, **options)
+        return kept_file(name, lambda: {"tokens": make()})["tokens"]
 
     @functools.cached_property
     def whole_judges(self):
         """Texts that judge the whole model, and windows of WikiText-2."""
         c = CONFIGURATION["whole"]
-        held = functools.partial(
-            self_sample,
-            self.model,
-            *c["held_out"],
-            generator=seeded(c["held_out_seed"]),
-        )
-        texts = kept_file("whole-held", lambda: {"tokens": held()})["tokens"]
+        seed = c["held_out_seed"]
+        texts = self.sampled_once("whole-held", *c["held_out"], seed=seed)
         tokenizer = load_tokenizer(CONFIGURATION["model"])
         return texts, wikitext_tokens(tokenizer), beginning_tokens(tokenizer)
 
@@ -520,21 +506,11 @@ def pieces(bench, table):
 
 def main():
     """Every piece that the table lacks, for as long as there is time."""
-    parser = options_of(__doc__, RESULT)
-    parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--only", default="", help="pieces whose place begins so")
-    options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
+    options = in_pieces(options_of(__doc__, RESULT))
     torch.set_num_threads(1)
     table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
     bench = Bench()
-    for place, fill in pieces(bench, table):
-        if time.monotonic() > deadline:
-            return
-        if not table.has(*place) and "/".join(place).startswith(options.only):
-            begin = time.process_time()
-            table.add(fill(), *place)
-            bench.say(*place, f"in {time.process_time() - begin:.0f} s")
+    table.fill(pieces(bench, table), options, bench.say)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def options_of(doc: str, result: Path) -> argparse.ArgumentParser:
         "--results", type=Path, default=result, help="the table, of these settings"
     )
     return parser
+
+
+def in_pieces(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the command line says, with the options of `Table.fill`."""
+    parser.add_argument(
+        "--minutes",
+        dest="deadline",
+        type=lambda text: time.monotonic() + 60 * float(text),
+        default=float("inf"),
+    )
+    parser.add_argument("--only", default="", help="pieces whose place begins so")
+    return parser.parse_args()
 
 
 def cpu(threads: int = 1) -> str:
@@ -97,6 +110,19 @@ class Table(dict):
         self.say_where("/".join(place))
         self.write()
 
+    def fill(self, pieces, options: argparse.Namespace, say) -> None:
+        """Add every piece that is asked for and not there, while there is time.
+
+        `pieces` gives the place of each and the function that makes it.
+        """
+        for place, make in pieces:
+            if time.monotonic() > options.deadline:
+                return
+            if not self.has(*place) and "/".join(place).startswith(options.only):
+                start = time.process_time()
+                self.add(make(), *place)
+                say(*place, f"in {time.process_time() - start:.0f} s")
+
     def say_where(self, name: str) -> None:
         """Note which versions and device made a piece, where they are others."""
         elsewhere = self.setdefault("made_elsewhere", {})
@@ -116,3 +142,16 @@ class Table(dict):
     def write(self) -> None:
         """The table, whole."""
         write_table(self.path, self)
+
+
+def tensors_once(folder: Path, name: str, make) -> dict:
+    """Tensors by name that `make` makes where `folder` does not hold them yet."""
+    from safetensors.torch import load_file, save_file
+
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({k: v.contiguous() for k, v in make().items()}, partial)
+        partial.rename(path)
+    return load_file(path)

@@ -172,3 +172,30 @@ def test_the_figures_table_is_whole_and_smaller_settings_leave_it_alone(
         with pytest.raises(SystemExit, match=f"another {name} and does not belong"):
             run(monkeypatch, module, "--results", path, f"--{option}", 4)
     assert path.read_bytes() == module.RESULT.read_bytes()
+
+
+def test_a_run_in_pieces_makes_what_is_asked_for_and_none_twice(tmp_path, monkeypatch):
+    from storing import in_pieces, options_of, tensors_once
+
+    made, path = [], tmp_path / "table.json"
+
+    def pieces():
+        for place in (("a", "x"), ("a", "y"), ("b",)):
+            yield place, lambda place=place: made.append(place) or len(made)
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["it.py", *options])
+        given = in_pieces(options_of("A run.", path))
+        opened(path, "here", {"n": 3}).fill(pieces(), given, lambda *_: None)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    assert run("--minutes", "0") == {} == run("--only", "c")
+    assert run("--only", "a/y")["a"] == {"y": 1}
+    table = run()
+    assert (table["a"], table["b"]) == ({"y": 1, "x": 2}, 3) and run() == table
+    assert made == [("a", "y"), ("a", "x"), ("b",)]
+    tensors = lambda: made.append("t") or {"t": torch.arange(3).flip(0)}  # noqa: E731
+    for _ in range(2):
+        found = tensors_once(tmp_path / "new", "t", tensors)["t"]
+        assert found.tolist() == [2, 1, 0]
+    assert made.count("t") == 1
