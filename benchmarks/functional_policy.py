@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import Table, cpu, options_of
+from storing import Table, cpu, in_pieces, options_of
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -387,10 +387,7 @@ def pieces(bench):
 
 
 def main():
-    parser = options_of(__doc__, RESULT)
-    parser.add_argument("--minutes", type=float, default=float("inf"))
-    options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
+    options = in_pieces(options_of(__doc__, RESULT))
     device = cpu(torch.get_num_threads())
     table = Table(
         options.results, CONFIGURATION, "torch", "transformers", device=device
@@ -398,13 +395,7 @@ def main():
     bench = Bench()
     if not table.has("dense"):
         table.add({"perplexity": bench.perplexity(bench.model)}, "dense")
-    for place, fill in pieces(bench):
-        if time.monotonic() > deadline:
-            return
-        if not table.has(*place):
-            start = time.process_time()
-            table.add(fill(), *place)
-            print(*place, f"{time.process_time() - start:.1f} s", flush=True)
+    table.fill(pieces(bench), options, functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":
