@@ -71,7 +71,8 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 # ## The best values of rank $r$
 #
 # What head $i$ writes is linear in $z_i$, and $z_i$ is linear in the values.
-# So a value may be replaced by $r$ numbers, $E \in \mathbb R^{r \times d_h}$ times it, that every head of $\mathcal I$ mixes as before and reads with a matrix of its own, $F_i \in \mathbb R^{d \times r}$; $E$ is multiplied into the value map, and the cache of values shrinks with it.
+# So a value may be replaced by $r$ numbers, $E \in \mathbb R^{r \times d_h}$ times it, that every head of $\mathcal I$ mixes as before and reads with a matrix of its own, $F_i \in \mathbb R^{d \times r}$.
+# $E$ is multiplied into the value map, and the cache of values shrinks with it.
 #
 # The heads that share a value share $E$.
 # With
@@ -264,7 +265,8 @@ def value_basis(O: torch.Tensor, Z: torch.Tensor, shape) -> ValueBasis:
 #
 # What a narrower value saves, no `LlamaForCausalLM` can store: its one `head_dim` is the width of queries, keys and values.
 # Some formats have a width for values alone, as `v_head_dim` of DeepSeek's configurations.
-# So the function below returns a model of the old shapes, with zeros in the rows of the value map and the columns of the output map that are gone, and this chapter counts what a format with a width of its own would save.
+# So the function below returns a model of the old shapes, with zeros in the rows of the value map and the columns of the output map that are gone.
+# What this chapter counts is what a format with a width of its own would save.
 # The same goes for attention sublayers that are dropped: their output maps are zero.
 
 
@@ -902,7 +904,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     plot_by_saved(ax, curves)
 
 # %% [markdown]
-# **Figure (fig-attention-rank-kinds).** <a id="fig-attention-rank-kinds"></a> By divergence on its own texts the small real model is best without some neurons and some values together, whatever the number of parameters that go; values alone and whole attention sublayers are worse than neurons, values by little at the smallest budget. Each is re-fitted in closed form; mean divergence over 12 texts of the model.
+# **Figure (fig-attention-rank-kinds).** <a id="fig-attention-rank-kinds"></a> By divergence on its own texts the small real model is best without some neurons and some values together, whatever the number of parameters that go. Values alone and whole attention sublayers are worse than neurons, values by little at the smallest budget. Each is re-fitted in closed form; mean divergence over 12 texts of the model.
 
 # %% tags=["active-ipynb"]
 # for b, ours in kl["neurons and values"].items():
@@ -961,7 +963,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # assert (found <= table["values"]["most"]).all()
 
 # %% [markdown]
-# **Figure (fig-attention-rank-values).** <a id="fig-attention-rank-values"></a> What a value loses at half its width lies between what every head would lose with a basis of its own, which cannot be had, and the closed form; re-fitted: the same coordinates, read in the best way by every head.
+# **Figure (fig-attention-rank-values).** <a id="fig-attention-rank-values"></a> What a value loses at half its width lies between what every head would lose with a basis of its own, which cannot be had, and the closed form. Re-fitted: the same coordinates, read in the best way by every head.
 #
 # ## Another text says otherwise
 #
@@ -1024,7 +1026,8 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 
 # %% [markdown]
 # The answer depends on who chooses.
-# By the paper's policy rows of attention hurt less than rows of the feed-forward blocks, because the policy makes a bad choice of the latter, worse than random rows ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)), and at the larger budget a better one of the former.
+# By the paper's policy rows of attention hurt less than rows of the feed-forward blocks.
+# The reason is its choice of the latter, which is worse than random rows ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)); at the larger budget it makes a better one of the former.
 # By random rows they hurt more, at the larger budget several times as much, and by energies and closed forms, above, they hurt more from 4 % of the parameters on.
 # The choices that leave the best model agree with the paper, then, and its own does not.
 #

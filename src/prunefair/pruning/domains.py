@@ -163,7 +163,8 @@ def domain_windows(
 #     print(f"{name:30} reads {text or 'nothing':12} {share:.3f} of the parameters")
 
 # %% [markdown]
-# On every window the information under the pruned model is compared with that under the dense one, so that hard windows do not count twice: $\sum_j (b'_j - b_j) / \sum_j n_j$ is the logarithm of the factor by which pruning multiplies the perplexity, [with its error](perplexity.ipynb#the-error-of-a-perplexity).
+# On every window the information under the pruned model is compared with that under the dense one, so that hard windows do not count twice.
+# Then $\sum_j (b'_j - b_j) / \sum_j n_j$ is the logarithm of the factor by which pruning multiplies the perplexity, [with its error](perplexity.ipynb#the-error-of-a-perplexity).
 
 
 # %% tags=["active-ipynb"]

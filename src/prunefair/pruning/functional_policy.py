@@ -865,7 +865,8 @@ def train_functional(
 # assert (learnt["functional KS"].min(0) > learnt["lost energy"].max(0)).all()
 
 # %% [markdown]
-# On these ten layers both penalties teach positive weights, but not the same: for every seed the KS distance gives the three logarithms larger ones than the lost energy does, and the squares weights that differ more from seed to seed.
+# On these ten layers both penalties teach positive weights, but not the same.
+# For every seed the KS distance gives the three logarithms larger ones than the lost energy does, and the squares weights that differ more from seed to seed.
 # Neither policy's best selection is better by either penalty than the neurons of largest energy: six weights and eight episodes find no more than the first feature alone knew.
 # On all thirty layers the two part:
 
@@ -882,7 +883,8 @@ def train_functional(
 # %% [markdown]
 # The policies charged with lost energy depend on the seed, and some lose more energy than those that were charged with the KS distance: it is the training that fails, not the objective.
 # Leaving out the layer of the largest outlier does not cure it.
-# The bits are in other layers too: the next cell counts the layers where the presence of one neuron explains most of the variance of the lost energy, and compares the first gradient of both penalties, for the same 16 pairs of draws.
+# The bits are in other layers too.
+# The next cell counts the layers where the presence of one neuron explains most of the variance of the lost energy, and compares the first gradient of both penalties, for the same 16 pairs of draws.
 
 # %% tags=["active-ipynb"]
 # bits, signal = 0, {}
@@ -899,7 +901,8 @@ def train_functional(
 # assert signal["lost energy"].max() < 1.5 < 2.5 < signal["functional KS"].min()
 
 # %% [markdown]
-# For the lost energy the noise of one episode is about as large as the gradient, so that some of the first steps go the wrong way; for the KS distance, which bounds what one neuron can say, the gradient is several times its noise.
+# For the lost energy the noise of one episode is about as large as the gradient, so that some of the first steps go the wrong way.
+# For the KS distance, which bounds what one neuron can say, the gradient is several times its noise.
 # That is why the bounded penalty makes the better policy, though within a ratio, as the next section shows, both rank finished selections equally well.
 #
 # One policy serves every ratio: trained at the ratio of the row and used at that of the column, the functional KS of its best selection is
@@ -921,7 +924,8 @@ def train_functional(
 # ## Which objective ranks the pruned models?
 #
 # An objective is worth having if a selection that it prefers makes the better model.
-# The benchmark prunes the small real model by 22 selections at each of three ratios, random and structured: by norms, energies, surgeon's energies and Fisher costs, by trained policies, and by mixtures of a score with noise, so that the middle of the range is covered.
+# The benchmark prunes the small real model by 22 selections at each of three ratios.
+# They are random, or by norms, energies, surgeon's energies and Fisher costs, or by trained policies; mixtures of a score with noise cover the middle of the range.
 # For each it stores seven penalties, the divergence from the dense model on held-out self-sampled text, and the perplexity on WikiText-2 *validation* [in its tokenised form](perplexity.ipynb#the-tokenised-text).
 # Spearman's rank correlation says how alike two orders are; its interval comes from a bootstrap over the selections, which share one model and one set of statistics.
 

@@ -582,7 +582,9 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 # %% [markdown]
 # ## What it takes
 #
-# `benchmarks/pruning_speed.py` counts the processor seconds of one thread for 512 tokens: sampled, eight texts at a time (more at a time are cheaper); moments and costs in a pass each with whole products $h h^\top$; in one pass with one half of these symmetric products; and without the costs, which energies with equal widths do not need.
+# `benchmarks/pruning_speed.py` counts the processor seconds of one thread for 512 tokens.
+# They are sampled, eight texts at a time (more at a time are cheaper).
+# Moments and costs are taken in a pass each with whole products $h h^\top$, in one pass with one half of these symmetric products, and without the costs, which energies with equal widths do not need.
 
 # %% tags=["active-ipynb"]
 # speed = json.loads(Path("../results/pruning_speed.json").read_text())

@@ -741,7 +741,8 @@ def plot_errors(ax, study: dict, key: str):
 #           f" {row_of(size, PROBES, STEPS)['rms'] / tenth:.2f}")  # fmt: skip
 
 # %% [markdown]
-# A tenth of the deviation among random selections is out of reach: at 576 columns that deviation is one or two of the steps of $1/576$ that an exact distance has, and even the best rule of the table does not come near a tenth of it.
+# A tenth of the deviation among random selections is out of reach.
+# At 576 columns that deviation is one or two of the steps of $1/576$ that an exact distance has, and even the best rule of the table does not come near a tenth of it.
 # The estimate adds noise of half to two thirds of what the draws have themselves.
 # Does that hurt?
 # Training on every third layer of the small model, four seeds, judged by exact distances of the top rows:

@@ -420,7 +420,8 @@ def stage_lines(part: dict) -> list[str]:
 
 
 # %% [markdown]
-# LLaMA-2-7B's geometry comes from the disk, with a few short texts of random tokens, because what is asked here is the memory: both sweeps, widths by Fisher cost, neurons by energy, and a re-fit of every block with a given ridge.
+# LLaMA-2-7B's geometry comes from the disk, with a few short texts of random tokens, because what is asked here is the memory.
+# The run makes both sweeps, widths by Fisher cost, neurons by energy, and a re-fit of every block with a given ridge.
 # The costs of random weights leave the first blocks whole, so that their re-fits take a Cholesky factor of the full size, the largest that there can be.
 
 # %% tags=["active-ipynb"]
@@ -1054,7 +1055,8 @@ def median_throughput(
 # ```
 #
 # The second writes nothing unless `--out` is given, and its first line says that the weights are random.
-# `benchmarks/llama2_7b.py` runs all of it in one command within eight minutes, without a network and with nothing but what an image with PyTorch holds, and stores each part as soon as it is there: the functional pipeline, the same under a cap of 15 GB as on a T4, prefill and decoding before and after, and the spectral pipeline.
+# `benchmarks/llama2_7b.py` runs all of it in one command within eight minutes, without a network and with nothing but what an image with PyTorch holds.
+# It stores each part as soon as it is there: the functional pipeline, the same under a cap of 15 GB as on a T4, prefill and decoding before and after, and the spectral pipeline.
 
 # %%
 PARTS = ("functional", "capped", "spectral", "speed")

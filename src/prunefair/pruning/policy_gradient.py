@@ -819,7 +819,9 @@ def train_policy(
 #
 # **Deviation.**
 # *Paper*: REINFORCE with the KS distance as penalty.
-# *Released code*: reward $1 / d$, 99999 where $d = 0$ (an integer, on which the caller's `.item()` fails); no baseline; the loss [(eq-policy-gradient-released-loss)](#eq-policy-gradient-released-loss), which is the log-probability of no draw; one step a layer, so that from the second layer on the draw comes from an older policy than the one it corrects; `clip_grad_norm_` after `zero_grad`, which clips zeros.
+# *Released code*: reward $1 / d$, 99999 where $d = 0$ (an integer, on which the caller's `.item()` fails), without a baseline.
+# The loss is [(eq-policy-gradient-released-loss)](#eq-policy-gradient-released-loss), which is the log-probability of no draw.
+# There is one step a layer, so that from the second layer on the draw comes from an older policy than the one it corrects, and `clip_grad_norm_` comes after `zero_grad`, which clips zeros.
 # *This book*: penalty $d$ itself, a baseline, the exact log-probability, one step an episode; `released_rewards` raises where $d = 0$.
 #
 # </div>
@@ -915,7 +917,8 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # %% [markdown]
 # On all layers every run of the released recipe ends above the random rows, though not by much, and far from all of its $\alpha$ are close to one.
 # The exact gradient alone is not enough: with the scorer and the step size of the paper it does not come below 0.160 in twelve episodes.
-# With row features it learns what a reader can find by hand, and not quite as well: keeping the rows of largest leverage is closer to the dense spectrum than the learnt draws and than the top $k$ of the learnt scores.
+# With row features it learns what a reader can find by hand, and not quite as well.
+# Keeping the rows of largest leverage is closer to the dense spectrum than the learnt draws and than the top $k$ of the learnt scores.
 # What the spectrum of `gate_proj` is worth as an objective is another question, which [spectral pruning](spectral_pruning.ipynb) answers.
 #
 # ## What training costs

@@ -4,7 +4,8 @@ r"""
 
 After pruning, the paper trains a little: low-rank adapters on WikiText-2, which add about 1.5 % of accuracy on LLaMA-2-7B and can cost some on Phi-2 ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 What does such a recovery repair, and what does it merely teach about the text it trains on?
-On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has, and a dense model that never lost a neuron gets the same plan as a control, on windows of its own.
+On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has.
+A dense model that never lost a neuron gets the same plan as a control, on windows of its own.
 
 ## Notation
 
@@ -779,7 +780,8 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #
 # `benchmarks/recovery.py` recovers four models with one plan: those that keep the rows of largest energy, of the exact policy and of a random draw, each without 30 % of the rows, and the dense model as the control.
 # The dense model's matrices are larger, so by [(eq-recovery-count)](#eq-recovery-count) 16 % more numbers are trained, and its windows are draws of their own.
-# Nothing was tuned on the text that judges: rank, scale and rate were fixed before any recovered model was judged, and what was raised once after that were sizes, for smaller errors (more steps and longer windows, two draws of them, more text and questions).
+# Nothing was tuned on the text that judges: rank, scale and rate were fixed before any recovered model was judged.
+# Only sizes were raised once after that, for smaller errors: more steps and longer windows, two draws of them, more text and questions.
 # Training reads WikiText-2 validation, perplexity is that of WikiText-2 test, both [in the tokenised form](perplexity.ipynb#the-tokenised-text); the two share no long line.
 
 # %% tags=["active-ipynb"]
@@ -870,7 +872,8 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # On the windows of WikiText every pruned model gains more than the dense one.
 # For the two with little left, by the policy and by random rows, the domain is a small part of the gain; for the model that kept the largest energies it is the larger part.
 # The divergence tells them apart.
-# It falls for the two damaged models, rises from zero for the dense model, and *rises* for the model that was pruned well: there, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls to that of the dense model before training.
+# It falls for the two damaged models, rises from zero for the dense model, and *rises* for the model that was pruned well.
+# There, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls to that of the dense model before training.
 #
 # Does recovery stand in for the choice of rows?
 # The next cell takes the two damaged models after recovery and subtracts the model of largest energy, before any recovery and after the same: a positive difference says that the better choice is still ahead.
@@ -931,8 +934,10 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # Before recovery neither of the two damaged models is told apart from a guess.
 # The model of random rows regains accuracy with both draws of the training windows and comes near to what the largest energies have without any recovery.
 # The policy's model gains less, at the edge of what these questions can show.
-# For the well-pruned and for the dense model no change is told apart from zero, and one as small as the paper's could not be: to tell 1.5 points from zero takes more questions than we ask, by the error of each difference.
-# So a gain of that size, which the paper reports of LLaMA-2-7B, is neither confirmed nor denied for a model that was pruned well; that fine-tuning on WikiText-2 can also cost, as the paper says of Phi-2, is what the divergence of the dense and of the well-pruned model shows in another unit.
+# For the well-pruned and for the dense model no change is told apart from zero.
+# One as small as the paper's could not be: by the error of each difference, to tell 1.5 points from zero takes more questions than we ask.
+# So a gain of that size, which the paper reports of LLaMA-2-7B, is neither confirmed nor denied for a model that was pruned well.
+# That fine-tuning on WikiText-2 can also cost, as the paper says of Phi-2, is what the divergence of the dense and of the well-pruned model shows in another unit.
 
 
 # %%
@@ -1041,7 +1046,8 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # <details><summary>Solution</summary>
 #
 # Entries whose change is below half a unit in the last place are rounded back.
-# The cell counts them over all adapted matrices: a short recovery can be lost almost whole when it is merged into bfloat16, and has to be judged after merging, as our benchmark does, and not with the adapters beside the weights.
+# The cell counts them over all adapted matrices.
+# A short recovery can be lost almost whole when it is merged into bfloat16, and has to be judged after merging, as our benchmark does, and not with the adapters beside the weights.
 #
 # </details>
 

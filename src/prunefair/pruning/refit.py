@@ -814,7 +814,8 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 # %% [markdown]
 # ## What it gains, and with how much text
 #
-# The benchmark (`benchmarks/refit.py`, with its device and seeds in the table) removes 30 % of the neurons of the small real model in four ways, all chosen on 64 texts of 128 tokens: at random, by energy, and by the [functional policy](functional_policy.ipynb) with equal widths and with widths by Fisher cost.
+# The benchmark (`benchmarks/refit.py`, with its device and seeds in the table) removes 30 % of the neurons of the small real model in four ways, all chosen on 64 texts of 128 tokens.
+# They are random rows, those of least energy, and the choice of the [functional policy](functional_policy.ipynb) with equal widths and with widths by Fisher cost.
 # Each is re-fitted to 16, 64 and 256 texts, with the ridge that the rule takes for the last of them, and judged by the divergence from the dense model on texts of another seed.
 
 
@@ -931,7 +932,8 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # *One block after the other.*
 # The re-fit gives every block the inputs that it has in the dense model.
 # In the pruned model it gets others, because the blocks before it err.
-# So one can go from the first block to the last, measure $h_S'$ in the model as it is pruned so far, and fit $\hat D h_S'$ to $D h + \gamma\, (x - x')$: the dense output, and a share $\gamma$ of what the residual stream $x'$ lacks by then.
+# So one can go from the first block to the last, measure $h_S'$ in the model as it is pruned so far, and fit $\hat D h_S'$ to $D h + \gamma\, (x - x')$.
+# That is the dense output, and a share $\gamma$ of what the residual stream $x'$ lacks by then.
 # It solves [(eq-refit-solution)](#eq-refit-solution) with $\mathbb E\, h_S' h_S'^\top$ and a cross moment, and costs two passes for every block.
 # On 32 texts:
 

@@ -12,7 +12,8 @@ Each is restated from its formula here, with what it has to do with the scores o
 ## Notation
 
 $h_j$ is the hidden value of neuron $j$ in one block, $H = \mathbb E[h h^\top]$ its second moment, $\mu = \mathbb E\, h$, and $D_{:j}$ its column of `down_proj`.
-$p(\cdot)$ is the distribution of a next token, $S = -\sum_x p(x) \ln p(x)$ its entropy in nats; a dot, as in $\dot S$, is the derivative by the size $\varepsilon$ of a change that a neuron goes through, as when its output is multiplied by $1 - \varepsilon$.
+$p(\cdot)$ is the distribution of a next token, $S = -\sum_x p(x) \ln p(x)$ its entropy in nats.
+A dot, as in $\dot S$, is the derivative by the size $\varepsilon$ of a change that a neuron goes through, as when its output is multiplied by $1 - \varepsilon$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -405,7 +406,8 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # %% [markdown]
 # Which neurons go *within* a layer hardly depends on the score: with equal widths no score differs from the energy by more than the error of sixteen texts, although the rank correlations go down to .6.
 # How many go *from each layer* matters: widths by Fisher cost take a quarter off the divergence with the rows left to the energy, and a little more with the rows by Fisher cost, too.
-# Entropy shares the budget worse than the Fisher cost does, beyond the error when both are squared: it sees only what acts as a temperature, as [Theorem (Entropy sees a change of temperature)](#thm-scores-temperature) says, and a layer may do something else.
+# Entropy shares the budget worse than the Fisher cost does, beyond the error when both are squared.
+# It sees only what acts as a temperature, as [Theorem (Entropy sees a change of temperature)](#thm-scores-temperature) says, and a layer may do something else.
 # FLAP's standardised fluctuations share it better than not at all, standardised energies do not.
 # ModHiFi's fidelity of single neurons is last; its method takes neurons one after the other, each beside those that are there, which for the first order is the [re-fit](refit.ipynb) of a growing set and is not measured here.
 # Filtering the texts, the 64 most likely ones of 96, changes nothing beyond the error.
@@ -477,7 +479,8 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # %% [markdown]
 # ## What you can do now
 #
-# You can score neurons by what they do to the entropy, by what of them varies, and by what they reproduce alone, from the model's own text, and you know which of these differences can be seen in the pruned model.
+# You can score neurons by what they do to the entropy, by what of them varies, and by what they reproduce alone, from the model's own text.
+# You know which of these differences can be seen in the pruned model.
 #
 # - First-order changes of the entropy: `entropy_costs`, of the quantity `entropy`.
 # - Energy after the best bias: `fluctuations`; share of the output reproduced alone: `fidelities`.

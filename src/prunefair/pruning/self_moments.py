@@ -206,7 +206,8 @@ def _chosen(D, H, neurons) -> tuple[torch.Tensor, torch.Tensor]:
 #
 # (4) Then $D H D^\top = D_S H_{SS} D_S^\top + D_R H_{RR} D_R^\top$; the last term is positive semidefinite, and eigenvalues are monotone. ∎
 #
-# The raw spectrum of `down_proj` is the special case $H = \eta^2 I$, where $A$ has the singular values $\eta\, \sigma_i(D)$ and (2) and (4) are the [interlacing of deleted rows](spectrum.ipynb), here of $D^\top$; a factor common to both spectra leaves the KS distance alone.
+# The raw spectrum of `down_proj` is the special case $H = \eta^2 I$, where $A$ has the singular values $\eta\, \sigma_i(D)$ and (2) and (4) are the [interlacing of deleted rows](spectrum.ipynb), here of $D^\top$.
+# A factor common to both spectra leaves the KS distance alone.
 # For that case one inequality was one-sided.
 # In general it is not: take $d = 1$, $D = (1, 1)$ and $h = (x, -x)$ with $\mathbb E\, x^2 = 1$.
 # The two neurons cancel, $A = 0$, and with one of them removed the block puts out $x$: the functional spectrum has grown from 0 to 1.
@@ -524,7 +525,8 @@ def down_projections(model, layers: Sequence[int] | None = None) -> list:
 
 
 # %% [markdown]
-# The check, for every family that the surgery knows: the mean and second moment of what the last layer's `down_proj` is given, recorded in one pass, against sums over batches; and a pass for one layer gives what the pass for all gave.
+# The check, for every family that the surgery knows, takes the mean and second moment of what the last layer's `down_proj` is given, recorded in one pass, against sums over batches.
+# A pass for one layer gives what the pass for all gave.
 
 # %% tags=["active-ipynb"]
 # for family in ADAPTERS:
@@ -855,7 +857,8 @@ def error_of_mean(estimates: torch.Tensor) -> torch.Tensor:
 
 # %% [markdown]
 # The benchmark (`benchmarks/self_moments.py`, with its device and seeds in the table) takes three seeds and up to 64 texts of 160 tokens for each of them.
-# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, as [per-layer ratios](spectral_pruning.ipynb) did, and measures two things on data that the selection has not seen: the lost energy under the moments of the other two seeds, and the divergence of the pruned from the dense model on texts of a further seed.
+# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, as [per-layer ratios](spectral_pruning.ipynb) did.
+# Then it measures two things on data that the selection has not seen: the lost energy under the moments of the other two seeds, and the divergence of the pruned from the dense model on texts of a further seed.
 
 
 # %%

@@ -381,7 +381,8 @@ def prune_spectral(
 # ## Train at one ratio, use at all
 #
 # The paper trains at 10 % or 40 % and reports that using the policy at other ratios costs about one percent of accuracy.
-# Here is the same experiment on the whole small model, by `benchmarks/policy_reuse.py`: three seeds of training at each ratio, judged by the mean distance, by the divergence from the dense model on text that it samples itself and by the perplexity on a piece of WikiText-2, both of which [the last chapter](perplexity.ipynb) defines.
+# Here is the same experiment on the whole small model, by `benchmarks/policy_reuse.py`, with three seeds of training at each ratio.
+# The judges are the mean distance, the divergence from the dense model on text that it samples itself and the perplexity on a piece of WikiText-2, both of which [the last chapter](perplexity.ipynb) defines.
 # The table holds each selection; a mean over three seeds comes with its range.
 
 
@@ -499,7 +500,8 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
 
 # %% [markdown]
 # The cost has both signs for every measure: with three seeds we find none.
-# But three seeds do not show a mean cost that is smaller than half the 95 % interval, which is printed behind the ±: for divergence and log perplexity that is more than one nat a token, so only a larger cost is ruled out.
+# But three seeds do not show a mean cost that is smaller than half the 95 % interval, which is printed behind the ±.
+# For divergence and log perplexity that is more than one nat a token, so only a larger cost is ruled out.
 # Averaged over the ratios of use, both of these move more with the seed of a training than with its ratio; the distance moves a little more with the ratio.
 # All this agrees with the paper's claim, for models that are all worse than those of random rows.
 #
@@ -622,7 +624,8 @@ def damage(
 # The policy has the smallest distance and the largest perplexity, larger than that of a uniform guess over the vocabulary.
 # By the divergence on these few short texts the random choices differ widely between themselves, so one run decides nothing; in the table above, with more text and more seeds, the policies' divergence is the larger one.
 # So the paper's objective is reproduced on this model, and as a proxy for the quality of the model it fails.
-# One window of text and one small model with weights rounded to four bits do not speak for LLaMA-2-7B, where the paper reports usable models; they do show that a small spectral distance of `gate_proj` is not by itself a reason to expect one.
+# One window of text and one small model with weights rounded to four bits do not speak for LLaMA-2-7B, where the paper reports usable models.
+# They do show that a small spectral distance of `gate_proj` is not by itself a reason to expect one.
 #
 # ## Why the proxy can fail
 #

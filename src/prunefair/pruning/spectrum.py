@@ -731,7 +731,8 @@ def spectral_distance(
 
 
 # %% [markdown]
-# A function draws selections uniformly, as the comparison for every policy, and the check follows the theorem on a random matrix and on the first gate matrix: the three ways to compute a distance agree, it is a multiple of $1/n$, it obeys the bound, and the difference of the distributions is never negative.
+# A function draws selections uniformly, as the comparison for every policy, and the check follows the theorem on a random matrix and on the first gate matrix.
+# The three ways to compute a distance agree, it is a multiple of $1/n$ and obeys the bound, and the difference of the distributions is never negative.
 
 
 # %%
@@ -1035,7 +1036,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 #     plot_layer_distances(ax, curves, floor)
 
 # %% [markdown]
-# **Figure (fig-spectrum-layers).** <a id="fig-spectrum-layers"></a> KS distance of random selections of 70 % of the rows in each layer, as the policy sees it and after undoing the common factor $\sqrt{k/m}$ (line: mean, band: range of five selections), with the floor of the last theorem, which bounds the distance itself, not that of the shape.
+# **Figure (fig-spectrum-layers).** <a id="fig-spectrum-layers"></a> KS distance of random selections of 70 % of the rows in each layer, as the policy sees it and after undoing the common factor $\sqrt{k/m}$ (line: mean, band: range of five selections). The floor of the last theorem bounds the distance itself, not that of the shape.
 #
 # ## Exercises
 #

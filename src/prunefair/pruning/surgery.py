@@ -4,7 +4,8 @@ r"""
 
 A policy names the rows to keep.
 What changes in the model when the other rows leave it, and what does not?
-Nothing but its size: with 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to the rounding error that the check on the real model bounds.
+Nothing but its size.
+With 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to the rounding error that the check on the real model bounds.
 
 This chapter cuts rows from sixteen families of models with one description each, saves the result so that plain transformers reloads it, and does the same on a checkpoint that is larger than memory.
 """
@@ -940,7 +941,8 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the policies](policy_gradient.ipynb), not of this one.
 # The logits of the sliced and of the masked model agree to $10^{-4}$ of the largest logit in float32, and the count of parameters is the one that [the anatomy](anatomy.ipynb) predicts from the configuration alone.
-# What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers; in float64 a test finds it below $10^{-9}$ of the largest logit.
+# What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers.
+# In float64 a test finds it below $10^{-9}$ of the largest logit.
 
 # %% tags=["active-ipynb"]
 # dense, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
@@ -969,7 +971,9 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% [markdown]
 # ## A folder that plain transformers reloads
 #
-# The result is worth something only where others can use it: a folder with `config.json`, whose width is the new one and which transformers of versions 4 and 5 read alike, `model.safetensors`, the tokenizer, `kept_rows.json`, which says which rows of the dense model these are, and a model card, `README.md`, which says how it came about.
+# The result is worth something only where others can use it.
+# So it is a folder with `config.json`, whose width is the new one and which transformers of versions 4 and 5 read alike, with `model.safetensors` and the tokenizer.
+# `kept_rows.json` says which rows of the dense model these are, and a model card, `README.md`, how it came about.
 # `save_pruned` of `prunefair.pruning.folders` writes it, and three properties make it dependable.
 #
 # - It appears whole or not at all: it is filled under a temporary name beside its place and renamed at the end, and an existing folder that is not empty is refused.
@@ -1016,7 +1020,8 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
 # Plain loading reads the form and then fails, with an error and never with a wrong model; we read the source of versions 5.15 to 5.24 for the reason.
-# `config.per_layer_config[l].intermediate_size` is right, but every block is built from the configuration of the whole model, and `intermediate_size` is refused there (`AmbiguousGlobalPerLayerAttributeError`): what is to hand each layer its own configuration is named in a comment of that version and not part of it.
+# `config.per_layer_config[l].intermediate_size` is right, but every block is built from the configuration of the whole model, and `intermediate_size` is refused there (`AmbiguousGlobalPerLayerAttributeError`).
+# What is to hand each layer its own configuration is named in a comment of that version and not part of it.
 # With `allow_global_per_layer_attribute_access` in `config.json` the blocks are built, all as wide as the widest, and the narrow matrices do not fit; version 4 does not know the form and ends there, too.
 # So no entry of `config.json` opens such a folder, and none of our words can stand in the error; the model card names what opens it.
 #
@@ -1190,7 +1195,8 @@ def plot_neurons(ax, model, kept, layer=0):
 #
 # - Find the neurons of a model of sixteen families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
 # - Let a policy see and choose, `row_matrices` and `read_row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
-# - Take the others out, in place with `slice_ffn_`, into a second model with `prune_rows` and `sharing_copy`, or a tensor at a time with `sliced_reader` and, back to one width, `padded_reader`; `mask_ffn_` is the oracle, `plot_neurons` the picture, `tiny_model` a small random model of a family.
+# - Take the others out, in place with `slice_ffn_`, into a second model with `prune_rows` and `sharing_copy`, or a tensor at a time with `sliced_reader` and, back to one width, `padded_reader`.
+#   `mask_ffn_` is the oracle, `plot_neurons` the picture, `tiny_model` a small random model of a family.
 # - Save, reload, pad and stream with `prunefair.pruning.folders`: `save_pruned`, `load_pruned`, `export_padded`, `reloaded_logits`, `prune_checkpoint`, `write_sliced`.
 #
 # The [next chapter](perplexity.ipynb) says how much a model suffers from what was taken out.

@@ -188,7 +188,9 @@ def plot_sweeps(ax, layers: int = 4):
 # \end{aligned}
 # $$ (eq-sweeps-device)
 #
-# bytes, where $b = 4096$ inputs are judged at a time, $s' = \max(s, 4)$ and the factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge; a reconstruction with the inputs of the dense model alone takes $3\, T d s$ in the place of the second term.
+# bytes, where $b = 4096$ inputs are judged at a time and $s' = \max(s, 4)$.
+# The factors count copies: a moment in float32 and its sum, what automatic differentiation keeps of a layer, a Cholesky factor and its inverse in float64, and both moments of a pair of halves for the ridge.
+# A reconstruction with the inputs of the dense model alone takes $3\, T d s$ in the place of the second term.
 # What waits, in the memory of the host or on the disk, are inputs and outputs of one layer, the inputs of the others as far as the backward sweep needs them, and the moments,
 #
 # <a id="eq-sweeps-waiting"></a>
@@ -199,7 +201,9 @@ def plot_sweeps(ax, layers: int = 4):
 # \end{aligned}
 # $$ (eq-sweeps-waiting)
 #
-# where $T_f \le T$ are the tokens of the texts that the [Fisher costs are taken on](functional_pruning.ipynb#what-is-measured-once), and the first term, in which two gradients are counted, goes with the backward sweep; the Fisher costs take $4 m$ bytes a layer and the texts $8\, T$; a reconstruction puts aside the blocks that are done, $3 L k d s$ bytes.
+# where $T_f \le T$ are the tokens of the texts that the [Fisher costs are taken on](functional_pruning.ipynb#what-is-measured-once), and the first term, in which two gradients are counted, goes with the backward sweep.
+# The Fisher costs take $4 m$ bytes a layer and the texts $8\, T$.
+# A reconstruction puts aside the blocks that are done, $3 L k d s$ bytes.
 # Both halves are kept for the few layers that [judge the ridge](refit.ipynb#a-ridge-that-needs-no-other-data), the mean of both for the others.
 # And where there are so few tokens that $T s < 4 m$, the hidden vectors themselves take less room than their moment, and are kept in its place.
 

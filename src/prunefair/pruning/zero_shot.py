@@ -906,9 +906,12 @@ def zero_shot(
 # ### The harness itself
 #
 # That these rules are the harness's is a claim about another program, so that program is asked.
-# `prunefair.harness` (extra `eval`) takes the harness's own definition of a task, replaces where its questions come from, leaves out the step that would change the text of HellaSwag, and lets the harness render, tokenise, score and judge them on the same model.
+# `prunefair.harness` (extra `eval`) takes the harness's own definition of a task, replaces where its questions come from, and leaves out the step that would change the text of HellaSwag.
+# The harness then renders, tokenises, scores and judges them on the same model.
 # `benchmarks/harness_equality.py` compares the two question by question, in float32, on the dense model and on one without a tenth of its rows.
-# Its table was stored with its versions; `same` counts the questions on which both programs choose the same answer, and the last column is the largest difference of a log-likelihood, which comes from the order of float32 sums: the test of the module makes the comparison in float64, on a random model with the same tokenizer, and finds none beyond rounding.
+# Its table was stored with its versions; `same` counts the questions on which both programs choose the same answer.
+# The last column is the largest difference of a log-likelihood, which comes from the order of float32 sums.
+# The test of the module makes the comparison in float64, on a random model with the same tokenizer, and finds none beyond rounding.
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/harness_equality.json").read_text())
