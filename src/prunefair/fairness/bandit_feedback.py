@@ -9,7 +9,8 @@ With one minus sign in front of the reward it pulls the better arm in more than 
 
 In [the previous chapter](full_information.ipynb) a policy saw the reward of every arm after each round.
 A bandit sees one number, the reward of the arm it pulled.
-This chapter shows why that number, weighted by cumulative rewards that are already known, is enough, gives the scale-free learner of ([Putta and Agrawal 2022](../references.bib#putta2022scalefree)) with the right sign, and proves a bound for a simpler learner whose every inequality we can assert.
+This chapter shows why that number, weighted by cumulative rewards that are already known, is enough.
+It gives the scale-free learner of ([Putta and Agrawal 2022](../references.bib#putta2022scalefree)) with the right sign, and proves a bound for a simpler learner whose every inequality we can assert.
 
 ## Notation
 
@@ -262,7 +263,8 @@ def _newton_share(vectors, low=1.0, high=lambda n: n, start=lambda n: 1.0) -> fl
 #
 # **Deviation.**
 # The paper asks for the minimiser and leaves the method open.
-# The released `log_opt` runs the same kind of iteration in a `while` without a limit, and stops when the sum is within $10^{-9}$ of one, a test that depends on a common shift of $v$: moved by $10^8$ it never returns.
+# The released `log_opt` runs the same kind of iteration in a `while` without a limit, and stops when the sum is within $10^{-9}$ of one.
+# That test depends on a common shift of $v$: moved by $10^8$ it never returns.
 # We subtract the minimum first, stop on the step, and raise after `max_iter` steps.
 #
 # </div>
@@ -1072,7 +1074,8 @@ def _mean_check(
 
 # %% [markdown]
 # The bound holds and is far from tight at this size.
-# What of it is real shows in long games that are as hard as we can make them: rewards of 0 or 1, and one arm a context whose mean is better by about what can be told apart in $T$ rounds.
+# What of it is real shows in long games that are as hard as we can make them.
+# Rewards are 0 or 1, and one arm a context has a mean that is better by about what can be told apart in $T$ rounds.
 # At $\alpha=0$ the left side is the plain regret, and the best map plays the arm with the largest sum.
 
 
@@ -1273,7 +1276,8 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # Outside a book the contexts are not numbers.
 # A string, a number, a boolean, None or a tuple of these is a context, and two are the same if they are equal; NaN is equal to nothing and is refused, so write None for what is missing.
 # The learner of a context is made when it first comes and learns from the rounds of this context alone.
-# A vector of features is a context like any other, as a tuple, so group its entries until contexts come back (an age into decades): a policy does not know that two vectors are near each other; for learners that do, see [the end of this section](#learners-of-another-kind).
+# A vector of features is a context like any other, as a tuple, so group its entries until contexts come back (an age into decades).
+# A policy does not know that two vectors are near each other; for learners that do, see [the end of this section](#learners-of-another-kind).
 # The state of a policy is one file, and a loop that stops and resumes plays as if it had never stopped.
 
 # %% tags=["active-ipynb"]
@@ -1303,7 +1307,8 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # What is left is the learner.
 #
 # *Masks* cost it nothing.
-# The estimate divides by the probability that was used, so its mean is $-g$ with 0 for masked arms; every other arm was played at least as often as $p$ says, which is no loss against any map; and $z$ in [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound) is nearer to 0, as $p_I$ is at most that probability.
+# The estimate divides by the probability that was used, so its mean is $-g$ with 0 for masked arms.
+# Every other arm was played at least as often as $p$ says, which is no loss against any map; and $z$ in [(eq-bandit-feedback-stability-bound)](#eq-bandit-feedback-stability-bound) is nearer to 0, as $p_I$ is at most that probability.
 # Both theorems hold, the one in the mean if masks and arms are fixed in advance as rewards are.
 #
 # *A new arm* begins in each learner with the estimate 0, that of an arm that was there and paid nothing.
@@ -1338,7 +1343,8 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # The estimate [(eq-bandit-feedback-estimate)](#eq-bandit-feedback-estimate) divides by the probability *of the draw*: keep it with the recommendation and give it back, `update(context, arm, reward, probability=p[arm])`, or `played=p` with full information.
 # By default `update` takes the probabilities of now, which is right only if no other update came in between.
 # The weights may be those of the update, because no reward of round $t$ is in them yet.
-# The theorems of this chapter are for feedback at once ([late feedback](late_feedback.ipynb) has one for full information); this is what lateness costs, for 20 runs in step (`run_batch` knows the package's class, the same text as here), with a delay of so many rounds, told the probability of the draw or not.
+# The theorems of this chapter are for feedback at once ([late feedback](late_feedback.ipynb) has one for full information).
+# This is what lateness costs, for 20 runs in step with a delay of so many rounds, told the probability of the draw or not (`run_batch` knows the package's class, the same text as here).
 
 # %% tags=["active-ipynb"]
 # late, stream = {}, bernoulli_stream(4000, 3, 4, rng=np.random.default_rng(SEED))

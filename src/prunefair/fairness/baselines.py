@@ -484,7 +484,9 @@ def fair_dual(
 # %% [markdown]
 # The Hessian is $\sum_jq_j^2\big(\operatorname{diag}p^j-p^j{p^j}^\top\big)$.
 # It is singular along $\mathbf 1$ and nowhere else, since a common shift of $\theta$ leaves the play as it is and changes $h$ by $1-N\nu$ times the shift.
-# So the minimiser is the only one, every iterate is shifted down until one entry is 0, and Newton's method runs over the entries that are free: those with $\theta_i=0$ and a positive excess are held, and of the zero entries always the one with the largest excess.
+# So the minimiser is the only one.
+# Every iterate is shifted down until one entry is 0, and Newton's method runs over the entries that are free.
+# Those with $\theta_i=0$ and a positive excess are held, and of the zero entries always the one with the largest excess.
 # What is left is positive definite.
 
 
@@ -548,7 +550,8 @@ def multiplier_step(c: np.ndarray, point: DualPoint, q: np.ndarray) -> np.ndarra
 #
 # Two things break this when a loss is huge, as after a reward that came with a propensity of $10^{-9}$.
 # First, $h$ and $\eta L^j_i$ then have no digits left for what the last steps change.
-# So we hold the *logarithms of the play* instead, which are near 0 where it matters: the play after a step $s$ of the multipliers is $p^j_ie^{q_js_i}$, normalised, and $h$ changes by $\sum_j\ln\sum_ip^j_ie^{q_js_i}-\nu\sum_is_i$, the dual function of scores $\ln p^j_i$ at $s$.
+# So we hold the *logarithms of the play* instead, which are near 0 where it matters.
+# The play after a step $s$ of the multipliers is $p^j_ie^{q_js_i}$, normalised, and $h$ changes by $\sum_j\ln\sum_ip^j_ie^{q_js_i}-\nu\sum_is_i$, the dual function of scores $\ln p^j_i$ at $s$.
 
 
 # %%
@@ -591,7 +594,8 @@ def _newton_descent(
 # At $\sigma=0$ play is uniform and $\theta=0$.
 # Both change continuously with $\sigma$, because the minimiser of a convex function that changes continuously is continuous where it is the only one.
 # Near a solution Newton's method converges, so a scale that is near enough to the last one solved is solved from there.
-# For large losses $\theta$ is nearly proportional to $\sigma$ ([Cominetti and San Martín 1994](../references.bib#cominetti1994exponential)), so we start from the last multipliers times the quotient of the scales, and the scale grows by factors: each success squares the factor, up to 16, and each failure takes its root.
+# For large losses $\theta$ is nearly proportional to $\sigma$ ([Cominetti and San Martín 1994](../references.bib#cominetti1994exponential)), so we start from the last multipliers times the quotient of the scales.
+# The scale grows by factors: each success squares the factor, up to 16, and each failure takes its root.
 
 
 # %%
@@ -1033,7 +1037,8 @@ class FullInformationFairCB(FairLearners, FullInformationPolicy):
 #
 # **Deviation.**
 # The paper lets the context distribution be known.
-# The released code computes it from the whole data set, future rounds included, uses only the pulled arm's reward in figures labelled full information, solves [(eq-baselines-primal)](#eq-baselines-primal) by SCS at its default accuracy in every round, and then projects each row on the simplex, which may break the quota.
+# The released code computes it from the whole data set, future rounds included, and uses only the pulled arm's reward in figures labelled full information.
+# It solves [(eq-baselines-primal)](#eq-baselines-primal) by SCS at its default accuracy in every round, and then projects each row on the simplex, which may break the quota.
 # Here the distribution is given or estimated as we go, both kinds of feedback exist, the quota holds to $10^{-9}$, and rows are distributions without a projection.
 # The cell above asserts the quota in every round; a test shows that a solution of default accuracy, projected, misses it.
 #
@@ -1276,7 +1281,8 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 
 # %% [markdown]
 # The service of `examples/service.py` keeps 40 arms and 10 000 segments behind HTTP (`pip install "prunefair[serve]"`).
-# A reward and what the policy learns from it are one transaction of a SQLite database, the key of a visit makes asking twice harmless, and a kill at any moment loses no acknowledged reward and doubles none; a test kills it before every statement in turn.
+# A reward and what the policy learns from it are one transaction of a SQLite database, the key of a visit makes asking twice harmless, and a kill at any moment loses no acknowledged reward and doubles none.
+# A test kills it before every statement in turn.
 # Its load on two cores that other programs kept busy, too, with each event waited for until it is on the disk, or only written:
 
 # %% tags=["active-ipynb"]
@@ -1318,7 +1324,8 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # <details><summary>Solution</summary>
 #
 # At $\nu=0$ no multiplier is needed and every context runs Hedge of its own.
-# As $N\nu\to1$ the average over contexts is forced to be uniform, but each context is not: one context may play an arm more if another plays it less, so the policy can still follow the rewards where they differ between contexts.
+# As $N\nu\to1$ the average over contexts is forced to be uniform, but each context is not.
+# One context may play an arm more if another plays it less, so the policy can still follow the rewards where they differ between contexts.
 #
 # </details>
 

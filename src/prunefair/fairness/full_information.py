@@ -527,7 +527,8 @@ class AlphaFairGradient(FullInformationPolicy):
 #
 # The policy takes $0\le\alpha\le1$: the theorem is for $\alpha<1$, and [Exercise (ex-full-information-2)](#ex-full-information-2) bounds the regret at 1.
 # Beyond 1 no bound is known here, and play can be bad.
-# With one context and constant rewards $(1,\frac14)$ the same steps end below uniform play at $\alpha=10$, in the reward that would be as good if both arms had it ([(eq-utility-equivalent)](utility.ipynb#eq-utility-equivalent)); so the policies refuse $\alpha>1$, while utility and offline optimum take it.
+# With one context and constant rewards $(1,\frac14)$ the same steps end below uniform play at $\alpha=10$, in the reward that would be as good if both arms had it ([(eq-utility-equivalent)](utility.ipynb#eq-utility-equivalent)).
+# So the policies refuse $\alpha>1$, while utility and offline optimum take it.
 
 # %% tags=["active-ipynb"]
 # constant, equivalent = np.array([1.0, 0.25]), {}
@@ -544,7 +545,10 @@ class AlphaFairGradient(FullInformationPolicy):
 # %% [markdown]
 # ## A suite to check against
 #
-# Twelve adversaries play against the policy, at five $\alpha$, four shapes $(M,N)$ and two least rewards $\delta$: Bernoulli and uniform rewards; a reward for the arm played least, for the lower half, for the arm after the one played most; sets of rewarded arms that shrink from context to context, one arm a context, arms in turn; a reward for the richest, for the poorest arm, for all; and the probe of the last section.
+# Twelve adversaries play against the policy, at five $\alpha$, four shapes $(M,N)$ and two least rewards $\delta$.
+# They give Bernoulli and uniform rewards, or a reward for the arm played least, for the lower half, for the arm after the one played most.
+# They reward sets of arms that shrink from context to context, one arm a context, or arms in turn.
+# The last give a reward for the richest arm, for the poorest, for all, and the probe of the last section.
 # The offline optimum of the whole game and of its first third serve as fixed maps.
 
 
@@ -805,7 +809,8 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # Surrogate rewards are not negative, so the entries of $x+\eta g$ sum to 1 or more, the multiplier $\tau$ of the projection is not negative, and an entry that is 0 without a reward stays 0.
 # So the learner is the one of [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) over all arms, from another first point, of which the proof uses nothing.
 #
-# *Retirements.* The point is projected on the face of the arms that are left, which by (b) of [Lemma (What the projection gives)](online_gradient.ipynb#lem-online-gradient-projection) does not move it away from any $u$ on that face; so the sum over distances in the proof is no larger.
+# *Retirements.* The point is projected on the face of the arms that are left.
+# By (b) of [Lemma (What the projection gives)](online_gradient.ipynb#lem-online-gradient-projection) that does not move it away from any $u$ on that face; so the sum over distances in the proof is no larger.
 # For any other $u$, or if $u$ changes there, $d_t$ rises by at most 2, which adds at most $\sqrt{S_T}$ for each of the $K$ times. ∎
 #
 # The restriction is needed in the proof: if $x$ has .1 on the arm that goes and the rest on another, the projection leads away from an arm that is still to come.
@@ -1240,7 +1245,9 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 # ## Why the lower bound on rewards matters
 #
 # Without $\delta$ the squared norms need not stop growing, whatever $\alpha$.
-# The **probe** adversary, for one context and two arms: while arm 1 (the second) has positive probability, only arm 0 is rewarded; once the probability of arm 1 is zero (in the code: below a billionth, for the sake of rounding), arm 1 is rewarded, once.
+# The **probe** adversary is for one context and two arms.
+# While arm 1 (the second) has positive probability, only arm 0 is rewarded.
+# Once the probability of arm 1 is zero (in the code: below a billionth, for the sake of rounding), arm 1 is rewarded, once.
 # This reward earns nothing, so $R_1$ stays at 1 and the probe moves the learner by a surrogate reward of full size, however long the game has lasted.
 #
 # **Theorem (Probing).** <a id="thm-full-information-probe"></a>
@@ -1257,7 +1264,8 @@ def plot_bounds(ax, rounds: np.ndarray, curves: dict[str, np.ndarray]):
 #
 # **Proof.**
 # Round 1 rewards arm 0 and moves the learner to $e_0$ with $S=1$.
-# From then on the game consists of cycles: a probe, which raises $S$ by 1 to some $S_p\ge2$ and moves the learner to $x_1=\frac1{2\sqrt{S_p}}$; then rounds $s$ with the surrogate reward $(w_s,0)$, $w_s=R_0(s-1)^{-\alpha}$, each of which lowers $x_1$ by $\frac{w_s}{2\sqrt{S_s}}$, until it is zero.
+# From then on the game consists of cycles.
+# A cycle is a probe, which raises $S$ by 1 to some $S_p\ge2$ and moves the learner to $x_1=\frac1{2\sqrt{S_p}}$, then rounds $s$ with the surrogate reward $(w_s,0)$, $w_s=R_0(s-1)^{-\alpha}$, each of which lowers $x_1$ by $\frac{w_s}{2\sqrt{S_s}}$, until it is zero.
 #
 # *Length of a cycle.* The cycle ends once $\sum_sw_s/\sqrt{S_s}\ge1/\sqrt{S_p}$.
 # Let $A=\sum_sw_s$; as $w_s\le1$, $S_s\le S_p+A$.

@@ -3,7 +3,8 @@ r"""
 # Late feedback: what waiting costs, and what a log can tell
 
 A click comes seconds after the page, a purchase days after; most services learn in batches, and some only from a log of another policy.
-If at most $m$ rounds of a context wait for their rewards at any time, a step that knows $m$ keeps the guarantee of [full information](full_information.ipynb) with $1+2m\sqrt N$ in the place of 1: in the worst case waiting costs a factor of the order of $\sqrt m$ in the regret, and nothing in the factor $c_\alpha$.
+If at most $m$ rounds of a context wait for their rewards at any time, a step that knows $m$ keeps the guarantee of [full information](full_information.ipynb) with $1+2m\sqrt N$ in the place of 1.
+In the worst case waiting costs a factor of the order of $\sqrt m$ in the regret, and nothing in the factor $c_\alpha$.
 And a log of draws whose probabilities were kept tells what *any* fixed map would have earned, without bias.
 
 ## Notation
@@ -154,7 +155,8 @@ def late_step(state: AdaptiveState, gradient, waiting: int) -> AdaptiveState:
 #
 # **Proof.**
 # Number the rounds in the order of arrival.
-# In this order $R$ grows as in [Lemma (Telescoping)](full_information.ipynb#lem-full-information-telescoping) with the weights before each credit, and every weight is at least $\phi'(R_i(T))$; these are the two facts that the reduction uses, so it holds as it stands, and the linear regret in it is a sum over the same rounds.
+# In this order $R$ grows as in [Lemma (Telescoping)](full_information.ipynb#lem-full-information-telescoping) with the weights before each credit, and every weight is at least $\phi'(R_i(T))$.
+# These are the two facts that the reduction uses, so it holds as it stands, and the linear regret in it is a sum over the same rounds.
 # [Theorem (The late step)](#thm-late-feedback-step) bounds it with $b=\sqrt N$, as $g\in[0,1]^N$.
 # Further $\lVert g\rVert^2\le\sum_ig_i$ and $\lVert g\rVert\le\sum_ig_i$, so $\hat S_j\le(1+2m\sqrt N)\sum_k\sum_ig_{k,i}\le a\,\max_i\sum_kg_{k,i}\le a\big(V_j+2\sqrt{\hat S_j}\big)$, where $V_j$ is what the learner earned in surrogate rewards.
 # Hence $\sqrt{\hat S_j}\le a+\sqrt{a^2+aV_j}\le2a+\sqrt{aV_j}$; sum over $j$ with the inequality of Cauchy and Schwarz and $\sum_jV_j\le U$. ∎
@@ -425,7 +427,8 @@ def plot_late(ax, sweep: dict, names):
 # A draw whose reward is seen is an event of probability $p_i(t)s_t$.
 # The last statement is Jensen's inequality. ∎
 #
-# If the policy of the log learns, $p(t)$ depends on earlier draws; each round is unbiased given the past, so the mean is right all the same, and the variance is the mean of the right side, as the errors of two rounds are uncorrelated.
+# If the policy of the log learns, $p(t)$ depends on earlier draws.
+# Each round is unbiased given the past, so the mean is right all the same, and the variance is the mean of the right side, as the errors of two rounds are uncorrelated.
 #
 # Both estimates may lie outside what is possible.
 # The *self-normalised* one cannot: with $w_t=\mathbb 1\{I_t=i\}\,x^*_{j_t,i}/p_t$ it is

@@ -4,7 +4,8 @@ r"""
 
 The bounds of [full information](full_information.ipynb) and [bandit feedback](bandit_feedback.ipynb) compare a policy with the optimum *divided by* $c_\alpha$.
 Is that factor a weakness of the proof, or would any policy need it?
-At $\alpha=\frac12$ the answer of this chapter is one number, $c_{1/2}=\sqrt2$: whatever factor below $\sqrt2$ one would like to prove, some game defeats every policy, be it randomised, with full information, and even shown the rewards of a round before playing it.
+At $\alpha=\frac12$ the answer of this chapter is one number, $c_{1/2}=\sqrt2$.
+Whatever factor below $\sqrt2$ one would like to prove, some game defeats every policy, be it randomised, with full information, and even shown the rewards of a round before playing it.
 
 All games here are of one kind.
 Arms die one after the other, in an order that nobody knows; a policy shares the rewards among the living, the optimum knows who dies next and pays each arm just in time.
@@ -901,7 +902,8 @@ def _tight_share(alpha, below=approximation_factor, above=approximation_factor):
 
 # %% [markdown]
 # The approach is slow, as a power of $\ln N$.
-# For the power lengths the inverse of the missing part $c_\alpha-Q$ grows by nearly the same amount from decade to decade of $N$, for the best lengths the inverse of its root does: so the missing parts behave like $1/\ln N$ and $1/(\ln N)^2$.
+# For the power lengths the inverse of the missing part $c_\alpha-Q$ grows by nearly the same amount from decade to decade of $N$, for the best lengths the inverse of its root does.
+# So the missing parts behave like $1/\ln N$ and $1/(\ln N)^2$.
 # We measure these rates and do not prove them.
 
 # %% tags=["active-ipynb"]
@@ -992,7 +994,8 @@ def plot_limit(ax, alphas):
 # %% [markdown]
 # ## What is proved here, what was known, what is open
 #
-# *Proved above*: the ceiling for every policy; standard regret of the order $T^{1-\alpha}$ with two arms and two contexts; $Q<c_\alpha$ for every $N$; the limit of the power lengths; hence that $c_\alpha$ is the best factor that serves all numbers of arms and contexts.
+# *Proved above*: the ceiling for every policy; standard regret of the order $T^{1-\alpha}$ with two arms and two contexts; $Q<c_\alpha$ for every $N$; the limit of the power lengths.
+# Hence $c_\alpha$ is the best factor that serves all numbers of arms and contexts.
 #
 # *Known*: [Sinha et al. (2023)](../references.bib#sinha2023noregret) say in their abstract that, for their problem of resource allocation, policies with sublinear standard regret were already known not to exist.
 # Nested sets in random order are a standard device for online matching since [Karp et al. (1990)](../references.bib#karp1990optimal).
@@ -1046,7 +1049,8 @@ def plot_limit(ax, alphas):
 #
 # $c_\alpha=\beta^{-\beta}\to1$ in both cases.
 # As $\alpha\to0$ the numerator $2-(\frac32)^\beta-(\frac12)^\beta$ tends to $2-2=0$: for sums of rewards standard regret can be sublinear, and is, for any learner.
-# As $\alpha\to1$ numerator and denominator both vanish like $\beta$, and the constant tends to $-\ln\frac32-\ln\frac12=\ln\frac43$, while $T^\beta\to1$: for logarithms the loss stays, but it no longer grows, in line with the bound of order $\ln\ln T$ in the exercises of [full information](full_information.ipynb).
+# As $\alpha\to1$ numerator and denominator both vanish like $\beta$, and the constant tends to $-\ln\frac32-\ln\frac12=\ln\frac43$, while $T^\beta\to1$.
+# For logarithms the loss stays, but it no longer grows, in line with the bound of order $\ln\ln T$ in the exercises of [full information](full_information.ipynb).
 #
 # </details>
 

@@ -83,7 +83,8 @@ from prunefair.fairness.utility import (
 #
 # A rating says who, which movie, how many stars and when; a second file lists the genres of each movie.
 # We keep the order and the genres; the stars only have to be valid.
-# `load_ratings` of `prunefair.fairness.ratings`, where the makers of streams are as well, reads ml-latest-small, ml-25m or ml-32m, from a folder or from the publisher, in blocks of lines: a block in which every line is well formed is parsed at once, any other line by line.
+# `load_ratings` of `prunefair.fairness.ratings`, where the makers of streams are as well, reads ml-latest-small, ml-25m or ml-32m, from a folder or from the publisher, in blocks of lines.
+# A block in which every line is well formed is parsed at once, any other line by line.
 # A malformed row is an error with its line number, or, if asked for, it is left out and listed: no row disappears unnoticed.
 
 # %% [markdown]
@@ -119,7 +120,8 @@ from prunefair.fairness.utility import (
 # **Deviation.**
 # *Paper*: experiments on MovieLens-25M.
 #
-# *Public code*: keeps the users with exactly a thousand ratings, which gives the same numbers of contexts and arms as ours; it sorts the timestamps with an unstable sort and takes the genres from a Python set, so both the order of tied rounds and the order of arms change from run to run.
+# *Public code*: keeps the users with exactly a thousand ratings, which gives the same numbers of contexts and arms as ours.
+# It sorts the timestamps with an unstable sort and takes the genres from a Python set, so both the order of tied rounds and the order of arms change from run to run.
 #
 # *This book*: MovieLens latest-small, the set that may be redistributed, its most active users, a stable sort and sorted names, so that two runs give the same bytes.
 #
@@ -321,7 +323,8 @@ def compare_policies(
 #     print(f"{line}{r.jain:8.3f}{r.reward_sum:8.0f}")
 
 # %% [markdown]
-# Three numbers of this table are the point of the paper, and they hold here: the coupled policy has the highest utility, it beats independent learners, and its rewards have the highest Jain's index, higher even than those of the optimum.
+# Three numbers of this table are the point of the paper, and they hold here.
+# The coupled policy has the highest utility, it beats independent learners, and its rewards have the highest Jain's index, higher even than those of the optimum.
 # Hedge collects the largest sum and gives almost all of it to two genres.
 
 # %% tags=["active-ipynb"]
@@ -627,7 +630,8 @@ def squared_norms_over_time(
 # </div>
 #
 # **The benchmark.**
-# If one scalar is added to all arms, the map that maximises it puts each context on its largest sum, and the value has a closed form that is no utility of any map, [(eq-offline-inner-product)](offline_optimum.ipynb#eq-offline-inner-product) of [the chapter on the optimum](offline_optimum.ipynb).
+# If one scalar is added to all arms, the map that maximises it puts each context on its largest sum.
+# Its value has a closed form that is no utility of any map, [(eq-offline-inner-product)](offline_optimum.ipynb#eq-offline-inner-product) of [the chapter on the optimum](offline_optimum.ipynb).
 
 # %% tags=["active-ipynb"]
 # one_round = np.array([[1.0, 0.0]])  # one context, two arms, one round

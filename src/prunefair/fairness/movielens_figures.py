@@ -103,7 +103,8 @@ from prunefair.fairness.utility import alpha_fair_utility, jain_index
 # A run gives the rewards $R(t)$ at some checkpoints.
 # From them we take Jain's index, $\bar R$, the utility $U$ and the ratio $U^*/U$; the standard regret $U^*-U$ and the $c_\alpha$-regret $U^*-c_\alpha U$ are affine in $U$, so their means and intervals follow from those of $U$.
 # With full information nothing is drawn: a curve is one run, exactly, and has no interval.
-# With bandit feedback a curve is the mean of $n$ independent runs, with Student's 95 % interval on both sides ($2.09$ standard errors for 20 runs, $2.26$ for ten); the interval is about the draws of the policy, with the ratings held fixed.
+# With bandit feedback a curve is the mean of $n$ independent runs, with Student's 95 % interval on both sides ($2.09$ standard errors for 20 runs, $2.26$ for ten).
+# The interval is about the draws of the policy, with the ratings held fixed.
 
 
 # %%
@@ -713,7 +714,9 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 #
 # The panels of each figure belong together: what the public code plots, and beside it $U^*/U$ and the standard regret against the certified optimum of the first $t$ rounds.
 # A curve much worse than uniform play leaves the last two panels.
-# The $c_\alpha$-regret stands in the fourth panel, for the coupled policy, for uniform play and for the bound that certifies the run, [(eq-movielens-certificate)](movielens.ipynb#eq-movielens-certificate), and for nobody else: on these ratings uniform play has a $c_\alpha$-regret far below zero ([Theorem (Uniform play is hard to fail)](movielens.ipynb#thm-movielens-uniform)), so a curve below zero cannot tell a policy from a die, and the one thing to be read off it is that the proved bound holds.
+# The $c_\alpha$-regret stands in the fourth panel, for the coupled policy, for uniform play and for the bound that certifies the run, [(eq-movielens-certificate)](movielens.ipynb#eq-movielens-certificate), and for nobody else.
+# On these ratings uniform play has a $c_\alpha$-regret far below zero ([Theorem (Uniform play is hard to fail)](movielens.ipynb#thm-movielens-uniform)), so a curve below zero cannot tell a policy from a die.
+# The one thing to be read off it is that the proved bound holds.
 
 # %% tags=["active-ipynb"]
 # panels = ["jain", "ratio", "regret", "c_regret"]
@@ -854,7 +857,7 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 #     plot_quantities(axes, floors, ["jain", "ratio", "regret"])
 
 # %% [markdown]
-# **Figure (fig-movielens-figures-nu).** <a id="fig-movielens-figures-nu"></a> FairCB against its fairness parameter, mean and 95 % interval of ten runs with bandit feedback, the largest of the ten runs as in the public code, FairCB with full information, and the level of the coupled policy at alpha = 0.9.
+# **Figure (fig-movielens-figures-nu).** <a id="fig-movielens-figures-nu"></a> FairCB against its fairness parameter, mean and 95 % interval of ten runs with bandit feedback, and the largest of the ten runs as in the public code. Beside them stand FairCB with full information, and the level of the coupled policy at alpha = 0.9.
 
 # %% tags=["active-ipynb"]
 # level = floors.curves["coupled"]

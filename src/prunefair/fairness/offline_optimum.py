@@ -516,7 +516,8 @@ def certified_optimum(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
 # Some details matter.
 # The rewards $R$ are variables of their own, tied to $x$ by $N$ equations: written out in the objective, their sums over all contexts can make Clarabel ([Goulart and Chen 2024](../references.bib#goulart2024clarabel)) give up at a thousand contexts.
 # `cp.power` replaces its exponent by a rational number with a small denominator unless `approx=False` asks for power cones, and a solver's own tolerance is no certificate: we certify its answer with [(eq-offline-certificate)](#eq-offline-certificate).
-# A change of the unit of reward changes no optimal map ([Theorem (Elasticity)](utility.ipynb#thm-utility-elasticity)), so we choose one in which the rewards are of order one, and two others if Clarabel gives up: with exponents near zero it does so now and then, and more often if the utility is divided by $1 - \alpha$, which we therefore leave out.
+# A change of the unit of reward changes no optimal map ([Theorem (Elasticity)](utility.ipynb#thm-utility-elasticity)), so we choose one in which the rewards are of order one, and two others if Clarabel gives up.
+# With exponents near zero it does so now and then, and more often if the utility is divided by $1 - \alpha$, which we therefore leave out.
 
 
 # %%

@@ -3,7 +3,8 @@ r"""
 # One context: follow the leader and miss almost nothing
 
 With two contexts every policy loses a fixed share of the optimum, whatever it does ([limits](limits.ipynb)).
-With one context the loss is next to nothing: for every $\alpha$ strictly between 0 and 1, a policy that needs one power of one number for each arm stays behind the best fixed distribution by at most a constant and a power of $\ln T$, on every sequence.
+With one context the loss is next to nothing.
+For every $\alpha$ strictly between 0 and 1, a policy that needs one power of one number for each arm stays behind the best fixed distribution by at most a constant and a power of $\ln T$, on every sequence.
 On a stream of 40 000 rounds that the policy of [full information](full_information.ipynb) ends 0.68 units of utility below the optimum, this one is never 0.1 below it.
 
 It follows the leader: it plays the distribution that would have been best so far.
@@ -476,7 +477,9 @@ def leader_bound(n_rounds, alpha: float, n_arms: int) -> np.ndarray:
 
 
 # %% [markdown]
-# Six adversaries, of which four look at the play: arms in turn, the arm played least, the arm whose reward is the largest share of its sum, random rewards, the reward that leaves utility over value smallest, and rewards under which every distribution earns the same utility.
+# There are six adversaries, of which four look at the play.
+# Four reward arms in turn, the arm played least, the arm whose reward is the largest share of its sum, and arms at random.
+# Two choose the reward that leaves utility over value smallest, or rewards under which every distribution earns the same utility.
 
 
 # %%
@@ -605,7 +608,8 @@ def plot_leader(ax, rounds, regret: dict, n_arms: int):
 #
 # With one context the coupled policy of [full information](full_information.ipynb) is a projected gradient on weighted rewards, and its theorem has the factor $c_\alpha$.
 # Is that factor real for $M=1$?
-# For long games and $\alpha>\frac12$ its step is so quick that it comes to pay, at every moment, the arm with the largest weighted reward $r_iR_i^{-\alpha}$ until the two agree; we use this as a picture and do not prove it.
+# For long games and $\alpha>\frac12$ its step is so quick that it comes to pay, at every moment, the arm with the largest weighted reward $r_iR_i^{-\alpha}$ until the two agree.
+# We use this as a picture and do not prove it.
 # In the limit of small steps that greedy play can be computed exactly for two arms: a poor arm is paid alone until it has caught up, then $R_i\propto r_i^{1/\alpha}$.
 
 
@@ -941,7 +945,8 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # *Not found*: that the leader is never behind, and what following it costs.
 # We searched a little; following the leader is old, and it would not surprise us if its regret for powers were written down somewhere.
 #
-# *Open here*: how much of the power of $\ln T$ in the utility is real, as every regret that we measured stays bounded; bandit feedback with one context and factor 1; and the best factor for a number of contexts between one and many.
+# *Open here*: how much of the power of $\ln T$ in the utility is real, as every regret that we measured stays bounded.
+# Open, too, are bandit feedback with one context and factor 1, and the best factor for a number of contexts between one and many.
 #
 # ## Exercises
 #
@@ -997,7 +1002,8 @@ def _load_share(norm, R, H, error=load_error) -> float:
 #
 # <details><summary>Solution</summary>
 #
-# With a leader for each context the rewards of an arm are sums of two integrals, and the identity $R_i^{-\alpha}R_i$ has one $P$ for each; their Jensen terms $J$ use the same final shares $\pi$, which fit neither context, and $\lVert R\rVert_\beta$ may be smaller than the value of the best map.
+# With a leader for each context the rewards of an arm are sums of two integrals, and the identity $R_i^{-\alpha}R_i$ has one $P$ for each.
+# Their Jensen terms $J$ use the same final shares $\pi$, which fit neither context, and $\lVert R\rVert_\beta$ may be smaller than the value of the best map.
 # One leader for both competes with fixed distributions, not with maps.
 # Neither can do better than the ceiling of the game that hides the order of death.
 #
