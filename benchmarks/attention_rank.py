@@ -18,7 +18,15 @@ import time
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, in_pieces, options_of, tensors_once
+from storing import (
+    THEN,
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    options_of,
+    tensors_once,
+)
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import ratio_of_rows
@@ -90,7 +98,7 @@ def rounded(values):
     return [float(f"{float(x):.4g}") for x in values]
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model, its own texts, and what is measured on them."""
 
     def __init__(self):
@@ -371,6 +379,7 @@ def pieces(bench, table):
     yield ("ridges",), bench.ridges
     yield ("sublayers",), fill(alone, bench)
     yield ("values",), fill(values, bench)
+    yield THEN
     for kind, budgets in c["kinds"].items():
         for budget in budgets:
             yield ("cuts", kind, str(budget)), fill(cut, bench, kind, budget, table)
@@ -403,7 +412,7 @@ def main():
     """Every piece that the table lacks, for as long as there is time."""
     options = in_pieces(options_of(__doc__, RESULT))
     torch.set_num_threads(1)
-    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu)
     bench = Bench()
     table.fill(pieces(bench, table), options, bench.say)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import Table, cpu, in_pieces, options_of
+from storing import OncePerProcess, Table, cpu, in_pieces, options_of
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -75,7 +75,7 @@ def short(x):
     return float(f"{float(x):.6g}")
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model, its statistics, and the text that a selection is judged on."""
 
     def __init__(self):
@@ -357,6 +357,7 @@ def selected(bench, name, scores, ratio, number):
 def pieces(bench):
     """Place in the table of every piece, and the function that fills it."""
     c = CONFIGURATION
+    yield ("dense",), lambda: {"perplexity": bench.perplexity(bench.model)}
     yield ("precision",), lambda: precision(bench)
     yield ("agreement",), lambda: agreement(bench)
     yield ("levels",), lambda: levels(bench)
@@ -388,13 +389,8 @@ def pieces(bench):
 
 def main():
     options = in_pieces(options_of(__doc__, RESULT))
-    device = cpu(torch.get_num_threads())
-    table = Table(
-        options.results, CONFIGURATION, "torch", "transformers", device=device
-    )
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu)
     bench = Bench()
-    if not table.has("dense"):
-        table.add({"perplexity": bench.perplexity(bench.model)}, "dense")
     table.fill(pieces(bench), options, functools.partial(print, flush=True))
 
 

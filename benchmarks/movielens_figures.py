@@ -5,7 +5,8 @@
 computes what the figures show, writes it to `book/results/movielens_figures.json` and
 draws each figure, with the ratio to the certified optimum and the standard regret
 beside it, to `_build/figures/NAME.png` under the name it has in the public code.  A
-finished part is kept, so an interrupted run resumes where it stopped.  `--dataset
+finished part is kept, so an interrupted run resumes where it stopped, and `--workers`
+makes several at a time.  `--dataset
 ml-25m` or `ml-32m` plays the public code's own choice, the users with exactly a
 thousand ratings; `--results` then names another table.  About twenty minutes on one
 core, most of them for FairCB.
@@ -14,13 +15,12 @@ core, most of them for FairCB.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from storing import Table, cpu, options_of, write_whole
+from storing import THEN, Table, cpu, in_pieces, options_of, write_whole
 
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness.ratings import (
@@ -51,17 +51,22 @@ def streams_of(dataset: str, folder, first: int) -> dict[str, RewardStream]:
 
 
 def work(
-    streams: dict[str, RewardStream], options, parts: dict
-) -> Iterator[tuple[str, Callable]]:
-    """Key and computation of every part, in the order of their length."""
+    streams: dict[str, RewardStream], options, table: dict
+) -> Iterator[tuple[tuple[str, str], Callable] | None]:
+    """Place and computation of every part."""
 
     def rng_of(key: str) -> np.random.Generator:
         return np.random.default_rng([options.seed, *key.encode()])
 
     points, runs, sweep_runs = options.points, options.runs, options.sweep_runs
+
+    def part(key: str, compute: Callable, *given, **options):
+        return ("parts", key), partial(plain_part, compute, *given, **options)
+
     for name, stream in streams.items():
-        key = f"optimum/{name}"
-        yield key, partial(figures.optimum_part, stream, ALPHA, points)
+        yield part(f"optimum/{name}", figures.optimum_part, stream, ALPHA, points)
+    yield THEN
+    for name, stream in streams.items():
         players = {"bandit": figures.bandit_players(stream, ALPHA)}
         if name == "active":
             full = figures.full_players(stream, ALPHA, FAIRNESS)
@@ -69,19 +74,19 @@ def work(
         for feedback, builders in players.items():
             for player, build in builders.items():
                 key = f"curves/{name}/{feedback}/{player}"
-                best = np.array(parts[f"optimum/{name}"]["utility"])
+                best = np.array(table["parts"][f"optimum/{name}"]["utility"])
                 slow = player == "scale-free, released sign"  # not compiled
                 given = (build, stream, ALPHA, best, sweep_runs if slow else runs)
-                yield key, partial(figures.curve_part, *given, rng=rng_of(key))
+                yield part(key, figures.curve_part, *given, rng=rng_of(key))
     active = streams["active"]
     for alpha in np.linspace(0, 1, options.alphas, endpoint=False):
         key = f"alphas/{alpha:.3f}"
         given = (active, float(alpha), sweep_runs)
-        yield key, partial(figures.alpha_part, *given, rng=rng_of(key))
+        yield part(key, figures.alpha_part, *given, rng=rng_of(key))
     for fairness in np.linspace(0, 1, options.floors, endpoint=False):
         key = f"floors/{fairness:.3f}"
         given = (active, float(fairness), ALPHA, sweep_runs)
-        yield key, partial(figures.fairness_part, *given, rng=rng_of(key))
+        yield part(key, figures.fairness_part, *given, rng=rng_of(key))
 
 
 def plain(value):
@@ -93,6 +98,10 @@ def plain(value):
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def plain_part(compute: Callable, *given, **options):
+    return plain(compute(*given, **options))
 
 
 class Figures(Table):
@@ -138,7 +147,7 @@ def main() -> None:
     parser.add_argument("--alphas", type=int, default=50)
     parser.add_argument("--floors", type=int, default=50)
     parser.add_argument("--first-rows", type=int, default=50_000)
-    options = parser.parse_args()
+    options = in_pieces(parser)
     streams = streams_of(options.dataset, options.data, options.first_rows)
     configuration = {
         "dataset": options.dataset,
@@ -150,12 +159,8 @@ def main() -> None:
         "floors": options.floors,
     }
     names = ("numpy", "numba", "scipy")
-    table = Figures(options.results, configuration, *names, device=cpu())
-    for key, compute in work(streams, options, table.setdefault("parts", {})):
-        if not table.has("parts", key):
-            start = time.perf_counter()
-            table.add(plain(compute()), "parts", key)
-            print(f"{key}: {time.perf_counter() - start:.1f} s", flush=True)
+    table = Figures(options.results, configuration, *names, device=cpu)
+    table.fill(work(streams, options, table), options, partial(print, flush=True))
     draw(table, options.figures)
 
 

@@ -12,10 +12,11 @@ stopped.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, options_of
+from storing import OncePerProcess, Table, cpu, in_pieces, options_of
 
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
@@ -95,7 +96,16 @@ def mean_distance(matrices, selections):
     return float(sum(distances) / len(distances))
 
 
-def run(method, matrices, seed):
+class Matrices(OncePerProcess):
+    """Gate projections of all layers."""
+
+    def __init__(self):
+        self.all = [W.float() for W in gate_matrices(load_model("smollm2"))]
+
+
+def run(method, matrices, every, seed):
+    """Training by one method on every so many-th layer."""
+    matrices = matrices.all[::every]
     generator = torch.Generator().manual_seed(seed)
     trained, policy = METHODS[method](matrices, generator)
     k = rows_to_keep(len(matrices[0]), RATIO)
@@ -132,24 +142,24 @@ def main():
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--full-seeds", type=int, default=3)
     parser.add_argument("--every", type=int, default=3)
-    options = parser.parse_args()
+    options = in_pieces(parser)
     configuration = {"model": "smollm2", "ratio": RATIO, "every": options.every}
     configuration |= {"gram": str(DTYPE).removeprefix("torch."), "draws": DRAWS}
     configuration |= {"episodes": EPISODES, "learning_rate": RATES}
-    device = cpu(torch.get_num_threads())
-    table = Table(options.results, configuration, "torch", device=device)
-    matrices = [W.float() for W in gate_matrices(load_model("smollm2"))]
-    parts = {"some layers": matrices[:: options.every], "all layers": matrices}
+    table = Table(options.results, configuration, "torch", device=cpu)
+    matrices, pieces = Matrices(), []
+    parts = {"some layers": options.every, "all layers": 1}
     counts = {"some layers": options.seeds, "all layers": options.full_seeds}
-    for part, chosen in parts.items():
+    for part, every in parts.items():
         known = table.get("levels", {}).get(part, {"random": []})["random"]
         if len(known) < counts[part]:
+            chosen = matrices.all[::every]
             table.add(levels(chosen, range(counts[part])), "levels", part)
         for seed in range(counts[part]):
             for method in METHODS:
-                place = "runs", part, method, str(seed)
-                if not table.has(*place):
-                    table.add(run(method, chosen, seed), *place)
+                make = functools.partial(run, method, matrices, every, seed)
+                pieces.append((("runs", part, method, str(seed)), make))
+    table.fill(pieces, options, functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,15 @@ import time
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, in_pieces, options_of, tensors_once
+from storing import (
+    THEN,
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    options_of,
+    tensors_once,
+)
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.folders import save_pruned
@@ -114,7 +122,7 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model, its own texts, and the texts that judge."""
 
     def __init__(self):
@@ -491,8 +499,10 @@ def pieces(bench, table):
     """Place in the table of every piece, and the function that fills it."""
     c = CONFIGURATION
     yield ("before",), functools.partial(before, bench)
+    yield THEN
     for name in c["ways"]:
-        yield ("ways", name), lambda n=name: way(bench, n, table["before"]["ridge"])
+        ridge = table["before"]["ridge"]
+        yield ("ways", name), functools.partial(way, bench, name, ridge)
     for count in map(int, c["spreads"]):
         for layer in c["blocks"]:
             fill = functools.partial(curve, bench, layer, count)
@@ -508,7 +518,7 @@ def main():
     """Every piece that the table lacks, for as long as there is time."""
     options = in_pieces(options_of(__doc__, RESULT))
     torch.set_num_threads(1)
-    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu)
     bench = Bench()
     table.fill(pieces(bench, table), options, bench.say)
 

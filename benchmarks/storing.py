@@ -5,18 +5,28 @@ machine: the run adds to it, or measures it anew.  A run with other settings ref
 leaves the file as it is.  The table's `versions` and `device` are those of the run that
 began it; pieces that other versions or another device made are listed, each with its
 own, under `made_elsewhere`.
+
+A run in pieces goes through `prunefair.cluster.run_pieces`: one writer, here, stores
+each piece as it is finished, and the table is the same whichever workers made it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from prunefair.cluster import BACKENDS, run_pieces
+
+THEN = None  # between pieces and those that read them in the table
 
 
 def options_of(doc: str, result: Path) -> argparse.ArgumentParser:
@@ -37,6 +47,14 @@ def in_pieces(parser: argparse.ArgumentParser) -> argparse.Namespace:
         default=float("inf"),
     )
     parser.add_argument("--only", default="", help="pieces whose place begins so")
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
+    parser.add_argument(
+        "--workers",
+        type=lambda text: int(text) or None,
+        default=1,
+        help="pieces at a time; 0 for as many as there are cores",
+    )
+    parser.add_argument("--scheduler", help="address of a cluster that runs")
     return parser.parse_args()
 
 
@@ -45,12 +63,60 @@ def cpu(threads: int = 1) -> str:
     return f"{platform.machine()} CPU, {threads} of {os.cpu_count()} cores"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a name of its own, then rename it: none is half written."""
+class OncePerProcess:
+    """What is not sent to a worker, but made there once for all its pieces."""
+
+    def __reduce__(self):
+        return made_once, (type(self),)
+
+
+@functools.cache
+def made_once(kind: type):
+    return kind()
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Numbers of linear algebra that do not depend on how many threads there are."""
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")
+    before = torch and torch.get_num_threads()
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)
+
+
+def made(make, made_by) -> tuple:
+    """What `make` gives, who made it, and in how many seconds of processor time."""
+    with one_thread():
+        start = time.process_time()
+        value = make()
+        return value, made_by(), time.process_time() - start
+
+
+def maker(packages: tuple[str, ...], device) -> dict:
+    """Versions and device of this process."""
+    device = device() if callable(device) else device
+    return {"versions": versions(*packages), "device": device}
+
+
+@contextlib.contextmanager
+def whole_file(path: Path):
+    """Name to write a file under before it gets its own: none is half written."""
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-        whole = Path(folder) / path.name
+        yield Path(folder) / path.name
+        os.replace(Path(folder) / path.name, path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    with whole_file(path) as whole:
         whole.write_text(text, encoding="utf-8")
-        os.replace(whole, path)
 
 
 def read_table(path: Path) -> dict:
@@ -82,14 +148,16 @@ def check_same(path: Path, stored: dict, settings: dict) -> None:
 class Table(dict):
     """A stored table as a run with the same settings goes on with it.
 
-    Nothing is written before the first piece; `path` may not exist.
+    Nothing is written before the first piece; `path` may not exist.  `device` is a
+    text, or a function that names the device of the process that calls it.
     """
 
-    def __init__(self, path: Path, configuration: dict, *packages: str, device: str):
+    def __init__(self, path: Path, configuration: dict, *packages: str, device):
         stored = read_table(path)
         check_same(path, stored.get("configuration", {}), configuration)
-        self.path = path
-        self.here = {"versions": versions(*packages), "device": device}
+        self.path, self.places = path, {}
+        self.made_by = functools.partial(maker, packages, device)
+        self.here = self.made_by()
         super().__init__(stored or {"configuration": configuration} | self.here)
 
     def has(self, *place: str) -> bool:
@@ -101,36 +169,70 @@ class Table(dict):
             inner = inner[name]
         return True
 
-    def add(self, value, *place: str) -> None:
+    def add(self, value, *place: str, made_by: dict | None = None) -> None:
         """Store a piece that was made now, here, and the table with it."""
         inner = self
         for name in place[:-1]:
             inner = inner.setdefault(name, {})
         inner[place[-1]] = value
-        self.say_where("/".join(place))
+        self.say_where("/".join(place), made_by or self.here)
+        self.in_order()
         self.write()
 
     def fill(self, pieces, options: argparse.Namespace, say) -> None:
         """Add every piece that is asked for and not there, while there is time.
 
-        `pieces` gives the place of each and the function that makes it.
+        `pieces` gives the place of each and the function that makes it, and `THEN`
+        before a piece that reads earlier ones.
         """
-        for place, make in pieces:
+        for stage in stages(pieces):
+            self.places |= {name: None for place, _ in stage for name in steps(place)}
+            lacking = [
+                (place, functools.partial(made, make, self.made_by))
+                for place, make in stage
+                if not self.has(*place) and "/".join(place).startswith(options.only)
+            ]
+            found = run_pieces(
+                lacking,
+                backend=options.backend,
+                workers=options.workers,
+                scheduler=options.scheduler,
+                seconds=options.deadline - time.monotonic(),
+            )
+            for place, (value, made_by, seconds) in found:
+                self.add(value, *place, made_by=made_by)
+                say(*place, f"in {seconds:.0f} s")
             if time.monotonic() > options.deadline:
                 return
-            if not self.has(*place) and "/".join(place).startswith(options.only):
-                start = time.process_time()
-                self.add(make(), *place)
-                say(*place, f"in {time.process_time() - start:.0f} s")
 
-    def say_where(self, name: str) -> None:
+    def in_order(self) -> None:
+        """Pieces in the order in which `fill` was told them, whenever they came."""
+        number = {name: n for n, name in enumerate(self.places)}
+
+        def arrange(inner: dict, *above: str) -> None:
+            ranks = {key: number.get((*above, key)) for key in inner}
+            told = iter(
+                sorted((k for k in inner if ranks[k] is not None), key=ranks.get)
+            )
+            keys = [k if ranks[k] is None else next(told) for k in inner]
+            parts = {key: inner[key] for key in keys}
+            inner.clear()
+            inner.update(parts)
+            for key in keys:
+                if ranks[key] is not None and isinstance(inner[key], dict):
+                    arrange(inner[key], *above, key)
+
+        arrange(self)
+
+    def say_where(self, name: str, made_by: dict) -> None:
         """Note which versions and device made a piece, where they are others."""
         elsewhere = self.setdefault("made_elsewhere", {})
         elsewhere.pop(name, None)
-        if self.here != {key: self[key] for key in self.here}:
-            elsewhere[name] = self.here
-        if not elsewhere:
-            del self["made_elsewhere"]
+        if made_by != {key: self[key] for key in made_by}:
+            elsewhere[name] = made_by
+        del self["made_elsewhere"]
+        if elsewhere:
+            self["made_elsewhere"] = dict(sorted(elsewhere.items()))
 
     def replace(self, pieces: dict) -> None:
         """Store all pieces, made now and here, in the place of all that were."""
@@ -144,6 +246,23 @@ class Table(dict):
         write_table(self.path, self)
 
 
+def stages(pieces):
+    """Pieces that can be made side by side: those up to the next `THEN`."""
+    stage = []
+    for piece in pieces:
+        if piece is not THEN:
+            stage.append(piece)
+        elif stage:
+            yield stage
+            stage = []
+    yield stage
+
+
+def steps(place: tuple[str, ...]):
+    """A place and those that it lies in."""
+    return [place[: n + 1] for n in range(len(place))]
+
+
 def tensors_once(folder: Path, name: str, make) -> dict:
     """Tensors by name that `make` makes where `folder` does not hold them yet."""
     from safetensors.torch import load_file, save_file
@@ -151,7 +270,7 @@ def tensors_once(folder: Path, name: str, make) -> dict:
     path = folder / f"{name}.safetensors"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in make().items()}, partial)
-        partial.rename(path)
+        tensors = {k: v.contiguous() for k, v in make().items()}
+        with whole_file(path) as partial:  # other workers may write it, too
+            save_file(tensors, partial)
     return load_file(path)

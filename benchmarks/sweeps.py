@@ -1,6 +1,6 @@
 """Sweeps on the small real model: the same answer as in memory, and the same ridge.
 
-    python benchmarks/sweeps.py [--results FILE]
+    python benchmarks/sweeps.py [--results FILE] [--only PLACE]
 
 prunes the small real model in memory and a layer at a time, in float32 and in bfloat16,
 and compares rows and weights; and the ridge that a walk over a few layers finds with
@@ -11,12 +11,13 @@ piece, and a piece that is there is not measured again.
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, options_of
+from storing import Table, cpu, in_pieces, options_of
 
 from prunefair.messages import Given
 from prunefair.models import empty_model, load_model
@@ -113,18 +114,20 @@ def ridges(texts: int, length: int) -> dict:
     }
 
 
+def pieces():
+    """Place in the table of every piece, and the function that fills it."""
+    for dtype in CONFIGURATION["paths"]:
+        yield ("paths", dtype), functools.partial(compared, dtype)
+    for size in CONFIGURATION["ridges"]:
+        yield ("ridges", "x".join(map(str, size))), functools.partial(ridges, *size)
+
+
 def main() -> None:
     """Measure what the table lacks."""
-    options = options_of(__doc__, RESULT).parse_args()
+    options = in_pieces(options_of(__doc__, RESULT))
     names = ("torch", "transformers", "numpy")
-    table = Table(options.results, CONFIGURATION, *names, device=cpu())
-    for dtype in CONFIGURATION["paths"]:
-        if not table.has("paths", dtype):
-            table.add(compared(dtype), "paths", dtype)
-    for size in CONFIGURATION["ridges"]:
-        name = "x".join(map(str, size))
-        if not table.has("ridges", name):
-            table.add(ridges(*size), "ridges", name)
+    table = Table(options.results, CONFIGURATION, *names, device=cpu)
+    table.fill(pieces(), options, functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":
