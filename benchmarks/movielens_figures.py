@@ -65,6 +65,15 @@ def work(
 
     for name, stream in streams.items():
         yield part(f"optimum/{name}", figures.optimum_part, stream, ALPHA, points)
+    active = streams["active"]
+    for alpha in np.linspace(0, 1, options.alphas, endpoint=False):
+        key = f"alphas/{alpha:.3f}"
+        given = (active, float(alpha), sweep_runs)
+        yield part(key, figures.alpha_part, *given, rng=rng_of(key))
+    for fairness in np.linspace(0, 1, options.floors, endpoint=False):
+        key = f"floors/{fairness:.3f}"
+        given = (active, float(fairness), ALPHA, sweep_runs)
+        yield part(key, figures.fairness_part, *given, rng=rng_of(key))
     yield THEN
     for name, stream in streams.items():
         players = {"bandit": figures.bandit_players(stream, ALPHA)}
@@ -78,15 +87,6 @@ def work(
                 slow = player == "scale-free, released sign"  # not compiled
                 given = (build, stream, ALPHA, best, sweep_runs if slow else runs)
                 yield part(key, figures.curve_part, *given, rng=rng_of(key))
-    active = streams["active"]
-    for alpha in np.linspace(0, 1, options.alphas, endpoint=False):
-        key = f"alphas/{alpha:.3f}"
-        given = (active, float(alpha), sweep_runs)
-        yield part(key, figures.alpha_part, *given, rng=rng_of(key))
-    for fairness in np.linspace(0, 1, options.floors, endpoint=False):
-        key = f"floors/{fairness:.3f}"
-        given = (active, float(fairness), ALPHA, sweep_runs)
-        yield part(key, figures.fairness_part, *given, rng=rng_of(key))
 
 
 def plain(value):
@@ -160,8 +160,8 @@ def main() -> None:
     }
     names = ("numpy", "numba", "scipy")
     table = Figures(options.results, configuration, *names, device=cpu)
-    table.fill(work(streams, options, table), options, partial(print, flush=True))
-    draw(table, options.figures)
+    if table.fill(work(streams, options, table), options, partial(print, flush=True)):
+        draw(table, options.figures)
 
 
 if __name__ == "__main__":

@@ -179,11 +179,11 @@ class Table(dict):
         self.in_order()
         self.write()
 
-    def fill(self, pieces, options: argparse.Namespace, say) -> None:
-        """Add every piece that is asked for and not there, while there is time.
+    def fill(self, pieces, options: argparse.Namespace, say) -> bool:
+        """Add what is asked for and not there, while there is time; whether all is.
 
         `pieces` gives the place of each and the function that makes it, and `THEN`
-        before a piece that reads earlier ones.
+        before a piece that reads earlier ones, without which it is not made.
         """
         for stage in stages(pieces):
             self.places |= {name: None for place, _ in stage for name in steps(place)}
@@ -202,8 +202,9 @@ class Table(dict):
             for place, (value, made_by, seconds) in found:
                 self.add(value, *place, made_by=made_by)
                 say(*place, f"in {seconds:.0f} s")
-            if time.monotonic() > options.deadline:
-                return
+            if not all(self.has(*place) for place, _ in stage):
+                return False  # what comes then may read what is not there
+        return True
 
     def in_order(self) -> None:
         """Pieces in the order in which `fill` was told them, whenever they came."""
