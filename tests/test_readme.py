@@ -14,7 +14,7 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding=
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 QUICK = """\
 import functools, prunefair
-quick = {"texts": 2, "episodes": 1, "refit": False}  # seconds in place of minutes
+quick = {"texts": 2, "choice": "energy", "refit": False}  # seconds in place of minutes
 prunefair.prune = functools.partial(prunefair.prune, **quick)
 """
 

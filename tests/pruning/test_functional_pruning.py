@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning import functional_pruning
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.folders import load_pruned, save_pruned
@@ -15,17 +14,12 @@ from prunefair.pruning.functional_pruning import (
     self_statistics,
 )
 from prunefair.pruning.perplexity import (
-    kl_to_dense,
-    perplexity,
     self_sample,
-    wikitext_tokens,
 )
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
-from prunefair.pruning.row_policy import RowPolicy
 from prunefair.pruning.selections import make_selection
 from prunefair.pruning.self_moments import down_projections, hidden_moments
-from prunefair.pruning.spectral_pruning import rows_by_scores
-from prunefair.pruning.surgery import prune_rows, row_matrices, slice_ffn_, tiny_model
+from prunefair.pruning.surgery import prune_rows, slice_ffn_, tiny_model
 
 
 def seeded(seed=0):
@@ -173,36 +167,3 @@ def test_a_block_that_is_dead_on_its_texts_is_refused(known):
     statistics = SelfStatistics(tuple(dead), fisher)
     with pytest.raises(ValueError, match=r"H has a mean square of 0\.0"):
         prune_functional(model, 0.3, generator=seeded(), statistics=statistics)
-
-
-def test_on_a_small_budget_the_pipeline_keeps_what_every_other_choice_loses():
-    """Functional with re-fit < functional < energy < the paper's policy, held out."""
-    model = load_model("smollm2", dtype=torch.float32)
-    generator = seeded(61)
-    statistics = self_statistics(model, generator=generator, n_texts=12, length=64)
-    held = self_sample(model, 6, 48, generator=generator)
-    options = {"generator": generator, "statistics": statistics, "ridge": 1.0}
-    found = prune_functional(model, 0.3, episodes=1, **options)
-    layers = zip(
-        mean_moments(statistics.halves).second, down_projections(model), strict=True
-    )
-    energies = [H.diagonal() * x.weight.detach().square().sum(0) for H, x in layers]
-    gates = row_matrices(model)
-    paper = RowPolicy(torch.tensor([1.8, 1.9, -0.75, 1.3, 1.3, 1.6]))  # as trained
-    models = [
-        found.model,
-        prune_rows(model, found.kept),
-        prune_rows(model, rows_by_scores(energies, 0.3)),
-        prune_rows(
-            model, rows_by_scores([paper.scores(W).detach() for W in gates], 0.3)
-        ),
-    ]
-    parameters = [each.num_parameters() for each in models]
-    assert len(set(parameters)) == 1
-    divergences = [kl_to_dense(model, each, held) for each in models]
-    window = wikitext_tokens(load_tokenizer("smollm2"), "validation")[:256]
-    texts = [perplexity(each, window) for each in (model, found.model)]
-    assert divergences == sorted(divergences)
-    assert divergences[0] < 0.95 * divergences[1] and divergences[2] < 2
-    assert 0.8 < parameters[0] / model.num_parameters() < 0.83
-    assert texts[1] < 2.5 * texts[0]
