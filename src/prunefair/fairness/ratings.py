@@ -399,6 +399,109 @@ def users_with(ratings: Ratings, low: int, high: int) -> Ratings:
     return selected_rows_of(ratings, keep, how)
 
 
+def random_users(
+    ratings: Ratings, n_users: int, *, rng: np.random.Generator
+) -> Ratings:
+    """The ratings of `n_users` users, every set of so many with the same probability.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    n_users : int
+        How many users are drawn.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ratings : Ratings
+
+    Raises
+    ------
+    ValueError
+        If there are fewer.
+    """
+    ids = np.unique(ratings.users)
+    if not 1 <= n_users <= len(ids):
+        raise ValueError(
+            f"n_users is {n_users!r}; it must lie in 1, ..., {len(ids)}, the number of "
+            "users with ratings"
+        )
+    chosen = rng.choice(ids, n_users, replace=False)
+    keep = np.isin(ratings.users, chosen)
+    return selected_rows_of(ratings, keep, f"by {n_users} users drawn at random")
+
+
+def random_groups(
+    ratings: Ratings, n_groups: int, *, rng: np.random.Generator
+) -> Ratings:
+    """The same ratings, each user replaced by one of `n_groups` groups at random.
+
+    A user rates for a day or a year, a group for as long as the file: its taste drifts
+    as its members come and go.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    n_groups : int
+        Number of groups, of sizes that differ by one at most.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ratings : Ratings
+        `users` are 0, ..., `n_groups` - 1.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer users than groups.
+    """
+    ids, place = np.unique(ratings.users, return_inverse=True)
+    if not 1 <= n_groups <= len(ids):
+        raise ValueError(
+            f"n_groups is {n_groups!r}; it must lie in 1, ..., {len(ids)}, the number "
+            "of users with ratings"
+        )
+    groups = rng.permutation(np.arange(len(ids)) % n_groups)
+    text = f"{ratings.source}; users in {n_groups} groups at random"
+    return replace(ratings, users=groups[place], source=text)
+
+
+def half_years(ratings: Ratings, n_rows: int = 1) -> dict[str, Ratings]:
+    """The ratings of each half of a calendar year (UTC) that has `n_rows` or more.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    n_rows : int
+        Least number of ratings of a half-year.
+
+    Returns
+    -------
+    halves : dict of str to Ratings
+        In the order of time, by names such as "2001, second half".
+
+    Raises
+    ------
+    ValueError
+        If no half-year has so many.
+    """
+    months = ratings.timestamps.astype("datetime64[s]").astype("datetime64[M]")
+    halves = months.astype(np.int64) // 6  # since 1970, rounded down
+    parts = {}
+    for half in np.unique(halves):
+        keep = halves == half
+        if keep.sum() >= n_rows:
+            name = f"{1970 + half // 2}, {('first', 'second')[half % 2]} half"
+            parts[name] = selected_rows_of(ratings, keep, f"of {name}")
+    if not parts:
+        most = np.unique(halves, return_counts=True)[1].max()
+        raise ValueError(
+            f"n_rows is {n_rows!r}, but the most that a half-year has is {most}"
+        )
+    return parts
+
+
 def activity_ranks(users: np.ndarray, n_users: int | None) -> np.ndarray:
     """Rank of the user of each rating by activity, 0 the most active; -1 if not ranked.
 
@@ -472,6 +575,27 @@ def movielens_stream(
         arm_names=ratings.genres,
         source=f"{ratings.source}; {len(chosen)} by the {n_contexts} most active users; "
         f"left out: {(~labelled).sum()} without a genre, {len(ratings.faults)} malformed",
+    )
+
+
+def shuffled(stream: RewardStream, *, rng: np.random.Generator) -> RewardStream:
+    """The rounds of a stream in an order drawn at random.
+
+    Parameters
+    ----------
+    stream : RewardStream
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    stream : RewardStream
+    """
+    order = rng.permutation(stream.n_rounds)
+    return replace(
+        stream,
+        contexts=stream.contexts[order],
+        rewards=stream.rewards[order],
+        source=f"{stream.source}; in random order",
     )
 
 
