@@ -23,7 +23,9 @@ that `--arms` and `--alpha` are those of a new one.  There is one process, which
 the database, and one thread of it touches the policy.
 
 A context is a string, a whole number or null.  A visit that is asked for again gets the
-arm that it got, also one that was retired meanwhile.
+arm that it got, also one that was retired meanwhile.  `--contexts` bounds the memory:
+beyond so many contexts the one that was rewarded longest ago begins anew.  Keys and
+names in an address are quoted as usual, a slash as %2F.
 """
 
 from __future__ import annotations
@@ -35,11 +37,20 @@ import tempfile
 from collections.abc import Callable, Hashable
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit
-from prunefair.fairness.policy import BanditPolicy, Draw, decode_key, encode_key
+from prunefair.fairness.policy import (
+    BanditPolicy,
+    Draw,
+    check_context,
+    check_reward,
+    decode_key,
+    encode_key,
+)
+from prunefair.messages import shown
 
 TABLES = (
     "create table if not exists visits (visit text primary key, context text not null, "
@@ -196,9 +207,8 @@ class Store:
         found = self.one("select arm, probability from visits where visit = ?", visit)
         if found:
             return Draw(decode_key(json.loads(found[0])), found[1])
-        mask = available
-        if available is not None:
-            mask = [arm in set(available) for arm in self.policy.arms]
+        context = check_context(context)
+        mask = None if available is None else self.mask(available)
         draw = self.policy.draw(context, self.rng, mask=mask)
         keys = [json.dumps(encode_key(key)) for key in (context, draw.arm)]
         self.database.execute(
@@ -206,8 +216,26 @@ class Store:
         )
         return draw
 
+    def mask(self, available: list) -> list[bool]:
+        """Whether each arm is available; a retired one is not, another is an error."""
+        asked, policy = {check_context(arm) for arm in available}, self.policy
+        unknown = asked - set(policy.arms) - policy.retired
+        if unknown:
+            raise ValueError(
+                f"available has {shown(min(unknown, key=repr))}, which is and was no "
+                f"arm; the arms are {shown(list(policy.arms), 120)}"
+            )
+        mask = [arm in asked for arm in policy.arms]
+        if not any(mask):
+            raise ValueError(
+                f"available is {shown(available)}, of which no arm is left; name "
+                f"one of {shown(list(policy.arms), 120)}"
+            )
+        return mask
+
     def reward(self, visit: str, reward: float) -> bool:
         """Count the reward of a visit; whether it was not counted before."""
+        reward = check_reward(reward)
         found = self.one("select event from events where visit = ?", visit)
         if found:
             if json.loads(found[0])["reward"] != reward:
@@ -225,11 +253,12 @@ class Store:
 
     def add_arm(self, arm: Hashable, initial: float = 1.0) -> None:
         """Begin an arm."""
-        self.learn({"kind": "add", "arm": encode_key(arm), "initial": initial})
+        event = {"kind": "add", "arm": encode_key(check_context(arm))}
+        self.learn(event | {"initial": float(initial)})
 
     def retire_arm(self, arm: Hashable) -> None:
         """End an arm; rewards that come for it later are refused."""
-        self.learn({"kind": "retire", "arm": encode_key(arm)})
+        self.learn({"kind": "retire", "arm": encode_key(check_context(arm))})
 
 
 def create_app(store: Store):
@@ -246,8 +275,21 @@ def create_app(store: Store):
 
     app = fastapi.FastAPI(title="Recommendations", lifespan=lifespan)
 
+    class Quoted:
+        """Routes by the address as it was sent, so that %2F is no slash."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        async def __call__(self, scope, receive, send):
+            if "raw_path" in scope:
+                scope = scope | {"path": scope["raw_path"].decode("ascii")}
+            await self.inner(scope, receive, send)
+
+    app.add_middleware(Quoted)
+
     def word():  # one for each parameter: it takes the name of that
-        return fastapi.Path(max_length=200)
+        return fastapi.Path(max_length=600)  # quoted
 
     @app.exception_handler(RequestValidationError)
     async def explain(_, error):
@@ -270,21 +312,23 @@ def create_app(store: Store):
         context: str | int | None = Body(),
         available: list[str | int] | None = Body(None),  # noqa: B008
     ):
+        visit = unquote(visit)
         draw = told(store.recommend, visit, context, available)
         return {"visit": visit, "arm": draw.arm, "probability": draw.probability}
 
     @app.post("/visits/{visit}/reward")
     async def reward(visit: str = word(), reward: float = Body(embed=True)):
+        visit = unquote(visit)
         return {"visit": visit, "counted": told(store.reward, visit, reward)}
 
     @app.post("/arms/{arm}")
     async def add_arm(arm: str = word(), initial: float = Body(1.0, embed=True)):
-        told(store.add_arm, arm, initial)
+        told(store.add_arm, unquote(arm), initial)
         return {"arms": store.policy.arms}
 
     @app.delete("/arms/{arm}")
     async def retire_arm(arm: str = word()):
-        told(store.retire_arm, arm)
+        told(store.retire_arm, unquote(arm))
         return {"arms": store.policy.arms}
 
     @app.get("/rewards")
@@ -302,15 +346,19 @@ def main() -> None:
     parser.add_argument("database", type=Path)
     parser.add_argument("--arms", type=int, default=40, help="of a new database")
     parser.add_argument("--alpha", type=float, default=0.9, help="of a new one")
+    parser.add_argument(
+        "--contexts", type=int, help="how many are remembered, of a new"
+    )
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--quick", action="store_true", help="do not wait for the disk")
     given = parser.parse_args()
-    names = [f"arm {k}" for k in range(given.arms)]
-    store = Store(
-        given.database,
-        lambda: ScaleFreeBandit(names, given.alpha),
-        durable=not given.quick,
-    )
+
+    def build():
+        policy = ScaleFreeBandit([f"arm {k}" for k in range(given.arms)], given.alpha)
+        policy.max_contexts = given.contexts
+        return policy
+
+    store = Store(given.database, build, durable=not given.quick)
     uvicorn.run(create_app(store), port=given.port, log_level="warning")
 
 

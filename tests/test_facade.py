@@ -35,6 +35,23 @@ def test_the_facade_lists_what_it_offers_and_refuses_what_it_does_not():
         prunefair.prunes  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    "name", ["FairCB", "LateGradient", "ks_profile", "movielens_figures", "_HOMES2"]
+)
+def test_what_is_elsewhere_is_refused_with_its_address(name):
+    homes = {"FairCB": "fairness.baselines", "LateGradient": "fairness.late_feedback"}
+    home = homes.get(name)
+    with pytest.raises(ImportError) as caught:
+        exec(f"from prunefair import {name}")
+    if home is None:
+        assert str(caught.value).startswith(f"cannot import name '{name}'")
+        assert not hasattr(prunefair, name)
+    else:
+        words = f"{name} is elsewhere; write: from prunefair.{home} import {name}"
+        assert str(caught.value) == words
+        exec(words.partition("write: ")[2])
+
+
 def test_importing_the_package_and_part_two_load_no_torch():
     code = (
         "import sys, prunefair; early = set(sys.modules); prunefair.AlphaFairGradient;"

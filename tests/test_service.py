@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -205,9 +206,14 @@ def test_arms_come_and_go_in_the_service_and_are_there_when_it_resumes(
     drawn = [store.recommend(str(k), None, ["news", "film"]) for k in range(20)]
     assert {d.arm for d in drawn} == {"news", "film"}
     assert store.recommend("0", None) == drawn[0]
-    with pytest.raises(ValueError, match="mask is"):
-        store.recommend("20", None, ["gone"])
+    with pytest.raises(ValueError, match="available has 'flim', which is and was no"):
+        store.recommend("20", None, ["film", "flim"])
     store.add_arm("dance", 2.0), store.retire_arm("news")
+    with pytest.raises(ValueError, match="arm is 'news', which was retired: rewards"):
+        store.add_arm("news")  # the rewards of its old visits would count
+    assert store.recommend("21", None, ["film", "news"]).arm == "film"
+    with pytest.raises(ValueError, match=r"available is \['news'\], of which no arm"):
+        store.recommend("22", None, ["news"])
     for visit, draw in enumerate(drawn):
         if draw.arm == "film":
             store.reward(str(visit), 1.0)
@@ -223,6 +229,48 @@ def test_arms_come_and_go_in_the_service_and_are_there_when_it_resumes(
     np.testing.assert_array_equal(again.policy.rewards, store.policy.rewards)
     assert again.one("select count(*) from snapshots") == (1,)
     assert again.number == store.number
+
+
+def test_numbers_of_numpy_are_numbers_and_what_is_none_is_refused(service, tmp_path):
+    store = service.Store(tmp_path / "s.db", build, durable=False)
+    store.add_arm(np.str_("dance"), np.int64(2))
+    store.recommend("1", np.int64(7), list(np.array(ARMS)))
+    assert store.reward("1", np.float32(0.5)) and not store.reward("1", 0.5)
+    store.recommend("2", 7)
+    assert store.reward("2", np.int64(1)) and list(store.policy.learners) == [7]
+    with pytest.raises(ValueError, match="reward is None; it must be a number"):
+        store.reward("2", None)
+    with pytest.raises(TypeError, match="context is or holds"):
+        store.recommend("3", object())
+    store.database.close()
+    again = service.Store(tmp_path / "s.db", build, durable=False)
+    np.testing.assert_array_equal(again.policy.rewards, store.policy.rewards)
+
+
+def test_a_limit_of_contexts_holds_and_resumes_to_the_same_memory(service, tmp_path):
+    def limited():
+        policy = build()
+        policy.max_contexts = 3
+        return policy
+
+    states = []
+    for every in (1, 4, 100):  # resumed from a snapshot, from some events, from all
+        store = service.Store(
+            tmp_path / f"{every}.db", limited, every=every, durable=False
+        )
+        store.rng = np.random.default_rng(5)
+        for visit in range(13):
+            store.recommend(str(visit), f"segment {visit * visit % 7}")
+            store.reward(str(visit), reward_of(visit))
+        store.database.close()
+        again = service.Store(tmp_path / f"{every}.db", build, durable=False)
+        assert again.policy.max_contexts == 3 == len(again.policy.learners)
+        again.rng = np.random.default_rng(6)
+        again.recommend("13", "new"), again.reward("13", 1.0)
+        states.append(
+            {k: s.estimates.tobytes() for k, s in again.policy.learners.items()}
+        )
+    assert states[0] == states[1] == states[2] and len(states[0]) == 3
 
 
 class Server:
@@ -304,6 +352,13 @@ def test_arms_come_and_go_over_http_and_a_word_to_stop_keeps_a_snapshot(
     pytest.importorskip("uvicorn", reason="needs the extra: pip install .[serve]")
     pytest.importorskip("fastapi", reason="needs the extra: pip install .[serve]")
     server = Server(service, tmp_path / "s.db")
+    for key in ("a%2Fb", "a%2Freward", "%252F", "%C3%A4%3F"):
+        status, draw = server.ask(f"/visits/{key}", {"context": "x"})
+        assert (status, draw["visit"]) == (200, urllib.parse.unquote(key))
+        assert server.ask(f"/visits/{key}/reward", {"reward": 1})[1]["counted"]
+    assert server.ask("/arms/sci%2Ffi", {})[1] == {"arms": [*ARMS, "sci/fi"]}
+    assert server.ask("/arms/sci%2Ffi", method="DELETE")[1] == {"arms": ARMS}
+    assert server.ask("/visits/y", {"context": "x", "available": ["mews"]})[0] == 422
     assert server.ask("/arms/dance", {"initial": 2.0})[1] == {"arms": [*ARMS, "dance"]}
     status, left = server.ask("/arms/sport", method="DELETE")
     assert (status, left) == (200, {"arms": [*ARMS[1:], "dance"]})
@@ -311,5 +366,5 @@ def test_arms_come_and_go_over_http_and_a_word_to_stop_keeps_a_snapshot(
     os.kill(server.child, signal.SIGTERM)
     os.waitpid(server.child, 0), server.socket.close()
     store = service.Store(tmp_path / "s.db", build, durable=False)
-    assert store.one("select number from snapshots") == (2,)
+    assert store.one("select number from snapshots") == (8,)
     assert store.policy.arms == (*ARMS[1:], "dance")

@@ -1,7 +1,10 @@
 """Policies in service: arms that come and go, masks, draws, batches, forgetting."""
 
 import json
+import subprocess
+import sys
 from collections import OrderedDict
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -17,9 +20,12 @@ from prunefair.fairness.bandit_feedback import (
     log_barrier_step,
 )
 from prunefair.fairness.baselines import POLICIES, Hedge, make_policy
+from prunefair.fairness.coupled import coupled
 from prunefair.fairness.fixed_map import FixedMap
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
+from prunefair.fairness.late_feedback import LateGradient
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
+from prunefair.fairness.one_context import FollowTheLeader
 from prunefair.fairness.online_gradient import simplex_projection
 from prunefair.fairness.policy import BanditPolicy, FullInformationPolicy, Policy
 from prunefair.fairness.simulation import simulate
@@ -620,3 +626,77 @@ def test_no_arm_goes_between_the_check_of_an_update_and_the_update(many, monkeyp
     else:
         policy.update("x", "c", 1.0, probability=0.5)
     assert checked == [True]
+
+
+@pytest.mark.parametrize(("feedback", "name"), ALL)
+def test_a_name_is_never_given_twice_also_by_a_policy_from_a_file(
+    feedback, name, tmp_path
+):
+    policy, rng = build(feedback, name), np.random.default_rng(1)
+    policy.add_arm(("a", 1))
+    play(policy, 4, rng)
+    policy.retire_arm(("a", 1)), policy.retire_arm(2)
+    policy.save(tmp_path / "p.npz")
+    for one in (policy, Policy.load(tmp_path / "p.npz"), deepcopy(policy)):
+        assert one.retired == {("a", 1), 2}
+        before = state(one)
+        for gone in (("a", 1), 2, 2.0):
+            with pytest.raises(ValueError, match="which was retired: rewards still on"):
+                one.add_arm(gone)
+        assert state(one) == before and one.add_arm() == 4
+
+
+@pytest.mark.parametrize("name", POLICIES["full"])
+def test_a_play_on_its_way_is_told_by_names_when_arms_have_come_and_gone(name):
+    padded, named = build("full", name), build("full", name)
+    for policy in (padded, named):
+        play(policy, 5, np.random.default_rng(2))
+    x = named.probabilities("user 1")
+    on_its_way = dict(zip(named.arms, x))
+    for policy in (padded, named):
+        policy.add_arm("new")
+    told = [*x, 0.0]
+    padded.update("user 1", [0.5] * 5, played=told)
+    named.update("user 1", [0.5] * 5, played=on_its_way)
+    assert state(padded) == state(named)
+    before = named.rewards[[0, 2, 3, 4]]
+    named.retire_arm(1)
+    named.update_many(["user 1"], [[0.5] * 4], played=[on_its_way])
+    np.testing.assert_allclose(named.rewards - before, [*0.5 * x[[0, 2, 3]], 0.0])
+    after = state(named)
+    for wrong, message in [
+        ({0: 0.5, "flim": 0.5}, "played has 'flim', which is and was no arm"),
+        ({0: 0.5, 2: 0.2}, "it must hold the 2 probabilities that were played"),
+        ({0: 1.5, 2: -0.5}, "it must hold the 2 probabilities that were played"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            named.update("user 1", [0.5] * 4, played=wrong)
+    assert state(named) == after
+
+
+@pytest.mark.parametrize("kind", [set, frozenset])
+def test_a_set_is_no_order_of_arms_and_other_iterables_are(kind):
+    for make in (lambda arms: Uniform(arms), lambda arms: coupled(None, arms, 0.5)):
+        with pytest.raises(ValueError, match="a set, which has no order; give a list"):
+            make(kind("ab"))
+        for arms in ("ab", ["a", "b"], {"a": 1, "b": 2}, dict.fromkeys("ab").keys()):
+            if arms == "ab":
+                with pytest.raises(ValueError, match="n_arms is 'ab'; it must be a"):
+                    make(arms)
+            else:
+                assert make(arms).arms == ("a", "b") == make(iter(arms)).arms
+        assert make(np.int64(2)).arms == make(np.array(2.0)).arms == (0, 1)
+
+
+def test_a_file_of_any_policy_is_found_by_a_process_that_imported_none(tmp_path):
+    LateGradient(2, 0.5, waiting=3).save(tmp_path / "LateGradient.npz")
+    FollowTheLeader(2, 0.5).save(tmp_path / "FollowTheLeader.npz")
+    code = (
+        "import sys; from prunefair.fairness.policy import Policy;"
+        "print(*(type(Policy.load(f'{sys.argv[1]}/{n}.npz')).__name__"
+        " for n in ('LateGradient', 'FollowTheLeader')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.stdout == "LateGradient FollowTheLeader\n", done.stderr

@@ -1,5 +1,8 @@
 """The baselines: Hedge's bound, FairCB's quota and dual, and the registry."""
 
+import subprocess
+import sys
+
 import cvxpy as cp
 import matplotlib
 import numpy as np
@@ -462,6 +465,23 @@ def test_every_name_builds_a_policy_of_its_feedback():
         assert type(policy) is POLICIES[feedback][name]
         assert policy.feedback == feedback
         assert policy.n_arms == 4
+
+
+def test_policies_of_later_chapters_have_a_name_that_imports_them_when_asked():
+    code = (
+        "import sys; from prunefair.fairness.baselines import LATER, make_policy\n"
+        "assert 'prunefair.fairness.one_context' not in sys.modules\n"
+        f"sizes = {SIZES}\n"
+        "for feedback, names in LATER.items():\n"
+        "    for name, place in names.items():\n"
+        "        policy = make_policy(name, feedback=feedback, waiting=3, **sizes)\n"
+        "        kind = type(policy)\n"
+        "        assert f'{kind.__module__}.{kind.__name__}'.endswith('.' + place)\n"
+        "        assert policy.feedback == feedback\n"
+        "        print(name, getattr(policy, 'waiting', '-'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "follow_the_leader -\nlate_gradient 3\n", done.stderr
 
 
 def test_arguments_reach_the_policies_that_take_them():

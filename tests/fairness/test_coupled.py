@@ -271,3 +271,114 @@ def test_a_draw_can_be_told_with_its_own_probability():
 
     policy = coupled(Rounded(), N, 0.5)
     assert policy.draw(0, np.random.default_rng(0)).probability == 1
+
+
+def ridge(arms=("a", "b", "c")):
+    return coupled(RidgeLearner(len(arms), D), list(arms), alpha=0.5)
+
+
+def told(policy, rounds, rng):
+    """So many rounds, told one by one; their columns."""
+    fed = []
+    for _ in range(rounds):
+        x = rng.random(D)
+        arm, p = policy.draw(x, rng)
+        fed.append((x, arm, float(rng.random()), p))
+        policy.update(x, arm, fed[-1][2], probability=p)
+    return [list(column) for column in zip(*fed)]
+
+
+def all_of(policy):
+    return policy.arms, policy.rewards.tobytes(), policy.learner.sums.tobytes()
+
+
+def test_a_batch_is_the_loop_and_one_with_a_bad_round_teaches_nothing():
+    one, many = ridge(), ridge()
+    x, arms, rewards, p = told(one, 12, np.random.default_rng(0))
+    many.update_many(x, arms, rewards, probabilities=p)
+    assert all_of(many) == all_of(one)
+    bad = [*rewards[:-1], 1.5]
+    with pytest.raises(ValueError, match="round 11: reward is 1.5; it must be"):
+        many.update_many(x, arms, bad, probabilities=p)
+    with pytest.raises(ValueError, match="are the lengths; they must agree"):
+        many.update_many(x, arms, rewards[1:], probabilities=p)
+    assert all_of(many) == all_of(one)
+
+
+def test_arms_come_and_go_and_the_others_keep_what_was_learned():
+    policy, rng = ridge(), np.random.default_rng(1)
+    told(policy, 20, rng)
+    before, sums = dict(zip(policy.arms, policy.rewards)), policy.learner.sums
+    assert policy.add_arm("d", initial=2.0) == "d"
+    policy.retire_arm("b")
+    assert policy.arms == ("a", "c", "d") and policy.retired == {"b"}
+    np.testing.assert_array_equal(policy.rewards, [before["a"], before["c"], 2.0])
+    np.testing.assert_array_equal(policy.learner.sums, [sums[0], sums[2], [0] * D])
+    told(policy, 10, rng)
+    for call, message in [
+        (lambda: policy.add_arm("b"), "arm is 'b', which is or was one"),
+        (lambda: policy.add_arm("c"), "arm is 'c', which is or was one"),
+        (lambda: policy.add_arm("e", initial=0), "initial is 0; it must be at least 1"),
+        (lambda: policy.retire_arm("b"), "arm is 'b'; it must be one of"),
+        (
+            lambda: policy.update(np.ones(D), "b", 1, probability=0.5),
+            "arm is 'b'; it must be one of",
+        ),
+    ]:
+        state = all_of(policy)
+        with pytest.raises(ValueError, match=message):
+            call()
+        assert all_of(policy) == state
+    other = coupled(ScaleFree(), N, 0.5)
+    for call in (lambda: other.add_arm("e"), lambda: other.retire_arm(0)):
+        with pytest.raises(ValueError, match="learner is a ScaleFree without .*_arm;"):
+            call()
+    assert other.arms == (0, 1, 2, 3)
+
+
+def test_a_regressor_learner_takes_a_new_arm_as_one_that_pays():
+    class Mean:
+        def __init__(self):
+            self.values = [0.0]
+
+        def predict(self, _):
+            return [sum(self.values) / len(self.values)]
+
+        def partial_fit(self, _, y):
+            self.values += y
+
+    policy = coupled(RegressorLearner(Mean, 2, explore=0.0), ["a", "b"], 0.0)
+    for arm in "ab":
+        policy.update([1.0], arm, 0.0, probability=0.5)
+    policy.add_arm("c")
+    assert policy.draw([1.0], np.random.default_rng(0)).arm == "c"
+    policy.retire_arm("a")
+    assert len(policy.learner.regressors) == 2 and policy.learner.drawn.tolist() == [
+        1,
+        0,
+    ]
+
+
+def test_what_was_saved_is_resumed_to_the_byte_and_nothing_else_is(tmp_path):
+    policy, rng = ridge(), np.random.default_rng(2)
+    told(policy, 10, rng)
+    policy.add_arm(("d", 1)), policy.retire_arm("a")
+    policy.save(path := tmp_path / "p.npz")
+    again = ridge()
+    again.resume(path)
+    assert all_of(again) == all_of(policy) and again.retired == {"a"}
+    seeds = [np.random.default_rng(3) for _ in range(2)]
+    assert str(told(policy, 9, seeds[0])) == str(told(again, 9, seeds[1]))
+    for other, words in [
+        (coupled(RidgeLearner(3, D), 3, alpha=0.4), "another alpha"),
+        (coupled(RidgeLearner(3, D + 1), 3, alpha=0.5), "must be of 3 arms and 4 feat"),
+    ]:
+        before = all_of(other)
+        with pytest.raises(ValueError, match="path is .*does not fit.*" + words):
+            other.resume(path)
+        assert all_of(other) == before
+    (tmp_path / "text").write_text("x")
+    with pytest.raises(ValueError, match="does not fit this policy"):
+        again.resume(tmp_path / "text")
+    with pytest.raises(ValueError, match="learner is a ScaleFree without arrays;"):
+        coupled(ScaleFree(), N, 0.5).save(tmp_path / "q.npz")

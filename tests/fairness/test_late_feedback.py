@@ -1,5 +1,6 @@
 """Late feedback: the step's regret, its certificate, and what a log can tell."""
 
+from collections import deque
 from itertools import product
 
 import matplotlib
@@ -234,3 +235,39 @@ def test_a_log_that_cannot_be_is_refused(estimate, field, value, line):
     for fixed_map in ([[1.0, 1.0]], [[-0.5, 1.5]], [0.5, 0.5]):
         with pytest.raises(ValueError, match="fixed_map is .*; give a distribution"):
             check_log(log, fixed_map)
+
+
+def test_a_step_that_is_told_of_more_that_waits_allows_for_it():
+    stream = block_stream(1200, 61)
+    shares = {}
+    for told in (True, False):
+        policy, waiting, shares[told] = LateGradient(2, 0.0, waiting=0), deque(), []
+        for t, r in enumerate(stream.rewards):
+            waiting.append((r, policy.probabilities(0)))
+            while len(waiting) > (60 if t < 1199 else 0):
+                r, x = waiting.popleft()
+                more = {"waiting": len(waiting)} if told else {}
+                policy.update(0, r, played=x, **more)
+            lack = stream.rewards[: t + 1 - len(waiting)].sum(0).max()
+            lack -= (policy.rewards - 1).sum()
+            norms = policy.squared_norms.sum()
+            shares[told].append(lack / (2 * norms**0.5) if norms else 0)
+    assert max(shares[True]) <= 1 < 1.5 < max(shares[False])
+
+
+def test_what_is_told_counts_for_one_step_and_never_less_than_the_policys_own():
+    def after(own, *told):
+        policy = LateGradient(2, 0.0, waiting=own)
+        for waiting in told:
+            policy.update(0, [1.0, 0.0], waiting=waiting)
+        return policy.squared_norms.sum()
+
+    assert after(2, 0) == after(0, 2) == after(2, 1) < after(2, 3)
+    np.testing.assert_allclose(after(1, 5, 0) - after(1, 5), after(1, 0))
+    policy = LateGradient(2, 0.0, waiting=1)
+    with pytest.raises(ValueError, match="waiting is -1; it must be a whole number"):
+        policy.update(0, [1, 0], waiting=-1)
+    with pytest.raises(ValueError, match="rewards"):
+        policy.update(0, [2, 0], waiting=9)
+    policy.update_many([0], [[1.0, 0.0]])
+    assert policy.squared_norms.sum() == after(1, 0)

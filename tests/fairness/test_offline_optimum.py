@@ -510,3 +510,12 @@ def test_figures_have_labels_and_one_line_a_curve():
     assert len(ax.lines) == 3 and "utility units" in ax.get_ylabel()
     ax = plot_map(Figure().add_subplot(), np.eye(3), ["a", "b", "c"])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-308, 1e-300, 1e-100, 1e-20, 1e-12])
+def test_the_smallest_alphas_are_solved_like_zero(alpha):
+    G = np.random.default_rng(4).random((4, 5)) * 1e3
+    with np.errstate(all="raise", under="ignore"):
+        found = solve_offline(G, alpha)
+    np.testing.assert_allclose(found.utility, 5 + G.max(1).sum(), rtol=1e-8)
+    assert 0 <= found.gap <= 1e-8 * found.utility

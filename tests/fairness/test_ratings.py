@@ -1,6 +1,7 @@
 """Reading MovieLens: every line becomes a rating or a fault with its number."""
 
 import dataclasses
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -10,11 +11,16 @@ from hypothesis import strategies as st
 from prunefair.data import data_folder
 from prunefair.fairness import ratings as module
 from prunefair.fairness.ratings import (
+    Ratings,
     first_rows,
+    half_years,
     load_ratings,
     movielens_stream,
+    random_groups,
+    random_users,
     rating_of,
     rows_at_once,
+    shuffled,
     synthetic_stream,
     users_with,
 )
@@ -345,3 +351,83 @@ def test_bad_sizes_of_the_synthetic_stream_are_named():
         synthetic_stream(n_arms=0, rng=rng)
     with pytest.raises(ValueError, match="small_reward is -1"):
         synthetic_stream(small_reward=-1, rng=rng)
+
+
+# --- other cuts of the same ratings
+
+
+def a_few_ratings(n=600, users=40, seed=3):
+    rng = np.random.default_rng(seed)
+    return Ratings(
+        users=rng.integers(100, 100 + users, n),
+        movies=rng.integers(0, 5, n),
+        timestamps=rng.integers(0, 2 * 365 * 86_400, n),
+        genre_table=np.eye(5, 3, dtype=bool) | np.eye(5, 3, -2, dtype=bool),
+        genres=("A", "B", "C"),
+    )
+
+
+def rows(ratings):
+    return sorted(zip(ratings.users, ratings.movies, ratings.timestamps))
+
+
+def test_half_years_split_the_ratings_at_the_first_of_january_and_of_july():
+    ratings = a_few_ratings()
+    halves = half_years(ratings)
+    names = [f"{y}, {h} half" for y in (1970, 1971) for h in ("first", "second")]
+    assert list(halves) == names
+    assert sum(map(rows, halves.values()), []) != rows(ratings)  # another order
+    assert sorted(sum(map(rows, halves.values()), [])) == rows(ratings)
+    for name, part in halves.items():
+        days = [datetime.fromtimestamp(t, UTC) for t in part.timestamps.tolist()]
+        assert {(d.year, d.month > 6) for d in days} == {
+            (int(name[:4]), "second" in name)
+        }
+        assert part.source.endswith(f"{len(part.users)} of {name}")
+    sizes = sorted(len(part.users) for part in halves.values())
+    assert len(half_years(ratings, sizes[-1])) == 1
+    with pytest.raises(ValueError, match=f"n_rows is {sizes[-1] + 1}, but the most"):
+        half_years(ratings, sizes[-1] + 1)
+
+
+def test_random_users_keep_all_ratings_of_a_set_in_which_each_is_as_likely():
+    ratings, counts = a_few_ratings(), dict.fromkeys(range(100, 140), 0)
+    for rng in np.random.default_rng(0).spawn(400):
+        part = random_users(ratings, 10, rng=rng)
+        chosen = set(part.users.tolist())
+        assert len(chosen) == 10
+        assert rows(part) == [row for row in rows(ratings) if row[0] in chosen]
+        for user in chosen:
+            counts[user] += 1
+    assert max(abs(n - 100) for n in counts.values()) < 5 * (400 / 4 * 3 / 4) ** 0.5
+    for wrong in (0, 41):
+        with pytest.raises(ValueError, match=f"n_users is {wrong}; it must lie in 1"):
+            random_users(ratings, wrong, rng=rng)
+
+
+def test_random_groups_merge_users_evenly_and_change_nothing_else():
+    ratings, rng = a_few_ratings(), np.random.default_rng(1)
+    part = random_groups(ratings, 7, rng=rng)
+    pairs = set(zip(ratings.users.tolist(), part.users.tolist()))
+    assert len(pairs) == 40  # a user is in one group
+    sizes = np.bincount([group for _, group in pairs])
+    assert len(sizes) == 7 and sizes.max() - sizes.min() == 1
+    np.testing.assert_array_equal(part.movies, ratings.movies)
+    np.testing.assert_array_equal(part.timestamps, ratings.timestamps)
+    assert (random_groups(ratings, 7, rng=rng).users != part.users).any()
+    for wrong in (0, 41):
+        with pytest.raises(ValueError, match=f"n_groups is {wrong}; it must lie in 1"):
+            random_groups(ratings, wrong, rng=rng)
+
+
+def test_a_shuffled_stream_has_the_same_rounds_in_another_order():
+    stream = movielens_stream(a_few_ratings(), n_users=5)
+    other = shuffled(stream, rng=np.random.default_rng(2))
+
+    def table(one):
+        return np.column_stack([one.contexts, one.rewards])
+
+    assert other != stream and other.source == f"{stream.source}; in random order"
+    assert sorted(table(other).tolist()) == sorted(table(stream).tolist())
+    at = np.random.default_rng(2).permutation(stream.n_rounds)
+    np.testing.assert_array_equal(table(other), table(stream)[at])

@@ -49,6 +49,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Hashable
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -1069,6 +1070,13 @@ POLICIES: dict[str, dict[str, type[Policy]]] = {
         "uniform": UniformBandit,
     },
 }
+LATER = {  # of later chapters, by module and class
+    "full": {
+        "follow_the_leader": "one_context.FollowTheLeader",
+        "late_gradient": "late_feedback.LateGradient",
+    },
+    "bandit": {},
+}
 
 
 # %%
@@ -1082,13 +1090,14 @@ def make_policy(
     horizon: int,
     context_probabilities=None,
     fairness: float = 0.98,
+    waiting: int = 0,
 ) -> Policy:
-    r"""A new policy by its name in `POLICIES`.
+    r"""A new policy by its name in `POLICIES` or `LATER`.
 
     Parameters
     ----------
     name : str
-        One of `POLICIES[feedback]`.
+        One of `POLICIES[feedback]` or `LATER[feedback]`.
     feedback : str
         "full" if every arm's reward is seen, "bandit" if only that of the pulled arm.
     n_arms : int
@@ -1104,6 +1113,8 @@ def make_policy(
         seen so far.
     fairness : float
         $N \nu \in [0, 1)$ of FairCB: least probability of an arm times $N$.
+    waiting : int
+        Most rounds of a context that wait for their rewards, for `late_gradient`.
 
     Returns
     -------
@@ -1126,18 +1137,23 @@ def make_policy(
         raise ValueError(
             f"feedback is {shown(feedback)}; it must be 'full' or 'bandit'"
         )
-    if name not in tuple(POLICIES[feedback]):
+    known = POLICIES[feedback] | LATER[feedback]
+    if name not in tuple(known):
         raise ValueError(
             f"name is {shown(name)}; with {feedback} feedback it must be one of "
-            f"{', '.join(POLICIES[feedback])}"
+            f"{', '.join(known)}"
         )
-    cls = POLICIES[feedback][name]
+    cls = known[name]
+    if isinstance(cls, str):
+        module, kind = cls.split(".")
+        cls = getattr(import_module(f"prunefair.fairness.{module}"), kind)
     given = {
         "alpha": alpha,
         "horizon": horizon,
         "n_contexts": n_contexts,
         "context_probabilities": context_probabilities,
         "fairness": fairness,
+        "waiting": waiting,
     }
     wanted = inspect.signature(cls).parameters
     return cls(n_arms, **{k: v for k, v in given.items() if k in wanted})

@@ -9,6 +9,7 @@ less $\frac{N\alpha}{1-\alpha}$.  What the learner promises is its own affair.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from prunefair.fairness.policy import (
     Draw,
+    arms_of,
+    arrays_of_file,
     check_arms,
     check_count,
     check_generator,
@@ -25,9 +28,14 @@ from prunefair.fairness.policy import (
     check_probability,
     check_real,
     check_reward,
+    checked_rounds,
+    decode_key,
+    encode_key,
     masked_play,
+    opened_file,
 )
-from prunefair.messages import shown
+from prunefair.messages import checked_path, shown
+from prunefair.outputs import check_new_file, whole_file
 
 
 class GainLearner(Protocol):
@@ -50,6 +58,10 @@ class GainLearner(Protocol):
 class Coupled:
     r"""A learner made fair: `draw` asks it, `update` tells it what was gained.
 
+    Arms come and go if the learner has `add_arm()`, a new arm after its last, and
+    `retire_arm(place)`.  All is saved if it has `arrays()`, its state as a dict of
+    arrays, and `resume(arrays)`, which takes it up.  `RidgeLearner` has them all.
+
     Parameters
     ----------
     learner, n_arms, alpha
@@ -59,15 +71,17 @@ class Coupled:
     ----------
     arms : tuple
         Names of the arms.
+    retired : frozenset
+        Names of the arms that there were; no name is given twice.
     rewards : ndarray, shape (N,), float64
         Cumulative rewards $R_i(t)$, reward units; $R_i(0) = 1$.
     """
 
     def __init__(self, learner: GainLearner, n_arms, alpha: float):
-        named = isinstance(n_arms, list | tuple)
-        self.arms = check_arms(n_arms) if named else tuple(range(check_n_arms(n_arms)))
+        self.arms = arms_of(n_arms)
         self.learner, self.alpha = learner, check_policy_alpha(alpha)
         self.n_arms, self.rewards = len(self.arms), np.ones(len(self.arms))
+        self.retired: frozenset[Hashable] = frozenset()
 
     def probabilities(self, context: Any, *, mask=None) -> np.ndarray:
         """What the learner predicts, shape (N,), as `Policy.probabilities`.
@@ -104,14 +118,161 @@ class Coupled:
             If there is no such arm, or `reward` or `probability` is out of range;
             nothing is learned then.
         """
+        self._learn(context, *self._checked(arm, reward, probability))
+
+    def update_many(self, contexts, arms, rewards, *, probabilities) -> None:
+        """Tell the learner several rounds in their order, as `update` one by one would.
+
+        All rounds are checked before the first is told.  If the learner itself refuses
+        a context, those before are learned: it is not ours to undo.
+
+        Parameters
+        ----------
+        contexts, arms : sequence, length T
+            Context and arm of each round.
+        rewards, probabilities : array_like, shape (T,)
+            Reward of the arm, reward units, and with which it was drawn.
+
+        Raises
+        ------
+        ValueError
+            As `update`, with the number of the round.
+        """
+        columns = {"contexts": list(contexts), "arms": arms, "rewards": rewards}
+        columns["probabilities"] = probabilities
+
+        def check(context, *feedback):
+            return context, *self._checked(*feedback)
+
+        for feedback in checked_rounds(check, columns):
+            self._learn(*feedback)
+
+    def _checked(self, arm, reward, probability) -> tuple[int, float, float]:
         if arm not in self.arms:
             raise ValueError(f"arm is {shown(arm)}; it must be one of {self.arms}")
-        place, reward = self.arms.index(arm), check_reward(reward)
-        p, weight = check_probability(probability), self.rewards[place] ** -self.alpha
+        return (
+            self.arms.index(arm),
+            check_reward(reward),
+            check_probability(probability),
+        )
+
+    def _learn(self, context, place: int, reward: float, p: float) -> None:
+        weight = self.rewards[place] ** -self.alpha
         self.learner.update(
             context, place, float(reward * weight), probability=p, weight=float(weight)
         )
         self.rewards = self.rewards + reward * (np.arange(self.n_arms) == place)
+
+    def _able(self, *methods: str) -> GainLearner:
+        """The learner, or raise if it has not all these methods."""
+        lacking = [m for m in methods if not callable(getattr(self.learner, m, None))]
+        if lacking:
+            raise ValueError(
+                f"learner is a {type(self.learner).__name__} without {lacking[0]}; "
+                "give it this method, or make a new policy"
+            )
+        return self.learner
+
+    def add_arm(self, arm: Hashable, *, initial: float = 1.0) -> Hashable:
+        r"""Begin a new arm, last in the order, and return its name.
+
+        Parameters
+        ----------
+        arm : hashable
+            Its name, one that no arm has or had.
+        initial : float
+            $R_i$ to begin with, at least 1 and in reward units.
+
+        Raises
+        ------
+        ValueError
+            If the name is none or was given before, `initial` is below 1, or the
+            learner takes no new arm; nothing is changed.
+        """
+        (key,), learner = check_arms([arm]), self._able("add_arm")
+        if key in self.arms or key in self.retired:
+            raise ValueError(
+                f"arm is {shown(arm)}, which is or was one; take a new name"
+            )
+        start = check_real(
+            initial, "initial", lambda c: 1 <= c < np.inf, "be at least 1, finite"
+        )
+        learner.add_arm()
+        self.arms, self.n_arms = (*self.arms, key), self.n_arms + 1
+        self.rewards = np.append(self.rewards, start)
+        return key
+
+    def retire_arm(self, arm: Hashable) -> None:
+        """End an arm; rewards that come for it later are refused.
+
+        Raises
+        ------
+        ValueError
+            If there is no such arm, or no other, or the learner gives none away;
+            nothing is changed then.
+        """
+        if arm not in self.arms or self.n_arms == 1:
+            raise ValueError(
+                f"arm is {shown(arm)}; it must be one of {self.arms}, and not the last"
+            )
+        place, learner = self.arms.index(arm), self._able("retire_arm")
+        learner.retire_arm(place)
+        self.retired |= {self.arms[place]}
+        self.arms = (*self.arms[:place], *self.arms[place + 1 :])
+        self.n_arms, self.rewards = self.n_arms - 1, np.delete(self.rewards, place)
+
+    def save(self, path) -> None:
+        """Write all state to one npz file, which `resume` reads.
+
+        Raises
+        ------
+        ValueError
+            If the learner has no `arrays`, or `path` is no new file.
+        """
+        learner = self._able("arrays", "resume")
+        check_new_file(path)
+        arms, gone = ([encode_key(a) for a in part] for part in self._names())
+        header = {"arms": arms, "retired": gone, "alpha": self.alpha}
+        header["learner"] = type(learner).__name__
+        arrays = {f"learner.{k}": v for k, v in learner.arrays().items()}
+        arrays |= {"header": np.array(json.dumps(header)), "rewards": self.rewards}
+        with whole_file(path) as partial, open(partial, "wb") as file:
+            np.savez(file, **arrays)
+
+    def resume(self, path) -> None:
+        """Take up what `save` wrote; the learner is of the same kind and settings.
+
+        Raises
+        ------
+        ValueError
+            If `path` holds nothing that fits; nothing is changed then.
+        OSError
+            If it cannot be read.
+        """
+        learner, path = self._able("arrays", "resume"), checked_path(path)
+        with opened_file(path) as file:
+            try:
+                arrays = arrays_of_file(file)
+                header = json.loads(str(arrays.pop("header")))
+                rewards = arrays.pop("rewards")
+                arms = check_arms(decode_key(value) for value in header["arms"])
+                fits = header["alpha"] == self.alpha and rewards.shape == (len(arms),)
+                if not fits or header["learner"] != type(learner).__name__:
+                    raise ValueError("another alpha or another kind of learner")
+                learner.resume(
+                    {k.removeprefix("learner."): v for k, v in arrays.items()}
+                )
+            except Exception as error:
+                reason = shown(str(error), 120).strip("\"'")
+                raise ValueError(
+                    f"path is {shown(path)}, which does not fit this policy ({reason}); "
+                    "give a file that its `save` wrote"
+                ) from error
+        self.arms, self.n_arms, self.rewards = arms, len(arms), rewards
+        self.retired = frozenset(decode_key(value) for value in header["retired"])
+
+    def _names(self) -> tuple:
+        return self.arms, sorted(self.retired, key=repr)
 
 
 def coupled(learner: GainLearner, n_arms: int, alpha: float) -> Coupled:
@@ -228,6 +389,37 @@ class RidgeLearner:
         self.inverses[arm] -= np.outer(towards, towards) / (1 + x @ towards)
         self.sums[arm] += gain / weight * x
 
+    def add_arm(self) -> None:
+        """One arm more, of which nothing is known."""
+        d = self.sums.shape[1]
+        self.inverses = np.concatenate([self.inverses, np.eye(d)[None]])
+        self.sums = np.concatenate([self.sums, np.zeros((1, d))])
+
+    def retire_arm(self, place: int) -> None:
+        """Forget an arm; those after it move up."""
+        self.inverses = np.delete(self.inverses, place, axis=0)
+        self.sums = np.delete(self.sums, place, axis=0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All state."""
+        return {"inverses": self.inverses, "sums": self.sums}
+
+    def resume(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take up the state of a learner with as many features.
+
+        Raises
+        ------
+        ValueError
+            If it has another shape or is not finite.
+        """
+        d, n = self.sums.shape[1], len(arrays["sums"])
+        wanted = {"inverses": (n, d, d), "sums": (n, d)}
+        if {k: v.shape for k, v in arrays.items()} != wanted:
+            raise ValueError(f"inverses and sums must be of {n} arms and {d} features")
+        if not all(v.dtype == float and np.isfinite(v).all() for v in arrays.values()):
+            raise ValueError("inverses and sums must be finite floats")
+        self.inverses, self.sums = (arrays[k].copy() for k in wanted)
+
     def _features(self, context) -> np.ndarray:
         """Features as an array of shape (d,), or raise."""
         d = self.sums.shape[1]
@@ -266,6 +458,7 @@ class RegressorLearner:
     """
 
     def __init__(self, build: Callable[[], Any], n_arms: int, *, explore=0.1):
+        self.build = build
         self.regressors = [build() for _ in range(check_n_arms(n_arms))]
         self.drawn, self.explore = np.zeros(n_arms, bool), check_share(explore)
 
@@ -281,3 +474,13 @@ class RegressorLearner:
         """Fit the regressor of the arm to one more round."""
         self.regressors[arm].partial_fit([context], [gain / weight])
         self.drawn[arm] = True
+
+    def add_arm(self) -> None:
+        """One arm more, with a regressor of its own."""
+        self.regressors.append(self.build())
+        self.drawn = np.append(self.drawn, False)
+
+    def retire_arm(self, place: int) -> None:
+        """Forget an arm; those after it move up."""
+        del self.regressors[place]
+        self.drawn = np.delete(self.drawn, place)

@@ -95,6 +95,7 @@ from prunefair.messages import shown
 # *Together* the sums are $\sum_k\eta_k\lVert g_k\rVert\big(\frac12\lVert g_k\rVert+mb\big)=\frac12\sum_k(\hat S_k-\hat S_{k-1})/\sqrt{\hat S_k}\le\sqrt{\hat S_n}$, and $\frac1{\eta_n}=\sqrt{\hat S_n}$. ∎
 #
 # The count by $l$ is the point: what a step costs are the rounds that wait *while it is made*, and their number is known then, though their rewards are not.
+# So $m$ need not be known in advance: the proof holds with another number $m_k$ in each term of $\hat S$, as long as no more than $m_k$ rounds wait at step $k$.
 # That regret grows like the root of the sum of all delays is known: [Quanrud and Khashabi (2015)](../references.bib#quanrud2015delays) show it for plain gradient steps, and [McMahan and Streeter (2014)](../references.bib#mcmahan2014delay) adapt to the gradients as well.
 
 
@@ -170,7 +171,8 @@ def late_step(state: AdaptiveState, gradient, waiting: int) -> AdaptiveState:
 class LateGradient(AlphaFairGradient):
     r"""The coupled policy with the late step, for feedback that may wait.
 
-    Give `update` what was `played`.
+    Give `update` what was `played`, and what waits now if it may be more than
+    `waiting`: a policy sees no play, so it cannot count what is on its way.
 
     Parameters
     ----------
@@ -179,7 +181,8 @@ class LateGradient(AlphaFairGradient):
     alpha : float
         Fairness parameter in [0, 1].
     waiting : int
-        Most rounds $m$ of a context that wait when another is learnt from.
+        Most rounds $m$ of a context that wait when another is learnt from, unless
+        `update` is told of more.
 
     Raises
     ------
@@ -204,15 +207,32 @@ class LateGradient(AlphaFairGradient):
     def __init__(self, n_arms: int, alpha: float, *, waiting: int):
         super().__init__(n_arms, alpha)
         self.waiting = check_count(waiting, "waiting", least=0)
+        self._told = 0  # more that waits at the step to come
 
     def config(self) -> dict[str, Any]:
         return {"n_arms": self.n_arms, "alpha": self.alpha, "waiting": self.waiting}
 
+    def update(self, context, rewards, *, played=None, waiting: int = 0) -> None:
+        """Learn from a round, as other policies with full information do.
+
+        Parameters
+        ----------
+        context, rewards, played
+            As for `AlphaFairGradient`.
+        waiting : int
+            Other rounds of the context that wait now; where it is more than the
+            policy's own `waiting`, this step allows for it.
+        """
+        waiting = check_count(waiting, "waiting", least=0)
+        with self._lock:
+            checked = self._checked(context, rewards, played)
+            self._told = waiting
+            self._learn(*checked)
+
     def step(self, context, x: np.ndarray, rewards: np.ndarray) -> None:
         gradient = surrogate_weights(self.rewards, self.alpha) * rewards
-        self.learners[context] = late_step(
-            self.learner(context), gradient, self.waiting
-        )
+        allowed, self._told = max(self.waiting, self._told), 0
+        self.learners[context] = late_step(self.learner(context), gradient, allowed)
 
 
 # %%

@@ -923,7 +923,7 @@ def solve_offline(
     """
     alpha = check_alpha(alpha)
     G, c = check_sums(G, initial)
-    if alpha == 0:
+    if alpha < 1e-20:  # R ** -alpha is 1 to rounding for every float R
         return certified_optimum(np.eye(G.shape[1])[G.argmax(1)], G, alpha, c)
     x, p, iterations = np.full(G.shape, 1 / G.shape[1]), None, 0
     seen = G.max(1) > 0

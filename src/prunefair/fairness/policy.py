@@ -9,7 +9,7 @@ import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import copy
 from importlib import import_module
 from inspect import isabstract
@@ -24,6 +24,7 @@ CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always 
 CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
 LEAST_PROBABILITY = 1e-9  # a single reward weighs no more than its inverse
 NEVER = 1e-18  # an arm of less probability has not been drawn
+MODULES = ("baselines", "fixed_map", "one_context", "late_feedback")  # with policies
 
 
 def array_of(value: Any) -> np.ndarray:
@@ -388,6 +389,25 @@ def check_arms(arms: Iterable[Hashable]) -> tuple[Hashable, ...]:
     return keys
 
 
+def arms_of(n_arms: Any) -> tuple[Hashable, ...]:
+    """Names of the arms that `n_arms`, a number or names in an order, stands for.
+
+    Raises
+    ------
+    ValueError
+        If it is neither; a set has no order.
+    """
+    if isinstance(n_arms, set | frozenset):
+        raise ValueError(
+            f"n_arms is {shown(n_arms)}, a set, which has no order; give a list or a "
+            "tuple, sorted(names)"
+        )
+    named = isinstance(n_arms, Iterable) and not isinstance(n_arms, str | bytes)
+    if named and getattr(n_arms, "shape", True) != ():
+        return check_arms(tuple(n_arms))
+    return tuple(range(check_n_arms(n_arms)))
+
+
 def check_generator(rng: np.random.Generator, name: str = "rng") -> np.random.Generator:
     """Return `rng`, or raise if it is not numpy's random generator."""
     if not isinstance(rng, np.random.Generator):
@@ -460,7 +480,8 @@ class Policy(ABC):
 
     Arms come and go: `add_arm` begins one, `retire_arm` ends one.  An arm keeps its
     name, whatever its place; unnamed ones are called 0, 1, ... in the order in which
-    they came.
+    they came.  No name is given twice, for a reward that is still on its way to the arm
+    that had it would count for the one that has it now.
 
     Parameters
     ----------
@@ -471,6 +492,8 @@ class Policy(ABC):
     ----------
     arms : tuple
         Name of each arm, in the order in which distributions and rewards hold them.
+    retired : frozenset
+        Names of the arms that there were.
     rewards : ndarray, shape (N,), float64
         Cumulative rewards $R_i(t)$, reward units; $R_i(0) = 1$.
     learners : dict
@@ -488,11 +511,9 @@ class Policy(ABC):
 
     def __init__(self, n_arms: int):
         self._lock = threading.Lock()
-        named = isinstance(n_arms, Sequence | np.ndarray) and not isinstance(
-            n_arms, str
-        )
-        self._set_arms(check_arms(n_arms) if named else range(check_n_arms(n_arms)))
+        self._set_arms(arms_of(n_arms))
         self._named = 0  # numbers below were names of arms that are gone
+        self.retired: frozenset[Hashable] = frozenset()
         self.rewards = np.ones(self.n_arms)
         self.learners: dict[Hashable, NamedTuple] = _Learners()
         self.shared: NamedTuple | None = None
@@ -548,7 +569,7 @@ class Policy(ABC):
     def _learn_all(self, columns: dict[str, Any]) -> None:
         """Learn from rounds in their order, or from none if one fails."""
         with self._lock:  # arms neither come nor go between check and update
-            rounds = _rounds(self._checked, columns)
+            rounds = checked_rounds(self._checked, columns)
             names = ("learners", "shared", "rewards", "_recent")
             before = {name: copy(getattr(self, name)) for name in names}
             try:
@@ -725,7 +746,7 @@ class Policy(ABC):
         Parameters
         ----------
         arm : hashable, optional
-            Its name, one that no arm has; by default the next whole number.
+            Its name, one that no arm has or had; by default the next whole number.
         initial : float
             $R_i$ to begin with, at least 1 and in reward units.  With more it is
             treated as one that has earned as much, and is favoured less.
@@ -733,7 +754,8 @@ class Policy(ABC):
         Raises
         ------
         ValueError
-            If the name is none or taken, or `initial` is below 1; nothing is changed.
+            If the name is none, taken, or that of an arm that was retired, or
+            `initial` is below 1; nothing is changed.
         """
         start = check_real(
             initial, "initial", lambda c: 1 <= c < np.inf, "be at least 1, finite"
@@ -744,6 +766,11 @@ class Policy(ABC):
                 raise ValueError(
                     f"arm is {shown(arm)}, which there is; take a new name"
                 )
+            if key in self.retired:
+                raise ValueError(
+                    f"arm is {shown(arm)}, which was retired: rewards still on their "
+                    "way would count for the new one; take a new name"
+                )
             self._rearrange((*self.arms, key), [*range(self.n_arms), -1], start)
         return key
 
@@ -751,7 +778,7 @@ class Policy(ABC):
         """End an arm: it is played no more, and what it earned is forgotten.
 
         Its probability in each context goes to the others; rewards that come for it
-        later are refused by `update`.
+        later are refused by `update`, and its name is not given again.
 
         Raises
         ------
@@ -763,6 +790,7 @@ class Policy(ABC):
             if self.n_arms == 1:
                 raise ValueError(f"arm is {shown(arm)}, the only one; add one before")
             left = [place for place in range(self.n_arms) if place != gone]
+            self.retired |= {self.arms[gone]}
             self._rearrange(tuple(self.arms[place] for place in left), left, 1.0)
 
     def _next_name(self) -> int:
@@ -826,10 +854,8 @@ class Policy(ABC):
         with self._lock:
             rewards, shared, learners = self.rewards, self.shared, dict(self.learners)
             config, arms, named = self.config(), self.arms, self._next_name()
-            limit, recent = (
-                self._limit,
-                [key for key in self._recent if key in learners],
-            )
+            limit, retired = self._limit, self.retired
+            recent = [key for key in self._recent if key in learners]
         for key in recent:  # the last in the file is the last that was updated
             learners[key] = learners.pop(key)
         header = {
@@ -839,6 +865,8 @@ class Policy(ABC):
         }
         if (arms, named) != (tuple(range(len(arms))), len(arms)):
             header |= {"arms": [encode_key(arm) for arm in arms], "named": named}
+        if retired:
+            header["retired"] = [encode_key(arm) for arm in sorted(retired, key=repr)]
         if limit is not None:
             header["max_contexts"] = limit
         arrays = {"header": np.array(json.dumps(header)), "rewards": rewards}
@@ -869,9 +897,9 @@ class Policy(ABC):
             If `path` cannot be read.
         """
         path = checked_path(path)
-        with _opened(path) as file:
+        with opened_file(path) as file:
             try:
-                arrays = _arrays_of(file)
+                arrays = arrays_of_file(file)
                 header = _header_of(arrays)
                 kind = cls._kind(header["policy"])
                 policy = kind and kind._restored(header, arrays)
@@ -895,7 +923,8 @@ class Policy(ABC):
         """The class of that name, which is `cls` unless `cls` is abstract, or None."""
         if not isabstract(cls):
             return cls if cls.__name__ == name else None
-        import_module("prunefair.fairness.baselines")  # which imports every policy
+        for module in MODULES:
+            import_module(f"prunefair.fairness.{module}")
         kinds = [k for k in _below(cls) if k.__name__ == name and not isabstract(k)]
         if len(kinds) > 1:
             raise ValueError(f"{len(kinds)} classes have the name {name}")
@@ -915,6 +944,12 @@ class Policy(ABC):
                 raise ValueError("arms do not fit n_arms")
             policy._set_arms(arms)
             policy._named = check_count(header["named"], "named", least=0)
+        if "retired" in header:
+            policy.retired = frozenset(
+                check_context(decode_key(value)) for value in header["retired"]
+            )
+            if policy.retired & set(policy.arms):
+                raise ValueError("an arm is there and retired")
         policy.rewards = policy._loaded("rewards", earned, policy.rewards)
         like = policy.empty(len(contexts))
         if like is not None:
@@ -1004,10 +1039,11 @@ class FullInformationPolicy(Policy):
         rewards : array_like, shape (N,)
             Rewards $r(t) \\in [0, 1]^N$, reward units, in the order of `arms`; 0 for an
             arm that was masked.
-        played : array_like, shape (N,), optional
+        played : array_like, shape (N,), or mapping, optional
             What `probabilities(context)` returned when the round was played; by default
             what it returns now, which is the same only if no update came between and no
-            arm was masked.
+            arm was masked.  If arms came or went between, their names then with the
+            probabilities, `dict(zip(policy.arms, p))`.
 
         Raises
         ------
@@ -1029,7 +1065,7 @@ class FullInformationPolicy(Policy):
             Context of each round.
         rewards : array_like, shape (T, N)
             Rewards of all arms, reward units.
-        played : array_like, shape (T, N), optional
+        played : array_like, shape (T, N), or sequence of mappings, optional
             What was played in each round.
 
         Raises
@@ -1043,7 +1079,20 @@ class FullInformationPolicy(Policy):
     def _checked(self, context: Hashable, rewards, played) -> tuple:
         context = check_context(context)
         r = check_rewards(rewards, self.n_arms)
-        return context, r, None if played is None else check_played(played, self.n_arms)
+        return context, r, None if played is None else self._in_order(played)
+
+    def _in_order(self, played) -> np.ndarray:
+        """What was played, shape (N,), as the arms stand now; by their names if given."""
+        if not isinstance(played, Mapping):
+            return check_played(played, self.n_arms)
+        named = {check_context(arm): p for arm, p in played.items()}
+        unknown = named.keys() - self._places.keys() - self.retired
+        if unknown:
+            raise ValueError(
+                f"played has {shown(min(unknown, key=repr))}, which is and was no arm"
+            )
+        check_played(list(named.values()), len(named))
+        return np.array([named.get(arm, 0.0) for arm in self.arms], np.float64)
 
     def _learn(self, context: Hashable, r: np.ndarray, x: np.ndarray | None) -> None:
         x = self.play(context) if x is None else x
@@ -1140,7 +1189,7 @@ class BanditPolicy(Policy):
         self._updated(context)
 
 
-def _rounds(check: Callable, columns: dict[str, Any]) -> list[tuple]:
+def checked_rounds(check: Callable, columns: dict[str, Any]) -> list[tuple]:
     """Rows of `columns`, each checked; a column of None stands for Nones."""
     given = {k: list(v) for k, v in columns.items() if v is not None}
     sizes = {k: len(v) for k, v in given.items()}
@@ -1156,7 +1205,7 @@ def _rounds(check: Callable, columns: dict[str, Any]) -> list[tuple]:
     return rounds
 
 
-def _opened(path: str):
+def opened_file(path: str):
     """The file of that name, open, or raise with a remedy."""
     try:
         return open(path, "rb")
@@ -1187,7 +1236,7 @@ def decode_key(value: Any) -> Hashable:
     return value
 
 
-def _arrays_of(file) -> dict[str, np.ndarray]:
+def arrays_of_file(file) -> dict[str, np.ndarray]:
     """The arrays of an open npz file, which `save` writes without compression."""
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
@@ -1221,6 +1270,8 @@ def _header_of(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     kinds = {"policy": str, "config": dict, "contexts": list}
     if "arms" in header:
         kinds |= {"arms": list, "named": int}
+    if "retired" in header:
+        kinds["retired"] = list
     if "max_contexts" in header:
         kinds["max_contexts"] = int
     if {name: type(value) for name, value in header.items()} != kinds:
