@@ -1051,6 +1051,7 @@ class FullInformationFairCB(FairLearners, FullInformationPolicy):
 # ## All of them by name
 #
 # Experiments and the command line ask for a policy by its name.
+# Two of later chapters have a name as well: `make_policy` imports them when they are asked for.
 
 # %%
 POLICIES: dict[str, dict[str, type[Policy]]] = {
@@ -1271,7 +1272,7 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # | an arm by its name, and its probability | `policy.draw(context, rng)`; arms are named by a list in the place of their number |
 # | only some arms, this time | `policy.draw(context, rng, mask=...)`, one truth value for each of `policy.arms` |
 # | a batch of feedback, all or none of it | `policy.update_many(contexts, arms, rewards, probabilities=...)`, the same to the byte as one by one |
-# | an arm more, an arm less | `policy.add_arm(name)`, `policy.retire_arm(name)`; an arm keeps its name when others go |
+# | an arm more, an arm less | `policy.add_arm(name)`, `policy.retire_arm(name)`; an arm keeps its name when others go, and a name is given once, for rewards of the old arm may still come |
 # | no more contexts than there is room for | `policy.max_contexts = 10_000` forgets the learner of the context that was updated longest ago, and nothing that contexts share; FairCB forgets none |
 # | to begin from a log in which all rewards are known | `policy.warm_start(contexts, rewards)`, for the coupled policies |
 # | the best map of a log, under its own names | `solve_offline(G, alpha).policy(contexts, arms)` |
