@@ -501,7 +501,9 @@ def bandits_command(
     with _running(context, words):
         names = playing.policy_names(_names(policies), feedback)
         options = {"n_users": users or None, "small_reward": small_reward}
-        ratings = load_ratings(data, dataset=dataset, malformed=malformed)
+        ratings = load_ratings(
+            data, dataset=dataset, malformed=malformed, n_users=users or None
+        )
         report = playing.play(
             movielens_stream(ratings, **options),
             names,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunefair.data import data_folder
@@ -431,3 +431,89 @@ def test_a_shuffled_stream_has_the_same_rounds_in_another_order():
     assert sorted(table(other).tolist()) == sorted(table(stream).tolist())
     at = np.random.default_rng(2).permutation(stream.n_rounds)
     np.testing.assert_array_equal(table(other), table(stream)[at])
+
+
+# --- files larger than memory
+
+EVENTS = st.lists(
+    st.tuples(st.integers(1, 5), st.sampled_from([5, 6, 7]), st.integers(0, 9)),
+    min_size=1,
+    max_size=30,
+)
+WITHOUT_GENRE = "5,A,War\n6,B,Drama|War\n7,C,(no genres listed)\n"
+
+
+def written_parquet(folder, **columns):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table(columns)
+    pyarrow.parquet.write_table(table, folder / "ratings.parquet", row_group_size=3)
+    (folder / "ratings.csv").unlink(missing_ok=True)
+
+
+@settings(max_examples=40)
+@given(events=EVENTS, n_users=st.integers(1, 5), block=st.integers(1, 7))
+def test_the_most_active_users_alone_give_the_stream_of_all(
+    tmp_path_factory, events, n_users, block
+):
+    rows = "".join(f"{u},{m},4.0,{t}\n" for u, m, t in events)
+    path = tmp_path_factory.mktemp("ratings")
+    folder = folder_with(path, rows, WITHOUT_GENRE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.line_blocks, "__defaults__", (block,))
+        patch.setattr(module.parquet_blocks, "__defaults__", (block,))
+        whole = load_ratings(folder)
+        users = {u for u, m, _ in events if m != 7}
+        n_users = min(n_users, len(users))
+        if n_users:
+            stream = movielens_stream(whole, n_users=n_users)
+            some = load_ratings(folder, n_users=n_users)
+            assert len(set(some.users.tolist())) == n_users
+            assert movielens_stream(some, n_users=n_users) == stream
+        u, m, t = map(list, zip(*events, strict=True))
+        written_parquet(
+            folder, timestamp=t, more=t, rating=[4.0] * len(t), movieId=m, userId=u
+        )
+        assert load_ratings(folder) == whole
+
+
+def test_malformed_rows_of_parquet_are_reported_and_its_columns_asked_for(tmp_path):
+    folder = folder_with(tmp_path, "1,5,4.0,9\n")
+    rows = {"userId": [1, None, 2, 3, 3], "movieId": [5, 5, 6, 9, 5]}
+    times = {"rating": [4.0, 4.0, 4.0, 4.0, 7.5], "timestamp": [9, 9, 8, 8, 7]}
+    written_parquet(folder, **rows, **times)
+    line = "3 malformed rows .ratings.parquet line 3: invalid .*line 5: movie 9 is not"
+    for n_users in (None, 1):
+        with pytest.raises(ValueError, match=line):
+            load_ratings(folder, n_users=n_users)
+    kept = load_ratings(folder, malformed="drop", n_users=2)
+    assert kept.users.tolist() == [1, 2]
+    assert [fault.line for fault in kept.faults] == [3, 5, 6]
+    written_parquet(folder, **rows, rating=[4.0] * 5)
+    missing = "ratings.parquet cannot be read as Parquet with columns userId, .*; give"
+    with pytest.raises(ValueError, match=missing):
+        load_ratings(folder)
+    (folder / "ratings.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=missing):
+        load_ratings(folder)
+    with pytest.raises(ValueError, match="n_users is 0"):
+        load_ratings(folder, n_users=0)
+
+
+def test_memory_holds_the_chosen_users_and_a_block(tmp_path, monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr(module.line_blocks, "__defaults__", (200,))
+    users = np.repeat(np.arange(800), 10) + 1
+    users[:200] = 1
+    rows = "".join(f"{u},5,4.0,9\n" for u in users.tolist())
+    folder, peaks = folder_with(tmp_path, rows), {}
+    load_ratings(folder, n_users=1)  # imports and caches
+    for n_users in (1, None):
+        tracemalloc.start()
+        loaded = load_ratings(folder, n_users=n_users)
+        peaks[n_users] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(loaded.users) == (200 if n_users else len(users))
+    assert peaks[1] < peaks[None] / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 
 from prunefair.data import data_file
 from prunefair.fairness.simulation import ArraysEqual, RewardStream
-from prunefair.messages import checked_path, named, shown
+from prunefair.messages import checked_path, checked_whole, named, shown
 
 DATASETS = {"ml-latest-small": "movielens", "ml-25m": "ml-25m", "ml-32m": "ml-32m"}
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -100,6 +101,44 @@ def line_blocks(
             if lines:
                 yield first, lines
             first += len(lines)
+
+
+def parquet_blocks(
+    path: Path, columns: tuple[str, ...], size: int = LINES_AT_ONCE
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a Parquet file as lines of CSV in blocks, numbered as behind a header.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    columns : tuple of str
+        What is read; others are left alone.
+    size : int
+        Rows of a block at most.
+
+    Raises
+    ------
+    ValueError
+        If it is no Parquet file or lacks a column.
+    """
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    options, first = pyarrow.csv.WriteOptions(include_header=False), 2
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(size, columns=list(columns)):
+                text = pyarrow.BufferOutputStream()
+                pyarrow.csv.write_csv(batch.select(columns), text, options)
+                lines = text.getvalue().to_pybytes().decode().splitlines(keepends=True)
+                yield first, lines
+                first += len(lines)
+    except (pyarrow.ArrowException, KeyError) as error:
+        raise ValueError(
+            f"{path} cannot be read as Parquet with columns {', '.join(columns)} "
+            f"({shown(str(error))}); give ratings.csv, or a file that holds them"
+        ) from error
 
 
 def fields_of(line: str, n_fields: int) -> list[str]:
@@ -198,7 +237,7 @@ def rows_at_once(lines: list[str], index: dict[int, int]) -> np.ndarray | None:
 def rating_rows(
     path: Path, index: dict[int, int], faults: list[Fault]
 ) -> Iterator[np.ndarray]:
-    """Well-formed rows of ratings.csv in blocks of shape (n, 3): user, movie, time.
+    """Well-formed rows of ratings in blocks of shape (n, 3): user, movie, time.
 
     Parameters
     ----------
@@ -209,7 +248,8 @@ def rating_rows(
         Grows by the malformed rows.
     """
     parse = partial(rating_of, index=index)
-    for first, lines in line_blocks(path, RATING_COLUMNS):
+    blocks = parquet_blocks if path.suffix == ".parquet" else line_blocks
+    for first, lines in blocks(path, RATING_COLUMNS):
         block = rows_at_once(lines, index)
         if block is None:
             rows = checked_rows(path.name, first, lines, parse, faults)
@@ -220,12 +260,13 @@ def rating_rows(
 def ratings_files(
     folder: str | os.PathLike | None, dataset: str = "ml-latest-small"
 ) -> tuple[Path, Path]:
-    """Paths of ratings.csv and movies.csv of a data set, found or downloaded.
+    """Paths of ratings and movies.csv of a data set, found or downloaded.
 
     Parameters
     ----------
     folder : path or None
-        Holds them, itself or in a subfolder named after the data set.
+        Holds them, itself or in a subfolder named after the data set; ratings.parquet
+        is taken where there is no ratings.csv.
     dataset : str
         A key of `DATASETS`.
 
@@ -241,13 +282,16 @@ def ratings_files(
     folder = Path(checked_path(folder, "folder"))
     inner = [folder / name for name in (DATASETS[dataset], dataset)]
     folder = next((path for path in inner if path.is_dir()), folder)
+    if not (folder / names[0]).is_file() and (folder / "ratings.parquet").is_file():
+        names = ("ratings.parquet", names[1])
     for name in names:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{named('folder')} is {shown(str(folder))}, which holds no {name}; give "
                 "a folder with ratings.csv and movies.csv of a MovieLens data set"
             )
-    return folder / "ratings.csv", folder / "movies.csv"
+    ratings, movies = (folder / name for name in names)
+    return ratings, movies
 
 
 def genre_rows(
@@ -270,25 +314,55 @@ def faults_message(faults: Sequence[Fault]) -> str:
     )
 
 
-def ratings_in(ratings_file: Path, movies_file: Path) -> Ratings:
-    """Well-formed rows of the two files, and the faults of the others."""
-    faults: list[Fault] = []
+def listed_movies(
+    path: Path, faults: list[Fault]
+) -> tuple[dict[int, int], tuple[str, ...], np.ndarray]:
+    """What `genre_rows` gives for the well-formed rows of movies.csv."""
     movie, listed = partial(movie_of, seen=set()), []
-    for first, lines in line_blocks(movies_file, MOVIE_COLUMNS):
-        listed += checked_rows(movies_file.name, first, lines, movie, faults)
-    index, genres, table = genre_rows(listed)
-    blocks = list(rating_rows(ratings_file, index, faults))
-    columns = [np.concatenate([b[:, k] for b in blocks] or [[]]) for k in range(3)]
-    users, movies, times = (column.astype(np.int64, copy=False) for column in columns)
-    return Ratings(
-        users=users,
-        movies=movies,
-        timestamps=times,
-        genre_table=table,
-        genres=genres,
-        faults=tuple(faults),
-        source=f"MovieLens, {len(users)} ratings",
-    )
+    for first, lines in line_blocks(path, MOVIE_COLUMNS):
+        listed += checked_rows(path.name, first, lines, movie, faults)
+    return genre_rows(listed)
+
+
+def counted_users(
+    blocks: Iterator[np.ndarray], labelled: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Users with a rating of a movie that is `labelled`, sorted, and how many of each.
+
+    Parameters
+    ----------
+    blocks : iterator of ndarray, shape (n, 3), int64
+        Of `rating_rows`.
+    labelled : ndarray, shape (K,), bool
+        Whether each movie has a genre.
+
+    Returns
+    -------
+    ids, counts : ndarray, shape (M,), int64
+    """
+    total = Counter()
+    for block in blocks:
+        ids, counts = np.unique(block[labelled[block[:, 1]], 0], return_counts=True)
+        total.update(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    pairs = np.array(sorted(total.items()), dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def most_active(ids: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray:
+    """Place in `ids` of the users with most ratings, the most active first.
+
+    Parameters
+    ----------
+    ids, counts : ndarray, shape (M,), int64
+        Users, and how often each rated; the smaller identifier first of two alike.
+    n_users : int
+        How many.
+
+    Returns
+    -------
+    places : ndarray, shape (n_users,), int64
+    """
+    return np.lexsort((ids, -counts))[:n_users]
 
 
 def load_ratings(
@@ -296,21 +370,28 @@ def load_ratings(
     *,
     dataset: str = "ml-latest-small",
     malformed: str = "raise",
+    n_users: int | None = None,
 ) -> Ratings:
     """Ratings and genres of a MovieLens data set in its CSV layout.
 
     Every line after the header becomes a rating or a fault; none is left out unsaid.
+    The file goes through memory in blocks.
 
     Parameters
     ----------
     folder : path, optional
-        Holds `ratings.csv` and `movies.csv`, itself or in a subfolder named after the
-        data set (`movielens` for ml-latest-small); by default the publisher's own
-        files, found or downloaded by `prunefair.data.data_file`.
+        Holds `ratings.csv`, or `ratings.parquet` with the same columns, and
+        `movies.csv`, itself or in a subfolder named after the data set (`movielens` for
+        ml-latest-small); by default the publisher's own files, found or downloaded by
+        `prunefair.data.data_file`.
     dataset : {"ml-latest-small", "ml-25m", "ml-32m"}
         Which data set.
     malformed : {"raise", "drop"}
         Whether a malformed row is an error or is left out and listed in `faults`.
+    n_users : int, optional
+        Keep only the ratings of so many users, those that `movielens_stream` takes with
+        this number: the file is read twice, and memory holds no more of it than them
+        and a block.
 
     Returns
     -------
@@ -320,7 +401,8 @@ def load_ratings(
     ------
     ValueError
         If a row is malformed (the message gives line numbers), a header is another
-        one, a file has no rows, `dataset` is unknown, or `malformed` is neither word.
+        one, a file has no rows, `dataset` is unknown, `malformed` is neither word, or
+        `n_users` is no whole number from 1 on.
     FileNotFoundError
         If a file is missing.
     """
@@ -331,13 +413,55 @@ def load_ratings(
         raise ValueError(
             f"{named('malformed')} is {malformed!r}; it must be 'raise' or 'drop'"
         )
-    files = ratings_files(folder, dataset)
-    ratings = ratings_in(*files)
-    if ratings.faults and malformed == "raise":
-        raise ValueError(faults_message(ratings.faults))
-    if not len(ratings.users):
-        raise ValueError(f"{files[0]} has no rows; give a folder that holds ratings")
-    return ratings
+    if n_users is not None:
+        n_users = checked_whole("n_users", n_users, 1)
+    ratings_file, movies_file = ratings_files(folder, dataset)
+    faults: list[Fault] = []
+    index, genres, table = listed_movies(movies_file, faults)
+    blocks = rating_rows(ratings_file, index, faults)
+    chosen = None
+    if n_users is not None:
+        ids, counts = counted_users(blocks, table.any(1))
+        chosen = np.sort(ids[most_active(ids, counts, n_users)])
+        _raise_faults(faults, malformed)
+        blocks = rating_rows(ratings_file, index, [])  # their faults are known
+    n_rows, columns = 0, ([], [], [])
+    for block in blocks:
+        n_rows += len(block)
+        if chosen is not None:
+            block = block[np.isin(block[:, 0], chosen)]
+        for column, part in zip(columns, block.T, strict=True):
+            column.append(part.copy())
+    _raise_faults(faults, malformed)
+    if not n_rows:
+        raise ValueError(
+            f"{ratings_file} has no rows; give a folder that holds ratings"
+        )
+    users, movies, times = (_joined(column) for column in columns)
+    some = (
+        f"; those of the {len(chosen)} most active users" if chosen is not None else ""
+    )
+    return Ratings(
+        users=users,
+        movies=movies,
+        timestamps=times,
+        genre_table=table,
+        genres=genres,
+        faults=tuple(faults),
+        source=f"MovieLens, {n_rows} ratings{some}",
+    )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """One array of all; `parts` is emptied, so that no column is held twice for long."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
+
+
+def _raise_faults(faults: Sequence[Fault], malformed: str) -> None:
+    if faults and malformed == "raise":
+        raise ValueError(faults_message(faults))
 
 
 def selected_rows_of(ratings: Ratings, keep, how: str) -> Ratings:
@@ -529,7 +653,7 @@ def activity_ranks(users: np.ndarray, n_users: int | None) -> np.ndarray:
             f"number of users with ratings, or give {named('n_users', None)} for all"
         )
     rank = np.full(len(ids), -1)
-    rank[np.lexsort((ids, -counts))[:n_users]] = np.arange(n_users)
+    rank[most_active(ids, counts, n_users)] = np.arange(n_users)
     return rank[np.searchsorted(ids, users)]
 
 
