@@ -1,12 +1,14 @@
 """Pieces on several workers: the same table, also if a worker is killed."""
 
 import functools
+import json
 import os
 import signal
 import threading
 import time
 from argparse import Namespace
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +45,7 @@ def noted(folder):
     return piece
 
 
-PLACES = [("a", "1"), ("a", "slow"), ("b",), *(("c", str(n)) for n in range(6))]
+PLACES = [("a", "slow"), ("a", "1"), ("b",), *(("c", str(n)) for n in range(6))]
 
 
 def filled(folder, *, kill=False, **given):
@@ -197,3 +199,31 @@ def test_places_are_ordered_as_they_are_told_and_others_keep_theirs(tmp_path):
     kept = ["configuration", "versions", "device", "first"]
     assert [*table] == [*kept, "b", "last", "a", "c"]
     assert [*table["a"]] == ["x", "y"]
+
+
+def test_the_page_says_what_was_measured():
+    book = Path(__file__).parents[1] / "book"
+    page = (book / "cluster.md").read_text(encoding="utf-8")
+    found = json.loads((book / "results" / "cluster.json").read_text())
+    one, two = (found["runs"][f"processes, {n}"] for n in (1, 2))
+    gain, each = found["speed_up"]["processes"], found["overhead_seconds"]
+    written, short = found["writing_seconds"], found["predicted_seconds"]["1"]
+    assert found["same_values"]
+    load = float(found["load"].split("average ")[1].split()[0])
+    for text in (
+        f"a load average of {load}, {found['pieces']} pieces of "
+        f"{found['piece_seconds'][1]:.2f} s took {one['wall']:.1f} s one after the "
+        f"other and {two['wall']:.1f} s with two workers, {gain['measured']} times as",
+        f"took {two['processor'] / one['processor'] - 1:.0%} more".replace("%", " %"),
+        f"two free cores would allow {gain['undisturbed']} times",
+        f"takes {1000 * each['processes, 2']:.2f} ms for a piece with two processes "
+        f"and {1000 * each['dask, 2']:.0f} ms with Dask",
+        f"{1000 * written['100']:.1f} ms with a hundred pieces, "
+        f"{1000 * written['10000']:.0f} ms with ten thousand",
+        f"a thousand times both, {found['busy_from_seconds']['1000']:.0f} s",
+        *(
+            f"| {int(w):,} | {short[w]:,.0f} s | {longer:,.0f} s |"
+            for w, longer in found["predicted_seconds"]["100"].items()
+        ),
+    ):
+        assert text in page, text
