@@ -26,6 +26,7 @@ from prunefair.fairness import (
     utility,
 )
 from prunefair.fairness import full_information as full
+from prunefair.fairness import high_probability as likely
 from prunefair.fairness import movielens_figures as figures
 from prunefair.fairness import offline_optimum as offline
 from prunefair.fairness import online_gradient as gradient
@@ -668,6 +669,80 @@ def root_times(scale):
     return {"bound": bound}
 
 
+# --- high probability
+
+
+def at_once(**statement):
+    games = (2, (0,) * 6), (2, (0, 1) * 4), (3, (0, 0, 1, 0, 0))
+    return max(likely._sums_share(n, c, **statement) for n, c in games)
+
+
+@cache
+def one_arm_games():
+    return likely._one_arm_games(rng=np.random.default_rng(31))
+
+
+def with_high_probability(**statement):
+    return likely._game_shares(one_arm_games(), **statement)[1:].max()
+
+
+def weighed(room=1.0, gamma=1.0, mean=False):
+    """The bound on runs, or in the mean, with its two terms multiplied."""
+
+    def bound(earned, eta, n, m):
+        size = m * np.log(n) if mean else 2 * m * np.log(n) + np.log(len(earned))
+        given_away = n * eta / (1 - n * eta) * earned.sum(-1)
+        given_away = given_away.mean() if mean else given_away
+        return room * size / eta + gamma * given_away
+
+    return bound
+
+
+def earnings(bound=likely.earnings_bound):
+    """Arms in turn that always pay earn as much as can be earned."""
+    share = 0.0
+    for alpha in (0, 0.1, 0.5, 0.9, 1):
+        for n, each in ((2, 10_000), (5, 10), (20, 1000)):
+            earned = n * (np.arange(1.0, each + 1) ** -alpha).sum()
+            share = max(share, earned / bound(n * each, alpha, n_arms=n))
+    return share
+
+
+def horizons(**statement):
+    alphas = (0, 0.5, 0.9, 1)
+    return max(likely._horizon_share(a, 10**5, **statement) for a in alphas)
+
+
+def guesses(**statement):
+    return max(likely._guess_share(2**14, T, **statement) for T in (10, 2**14))
+
+
+def guess_bound(first=1.0, penalties=1.0, log=np.log):
+    """The bound on a path with its terms multiplied, or another logarithm."""
+
+    def bound(state, scale, n, room, n_rounds):
+        T = log(n_rounds)
+        start = 2 * n * T * scale
+        return first * start + penalties * (1 + n * T / room) * state.penalties
+
+    return bound
+
+
+@cache
+def scale_free_losses():
+    rng = np.random.default_rng(31)
+    one = np.tile(-(np.arange(6) == 0).astype(float), (1500, 1))
+    return one, rng.choice([-1.0, 1.0], (1500, 6))
+
+
+def scale_free(one_round=None, **statement):
+    shares = [likely._round_shares(**(one_round or {})).max()]
+    for losses in scale_free_losses():
+        rng = np.random.default_rng(31)
+        shares.append(likely._scale_free_shares(losses, **statement, rng=rng).max())
+    return max(shares)
+
+
 CLAIMS = {
     "thm-utility-elasticity": Claim(
         elasticity,
@@ -1116,6 +1191,128 @@ CLAIMS = {
             "root without M and logarithm": root_times(
                 lambda T, M, N, U: 1 / (M * np.log(T))
             ),
+        },
+    ),
+    "lem-high-probability-estimate": Claim(
+        likely._estimate_share,
+        {
+            "no optimism": {"estimate": lambda g, p, eta: g / p},
+            "a hundredth less": {
+                "estimate": lambda g, p, eta: likely.optimistic_gain(g, p, 0.99 * eta)
+            },
+            "Neu's with a third": {"below": lambda x, p, lam: x / (p + lam / 3)},
+        },
+    ),
+    "thm-high-probability-sums": Claim(
+        at_once,
+        {
+            "without M": {"bound": lambda n, m, e, eta: np.log(n / e) / eta},
+            "without N": {"bound": lambda n, m, e, eta: -np.log(e) / eta + 1e-9},
+            "nine tenths of M": {
+                "bound": lambda n, m, e, eta: (0.9 * m * np.log(n) - np.log(e)) / eta
+            },
+            "nine tenths of the risk": {
+                "bound": lambda n, m, e, eta: (m * np.log(n) - 0.9 * np.log(e)) / eta
+            },
+        },
+    ),
+    "thm-high-probability-path": Claim(
+        lambda **given: likely._game_shares(one_arm_games(), **given)[0],
+        {
+            "without the first term": {
+                "path": lambda earned, eta, n, m: earned.sum(-1) / (1 - n * eta)
+            },
+            "without the mixing": {
+                "path": lambda earned, eta, n, m: m * np.log(n) / eta + earned.sum(-1)
+            },
+            "99 hundredths": {"path": lambda *a: 0.99 * likely._path_bound(*a)},
+        },
+    ),
+    "thm-high-probability-bound": Claim(
+        with_high_probability,
+        {
+            "mean: nine tenths of the first": {"mean": weighed(0.9, mean=True)},
+            "mean: half of the second": {"mean": weighed(gamma=0.5, mean=True)},
+            "mean: without M": {
+                "mean": lambda e, eta, n, m: weighed(1 / m, mean=True)(e, eta, n, m)
+            },
+            "run: half of both": {"runs": weighed(0.5, 0.5)},
+            "run: without the second": {"runs": weighed(gamma=0)},
+            "run: half of the second": {"runs": weighed(gamma=0.5)},
+            "run: without the first": {"runs": weighed(room=0)},
+            "run: a hundredth of the first": {"runs": weighed(room=0.01)},
+        },
+    ),
+    "lem-high-probability-earnings": Claim(
+        earnings,
+        {
+            "99 hundredths": {
+                "bound": lambda t, a, n_arms: (
+                    0.99 * likely.earnings_bound(t, a, n_arms=n_arms)
+                )
+            },
+            "as if for half of the rounds": {
+                "bound": lambda t, a, n_arms: likely.earnings_bound(
+                    t / 2, a, n_arms=n_arms
+                )
+            },
+        },
+    ),
+    "thm-high-probability-horizon": Claim(
+        horizons,
+        {
+            "half": {"bound": lambda *a: likely._horizon_bound(*a) / 2},
+            "without N": {
+                "bound": lambda earned, D, n, room: 4 * (room * earned) ** 0.5
+            },
+            "without M ln N": {
+                "bound": lambda earned, D, n, room: 4 * (n * earned) ** 0.5
+            },
+            "a smaller power": {
+                "bound": lambda earned, D, n, room: 4 * (room * n * earned) ** 0.4
+            },
+        },
+    ),
+    "thm-high-probability-guess": Claim(
+        guesses,
+        {
+            "the guess in the place of T": {
+                "bound": lambda state, scale, n, room, T: guess_bound(
+                    log=lambda T: room / n
+                )(state, scale, n, room, T)
+            },
+            "half of both": {"bound": guess_bound(0.5, 0.5)},
+            "without the first": {"bound": guess_bound(0)},
+            "without N": {
+                "bound": lambda state, scale, n, room, T: guess_bound(1 / n)(
+                    state, scale, n, room, T
+                )
+            },
+        },
+    ),
+    "thm-high-probability-scale-free": Claim(
+        scale_free,
+        {
+            "explored: 0.9": {"explored": lambda *a: 0.9 * likely._gamma_bound(*a)},
+            "explored: without N": {"explored": lambda n, Y, most: (2 * Y) ** 0.5},
+            "penalties: a twelfth": {
+                "penalties": lambda *a: likely._penalty_bound(*a) / 12
+            },
+            "penalties: without the losses": {
+                "penalties": lambda n, gamma, Q, most: 2.0
+            },
+            "leader: half": {"leader": lambda *a: likely._leader_bound(*a) / 2},
+            "leader: without the logarithm": {"leader": lambda n, A, T: 1 + 2 * A},
+            "round: 0.85 of the square": {
+                "one_round": {"quadratic": lambda *a: 0.85 * likely._one_penalty(*a)}
+            },
+            "round: b in the place of 2b": {
+                "one_round": {"quadratic": lambda *a: likely._one_penalty(*a) / 2}
+            },
+            "round: 1.7 losses": {"one_round": {"linear": lambda loss: 1.7}},
+            "round: 0.99 estimates": {
+                "one_round": {"estimated": lambda estimate: 0.99 * abs(estimate)}
+            },
         },
     ),
 }

@@ -119,6 +119,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # Two conditions make it so.
 # The stream of contexts and rewards is fixed in advance, and the weights are those of $R(t-1)$: with full information $R(t)$ would do as well, but here $R(t)$ depends on the draw.
 # An adversary who reacts to the draws breaks the argument at a second place: the best map $x^*$ is then random, and its expectation no longer factors.
+# [High probability](high_probability.ipynb) has a learner for such an adversary.
 #
 # The expectation is a sum over $N$ cases, so we can check it without sampling.
 
@@ -348,7 +349,7 @@ def stability(p: np.ndarray, arm: int, estimate: float, eta: float) -> float:
 #
 # The arm is drawn from $p'(t)$, which never lets an arm go unexplored, because a loss of unknown size may be hiding there; the estimate divides by $p'$.
 # Sums run over the rounds of one context.
-# Their abstract states a regret of $\tilde O(\sqrt{NL_2}+L_\infty\sqrt{NL_1})$ with $L_2=\sum\lVert\ell\rVert_2^2$, $L_1=\sum\lVert\ell\rVert_1$ and $L_\infty=\max\lVert\ell\rVert_\infty$; we measure against that form below and do not verify its constants.
+# Their abstract states a regret of $\tilde O(\sqrt{NL_2}+L_\infty\sqrt{NL_1})$ with $L_2=\sum\lVert\ell\rVert_2^2$, $L_1=\sum\lVert\ell\rVert_1$ and $L_\infty=\max\lVert\ell\rVert_\infty$; we measure against that form below, and [prove it with constants](high_probability.ipynb#the-scale-free-bound-proved) in the next chapter.
 
 
 # %%
@@ -1130,7 +1131,7 @@ def _mean_share(results, sizes, bound: Callable = bandit_bound) -> float:
 # assert best.utility - U <= n * np.log(Q / n)
 
 # %% [markdown]
-# The scale-free learner we can only compare with the form of its bound, $\sum_j\big(\sqrt{NL_2}+\sqrt{NL_1}\big)$ as $L_\infty\le1$.
+# The scale-free learner we compare with the form of its bound, $\sum_j\big(\sqrt{NL_2}+\sqrt{NL_1}\big)$ as $L_\infty\le1$.
 
 # %% tags=["active-ipynb"]
 # for alpha, (name, stream) in product((0.1, 0.5, 0.9), streams.items()):
@@ -1524,4 +1525,4 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # - Serve: `draw`, `update_many`, `add_arm`, `retire_arm`, and [what else there is in service](baselines.ipynb#in-service).
 # - Play many runs at once: `run_batch` of `prunefair.fairness.fast.batch`.
 #
-# Next: [Baselines](baselines.ipynb) collects what these policies have to be compared with.
+# Next: [High probability](high_probability.ipynb) bounds a single run, against an adversary who sees the draws.

@@ -68,6 +68,7 @@ from prunefair.fairness.full_information import (
     kept_point,
     surrogate_weights,
 )
+from prunefair.fairness.high_probability import OptimisticBandit
 from prunefair.fairness.online_gradient import (
     AdaptiveState,
     initial_state,
@@ -1069,6 +1070,7 @@ POLICIES: dict[str, dict[str, type[Policy]]] = {
         "single_scale_free": SingleScaleFreeBandit,
         "faircb": FairCB,
         "uniform": UniformBandit,
+        "optimistic": OptimisticBandit,
     },
 }
 LATER = {  # of later chapters, by module and class
@@ -1104,7 +1106,7 @@ def make_policy(
     n_arms : int
         Number of arms $N$.
     n_contexts : int
-        Number of contexts $M$; sets the learning rate of FairCB.
+        Number of contexts $M$; sets learning rates.
     alpha : float
         Fairness $\alpha$ of the utility, in [0, 1]; unused by policies blind to it.
     horizon : int
@@ -1257,6 +1259,7 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # | | the largest sum, one arm for all contexts | `Hedge` |
 # | reward of the pulled arm | fair rewards, the number of rounds roughly known | `LogBarrierBandit`; `cap=0.1` learns faster, outside the proof |
 # | | fair rewards, the number of rounds unknown | `ScaleFreeBandit` |
+# | | the same with a bound for the single run, whoever reacts to what is played | [`OptimisticBandit`](high_probability.ipynb) |
 # | | the largest sum, one arm for all contexts | `SingleScaleFreeBandit` |
 # | either | a least share of the *pulls* for every arm | `FullInformationFairCB`, `FairCB` |
 # | either | something to compare with | `Uniform`, `UniformBandit`; `FixedMap` of the offline optimum |

@@ -304,6 +304,18 @@ def _single(policy, contexts: list[int]) -> Run:
     return _barrier(policy, contexts, blind=True)
 
 
+def _optimistic(policy, contexts: list[int]) -> Run:
+    table, rounds = Learners(policy, contexts), np.array([policy.shared.rounds])
+
+    def store():
+        table.store()
+        policy.shared = policy.shared._replace(rounds=int(rounds[0]))
+
+    learners = (table.rows, table.count, *table.states, rounds)
+    state = (policy.rewards.copy(), *learners, (policy.alpha, policy.room))
+    return Run(_kernel("optimistic_rounds"), state, store)
+
+
 def _hedge(policy, contexts: list[int]) -> Run:
     gains = policy.shared.gains.copy()
 
@@ -351,6 +363,7 @@ LOADERS: dict[str, Callable[[Policy, list[int]], Run]] = {
     f"{_HERE}bandit_feedback.ScaleFreeBandit": _barrier,
     f"{_HERE}bandit_feedback.SingleScaleFreeBandit": _single,
     f"{_HERE}bandit_feedback.LogBarrierBandit": _barrier,
+    f"{_HERE}high_probability.OptimisticBandit": _optimistic,
     f"{_HERE}baselines.FairCB": _fair,
     f"{_HERE}uniform.UniformBandit": _uniform,
 }

@@ -445,6 +445,49 @@ def barrier_rounds(
             last[row] -= gamma * estimate
 
 
+def optimistic_rounds(
+    contexts, rewards, draws, R, rows, count, estimates, rounds, settings
+):
+    """Rounds of the optimistic bandit.
+
+    Parameters
+    ----------
+    contexts, rewards, draws : ndarray, shapes (T,), (T, N) and (T,)
+    R : ndarray, shape (N,)
+        Cumulative rewards.
+    rows, count : ndarray
+        See the head of the module.
+    estimates : ndarray, shape (L, N)
+        State of each learner.
+    rounds : ndarray, shape (1,), int64
+        Rounds that were learnt from.
+    settings : tuple of (float, float)
+        alpha, and the room that sets the learning rate.
+    """
+    alpha, room = settings
+    n = R.size
+    w, cumulative = np.empty(n), np.empty(n)
+    for t in range(contexts.size):
+        row = _row_of(contexts[t], rows, count)
+        log = np.log1p((rounds[0] + 1) / n)
+        most = log if alpha == 1 else np.expm1((1 - alpha) * log) / (1 - alpha)
+        eta = min(1 / (2 * n), (room / (n * (n * (1 + most)))) ** 0.5)
+        top, total, mixed = -_smallest(-estimates[row]), 0.0, 0.0
+        for i in range(n):
+            w[i] = np.exp(eta * (estimates[row, i] - top))
+            total += w[i]
+        for i in range(n):
+            w[i] = (1 - eta * n) * (w[i] / total) + eta
+            mixed += w[i]
+            cumulative[i] = mixed
+        arm = _drawn(cumulative, draws[t])
+        reward = rewards[t, arm]
+        gain = reward * R[arm] ** -alpha
+        estimates[row, arm] -= np.log1p(np.expm1(-eta * gain) / w[arm]) / eta
+        R[arm] += reward
+        rounds[0] += 1
+
+
 @register_jitable
 def _boundary_step(c, direction, scale, moved, step):
     """`boundary_step` of the chapter along `scale` times `direction`."""
