@@ -664,6 +664,15 @@ def optimistic_play(estimates: np.ndarray, eta: float) -> np.ndarray:
 #         print(f"{game['alpha']:4}   {game['adversary']:10}  {name:12}{values}{bound}")
 
 
+# %% tags=["active-ipynb"]
+# for game in table["games"]:
+#     rows = {k: v for k, v in game["policies"].items() if k != "uniform"}
+#     best = rows.pop("optimistic")
+#     assert best["above"] == 0 and best["regret"][-1] < best["bound"] / 2
+#     if game["alpha"] == 0.5:
+#         assert all(best["regret"][1] < row["regret"][1] for row in rows.values())
+
+
 # %%
 def plot_quantiles(ax, games):
     """Median to 99.9 % of the regret of each policy, a group for each game.
@@ -702,7 +711,13 @@ def plot_quantiles(ax, games):
 # %% [markdown]
 # **Figure (fig-high-probability-quantiles).** <a id="fig-high-probability-quantiles"></a> Regret of three bandit policies at $\alpha=\frac12$ over 1000 runs: the marker is the median, the end of the bar the quantile of 99.9 %. The first two streams are fixed in advance, the other two adversaries see every draw.
 #
-# VERDICT
+# In 8000 runs the bound for one run in a thousand was exceeded by none: even the quantile of 99.9 % stays below half of it.
+# That is what a bound against every adversary costs; the first part of it, $\ln\frac1\epsilon$ aside, is reached on average where one arm pays, as we have seen.
+#
+# At $\alpha=\frac12$ the optimistic policy has the smallest quantile of 99 % of the three in all four games; at 99.9 %, which is the worst run or two, it is level with the log-barrier policy on `not again` and `neglected`.
+# Where one arm has to be found quickly it pays for that: on `rare` its median is larger.
+# Where little can be learnt in 2000 rounds, on `gap` and `not again`, uniform play has a smaller one still.
+# At $\alpha=0$ nothing general can be said: `neglected` prefers the optimistic policy, `not again` the other two.
 
 # %% [markdown]
 # ## A horizon that was guessed wrong
@@ -733,7 +748,7 @@ def plot_quantiles(ax, games):
 #
 # The rest is the proof of [Theorem (The log-barrier policy in the mean)](bandit_feedback.ipynb#thm-bandit-feedback-mean). ∎
 #
-# The factor of the root is $\frac12\big(\sqrt{\rho}+\frac1{\sqrt\rho}\big)$ of the right one, $\rho=\ln T/\ln T_0$: with $T_0=1000$ it is 1.06 after a million rounds, and 1.15 after $10^9$.
+# With $k=\ln T/\ln T_0$ the root is $\frac12\big(\sqrt k+\frac1{\sqrt k}\big)$ times that of the right horizon: with $T_0=1000$ this is 1.06 after a million rounds, and 1.15 after $10^9$.
 # Restarting with a squared guess whenever the old one is used up could double it.
 
 
