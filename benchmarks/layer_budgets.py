@@ -50,7 +50,7 @@ CONFIGURATION = {
 }
 SECOND = {"model": "gemma3", "texts": [32, 128], "held_out": [12, 64]}
 CONFIGURATIONS = {"smollm2": CONFIGURATION, "gemma3": CONFIGURATION | SECOND}
-RATIOS = {"smollm2": (0.3, 0.1, 0.5), "gemma3": (0.3,)}
+RATIOS = {"smollm2": (0.3, 0.1), "gemma3": (0.3,)}
 
 
 class Bench:

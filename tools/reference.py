@@ -32,6 +32,7 @@ PARTS = {
     "pipelines": "Pipelines",
     "pruning": "Part I: pruning",
     "fairness": "Part II: fairness",
+    "bridge": "Part III: the bridge",
     "": "Shared",
 }
 _targets = WeakKeyDictionary()  # of each build

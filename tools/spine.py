@@ -23,7 +23,11 @@ import yaml
 MAP = "[Map of the chapters](../_toc.yml)"
 TIME = "[time](../tools/spine.py)"
 WORDS, EQUATION, FIGURE, CODE_LINE = 1 / 200, 0.5, 0.5, 0.05  # minutes
-PARTS = {"pruning": "Part I: pruning", "fairness": "Part II: fairness"}
+PARTS = {
+    "pruning": "Part I: pruning",
+    "fairness": "Part II: fairness",
+    "bridge": "Part III: the bridge",
+}
 LINK = re.compile(r"\]\(([\w./]+\.ipynb)")
 
 # The look of the map: one unit is a pixel on a phone.
@@ -176,7 +180,7 @@ def drawing(root: Path, part: str, page: str) -> str:
 
 
 def chapter_map(root: Path, page: str) -> str:
-    """Both parts as HTML for `page`."""
+    """All parts as HTML for `page`."""
     parts = "\n".join(drawing(root, part, page) for part in PARTS)
     return f'<div class="spine"><style>\n{STYLE}\n</style>\n{parts}</div>'
 
