@@ -78,7 +78,7 @@ def test_the_certificate_bounds_what_any_values_and_sizes_miss(
 
 @pytest.mark.parametrize("wrong", ["equal", "by value", "other alpha"])
 def test_other_rules_are_rejected(wrong):
-    values = [kept_costs([8, 4, 2, 1]), kept_costs([3, 3, 3, 3])]
+    values = [kept_costs([8, 4, 2, 1.5]), kept_costs([3, 3, 1, 1])]
     widths = {
         "equal": [3, 3],
         "by value": share_rows([v / v[-1] for v in values], 6, 0).widths,

@@ -945,3 +945,5 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # - Draw them: `plot_quantity`, `plot_quantities`.
 #
 # This is the last chapter of Part II; [the claims](../claims.md) say what became of each statement of its papers.
+#
+# Next: [Layer budgets](../bridge/layer_budgets.ipynb) gives the rows of a model to its layers as Part II gives rewards to arms.
