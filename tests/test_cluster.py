@@ -227,3 +227,18 @@ def test_the_page_says_what_was_measured():
         ),
     ):
         assert text in page, text
+
+
+def test_the_page_says_what_millions_of_ratings_take():
+    book = Path(__file__).parents[1] / "book"
+    page = (book / "cluster.md").read_text(encoding="utf-8")
+    table = json.loads((book / "results" / "many_ratings.json").read_text())
+    for name, row in table["played"].items():
+        dataset, kind = name.split()
+        what = {"csv": "CSV", "parquet": "Parquet", "whole": "CSV, all kept"}[kind]
+        line = (
+            f"| {dataset} | {what} | {row['rows']:,} | "
+            f"{row['processor_seconds']:.0f} s | {row['wall_seconds']:.0f} s | "
+            f"{row['peak_bytes'] / 1e6:,.0f} MB |"
+        )
+        assert line in page, line
