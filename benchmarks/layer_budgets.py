@@ -1,8 +1,9 @@
 """Rows shared among layers by alpha-fair utilities, on both real models.
 
-    python benchmarks/layer_budgets.py [--model gemma3] [--minutes N] [--only PLACE]
+    python benchmarks/layer_budgets.py [--minutes N] [--only PLACE]
+    python benchmarks/layer_budgets.py --model gemma3 --results FILE
 
-fills `book/results/layer_budgets.json`, or `layer_budgets_gemma3.json`.  Statistics
+fills `book/results/layer_budgets.json`, for another model another file.  Statistics
 come from the model's own texts and are kept under build/.  For every value of a row,
 every alpha and every ratio the widths are shared, the neurons of largest Fisher cost
 stay, `down_proj` is re-fitted, and the model is judged by its divergence on other texts
@@ -36,6 +37,7 @@ from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
 ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "book" / "results" / "layer_budgets.json"
 CONFIGURATION = {
     "model": "smollm2",
     "texts": [64, 128],
@@ -175,16 +177,13 @@ def concavity(bench):
 
 def main() -> None:
     """Everything that is not there yet."""
-    parser = options_of(__doc__, Path("see above"))
-    parser.set_defaults(results=None)
+    parser = options_of(__doc__, RESULT)
     parser.add_argument("--model", choices=CONFIGURATIONS, default="smollm2")
     options = in_pieces(parser)
     c = CONFIGURATIONS[options.model]
-    name = "layer_budgets" + ("" if c["model"] == "smollm2" else "_" + c["model"])
-    path = options.results or ROOT / "book" / "results" / f"{name}.json"
     torch.set_num_threads(1)
     start = time.process_time()
-    table = Table(path, c, "torch", "transformers", device=cpu())
+    table = Table(options.results, c, "torch", "transformers", device=cpu())
     bench = Bench(c)
     print(f"{time.process_time() - start:.0f} s to begin with", flush=True)
     table.fill(pieces(bench), options, functools.partial(print, flush=True))

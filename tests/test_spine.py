@@ -110,7 +110,8 @@ def test_the_map_leads_to_every_chapter_in_order_and_follows_the_theme():
     for link in links:
         assert (ROOT / "book" / f"{link}.ipynb").is_file()
     arcs = spine.without_shortcuts(spine.needs(ROOT))
-    assert drawn.count("<path") == sum(map(len, arcs.values()))
+    inside = [c for c, its in arcs.items() for o in its if Path(o).parts[0] in c]
+    assert drawn.count("<path") == len(inside) < sum(map(len, arcs.values()))
     numbers = re.findall(r'class="number"[^>]*>(\d+)<', drawn)
     assert numbers == [str(n + 1) for n in range(len(ORDER))]
     names = [spine.title(ROOT, chapter).partition(": ")[0] for chapter in ORDER]

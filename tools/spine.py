@@ -162,7 +162,10 @@ def drawing(root: Path, part: str, page: str) -> str:
             name, _, rest = title(root, chapter).partition(": ")
             target = posixpath.relpath(f"book/{chapter}.html", posixpath.dirname(page))
             number, x = order.index(chapter) + 1, SPINE
-            arcs = [_arc(heights[other], y) for other in needed[chapter]]
+            near = [
+                other for other in needed[chapter] if other in heights
+            ]  # in this map
+            arcs = [_arc(heights[other], y) for other in near]
             lines += [
                 f"<g><title>{escape(rest or name)}</title>{''.join(arcs)}",
                 f'<a href="{target}"><circle cx="{x}" cy="{y}" r="{RADIUS}"/>',
