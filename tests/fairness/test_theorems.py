@@ -23,6 +23,7 @@ from prunefair.fairness import (
     limits,
     movielens,
     one_context,
+    slates,
     utility,
 )
 from prunefair.fairness import full_information as full
@@ -36,6 +37,7 @@ from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import worst_gradients
 from prunefair.fairness.simulation import RewardStream, play_game
+from prunefair.fairness.slate_policy import SlateGradient
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 ROUNDING = 1e-9
@@ -743,6 +745,74 @@ def scale_free(one_round=None, **statement):
     return max(shares)
 
 
+# --- slates
+
+
+def slate_projection(**statement):
+    points = np.random.default_rng(41).normal(size=(20, 7)) * 2
+    return slates._projection_share(points, range(1, 7), **statement)
+
+
+def slate_regret(**statement):
+    shares = []
+    for n, k in [(6, 2), (6, 4), (64, 32)]:
+        half = np.repeat(np.eye(2), [k, n - k], axis=1)
+        for rows in ([0] * 40, [0] * 25 + [1] * 75):
+            path = slates.slate_path(half[rows], k)
+            shares.append(slates._regret_share(path, k, **statement))
+    return max(shares)
+
+
+@cache
+def slate_games():
+    """Games of slates with their best maps, and one that rewards half of 64 arms."""
+    rng, found = np.random.default_rng(42), []
+    build = partial(SlateGradient, slate=2)
+    for _, game in play_suite(build, (0.1, 0.5, 0.9), [(3, 6)], 150, rng=rng):
+        G = reward_sums(game.contexts, game.rewards, 3)
+        found.append((game, slates.solve_slates(G, game.alpha, 2).x, 2))
+    half = np.repeat([1.0, 0.0], 32)
+    policy = SlateGradient(64, 0.5, 32)
+    game = play_game(policy, lambda t, policy: (0, half), 5, 1)
+    return [*found, (game, half[None], 32)]
+
+
+def fair_slates(bound=slates._explicit_bound, factor=slates.slate_factor):
+    return max(
+        share
+        for game, best, k in slate_games()
+        for share in (
+            slates._reduced_share(game, best, k, factor),
+            slates._explicit_share(game, k, bound),
+        )
+    )
+
+
+def slate_optimum(**statement):
+    rng, shares = np.random.default_rng(43), []
+    for alpha in (0.2, 0.5, 0.9):
+        G = rng.gamma(0.5, 40, (4, 6))
+        best = slates.solve_slates(G, alpha, 3).x
+        maps = [best, np.full((4, 6), 0.5)]
+        shares.append(slates._offline_share(maps, G, alpha, 3, **statement))
+    return max(shares)
+
+
+def slate_factors(ceiling=limits.nested_ceiling, **statement):
+    lengths, shares = np.array([300, 600, 1200]), []
+    stream = slates.slate_phase_stream(lengths, 2, rng=np.random.default_rng(44))
+    blocks = np.kron(np.eye(4), np.ones((1, 3))) * 1e8
+    for alpha in (0.1, 0.5, 0.9):
+        shares.append(slates._phases_share(stream, lengths, alpha, 2, ceiling))
+        shares.append(slates._uniform_share(blocks, alpha, 3, **statement))
+    return max(shares)
+
+
+def slate_draws(**statement):
+    points = ([0.5, 0.25, 0.25, 1.0], [0.5] * 6, [0.875, 0.75, 0.375])
+    return max(slates._draw_share(np.array(x), **statement) for x in points)
+
+
 CLAIMS = {
     "thm-utility-elasticity": Claim(
         elasticity,
@@ -1040,6 +1110,76 @@ CLAIMS = {
                 "variances": without_predictions
             },
             "what is missing costs nothing": {"variances": without_missing},
+        },
+    ),
+    "thm-slates-projection": Claim(
+        slate_projection,
+        {
+            "the simplex, scaled": {
+                "project": lambda v, k: k * gradient.simplex_projection(v / k)
+            },
+            "scaled, then cut": {
+                "project": lambda v, k: np.minimum(
+                    k * gradient.simplex_projection(v / k), 1
+                )
+            },
+            "the k largest": {
+                "project": lambda v, k: (v >= np.sort(v)[-k]).astype(float)
+            },
+        },
+    ),
+    "thm-slates-regret": Claim(
+        slate_regret,
+        {
+            "as for one arm": {"factor": lambda N, k: 2 - 1 / N},
+            "a quarter": {"factor": lambda N, k: slates.slate_factor(N, k) / 4},
+            "fourth root": {"factor": lambda N, k: min(k, N - k) ** 0.25},
+        },
+    ),
+    "thm-slates-fair": Claim(
+        fair_slates,
+        {
+            "as for one arm": {"factor": lambda N, k: 2 - 1 / N},
+            "without the constant": {"bound": lambda U, M, N: np.sqrt(U)},
+            "without U": {"bound": lambda U, M, N: 0.2 * M * N + 0 * U},
+        },
+    ),
+    "thm-slates-offline": Claim(
+        slate_optimum,
+        {
+            "0.1 % less": {"dual": lambda *given: 0.999 * slates.slate_dual(*given)},
+            "the largest alone": {
+                "dual": lambda p, G, a, k: slates.slate_dual(p, G, a, 1)
+            },
+            "one arm fewer": {
+                "dual": lambda p, G, a, k: slates.slate_dual(p, G, a, k - 1)
+            },
+        },
+    ),
+    "thm-slates-tight": Claim(
+        slate_factors,
+        {
+            "a ceiling 0.1 % lower": {
+                "ceiling": lambda *given: 0.999 * limits.nested_ceiling(*given)
+            },
+            "uniform slates 2 % better": {
+                "factor": lambda N, k, a: 0.98 * (N / k) ** (1 - a)
+            },
+            "root": {"factor": lambda N, k, a: (N / k) ** ((1 - a) / 2)},
+        },
+    ),
+    "thm-slates-draw": Claim(
+        slate_draws,
+        {
+            "the k largest": {"select": lambda x, v: np.argsort(-x)[: round(x.sum())]},
+            "squared shares": {
+                "select": lambda x, v: slates.systematic_slate(
+                    x**2 * (x.sum() / (x**2).sum()), v
+                )
+            },
+            "a comb that begins at 0": {
+                "select": lambda x, v: slates.systematic_slate(x, 0.0)
+            },
         },
     ),
     "thm-movielens-price": Claim(

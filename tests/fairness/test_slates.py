@@ -1,0 +1,330 @@
+"""Slates: the capped simplex, its learner, its optimum, and a draw that is exact."""
+
+from fractions import Fraction
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from scipy.optimize import brentq
+
+from prunefair.fairness.full_information import AlphaFairGradient
+from prunefair.fairness.offline_optimum import gap_unit, solve_offline
+from prunefair.fairness.online_gradient import simplex_projection
+from prunefair.fairness.simulation import RewardStream, simulate
+from prunefair.fairness.slate_policy import SlateDraw, SlateGradient
+from prunefair.fairness.slates import (
+    SlatePoint,
+    _clipped,
+    _projection_share,
+    capped_projection,
+    check_slate,
+    drawn_slate,
+    inclusion_probabilities,
+    largest_sum,
+    plot_cache,
+    slate_certificate,
+    slate_dual,
+    slate_factor,
+    slate_path,
+    slate_phase_stream,
+    slate_step,
+    solve_slates,
+    systematic_slate,
+)
+from prunefair.fairness.utility import alpha_fair_utility
+
+vectors = st.lists(st.floats(-1e17, 1e17), min_size=1, max_size=12).map(np.array)
+small = st.lists(st.integers(-8, 8), min_size=2, max_size=9).map(
+    lambda v: np.array(v) / 4
+)
+
+
+def stream(n_rounds=60, n_contexts=2, n_arms=5, seed=0):
+    rng = np.random.default_rng(seed)
+    contexts = rng.integers(n_contexts, size=n_rounds)
+    rewards = rng.random((n_rounds, n_arms))
+    return RewardStream(contexts=contexts, rewards=rewards, n_contexts=n_contexts)
+
+
+# --- projection
+
+
+@given(vectors, st.data())
+def test_the_projection_meets_its_condition_at_every_size(v, data):
+    k = data.draw(st.integers(1, v.size))
+    assert _projection_share([v], [k]) <= 1
+
+
+@given(small, st.data())
+def test_the_projection_is_the_clipped_shift_that_root_finding_gives(v, data):
+    k = data.draw(st.integers(1, v.size - 1))
+    excess = lambda tau: np.clip(v - tau, 0, 1).sum() - k  # noqa: E731
+    tau = brentq(excess, v.min() - 2, v.max() + 1, xtol=1e-14)
+    np.testing.assert_allclose(
+        capped_projection(v, k), np.clip(v - tau, 0, 1), atol=1e-11
+    )
+
+
+@given(small)
+def test_one_arm_is_the_simplex_to_the_byte_and_the_general_way_to_rounding(v):
+    assert (capped_projection(v, 1) == simplex_projection(v)).all()
+    np.testing.assert_allclose(_clipped(v, 1), simplex_projection(v), atol=1e-14)
+
+
+def test_the_projection_agrees_with_a_search_over_a_grid():
+    grid = np.array([(a, b, 2 - a - b) for a in range(101) for b in range(101)])
+    grid = np.array([(a, b, 200 - a - b) for a, b, _ in grid]) / 100
+    grid = grid[(grid[:, 2] >= 0) & (grid[:, 2] <= 1)]
+    for v in np.random.default_rng(1).normal(size=(20, 3)):
+        nearest = ((grid - v) ** 2).sum(1).min()
+        found = ((capped_projection(v, 2) - v) ** 2).sum()
+        assert found <= nearest <= found + 0.05
+
+
+def test_all_arms_have_one_slate():
+    assert (capped_projection(np.array([3.0, -5, 0]), 3) == 1).all()
+
+
+# --- the learner and the policy
+
+
+def test_one_arm_plays_as_the_coupled_policy_to_the_byte():
+    given = stream(200)
+    one, coupled = SlateGradient(5, 0.7, 1), AlphaFairGradient(5, 0.7)
+    runs = [simulate(policy, given).rewards for policy in (one, coupled)]
+    assert (runs[0] == runs[1]).all()
+    for context in (0, 1, "new"):
+        assert (one.probabilities(context) == coupled.probabilities(context)).all()
+
+
+def test_the_step_of_two_arms_by_hand():
+    state = SlateGradient(4, 0.5, 2).initial()
+    np.testing.assert_allclose(state.point, 0.5)
+    after = slate_step(state, np.array([0.25, 0.0, 0, 0]), 2)
+    # moved by root 2 to 1.914, which is cut to 1; the others share 1 by a third
+    np.testing.assert_allclose(after.point, [1, 1 / 3, 1 / 3, 1 / 3])
+    assert after.squared_norms == 1 / 16
+    assert slate_step(state, np.zeros(4), 2) is state
+
+
+def test_the_first_round_costs_half_the_root_of_m():
+    g = np.repeat([[1.0, 0.0]], 32, axis=1)
+    path = slate_path(g, 32)
+    regret = 32 - g[0] @ path.points[0]
+    np.testing.assert_allclose(regret / path.totals[0] ** 0.5, 32**0.5 / 2)
+    assert slate_factor(64, 32) == (2 - 1 / 64) * 32**0.5
+    assert slate_factor(5, 5) == 0
+
+
+def test_a_policy_is_saved_and_resumed_bit_for_bit(tmp_path):
+    policy = SlateGradient(["a", "b", "c", "d", "e"], 0.5, 3)
+    given = stream()
+    for context, r in zip(given.contexts[:30].tolist(), given.rewards[:30]):
+        policy.update(context, r)
+    policy.save(tmp_path / "slates.npz")
+    again = SlateGradient.load(tmp_path / "slates.npz")
+    assert again.slate == 3 and again.arms == policy.arms
+    for context, r in zip(given.contexts[30:].tolist(), given.rewards[30:]):
+        policy.update(context, r)
+        again.update(context, r)
+        assert (policy.probabilities(context) == again.probabilities(context)).all()
+    assert (policy.rewards == again.rewards).all()
+
+
+def test_arms_come_and_go_and_a_slate_is_always_left():
+    policy = SlateGradient(["a", "b", "c"], 0.5, 2)
+    for _ in range(5):
+        policy.update("x", [1.0, 1.0, 0.0])
+    policy.add_arm("d")
+    np.testing.assert_allclose(policy.probabilities("x"), [1, 1, 0, 0])
+    policy.retire_arm("a")
+    np.testing.assert_allclose(policy.probabilities("x"), [1, 0.5, 0.5])
+    policy.retire_arm("d")
+    np.testing.assert_allclose(policy.probabilities("x"), 1)
+    with pytest.raises(ValueError, match="arm is 'b', one of 2 for a slate of 2"):
+        policy.retire_arm("b")
+    with pytest.raises(ValueError, match="arm is 'z'"):
+        policy.retire_arm("z")
+
+
+def test_a_mask_leaves_a_slate_of_what_may_be_played_and_lowers_no_share():
+    policy = SlateGradient(5, 0.5, 2)
+    policy.update(0, [0.9, 0.1, 0.3, 0.0, 0.2])
+    mask = np.array([False, True, True, True, True])
+    before, x = policy.probabilities(0), policy.probabilities(0, mask=mask)
+    assert x[0] == 0 and x.max() <= 1 and abs(x.sum() - 2) < 1e-12
+    assert (x[1:] >= before[1:] - 1e-12).all()
+    draw = policy.draw(0, np.random.default_rng(0), mask=mask)
+    assert 0 not in draw.arms
+    policy.update(0, [0.0, 0.1, 0.3, 0.0, 0.2], played=x)
+    np.testing.assert_allclose(policy.rewards[2], 1 + 0.3 * 0.4 + 0.3 * x[2])
+    with pytest.raises(ValueError, match="mask is .*at least 2 arms"):
+        policy.probabilities(0, mask=np.array([True, False, False, False, False]))
+
+
+@pytest.mark.parametrize("slate", [0, -1, 1.5, "two", None, True, float("nan"), [2]])
+def test_what_is_no_slate_is_refused(slate):
+    for call in (
+        lambda: SlateGradient(4, 0.5, slate),
+        lambda: check_slate(slate, 4),
+        lambda: slate_factor(4, slate),
+        lambda: capped_projection(np.ones(4), slate),
+        lambda: solve_slates(np.ones((2, 4)), 0.5, slate),
+        lambda: slate_certificate(np.ones((2, 4)), np.ones((2, 4)), 0.5, slate),
+    ):
+        with pytest.raises(ValueError, match="slate is ") as caught:
+            call()
+        assert len(str(caught.value)) <= 300
+
+
+def test_a_slate_of_more_arms_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="slate is 5, more than there are arms"):
+        SlateGradient(4, 0.5, 5)
+
+
+@pytest.mark.parametrize(
+    "played", [[1, 1, 0], [1, 1, 1, 0, 0], [2, 0, 0, 0, 0], [-1, 1, 1, 1, 0], "x"]
+)
+def test_what_was_no_slate_cannot_have_been_played(played):
+    policy = SlateGradient(5, 0.5, 2)
+    with pytest.raises(ValueError, match="played is "):
+        policy.update(0, np.ones(5), played=played)
+    assert not policy.learners and (policy.rewards == 1).all()
+
+
+@pytest.mark.parametrize("v", [np.ones((2, 2)), np.array([]), np.array([1, np.nan])])
+def test_the_projection_wants_a_finite_vector(v):
+    with pytest.raises(ValueError, match="v is "):
+        capped_projection(v, 1)
+
+
+def test_a_slate_policy_says_that_it_has_no_warm_start():
+    with pytest.raises(ValueError, match="has no warm start"):
+        SlateGradient(4, 0.5, 2).warm_start([0], np.ones((1, 4)))
+
+
+# --- the offline optimum
+
+
+@pytest.mark.parametrize("alpha", [0, 0.3, 0.9, 1, 2])
+@pytest.mark.parametrize(("M", "N", "k"), [(1, 4, 2), (5, 3, 2), (3, 7, 5), (4, 3, 3)])
+def test_the_optimum_is_that_of_cvxpy(M, N, k, alpha):
+    G = np.random.default_rng(M + N).gamma(0.5, 40, (M, N))
+    ours, x = solve_slates(G, alpha, k), cp.Variable((M, N))
+    R = 1 + cp.sum(cp.multiply(G, x), axis=0)
+    value = {0: cp.sum, 1: lambda R: cp.sum(cp.log(R))}.get(
+        alpha, lambda R: cp.sum(cp.power(R, 1 - alpha)) / (1 - alpha)
+    )(R)
+    problem = cp.Problem(cp.Maximize(value), [x >= 0, x <= 1, cp.sum(x, axis=1) == k])
+    problem.solve(solver=cp.CLARABEL)
+    assert problem.status == cp.OPTIMAL
+    np.testing.assert_allclose(ours.utility, problem.value, rtol=1e-5)
+    assert -1e-9 <= ours.gap <= 1e-9 * gap_unit(ours.rewards, alpha) + 1e-9
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9])
+def test_one_arm_has_the_optimum_of_the_book(alpha):
+    G = np.random.default_rng(2).gamma(0.5, 40, (6, 4))
+    ours, theirs = solve_slates(G, alpha, 1), solve_offline(G, alpha)
+    np.testing.assert_allclose(ours.utility, theirs.utility, rtol=1e-8)
+    np.testing.assert_allclose(ours.rewards, theirs.rewards, rtol=1e-3)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([0.2, 0.5, 1, 2]))
+def test_the_certificate_bounds_what_any_map_misses(seed, k, alpha):
+    rng = np.random.default_rng(seed)
+    G = rng.gamma(0.5, 20, (3, 5))
+    x = np.array([capped_projection(v, k) for v in rng.normal(size=(3, 5))])
+    R, best = 1 + (G * x).sum(0), solve_slates(G, alpha, k)
+    gap = slate_certificate(x, G, alpha, k)
+    size = 1 + abs(best.utility)
+    utility = alpha_fair_utility(R, alpha)
+    assert best.utility - utility <= gap + 1e-9 * size
+    assert abs(slate_dual(R**-alpha, G, alpha, k) - utility - gap) <= 1e-9 * size
+
+
+def test_a_context_without_rewards_plays_evenly():
+    G = np.array([[0.0, 0, 0], [5, 3, 1]])
+    np.testing.assert_allclose(solve_slates(G, 0.5, 2).x[0], 2 / 3)
+    assert (solve_slates(0 * G, 0.5, 2).x == 2 / 3).all()
+
+
+def test_a_map_that_is_none_is_refused_and_a_short_search_says_so():
+    G = np.random.default_rng(0).random((2, 3)) * 50
+    for x in (np.ones((2, 3)), np.array([[2.0, 0, 0]] * 2), np.ones((3, 2)) * 2 / 3):
+        with pytest.raises(ValueError, match="x is .*sum is 2"):
+            slate_certificate(x, G, 0.5, 2)
+    with pytest.raises(RuntimeError, match="max_iter = 1 steps"):
+        solve_slates(G, 0.5, 2, max_iter=1)
+
+
+# --- drawing
+
+
+@given(st.lists(st.integers(-64, 64), min_size=2, max_size=9), st.data())
+def test_inclusion_probabilities_are_exact_rational_numbers(v, data):
+    k = data.draw(st.integers(1, len(v)))
+    x = np.round(capped_projection(np.array(v) / 64, k) * 2**20)
+    x[np.argmin(x) if x.sum() < k * 2**20 else np.argmax(x)] += k * 2**20 - x.sum()
+    x /= 2**20
+    assert inclusion_probabilities(x) == [Fraction(float(p)) for p in x]
+
+
+@given(vectors, st.integers(0, 1000), st.data())
+def test_a_draw_is_a_slate_of_arms_with_a_share(v, seed, data):
+    k = data.draw(st.integers(1, v.size))
+    x = capped_projection(v, k)
+    places = drawn_slate(x, rng=np.random.default_rng(seed))
+    assert len(set(places.tolist())) == k and (x[places] > 0).all()
+
+
+def test_neighbours_meet_in_some_draws_because_the_order_is_random():
+    x, rng = np.full(4, 0.5), np.random.default_rng(0)
+    assert not any({0, 1} == set(systematic_slate(x, v)) for v in np.linspace(0, 0.99))
+    pairs = {tuple(sorted(drawn_slate(x, rng=rng).tolist())) for _ in range(200)}
+    assert len(pairs) == 6
+
+
+def test_a_policy_draws_names_with_their_probabilities():
+    policy = SlateGradient(list("abcde"), 0.5, 2)
+    rng, count = np.random.default_rng(3), dict.fromkeys("abcde", 0)
+    policy.update(0, [0.9, 0.1, 0.3, 0.0, 0.2])
+    policy.update(0, [0.0, 0.9, 0.9, 0.9, 0.2])
+    x = dict(zip("abcde", policy.probabilities(0)))
+    for _ in range(4000):
+        draw = policy.draw(0, rng)
+        assert isinstance(draw, SlateDraw) and len(set(draw.arms)) == 2
+        np.testing.assert_array_equal(draw.probabilities, [x[a] for a in draw.arms])
+        for arm in draw.arms:
+            count[arm] += 1
+    for arm, p in x.items():
+        assert abs(count[arm] / 4000 - p) <= 4 * (p * (1 - p) / 4000) ** 0.5 + 1e-12
+    with pytest.raises(ValueError, match="rng is "):
+        policy.draw(0, 7)
+
+
+# --- pieces
+
+
+def test_games_side_by_side_are_independent_games():
+    found = slate_phase_stream([2, 3], 4, rng=np.random.default_rng(0))
+    assert found.n_arms == 8 and found.n_contexts == 2 and found.n_rounds == 5
+    assert (found.rewards.reshape(5, 4, 2).sum(2)[:2] == 2).all()
+    assert (found.rewards.reshape(5, 4, 2).sum(2)[2:] == 1).all()
+
+
+def test_the_sum_of_the_largest():
+    assert largest_sum(np.array([3.0, 1, 2]), 2) == 5
+    np.testing.assert_array_equal(largest_sum(np.array([[3.0, 1], [1, 5]]), 1), [3, 5])
+    assert SlatePoint._fields == ("x", "p", "y", "z", "w")
+
+
+def test_the_picture_has_a_line_for_each_alpha():
+    ax = Figure().add_subplot()
+    plot_cache(ax, ["a", "b"], {0.0: np.array([1.0, 5]), 0.9: np.array([2.0, 3])})
+    assert len(ax.get_lines()) == 2
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["b", "a"]
