@@ -58,6 +58,8 @@ from prunefair.fairness.offline_optimum import (
     gap_unit,
     reward_unit,
 )
+
+# %%
 from prunefair.fairness.online_gradient import (
     AdaptiveState,
     GradientPath,
