@@ -91,9 +91,10 @@ from prunefair.messages import shown
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
 # from prunefair.fairness.slate_policy import SlateGradient
-# from prunefair.fairness.utility import equivalent_reward, jain_index
+# from prunefair.fairness.utility import jain_index
 # from prunefair.plotting import figure
-#
+
+# %% tags=["active-ipynb"]
 # SEED = 31
 # rng = np.random.default_rng(SEED)
 
