@@ -1049,4 +1049,4 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # - Know the target and the price: `leader`, `leader_value`, `leader_error`, `leader_bound`, drawn by `plot_leader`, and `plot_missed` for any policies.
 # - Keep the gap in hand for $\alpha\le\frac12$, or balance loads: `gap_play`, `gap_error`, `load_error`.
 #
-# Next: [Slates](slates.ipynb) chooses several arms at once.
+# Next: [Beyond one](beyond_one.ipynb) asks what can be promised for $\alpha\ge1$.

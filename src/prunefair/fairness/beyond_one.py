@@ -1,0 +1,322 @@
+# %% [markdown]
+r"""
+# Beyond one: from Nash welfare to the poorest arm
+
+For $\alpha<1$ a policy can reach $1-\alpha$ of the best map's equivalent reward in the long run, whatever the number of arms ([full information](full_information.ipynb)).
+As $\alpha\to1$ this promise fades, and beyond 1 there is nothing left to learn in the worst case: **for every $\alpha>1$ no policy promises more than uniform play**, and the factor is exactly the number of arms.
+
+That is the verdict on the worst case only.
+On streams that are less cruel, uniform play can be beaten without giving up its promise, and we show how.
+
+## Notation
+
+| symbol | in code | meaning |
+| --- | --- | --- |
+| $N$, $T$ | `n_arms`, `n_rounds` | arms, rounds |
+| $R_i$, $R_i^*$ | `R` | rewards of the policy and of the best map, both with $R_i(0)=1$ |
+| $G_i$ | `G` | $\sum_tr_i(t)$, what arm $i$ would have earned alone |
+| $E_\alpha$ | `equivalent_reward` | reward that is as good if all arms have it, from [utility](utility.ipynb) |
+| $\ell_k$, $\rho_k$ | `lengths`, `nested_shares` | lengths of phases and equal shares, from [limits](limits.ipynb) |
+"""
+
+# %% tags=["active-ipynb", "remove-cell"]
+# # Does nothing elsewhere; on Colab it fetches the book, installs the package
+# # and goes to the folder of this chapter.
+# import sys
+#
+# if "google.colab" in sys.modules:
+#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
+#     %pip install --quiet "/content/book"
+#     %cd -q /content/book/book/fairness
+
+# %%
+from __future__ import annotations
+
+import numpy as np
+
+from prunefair.fairness.limits import check_lengths, nested_shares
+from prunefair.fairness.one_context import leader
+from prunefair.fairness.policy import check_alpha
+from prunefair.fairness.utility import equivalent_reward
+
+# %% tags=["active-ipynb"]
+# from fractions import Fraction
+# from math import factorial
+#
+# from prunefair.fairness.offline_optimum import solve_offline
+# from prunefair.plotting import figure
+#
+# rng = np.random.default_rng(31)
+
+# %% [markdown]
+# ## What uniform play promises
+#
+# **Theorem (Uniform play, for every fairness at once).** <a id="thm-beyond-one-uniform"></a>
+# On every stream with any contexts, uniform play has $R_i\ge R_i^*/N$ for every arm and every map.
+# So for all $\alpha\in[0,\infty]$
+#
+# <a id="eq-beyond-one-uniform"></a>
+# $$
+# E_\alpha(R)\ \ge\ \tfrac1N\,E_\alpha(R^*),\qquad\text{and at }\alpha=1\quad U^*-U\le N\ln N .
+# $$ (eq-beyond-one-uniform)
+#
+# **Proof.**
+# $R_i=1+\frac{G_i}N\ge\frac{1+G_i}N$, and no map gives the arm more than $1+G_i$.
+# $E_\alpha$ does not decrease in any entry, and $E_\alpha(cR)=cE_\alpha(R)$.
+# At $\alpha=1$, $U=N\ln E_1$. ∎
+#
+# The optimum of the next check comes from the certified solver; in the diagonal stream each context has one arm that pays.
+
+
+# %%
+def _uniform_share(G, alpha, best, factor=lambda n: n) -> float:
+    """Equivalent reward `best` over `factor` times that of uniform play."""
+    R = 1 + G.sum(0) / G.shape[1]
+    return best / (factor(len(R)) * equivalent_reward(R, alpha))
+
+
+# %% tags=["active-ipynb"]
+# shares = []
+# for alpha in (0.5, 1, 2, 4):
+#     for G in (1e4 * np.eye(4), 50 * rng.gamma(0.3, size=(3, 4))):
+#         best = equivalent_reward(solve_offline(G, alpha).rewards, alpha)
+#         shares.append(_uniform_share(G, alpha, best))
+# assert 0.99 < max(shares) <= 1
+# print(f"constant of the bound that is needed: {max(shares):.4f}")
+
+# %% [markdown]
+# ## No policy promises more
+#
+# We reuse the game of [limits](limits.ipynb): phase $k$ is a context of its own with $\ell_kT_0$ rounds, all arms that still live pay 1, and after phase $k$ one of them, drawn at random, pays nothing any more.
+# With equal shares the arm that dies after phase $k$ gets $\rho_kT_0$, where $\rho_k=\sum_{s\le k}\frac{\ell_s}{N-s+1}$.
+#
+# **Theorem (No policy beats uniform play by much).** <a id="thm-beyond-one-floor"></a>
+# Let $\alpha\ge1$ and $\ell_k=L^{k-1}$ with $L>1$.
+# The mean utility of every policy is at most $U_\alpha(1+\rho T_0)$, and the best map has at least $U_\alpha(1+\ell T_0)$.
+# As $T_0\to\infty$ the ratio of the two equivalent rewards tends to
+#
+# <a id="eq-beyond-one-floor"></a>
+# $$
+# \frac{E_\alpha(\ell)}{E_\alpha(\rho)}\ \ge\
+# \begin{cases}
+# N\big[1+(N-1)L^{1-\alpha}\big]^{-1/(\alpha-1)}&(\alpha>1),\\
+# (N!)^{1/N}\big(1-\frac1L\big)&(\alpha=1).
+# \end{cases}
+# $$ (eq-beyond-one-floor)
+#
+# So no factor below $N$ can be promised for $\alpha>1$, and none below $(N!)^{1/N}\ge N/e$ for $\alpha=1$.
+#
+# **Proof.**
+# The map that plays in phase $k$ the arm that dies after it gives $1+\ell_kT_0$ to this arm.
+# Before phase $s$ ends, the $N-s+1$ arms alive look alike, so each that dies in phase $k\ge s$ gets in the mean at most the share $\frac1{N-s+1}$ of phase $s$.
+# Its mean reward is at most $1+\rho_kT_0$, and $\phi$ is concave and increasing: Jensen.
+# The limit is homogeneity and continuity of $E_\alpha$.
+# For $\alpha>1$ and $b=\alpha-1$, $E_\alpha(\ell)=N^{1/b}(\sum_k\ell_k^{-b})^{-1/b}\ge N^{1/b}[1+(N-1)L^{-b}]^{-1/b}$, since $\ell_1=1$ and all others are at least $L$; and $E_\alpha(\rho)\le N^{1/b}\rho_1=N^{1/b}/N$ by [(eq-utility-maxmin)](utility.ipynb#eq-utility-maxmin).
+# For $\alpha=1$, $\rho_k\le\frac{\ell_k}{N-k+1}\sum_{m\ge0}L^{-m}=\frac{\ell_k}{N-k+1}\,\frac L{L-1}$; multiply over $k$.
+# Finally $N!\ge(N/e)^N$, a term of the series of $e^N$. ∎
+#
+# In words: whom the first phase leaves poor is not known before it is over, and for $\alpha>1$ nothing that others get later makes up for it.
+# At $\alpha=1$, uniform play misses at most $N\ln N$ units of utility and some stream takes nearly $\ln N!$ from every policy; the two differ by at most $N$.
+
+
+# %%
+def price_of_order(lengths, alpha: float) -> float:
+    r"""Factor that the hidden order takes from every policy, $E(\ell) / E(\rho)$.
+
+    Parameters
+    ----------
+    lengths : array_like, shape (N,)
+        Length of each phase, positive; rounds or relative.
+    alpha : float
+        Fairness parameter, at least 1 and finite; no unit.
+
+    Returns
+    -------
+    factor : float
+        Ratio of equivalent rewards in the long run, from 1 to $N$; no unit.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is no number or negative, or `lengths` is no vector of lengths.
+
+    References
+    ----------
+    Book {eq}`eq-beyond-one-floor`.
+    """
+    lengths, alpha = check_lengths(lengths), check_alpha(alpha)
+    shares = nested_shares(lengths)
+    return equivalent_reward(lengths, alpha) / equivalent_reward(shares, alpha)
+
+
+# %% tags=["active-ipynb"]
+# for n in (2, 3, 5):
+#     for alpha in (1, 2, 5):
+#         factor, b = price_of_order(100.0 ** np.arange(n), alpha), alpha - 1
+#         if alpha == 1:
+#             floor = factorial(n) ** (1 / n) * (1 - 1 / 100)
+#         else:
+#             floor = n * (1 + (n - 1) * 100.0**-b) ** (-1 / b)
+#         assert floor - 1e-9 <= factor <= n + 1e-9
+#         print(f"{n} arms, alpha {alpha}: {factor:.4f}")
+
+# %% [markdown]
+# ## One context, Nash welfare
+#
+# With one context the worst case is milder at $\alpha=1$.
+#
+# **Theorem (Nash welfare in one context).** <a id="thm-beyond-one-nash"></a>
+# With one context and $\alpha=1$, uniform play has $U^*-U\le N/e$ on every stream, for every $T$.
+#
+# **Proof.**
+# With $w_i=\frac1{1+G_i/N}$ the quotient $\frac{1+G_ix_i}{1+G_i/N}=w_i+(1-w_i)Nx_i$ is at most $\max\{1,Nx_i\}$.
+# Let $k$ arms have $Nx_i>1$.
+# The sum of their logarithms is at most $k\ln\frac Nk$ by Jensen, and this is largest at $k=N/e$, where it is $N/e$. ∎
+#
+# For three arms, of which one alone pays, the regret tends to $\ln3=1.0986$, and the bound is $1.1036$.
+
+
+# %%
+def _nash_share(G, best, bound=lambda n: n / np.e) -> float:
+    """Regret of uniform play at alpha = 1 in one context, over `bound`."""
+    return (best - np.log(1 + G / len(G)).sum()) / bound(len(G))
+
+
+# %% tags=["active-ipynb"]
+# rows = [np.array([1e9, 0, 0]), *(10 ** rng.uniform(-1, 6, (9, 5)))]
+# shares = [_nash_share(G, solve_offline(G[None], 1.0).utility) for G in rows]
+# assert 0.99 < max(shares) <= 1
+# print(f"constant of the bound that is needed: {max(shares):.4f}")
+
+# %% [markdown]
+# ## Better than uniform play, and nearly as safe
+#
+# For $\alpha>1$ the leader of [one context](one_context.ipynb), $\lambda_i\propto H_i^{(1-\alpha)/\alpha}$, prefers the arms that pay little.
+# Alone it promises nothing there, but half of it can be had beside half of uniform play.
+#
+# **Theorem (Half the leader).** <a id="thm-beyond-one-half"></a>
+# In one context play $x=\frac12\lambda(H)+\frac1{2N}$.
+# On every stream and for every $\alpha'\in[0,\infty]$, whatever $\alpha>0$ the leader was made for,
+#
+# <a id="eq-beyond-one-half"></a>
+# $$
+# E_{\alpha'}(R)\ \ge\ \tfrac12E_{\alpha'}(R^{\text{leader}})+\tfrac12E_{\alpha'}(R^{\text{uniform}})\ \ge\ \tfrac1{2N}E_{\alpha'}(R^*) .
+# $$ (eq-beyond-one-half)
+#
+# **Proof.**
+# The leader looks at the rewards of all arms and not at its own play, so $R=\frac12R^{\text{leader}}+\frac12R^{\text{uniform}}$ in every round.
+# A power mean whose exponent is at most 1 is concave; the second inequality is [Theorem (Uniform play, for every fairness at once)](#thm-beyond-one-uniform). ∎
+#
+# So the mixture beats uniform play wherever the leader does.
+# We let two arms pay 1 and $\frac14$ in each of 40 000 rounds.
+
+
+# %%
+def half_leader_rewards(rewards, alpha: float) -> np.ndarray:
+    r"""Rewards of half the leader and half uniform play on a stream of one context.
+
+    Parameters
+    ----------
+    rewards : array_like, shape (T, N)
+        Rewards of every arm, in [0, 1].
+    alpha : float
+        Fairness parameter of the leader, positive and finite; no unit.
+
+    Returns
+    -------
+    R : ndarray, shape (T, N), float64
+        $R(1), ..., R(T)$, reward units.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is negative or not finite.
+
+    References
+    ----------
+    Book {prf:ref}`thm-beyond-one-half`.
+    """
+    r = np.asarray(rewards, dtype=np.float64)
+    lead = leader(1 + np.cumsum(r, axis=0) - r, check_alpha(alpha))  # (T, N)
+    return 1 + np.cumsum(r * (lead + 1 / r.shape[1]) / 2, axis=0)
+
+
+# %% tags=["active-ipynb"]
+# r = np.tile([1, 0.25], (40_000, 1))
+# uniform = 1 + r.sum(0) / 2
+# for alpha in (2, 10):
+#     half = equivalent_reward(half_leader_rewards(r, alpha)[-1], alpha)
+#     even = equivalent_reward(uniform, alpha)
+#     best = equivalent_reward(solve_offline(r.sum(0)[None], alpha).rewards, alpha)
+#     assert even < half < best
+#     print(f"alpha {alpha}: uniform {even:.0f}, half {half:.0f}, optimum {best:.0f}")
+
+# %% [markdown]
+# The next figure judges policies that were made for one $\alpha$ at all others.
+
+
+# %%
+def plot_judged(ax, rewards, trained, judged):
+    """Share of the best equivalent reward of policies for one alpha, at all alphas."""
+    G = np.sum(rewards, axis=0)
+
+    def best(alpha):  # without the initial rewards
+        return equivalent_reward(G * leader(G, alpha), alpha)
+
+    curves = {f"half the leader, {a}": half_leader_rewards(rewards, a) for a in trained}
+    curves["uniform"] = 1 + np.cumsum(rewards, axis=0) / len(G)
+    for name, R in curves.items():
+        shares = [equivalent_reward(R[-1], a) / best(a) for a in judged]
+        ax.plot(judged, shares, label=name)
+    ax.set(xlabel="fairness parameter of the judge", ylabel="share of the optimum")
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_judged(ax, r, (0.5, 2, 10), np.linspace(0.05, 12, 100))
+
+# %% [markdown]
+# **Figure (fig-beyond-one-judged).** <a id="fig-beyond-one-judged"></a> One policy, judged at every $\alpha$: made for a large $\alpha$, half the leader is ahead of uniform play at large $\alpha$ and behind at small.
+#
+# ## Fair to arms, or fair to rounds
+#
+# "Nash regret" is also the name of another notion ([Barman et al. 2023](../references.bib#barman2023nash)): there the geometric mean is taken over the *rounds*, of the expected reward that each round's user gets.
+# The two can disagree.
+# Let arms pay 1 and $\frac14$ in each of $T$ rounds.
+# Always the first arm: every round gets 1, and the arms have $1+T$ and 1.
+# Uniform play: every round gets $\frac58$, and the arms have $1+\frac T2$ and $1+\frac T8$.
+# Over rounds the first policy is better, 1 against $\frac58$.
+# Over arms the second is better as soon as $(1+\frac T2)(1+\frac T8)>1+T$, that is for $T>6$.
+# The first fairness is owed to those who come, one a round; the second to those who are shown.
+
+# %% tags=["active-ipynb"]
+# for n_rounds in (5, 6, 7, 100):
+#     arms = (1 + Fraction(n_rounds, 2)) * (1 + Fraction(n_rounds, 8))  # squared mean
+#     assert (arms > 1 + n_rounds) == (n_rounds > 6)
+# print("over rounds 1 against 5/8; over arms, 100 rounds,", 1 + 100, "against", arms)
+
+# %% [markdown]
+# ## Exercises
+#
+# **Exercise.** <a id="ex-beyond-one-1"></a>
+# What do both theorems of the worst case say at $\alpha=\infty$?
+#
+# <details><summary>Solution</summary>
+#
+# The mean of a minimum is at most the least of the means, $1+\rho_1T_0=1+\frac{T_0}N$, and the optimum is $1+T_0$ already with phases of one length.
+# So the factor is $N$, and uniform play has it.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# assert nested_shares(np.ones(4)).min() == 1 / 4
+
+# %% [markdown]
+# ## What you can do now
+#
+# - Know what can be promised beyond one: `price_of_order` gives the factor that a game takes from every policy, up to the number of arms.
+# - Beat uniform play on a stream of one context without losing more than half of its promise: `half_leader_rewards`, drawn by `plot_judged`.
+#
+# Next: [Slates](slates.ipynb) chooses several arms at once.
