@@ -129,7 +129,7 @@ def optimistic_gain(gain, probability, eta):
     gain : float or ndarray
         Gain of that arm in [0, 1], surrogate units.
     probability : float or ndarray
-        With which it was drawn; more than $1 - e^{-\eta g}$, for which $\eta$ is enough.
+        With which it was drawn; at least $\eta$, or more than $1 - e^{-\eta g}$.
     eta : float or ndarray
         Learning rate, positive.
 
@@ -156,7 +156,7 @@ def _neu(loss, probability, lam):
 
 
 def _estimate_share(estimate: Callable = optimistic_gain, below: Callable = _neu):
-    """Largest of the moment of `estimate`, `below` over the exact one, g / p over it."""
+    """Largest of the moment of `estimate`, `below` over exact, and g / p over it."""
     share = 0.0
     p = np.linspace(0.05, 1, 20)[:, None]
     for eta, x in product((0.001, 0.01, 0.05), (0.1, 0.5, 1.0)):
@@ -193,7 +193,7 @@ def _estimate_share(estimate: Callable = optimistic_gain, below: Callable = _neu
 # **Proof.**
 # Write $\eta=\eta_T$ and $Z_t=\prod_j\sum_i\exp\big(\eta\,(G_{ji}-\hat G_{ji})\big)$, the sums taken up to round $t$; $Z_0=N^M$.
 # Round $t$ changes one factor, that of $j_t$, and multiplies its terms by $e^{\eta(g_i(t)-\hat g_i(t))}$.
-# Given the past, [the lemma](#lem-high-probability-estimate) and Jensen's inequality for the concave power $\eta/\eta_t\le1$ say that each of these has mean at most $1^{\eta/\eta_t}=1$.
+# Given the past, [Lemma (The exact estimate)](#lem-high-probability-estimate) and Jensen's inequality for the concave power $\eta/\eta_t\le1$ say that each of these has mean at most $1^{\eta/\eta_t}=1$.
 # So $Z$ is a supermartingale, $\mathbb EZ_T\le N^M$, and by Markov's inequality $Z_T\le N^M/\epsilon$ with probability at least $1-\epsilon$.
 # A sum of exponentials is at least its largest term: $\ln Z_T\ge\eta\sum_j\max_i(G_{ji}-\hat G_{ji})$.
 # With a constant rate $Z$ does not depend on $T$, and Ville's inequality takes the place of Markov's. ∎
