@@ -39,13 +39,10 @@ CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
     "pruned": f"whole/{START} of reconstruction.json",
-    "plan": {
-        "held": 24,
-        "looks_every": 8192,
-        "learning_rate": 2e-4,
-        "cooldown": 0.6,
-        "patience": 8,
-        "window": 128,
+    "plan": {"held": 24, "window": 128},
+    "plans": {  # by texts in a step
+        "8": {"learning_rate": 2e-4, "cooldown": 0.6, "patience": 8, "every": 8},
+        "16": {"learning_rate": 3e-4, "cooldown": 0.25, "patience": 4, "every": 8},
     },
     "test": {"windows": 4, "window": 1024},
     "seed": 76,
@@ -95,8 +92,13 @@ def distilled(name, model, plan, material, table, scratch) -> None:
 
 def arguments():
     parser = options_of(__doc__, RESULT)
-    parser.add_argument("--tokens", type=int, default=57_344)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=262_144)
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=16,
+        choices=[int(n) for n in CONFIGURATION["plans"]],
+    )
     parser.add_argument("--rank", type=int)
     parser.add_argument("--pruned", type=Path, default=PRUNED)
     parser.add_argument("--scratch", type=Path, default=cache_folder() / "distillation")
@@ -121,18 +123,12 @@ def main():
     if not table.has("dense"):
         table.add({"nats": test_nats(dense, material)}, "dense")
     model = load_pruned(options.pruned)
-    own = CONFIGURATION["plan"]
-    step = options.batch_size * own["window"]
     plan = DistillationPlan(
         tokens=options.tokens,
         rank=options.rank,
         batch_size=options.batch_size,
-        window=own["window"],
-        learning_rate=own["learning_rate"],
-        held=own["held"],
-        cooldown=own["cooldown"],
-        patience=own["patience"],
-        every=own["looks_every"] // step,
+        **CONFIGURATION["plan"],
+        **CONFIGURATION["plans"][str(options.batch_size)],
     )
     ways = f"rank {options.rank}" if options.rank else "all weights"
     name = f"{ways}, {options.batch_size} texts a step"
