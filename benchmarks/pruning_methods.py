@@ -32,6 +32,7 @@ from storing import (
     check_same,
     options_of,
     read_table,
+    tensors_once,
     versions,
     write_table,
     write_whole,
@@ -48,14 +49,17 @@ from prunefair.pruning.perplexity import (
     token_nats,
     wikitext_tokens,
 )
+from prunefair.pruning.reconstruction import CORRECTED, reconstruct_
 from prunefair.pruning.records import ModelRecord, evaluation_order
 from prunefair.pruning.refit import choose_ridge, find_ridge, mean_moments, refit_
 from prunefair.pruning.selections import (
     CALIBRATED,
     ON_TEXT,
+    RECONSTRUCTED,
     REFIT,
     SLICEGPT,
     make_selection,
+    parted,
 )
 from prunefair.pruning.self_moments import (
     down_projections,
@@ -168,27 +172,39 @@ class Bench:
 
     def statistics(self, method, seed):
         """Moments and Fisher costs on self-sampled text, or on the calibration text."""
-        files = self.statistics_files(method, seed)
+        files, texts = self.statistics_files(method, seed), self.texts(method, seed)
         fisher = files[0].with_suffix(".fisher.npy")
         if not fisher.exists():
-            start, generator = time.process_time(), torch.Generator().manual_seed(seed)
+            start, options = time.process_time(), {"batch_size": self.batch}
             costs = [torch.zeros(len(W)) for W in self.matrices]  # energies need none
-            size, options = self.configuration["self_texts"], {"batch_size": self.batch}
-            if method == ON_TEXT:
-                texts = self.calibration()
-            else:
-                texts = self_sample(self.model, *size, generator=generator)
-                costs = fisher_costs(self.model, texts[:COST_TEXTS], **options)
-            parts = texts.tensor_split(2)
+            if method != ON_TEXT:
+                costs = fisher_costs(self.model, texts["texts"][:COST_TEXTS], **options)
+            parts = texts["texts"].tensor_split(2)
             halves = [hidden_moments(self.model, part, **options) for part in parts]
-            note = {"seconds": time.process_time() - start}
+            seconds = time.process_time() - start + texts["seconds"].item()
+            note = {"seconds": seconds}
             for moments, path in zip(halves, files, strict=True):
                 save_moments(moments, path, note)
             partial = fisher.with_suffix(".partial.npy")
             np.save(partial, torch.stack(costs).numpy())
             os.replace(partial, fisher)
         halves = tuple(load_moments(path)[0] for path in files)
-        return SelfStatistics(halves, [*torch.from_numpy(np.load(fisher))])
+        costs = [*torch.from_numpy(np.load(fisher))]
+        return SelfStatistics(halves, costs, texts["texts"])
+
+    def texts(self, method, seed):
+        """What a method reads, its own text once, and the seconds that this took."""
+        if method == ON_TEXT:
+            return {"texts": self.calibration(), "seconds": torch.zeros(())}
+
+        def make():
+            start, generator = time.process_time(), torch.Generator().manual_seed(seed)
+            size = self.configuration["self_texts"]
+            texts = self_sample(self.model, *size, generator=generator)
+            seconds = torch.tensor(time.process_time() - start)
+            return {"texts": texts, "seconds": seconds}
+
+        return tensors_once(self.cache, f"self-{seed}-texts", make)
 
     def measured_seconds(self, method, seed):
         """Seconds that the statistics of a method took, whenever it was; or none."""
@@ -245,20 +261,39 @@ class Bench:
                 select = make_selection(SLICEGPT, self.model, **options)
                 self.sliced[record.ratio] = select.prune(record.ratio)
             return self.sliced[record.ratio]
-        method, again, _ = record.method.partition(REFIT)
+        method, repair = parted(record.method)
         kept = self.kept[method, record.seed, record.ratio]
         model = prune_rows(self.model, kept)
-        if not again:
+        if repair == RECONSTRUCTED:
+            return self.reconstructed(model, method, record)
+        if not repair:
             return model
         ridge = self.ridge(record, kept)
         H = mean_moments(self.statistics(method, record.seed).halves)
         return refit_(model, self.model, kept, H, ridge=ridge)
 
+    def reconstructed(self, model, method, record):
+        """The pruned model with its blocks fitted, which is done once."""
+
+        def make():
+            texts = self.texts(method, record.seed)["texts"]
+            generator = torch.Generator().manual_seed(record.seed)
+            options = {"plan": CORRECTED, "generator": generator}
+            reconstruct_(model, self.model, texts, **options)
+            linears = down_projections(model)
+            return {str(i): linear.weight.detach() for i, linear in enumerate(linears)}
+
+        made = tensors_once(self.cache, f"{name_of(record).replace('/', '-')}", make)
+        with torch.no_grad():
+            for i, linear in enumerate(down_projections(model)):
+                linear.weight.copy_(made[str(i)])
+        return model
+
     def ridge(self, record, kept):
         """Ridge of a re-fitted model, chosen once."""
         path = self.cache / f"{record.method}-{record.seed}-{record.ratio}.ridge"
         if not path.exists():
-            method = record.method.removesuffix(REFIT)
+            method, _ = parted(record.method)
             halves = self.statistics(method, record.seed).halves
             weights = [linear.weight for linear in down_projections(self.model)]
             walk = self.configuration.get("ridge") == find_ridge.__name__
@@ -267,21 +302,22 @@ class Bench:
         return float(path.read_text())
 
     def rows(self, record):
-        """Digest of what makes the model of a record: the rows kept, and the ridge."""
-        method, again, _ = record.method.partition(REFIT)
+        """Digest of what makes the model of a record: rows, and ridge or plan."""
+        method, repair = parted(record.method)
         kept = self.kept.get((method, record.seed, record.ratio))
         if kept is None:
             return ""
         digest = hashlib.sha256()
         for rows in kept:
             digest.update(rows.numpy().astype("<i8").tobytes())
-        if again:
-            digest.update(repr(self.ridge(record, kept)).encode())
+        if repair:
+            more = CORRECTED if repair == RECONSTRUCTED else self.ridge(record, kept)
+            digest.update(repr(more).encode())
         return digest.hexdigest()[:16]
 
     def record(self, method, seed, ratio, samples):
         """New record of a model, with everything that is cheap."""
-        key = method.removesuffix(REFIT), seed, ratio
+        key = parted(method)[0], seed, ratio
         kept = self.kept.get(key)
         record = ModelRecord(
             method=method,
@@ -368,7 +404,8 @@ def methods():
         yield from ((method, seed) for seed in SEEDS)
     for method in BY_MOMENTS:
         seeds = SEEDS[:1] if method == ON_TEXT else SEEDS
-        yield from ((method + end, seed) for end in ("", REFIT) for seed in seeds)
+        ends = ("", REFIT) + ((RECONSTRUCTED,) if method == "functional" else ())
+        yield from ((method + end, seed) for end in ends for seed in seeds)
 
 
 def by_model(table):
@@ -456,7 +493,7 @@ def main():
         if out or seed not in (None, *options.seeds):
             continue
         if method != SLICEGPT:
-            bench.choose(method.removesuffix(REFIT), seed)
+            bench.choose(parted(method)[0], seed)
         wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
     wanted = [key for key in wanted if key[2] in (0, *options.ratios)]
     for key in wanted:

@@ -12,9 +12,15 @@ import torch
 from prunefair.messages import MESSAGE_LENGTH
 from prunefair.models import load_model
 from prunefair.pruning.anatomy import rows_to_keep
-from prunefair.pruning.functional_pruning import prune_functional, self_statistics
+from prunefair.pruning.functional_pruning import (
+    SelfStatistics,
+    prune_functional,
+    self_statistics,
+)
+from prunefair.pruning.reconstruction import CORRECTED
 from prunefair.pruning.selections import (
     CALIBRATED,
+    RECONSTRUCTED,
     REFIT,
     SELECTIONS,
     SLICEGPT,
@@ -134,6 +140,16 @@ def test_the_functional_method_is_the_pipeline_and_its_refit_too(model, known):
     torch.testing.assert_close(plain(TEXTS).logits, silent(TEXTS).logits)
 
 
+def test_the_reconstructed_method_is_the_pipeline_with_its_plan(model, known):
+    pruned = select("functional" + RECONSTRUCTED, model, known).prune(0.3)
+    options = {"generator": torch.Generator().manual_seed(0), "statistics": known}
+    options |= {"episodes": 2, "refit": False, "reconstruct": CORRECTED}
+    theirs = prune_functional(model, 0.3, **options).model.state_dict()
+    assert all(torch.equal(v, theirs[n]) for n, v in pruned.state_dict().items())
+    refitted = select("functional" + REFIT, model, known).prune(0.3).state_dict()
+    assert any(not torch.equal(v, theirs[n]) for n, v in refitted.items())
+
+
 def test_what_draws_draws_by_its_generator_and_the_rest_does_not(model, known):
     for name in ("random", "released"):
         first, again, other = (select(name, model, known, seed) for seed in (0, 0, 1))
@@ -208,6 +224,11 @@ UNUSABLE = {  # method, what is given, and how the line begins
     "word": ("exact", {"trained_at": "x"}, "trained_at is 'x'; give a number in"),
     "episodes": ("exact", {"episodes": 0}, "episodes is 0; give a whole number at lea"),
     "statistics": ("energy", {"statistics": {}}, "statistics is {}; give what self_st"),
+    "no-texts": (
+        "functional" + RECONSTRUCTED,
+        {"statistics": SelfStatistics(None, [])},
+        "statistics keep no texts, to which this method fits; measure them on this",
+    ),
     "other-model": (
         "energy",
         {"model": NARROW},

@@ -35,6 +35,7 @@ from prunefair.pruning.functional_pruning import (
     text_statistics,
 )
 from prunefair.pruning.policy_gradient import train_policy
+from prunefair.pruning.reconstruction import CORRECTED, reconstruct_
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.released import released_draw, train_released
 from prunefair.pruning.row_policy import ReleasedScorer
@@ -45,6 +46,7 @@ from prunefair.pruning.spectrum import singular_values, uniform_selections
 from prunefair.pruning.surgery import prune_rows, row_matrices
 
 REFIT = ", re-fitted"
+RECONSTRUCTED = ", reconstructed"
 SLICEGPT = "SliceGPT"
 ON_TEXT = "energy on WikiText-2"
 
@@ -155,7 +157,8 @@ _METHODS = _BY_MOMENTS | {
     "exact": _exact,
 }
 CALIBRATED = ("wanda", ON_TEXT, SLICEGPT)  # these need `calibration`
-SELECTIONS = (*_METHODS, *(name + REFIT for name in _BY_MOMENTS), SLICEGPT)
+_REPAIRED = (*(name + REFIT for name in _BY_MOMENTS), "functional" + RECONSTRUCTED)
+SELECTIONS = (*_METHODS, *_REPAIRED, SLICEGPT)
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def make_selection(
     ----------
     name : str
         One of `SELECTIONS`; those that end in `REFIT` re-fit `down_proj` to what is
-        left.
+        left, and those in `RECONSTRUCTED` one block after the other, with the drift.
     model : transformers.PreTrainedModel
         Dense model of a supported family; it is not changed.
     generator : torch.Generator
@@ -238,7 +241,7 @@ def make_selection(
             f"name is {shown(name, 40)}; give one of {names}, or one by moments with "
             f"{REFIT!r}"
         )
-    method = name.removesuffix(REFIT)
+    method, repair = parted(name)
     check_rng(generator)
     trained_at = checked_share("trained_at", trained_at)
     episodes = None if episodes is None else checked_whole("episodes", episodes, 1)
@@ -246,7 +249,8 @@ def make_selection(
         _check_model(model, method)
         _check_texts(model, name, method, calibration)
         if statistics is not None:
-            _check_statistics(model, statistics, costs=method in _BY_COSTS)
+            needs = {"costs": method in _BY_COSTS, "texts": repair == RECONSTRUCTED}
+            _check_statistics(model, statistics, **needs)
         if method == SLICEGPT:
             return Selection(name, None, partial(_sliced, model, calibration))
         if method == ON_TEXT and statistics is None:
@@ -270,9 +274,31 @@ def make_selection(
     def prune(ratio):
         kept = rows(ratio)
         pruned = prune_rows(model, kept)
-        return _refitted(pruned, given, kept) if name.endswith(REFIT) else pruned
+        if repair == RECONSTRUCTED:
+            texts, options = given.statistics.texts, {"generator": generator}
+            reconstruct_(pruned, model, texts, plan=CORRECTED, **options)
+        return _refitted(pruned, given, kept) if repair == REFIT else pruned
 
     return Selection(name, rows, prune)
+
+
+def parted(name: str) -> tuple[str, str]:
+    """How a method chooses, and how it repairs what is left.
+
+    Parameters
+    ----------
+    name : str
+        One of `SELECTIONS`.
+
+    Returns
+    -------
+    method, repair : str
+        The name without its end, and the end: `REFIT`, `RECONSTRUCTED` or "".
+    """
+    for end in (REFIT, RECONSTRUCTED):
+        if name.endswith(end):
+            return name.removesuffix(end), end
+    return name, ""
 
 
 def _check_model(model, method: str) -> None:
@@ -314,7 +340,7 @@ def _check_texts(model, name: str, method: str, calibration) -> None:
         )
 
 
-def _check_statistics(model, statistics, *, costs: bool) -> None:
+def _check_statistics(model, statistics, *, costs: bool, texts: bool) -> None:
     """Raise unless the statistics are those of a model with these widths, and enough."""
     widths = [len(W) for W in row_matrices(model)]
     if not isinstance(statistics, SelfStatistics):
@@ -325,6 +351,11 @@ def _check_statistics(model, statistics, *, costs: bool) -> None:
         raise ValueError(
             "statistics have no Fisher costs, which this method needs; measure them "
             "with costs=True"
+        )
+    if texts and statistics.texts is None:
+        raise ValueError(
+            "statistics keep no texts, to which this method fits; measure them on this "
+            "model by self_statistics"
         )
     found = [len(mean) for mean in statistics.halves[0].mean]
     if found != widths:
