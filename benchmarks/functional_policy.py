@@ -6,8 +6,9 @@ fills `book/results/functional_policy.json`: learning curves of the two penaltie
 every third layer of the small real model; one policy used at other ratios than its own;
 equal and uneven widths; what the layer of an outlier does to training; and for 66
 selections at three ratios seven objectives, the divergence from the dense model and the
-perplexity.  A finished piece is never done again, so that the run may be stopped at any
-moment.  About 25 minutes on one core.
+perplexity; and the divergence of those at the largest ratio after every repair.  A
+finished piece is never done again, so that the run may be stopped at any
+moment.  About an hour on one core.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import OncePerProcess, Table, cpu, in_pieces, options_of
+from storing import OncePerProcess, Table, cpu, in_pieces, options_of, tensors_once
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -36,8 +37,11 @@ from prunefair.pruning.functional_policy import (
 )
 from prunefair.pruning.perplexity import perplexity, self_sample, wikitext_tokens
 from prunefair.pruning.policy_gradient import leave_one_out, train_policy
+from prunefair.pruning.reconstruction import CORRECTED, reconstruct_
+from prunefair.pruning.refit import find_ridge, mean_moments, refit_
 from prunefair.pruning.row_policy import gumbel_top_k, plackett_luce_gradient
 from prunefair.pruning.self_moments import (
+    down_projections,
     hidden_moments,
     load_moments,
     lost_energy,
@@ -66,8 +70,10 @@ CONFIGURATION = {
     "ratios": [0.1, 0.2, 0.3],
     "reused_at": [0.1, 0.2, 0.3, 0.4],
     "noise_seed": 302,
+    "repaired": {"texts": 32, "judges": 4},
 }
 PENALTIES = {"functional KS": FunctionalSlices, "lost energy": EnergySlices}
+MAIN = CONFIGURATION["trained_at"]
 TRAINING = {name: CONFIGURATION[name] for name in ("episodes", "draws")}
 
 
@@ -106,7 +112,7 @@ class Bench(OncePerProcess):
         moments, fisher = CACHE / "moments.safetensors", CACHE / "fisher.npy"
         if not fisher.exists():
             start = time.process_time()
-            texts = self.sample("self_texts", "self_seed")
+            texts = self.own_texts
             print("sampled", time.process_time() - start, flush=True)
             save_moments(hidden_moments(self.model, texts), moments)
             print("moments", time.process_time() - start, flush=True)
@@ -117,6 +123,19 @@ class Bench(OncePerProcess):
             os.replace(partial, fisher)
         both = torch.from_numpy(np.load(fisher))
         return load_moments(moments)[0], [*both[0]], [*both[1]]
+
+    @functools.cached_property
+    def own_texts(self):
+        """Texts of the model, sampled once."""
+        return tensors_once(
+            CACHE, "texts", lambda: {"texts": self.sample("self_texts", "self_seed")}
+        )["texts"]
+
+    @functools.cached_property
+    def to_fit(self):
+        """Texts for the repair of selections, and the moments of both halves."""
+        texts = self.own_texts[: CONFIGURATION["repaired"]["texts"]]
+        return texts, [hidden_moments(self.model, t) for t in texts.tensor_split(2)]
 
     def row_norms(self):
         """Norms of the rows of every matrix of a block, (matrices, m) in each layer."""
@@ -347,11 +366,34 @@ def agreement(bench):
     }
 
 
-def selected(bench, name, scores, ratio, number):
+def drawn(scores, ratio, number):
+    """Rows of a selection."""
     seed = CONFIGURATION["noise_seed"] + 1000 * number + round(100 * ratio)
-    generator = torch.Generator().manual_seed(seed)
-    kept = rows_by_scores(scores(generator), ratio)
+    return rows_by_scores(scores(torch.Generator().manual_seed(seed)), ratio)
+
+
+def selected(bench, scores, ratio, number):
+    kept = drawn(scores, ratio, number)
     return bench.objectives(kept) | bench.judged(kept)
+
+
+def repaired(bench, scores, number):
+    """Divergence of a selection: sliced, re-fitted, with its blocks fitted."""
+    kept, sizes = drawn(scores, MAIN, number), CONFIGURATION["repaired"]
+    row, (texts, halves) = {}, bench.to_fit
+    model = prune_rows(bench.model, kept)
+    row["sliced"] = bench.divergence(model)
+    weights = [linear.weight for linear in down_projections(bench.model)]
+    row["ridge"] = find_ridge(weights, halves, kept)[0]
+    moments, options = mean_moments(halves), {"ridge": row["ridge"]}
+    row["refitted"] = bench.divergence(
+        refit_(model, bench.model, kept, moments, **options)
+    )
+    texts, judges = texts.tensor_split([len(texts) - sizes["judges"]])
+    options = {"plan": CORRECTED, "generator": torch.Generator().manual_seed(number)}
+    model = prune_rows(bench.model, kept)
+    reconstruct_(model, bench.model, texts, judges=judges, **options)
+    return row | {"reconstructed": bench.divergence(model)}
 
 
 def pieces(bench):
@@ -370,7 +412,9 @@ def pieces(bench):
     for ratio in reversed(c["ratios"]):
         for number, (name, scores) in enumerate(selections(bench)):
             place = ("selections", str(ratio), name)
-            yield place, functools.partial(selected, bench, name, scores, ratio, number)
+            yield place, functools.partial(selected, bench, scores, ratio, number)
+    for number, (name, scores) in enumerate(selections(bench)):
+        yield ("repaired", name), functools.partial(repaired, bench, scores, number)
     for name in (*PENALTIES, "energy", "fisher"):
         for ratio in c["reused_at"] if name == "functional KS" else [c["trained_at"]]:
             place = ("widths", name, str(ratio))
