@@ -274,19 +274,17 @@ class Bench:
 
     def reconstructed(self, model, method, record):
         """The pruned model with its blocks fitted, which is done once."""
+        own = torch.nn.ModuleList(down_projections(model))  # what the plan changes
 
         def make():
             texts = self.texts(method, record.seed)["texts"]
             generator = torch.Generator().manual_seed(record.seed)
             options = {"plan": CORRECTED, "generator": generator}
             reconstruct_(model, self.model, texts, **options)
-            linears = down_projections(model)
-            return {str(i): linear.weight.detach() for i, linear in enumerate(linears)}
+            return own.state_dict()
 
-        made = tensors_once(self.cache, f"{name_of(record).replace('/', '-')}", make)
-        with torch.no_grad():
-            for i, linear in enumerate(down_projections(model)):
-                linear.weight.copy_(made[str(i)])
+        found = tensors_once(self.cache, name_of(record).replace("/", "-"), make)
+        own.load_state_dict(found, assign=True)  # biases may be the dense model's
         return model
 
     def ridge(self, record, kept):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 STORING = [path for path in SCRIPTS if "RESULT =" in path.read_text()]
 SECOND = ROOT / "book" / "results" / "pruning_methods_gemma3.json"
+REPAIRS = SECOND.with_name("pruning_methods_repairs.json")
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +109,8 @@ def test_options_begin_with_the_table(tmp_path):
 
 def test_no_benchmark_is_left_out():
     tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
-    others = {"colab", SECOND.stem}  # of tools/colab.py, and of pruning_methods.py
+    # of tools/colab.py, and of pruning_methods.py
+    others = {"colab", SECOND.stem, REPAIRS.stem}
     assert others < tables and len(STORING) == len(tables - others) >= 18
 
 
@@ -122,12 +124,13 @@ def test_the_tracked_table_belongs_to_its_benchmark(path):
         assert stored["configuration"] == settings
 
 
-def test_the_second_models_table_belongs_to_the_benchmark_with_that_model():
+@pytest.mark.parametrize("path, model", [(SECOND, "gemma3"), (REPAIRS, "smollm2")])
+def test_further_tables_belong_to_the_benchmark_with_their_model(path, model):
     import pruning_methods as module
 
-    stored = json.loads(SECOND.read_text())
-    settings = json.loads(json.dumps(module.CONFIGURATIONS["gemma3"]))
-    assert stored["configuration"] == settings != module.CONFIGURATION
+    stored = json.loads(path.read_text())
+    settings = json.loads(json.dumps(module.CONFIGURATIONS[model]))
+    assert stored["configuration"] == settings
     assert {"versions", "device"} <= set(stored)
 
 

@@ -188,7 +188,7 @@ def test_the_benchmark_resumes_to_what_one_run_gives(bench, monkeypatch):
     from prunefair.pruning.perplexity import perplexity
 
     early, none = run(bench, monkeypatch, 0)
-    assert len(none) == 1 + 4 * (6 + 2 * 3) and not any(
+    assert len(none) == 1 + 4 * (6 + 2 * 3 + 1) and not any(
         r.nats or r.answers for r in none
     )
     monkeypatch.setattr(bench, "STAGES", [(2, 1, 3)])
