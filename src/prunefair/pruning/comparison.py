@@ -560,6 +560,43 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # Other texts, other widths or a fit block by block lower the divergence by no more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)); what they do to the accuracy was not measured.
 
 # %% [markdown]
+# ## A fit block after block
+#
+# The [reconstruction](reconstruction.ipynb#the-whole-model) fits `down_proj` of one block after the other to what each is given in the pruned model, and makes good half of what the stream has drifted.
+# It costs as much again as all the rest of the pruner, so it is left out by default.
+# What does it buy?
+# A second sample of 256 own texts, other texts than those of the table, gives neurons and widths; the model is then re-fitted, or fitted block after block, both to these texts.
+
+# %% tags=["active-ipynb"]
+# repairs = json.loads(Path("../results/pruning_methods_repairs.json").read_text())
+# repaired = [ModelRecord.from_json(values) for values in repairs["models"]]
+# repaired = records_by_method(repaired, 0.3)
+# BLOCKS = "functional, reconstructed"
+# (refitted,), (fitted,) = repaired[OWN], repaired[BLOCKS]
+# for method in (OWN, BLOCKS):
+#     f = perplexity_factor(repaired[method], dense, counts)
+#     print(f"{method:26}{len(repaired[method][0].nats):3} windows, factor "
+#           f"{f.value:.3f} [{f.low:.3f}, {f.high:.3f}], "
+#           f"divergence {np.mean(repaired[method][0].kl):.3f}, "
+#           f"{repaired[method][0].seconds:.0f} s")  # fmt: skip
+
+# %% tags=["active-ipynb"]
+# f = perplexity_factor([fitted], refitted, counts)
+# gap = np.subtract(fitted.kl, refitted.kl)
+# half = 1.96 * standard_error(gap)
+# print(f"perplexity {f.value:.3f} times [{f.low:.3f}, {f.high:.3f}], "
+#       f"divergence {gap.mean():+.3f} +- {half:.3f}")
+# three = common_questions([fitted, refitted, dense])
+# three = [task_results(record, three) for record in (fitted, refitted, dense)]
+# for rule in ("acc", "acc_norm"):
+#     left = [above_chance_retention(r, three[2], metric=rule) for r in three[:2]]
+#     d = accuracy_difference(*three[:2], metric=rule)
+#     print(f"{rule}: {left[0].value:.2f} kept above chance, {left[1].value:.2f} "
+#           f"re-fitted; accuracies differ by {d.value:+.3f} +- {1.96 * d.stderr:.3f}")
+
+# %% [markdown]
+# TEXT
+#
 # ## A second model
 #
 # All of this is one model, and a rule found on one model may be its habit.
