@@ -845,12 +845,13 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
     ax : matplotlib.axes.Axes
     """
     for number, (name, curve) in enumerate(curves.items()):
-        tokens, values = [*curve], np.array([*curve.values()])
+        tokens, values = np.array([*curve]) / 1000, np.array([*curve.values()])
         if number == len(curves) - 1:
             ax.plot(tokens, values, "-", color="0.8", lw=0.8, zorder=0)
         look = {"color": f"C{number}", "ms": 4, "label": name}
         ax.plot(tokens, values.mean(1), "-o", **look)
-    ax.set(xlabel="tokens learnt", ylabel="divergence (nats a token)", ylim=(0, None))
+    ax.set(xlabel="thousand tokens learnt", ylabel="divergence (nats a token)")
+    ax.set(ylim=(0, None))
     ax.legend()
     return ax
 
