@@ -593,9 +593,15 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     d = accuracy_difference(*three[:2], metric=rule)
 #     print(f"{rule}: {left[0].value:.2f} kept above chance, {left[1].value:.2f} "
 #           f"re-fitted; accuracies differ by {d.value:+.3f} +- {1.96 * d.stderr:.3f}")
+#     assert abs(d.value) < 1.96 * d.stderr
+# assert 0.96 < f.value < f.high < 1 and gap.mean() + half < 0
+# assert fitted.seconds > 2 * refitted.seconds
 
 # %% [markdown]
-# TEXT
+# The fit is nearer to the dense model, on WikiText-2 by a fiftieth of the perplexity and on the model's own text by more; in the answers no difference is seen.
+# The time is more than doubled, for each block is fitted to what the blocks before it have made of the texts.
+# So it stays an option, `prunefair prune --reconstruct`, for whom the last few per cent matter more than the minutes.
+# The second sample of text says something else in passing: the factor of the re-fitted model moves by two or three hundredths from one sample to another, about as far as its interval reaches.
 #
 # ## A second model
 #
