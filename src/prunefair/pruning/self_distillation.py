@@ -870,7 +870,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 #     gap = curve[end] - curve[begin]
 #     factor = [np.exp(np.mean(run[n]["nats"]) - dense_nats) for n in (begin, end)]
 #     minutes, ends[name] = run[end]["seconds"] / 60, (curve[end], factor[1])
-#     print(f"{name}: divergence less by {-gap.mean() / curve[begin].mean():.0%}, "
+#     print(f"{name}: divergence -{-gap.mean() / curve[begin].mean():.0%}, "
 #           f"factor {factor[0]:.2f} to {factor[1]:.2f}; {minutes:.0f} minutes")
 #     assert gap.mean() + 1.96 * standard_error(gap) < 0
 
@@ -878,7 +878,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # (short_kl, short), (long_kl, long) = ends.values()
 # gap, final = long_kl - short_kl, [run[max(run)]["nats"] for run in looks.values()]
 # more = np.subtract(final[1], final[0])
-# print(f"the longer run from the shorter: divergence {gap.mean():+.3f} +- "
+# print(f"longer and shorter run: divergence {gap.mean():+.3f} +- "
 #       f"{1.96 * standard_error(gap):.3f}, nats on WikiText-2 {more.mean():+.3f} +- "
 #       f"{3.18 * standard_error(more):.3f}")
 # levels = [run["levelled"] for run in table["runs"].values()]
