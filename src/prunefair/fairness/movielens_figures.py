@@ -944,6 +944,4 @@ def published_figures(table: Mapping) -> dict[str, tuple[FigureCurves, str]]:
 # - Read the table as curves: `FigureCurves`, `mean_curves`, `with_regret`, `over_time`, `over_alpha`, `over_fairness`, `published_figures`.
 # - Draw them: `plot_quantity`, `plot_quantities`.
 #
-# This is the last chapter of Part II; [the claims](../claims.md) say what became of each statement of its papers.
-#
-# Next: [Layer budgets](../bridge/layer_budgets.ipynb) gives the rows of a model to its layers as Part II gives rewards to arms.
+# Next: [recut](recut.ipynb) asks which of these verdicts stand on other streams of the same ratings.
