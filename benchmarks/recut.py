@@ -4,9 +4,10 @@
 
 Six cuts of MovieLens: the book's own, its rounds in random orders, other users, users
 with few ratings, half-years, and groups of users through all years.  A cut is ten
-streams, or ten runs on one; half-years are as many as have five hundred ratings.  What
-all policies reach on each goes to `book/results/recut.json`; a finished cut is kept.
-About fifteen minutes on one core, most of them for FairCB.
+streams, or ten runs on one, of the book's own stream five; half-years are as many as
+have five hundred ratings.  What all policies reach on each goes to
+`book/results/recut.json`; a finished cut is kept.  About ten minutes on one core, most
+of them for FairCB.
 """
 
 from __future__ import annotations
