@@ -91,6 +91,7 @@ def holds(run, alpha):
         "evener than optimum": run.jain["coupled"] > run.optimum_jain,
         "mostly ahead": run.ahead > 0.5,
         "price bound": run.price * run.optimum < 2 * regret["coupled"],
+        "right step": U["coupled, released step"] < U["coupled"],
         "released step": U["coupled, released step"] < U["independent"],
         "alpha trades": (np.diff(mean) < 0).all() and (np.diff(jain) > 0).all(),
         "alpha, within 2 %": (ratio < 1.02).all(),
@@ -134,7 +135,7 @@ def test_a_margin_is_positive_exactly_where_the_verdict_holds():
     for _ in range(300):
         one = random_run(rng)
         found, wanted = margins(one, ALPHA), holds(one, ALPHA)
-        assert found.keys() == wanted.keys() and len(found) == 20
+        assert found.keys() == wanted.keys() and len(found) == 21
         for name, value in found.items():
             assert (value > 0) == wanted[name], name
             seen.setdefault(name, set()).add(bool(wanted[name]))
@@ -200,6 +201,6 @@ def test_the_stored_table_holds_every_cut_and_its_figures_can_be_drawn():
     fig, axes = plt.subplots(1, 2)
     plot_standings(axes[0], found), plot_ratio_by_visits(axes[1], runs)
     texts = [t.get_text() for t in axes[0].texts]
-    assert len(texts) == 20 * 6 and set(texts) > {"42/42", "5/5", "0/10"}
+    assert len(texts) == 21 * 6 and set(texts) > {"42/42", "5/5", "0/10"}
     assert len(axes[1].collections) == 6
     plt.close(fig)

@@ -801,6 +801,7 @@ class RewardFedBandit(ScaleFreeBandit):
 # ## What you can do now
 #
 # On the ratings of the most active users the coupled $\alpha$-fair policy comes within one percent of the certified optimum, ahead of every baseline, once its step is right.
+# Which of this depends on the choice of users and their order, [recut](recut.ipynb) tells.
 # The standard regret and $U^*/U$ show it; the $c_\alpha$-regret does not, because playing at random passes that test too.
 #
 # - Turn ratings into a stream: `load_ratings` and `movielens_stream` of `prunefair.fairness.ratings`, `synthetic_stream` where there are none.

@@ -331,6 +331,7 @@ def read_runs(part: Mapping) -> list[Played]:
 # | evener than optimum | a higher one than the optimum | [policies](movielens.ipynb#the-policies) |
 # | mostly ahead | at more than half of the checkpoints it is ahead of every fixed map | [Figure](movielens.ipynb#fig-movielens-regret) |
 # | price bound | its price bound is below twice its regret | [price bound](movielens.ipynb#thm-movielens-price) |
+# | right step | with the released step it has more regret | [defects](movielens.ipynb#three-defects-of-the-public-code) |
 # | released step | with the released step it is behind independent learners | [defects](movielens.ipynb#three-defects-of-the-public-code) |
 # | benchmark | the released benchmark is off by more than the regret of any policy | [defects](movielens.ipynb#three-defects-of-the-public-code) |
 # | Hedge | it collects the largest sum, 99 % of it in two genres | [policies](movielens.ipynb#the-policies) |
@@ -381,6 +382,7 @@ def coupled_margins(run: Played, alpha: float) -> dict[str, float]:
         "evener than optimum": jain["coupled"] - run.optimum_jain,
         "mostly ahead": run.ahead - 0.5,
         "price bound": 2 * (1 - 1 / ratio["coupled"]) - run.price,
+        "right step": ratio["coupled, released step"] - ratio["coupled"],
         "released step": ratio["coupled, released step"] - ratio["independent"],
         "alpha trades": trade,
         "alpha, within 2 %": 1.02 - sweep["ratio"].max(),
@@ -449,8 +451,10 @@ def margins(run: Played, alpha: float) -> dict[str, float]:
 # sweep = dict.fromkeys(("mean_reward", "jain", "ratio", "lead"), np.ones(5))
 # close = far | {"coupled": 1.02, "independent": 1.05}
 # hand = Played(1, 1, close, far, far, 1.0, 0.5, 1.0, 0.0, 0.0, 3.0, 2.0, sweep)
-# found = margins(hand, ALPHA)
-# np.testing.assert_allclose([found["least regret"], found["within 1 %"]], [0.03, -0.01])
+# by_hand = margins(hand, ALPHA)
+# np.testing.assert_allclose(
+#     [by_hand["least regret"], by_hand["within 1 %"]], [0.03, -0.01]
+# )
 
 
 # %%
@@ -569,8 +573,35 @@ def plot_standings(ax, found: Mapping[str, Mapping[str, Standing]]):
 #         print(listing(f"{word} on {cut}: {', '.join(names) or 'none'}"))
 
 # %% [markdown]
-# @@READING@@
+# What the paper says of fairness stands on every cut: a larger $\alpha$ trades mean reward for evenness, and no floor brings FairCB to the coupled policy, in evenness or in utility.
+# So do the defects of the public code: its benchmark is far off, and its step costs regret.
+# And uniform play passes the test of the $c_\alpha$-regret everywhere.
 #
+# Least regret of all stands on every cut but the one that drifts.
+# For bandits, that the right sign is ahead of uniform play and the released one behind it stands where users have many ratings; for cold users both are open.
+#
+# Four verdicts belong to the stream.
+# *Within one percent*: in a random order of the same rounds the coupled policy misses 2 %, on other users 2 %, on cold users 6 %.
+# *Mostly ahead of every fixed map*: on the book's stream alone.
+# Both say that the tastes of its users move, and that a learner moves with them where a fixed map cannot.
+# *Behind independent learners with the released step*: where the order of time is kept and contexts live long; on shuffled rounds and on other users that step is ahead of them by far.
+# *The highest Jain's index*: on half-years and shuffled rounds uniform play is more even on average.
+# That Hedge gives all but one percent to two genres, and that it alone exceeds the factor, are facts about long streams of chosen users as well.
+
+# %% tags=["active-ipynb"]
+# always = {"alpha trades", "quota, evenness", "quota, regret", "benchmark"}
+# assert everywhere == always | {"right step", "die below factor"}
+# word = {(cut, name): one.word for cut, many in found.items() for name, one in many.items()}
+# failing = {cut for cut in found if word[cut, "least regret"] != "stands"}
+# assert failing == {"drifting groups"}
+# for name in ("bandit ahead", "released sign"):
+#     assert {c for c in found if word[c, name] != "stands"} == {"cold users"}
+# assert {c for c in found if word[c, "mostly ahead"] == "stands"} == {"as in the book"}
+# for name in ("within 1 %", "released step"):
+#     standing = {c for c in found if word[c, name] == "stands"}
+#     assert standing == {"as in the book", "drifting groups"}
+
+# %% [markdown]
 # ## Why independent learners win in drifting groups
 #
 # Twelve groups of fifty users have nearly the same taste, so there is little that contexts could tell; but that taste moves.
@@ -692,7 +723,9 @@ def plot_ratio_by_visits(ax, runs: Mapping[str, Sequence[Played]]):
 # %% [markdown]
 # ## What you can do now
 #
-# @@SUMMARY@@
+# Six of twenty-one verdicts stand on all six cuts, among them all that the paper says of fairness against FairCB and of $\alpha$.
+# That the coupled policy has the least regret stands where tastes do not drift under long-lived contexts.
+# "Within one percent" does not: it is 0.4 to 6 % here, by length and by drift.
 #
 # - Cut ratings anew: `cuts`, from `half_years`, `random_users`, `random_groups` and `shuffled` of `prunefair.fairness.ratings`.
 # - Play everything on a stream of your own: `players`, `played` (`Played`) with `alpha_sweep`; keep it with `stored_runs`, read it with `read_runs`.
