@@ -738,3 +738,5 @@ def plot_ratio_by_visits(ax, runs: Mapping[str, Sequence[Played]]):
 # - Draw both: `plot_standings`, `plot_ratio_by_visits`.
 #
 # This is the last chapter of Part II; [the claims](../claims.md) say what became of each statement of its papers.
+#
+# Next: [Layer budgets](../bridge/layer_budgets.ipynb) gives the rows of a model to its layers as Part II gives rewards to arms.
