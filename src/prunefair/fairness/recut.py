@@ -245,6 +245,29 @@ def alpha_sweep(
 
 
 # %%
+def all_played(
+    stream: RewardStream, alpha: float, rounds: np.ndarray, *, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Cumulative rewards of all policies at `rounds`, each of shape (C, N).
+
+    Parameters
+    ----------
+    stream : RewardStream
+    alpha : float
+        Fairness in [0, 1).
+    rounds : ndarray, shape (C,), int64
+        The checkpoints of the stream.
+    rng : numpy.random.Generator
+    """
+    found = {}
+    for name, build in players(stream, alpha).items():
+        policy = build()
+        play = simulate if type(policy) is RewardFedBandit else run_fast
+        found[name] = play(policy, stream, rng=rng, n_points=len(rounds)).rewards
+    return found
+
+
+# %%
 def played(stream: RewardStream, alpha: float, *, rng: np.random.Generator) -> Played:
     """One run of every policy on `stream`, and the sweep over alpha.
 
@@ -259,21 +282,15 @@ def played(stream: RewardStream, alpha: float, *, rng: np.random.Generator) -> P
     -------
     played : Played
     """
-    best = offline_optimum_of(stream, alpha)
-    rounds, finals, path = checkpoints(stream.n_rounds, 20), {}, None
-    for name, build in players(stream, alpha).items():
-        policy = build()
-        play = simulate if type(policy) is RewardFedBandit else run_fast
-        run = play(policy, stream, rng=rng, n_points=len(rounds))
-        finals[name], path = run.rewards[-1], path or run  # the coupled one is first
+    best, rounds = offline_optimum_of(stream, alpha), checkpoints(stream.n_rounds, 20)
+    paths = all_played(stream, alpha, rounds, rng=rng)
+    finals = {name: R[-1] for name, R in paths.items()}
     G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
     utility = {name: alpha_fair_utility(R, alpha) for name, R in finals.items()}
     over_time = optimum_over_time(stream, alpha, rounds).utility
     sizes = {"n_arms": stream.n_arms, "n_contexts": stream.n_contexts}
-    proved = bandit_bound(
-        utility["log-barrier"], 0.0, alpha, **sizes, horizon=stream.n_rounds
-    )
-    hedge = np.sort(finals["Hedge"])
+    drawn = utility["log-barrier"]
+    proved = bandit_bound(drawn, 0.0, alpha, **sizes, horizon=stream.n_rounds)
     return Played(
         rounds=stream.n_rounds,
         contexts=stream.n_contexts,
@@ -282,11 +299,11 @@ def played(stream: RewardStream, alpha: float, *, rng: np.random.Generator) -> P
         total={name: R.sum() for name, R in finals.items()},
         optimum=best.utility,
         optimum_jain=jain_index(best.rewards),
-        top_two=hedge[-2:].sum() / hedge.sum(),
-        ahead=(over_time < alpha_fair_utility(path.rewards, alpha)).mean(),
+        top_two=np.sort(finals["Hedge"])[-2:].sum() / finals["Hedge"].sum(),
+        ahead=(over_time < alpha_fair_utility(paths["coupled"], alpha)).mean(),
         price=price_bound(finals["coupled"], G, alpha) / best.utility,
         broadcast=inner_product_benchmark(G, alpha) / best.utility,
-        proved=proved / utility["log-barrier"],
+        proved=proved / drawn,
         sweep=alpha_sweep(stream, rng=rng),
     )
 
@@ -733,7 +750,7 @@ def plot_ratio_by_visits(ax, runs: Mapping[str, Sequence[Played]]):
 # "Within one percent" does not: it is 0.4 to 6 % here, by length and by drift.
 #
 # - Cut ratings anew: `cuts`, from `half_years`, `random_users`, `random_groups` and `shuffled` of `prunefair.fairness.ratings`.
-# - Play everything on a stream of your own: `players`, `played` (`Played`) with `alpha_sweep`; keep it with `stored_runs`, read it with `read_runs`.
+# - Play everything on a stream of your own: `players`, `all_played`, `played` (`Played`) with `alpha_sweep`; keep it with `stored_runs`, read it with `read_runs`.
 # - Turn verdicts into numbers: `margins`, from `coupled_margins`, `rival_margins` and `bandit_margins`; how they stand over streams, `standings` (`Standing`).
 # - Draw both: `plot_standings`, `plot_ratio_by_visits`.
 #
