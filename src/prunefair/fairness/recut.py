@@ -42,6 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -346,14 +347,14 @@ def read_runs(part: Mapping) -> list[Played]:
 # | within 1 % | its $U^*/U$ is at most 1.01 | [MovieLens](movielens.ipynb#what-you-can-do-now) |
 # | most even | it has the highest Jain's index of these policies | [policies](movielens.ipynb#the-policies) |
 # | evener than optimum | a higher one than the optimum | [policies](movielens.ipynb#the-policies) |
-# | mostly ahead | at more than half of the checkpoints it is ahead of every fixed map | [Figure](movielens.ipynb#fig-movielens-regret) |
-# | price bound | its price bound is below twice its regret | [price bound](movielens.ipynb#thm-movielens-price) |
+# | mostly ahead | at more than half of the checkpoints it is ahead of every fixed map | [Figure (fig-movielens-regret)](movielens.ipynb#fig-movielens-regret) |
+# | price bound | its price bound is below twice its regret | [Theorem (Price bound)](movielens.ipynb#thm-movielens-price) |
 # | right step | with the released step it has more regret | [defects](movielens.ipynb#three-defects-of-the-public-code) |
 # | released step | with the released step it is behind independent learners | [defects](movielens.ipynb#three-defects-of-the-public-code) |
 # | benchmark | the released benchmark is off by more than the regret of any policy | [defects](movielens.ipynb#three-defects-of-the-public-code) |
 # | Hedge | it collects the largest sum, 99 % of it in two genres | [policies](movielens.ipynb#the-policies) |
-# | die below factor | uniform play has a negative $c_\alpha$-regret | [c-regret](movielens.ipynb#thm-movielens-uniform) |
-# | only Hedge above | every policy but Hedge has $U^*/U$ below $c_\alpha$ | [Figure](movielens.ipynb#fig-movielens-ratio) |
+# | die below factor | uniform play has a negative $c_\alpha$-regret | [Theorem (Uniform play is hard to fail)](movielens.ipynb#thm-movielens-uniform) |
+# | only Hedge above | every policy but Hedge has $U^*/U$ below $c_\alpha$ | [Figure (fig-movielens-ratio)](movielens.ipynb#fig-movielens-ratio) |
 # | alpha trades | a larger $\alpha$ gives less mean reward and a higher Jain's index | [alpha](movielens_figures.ipynb#what-alpha-buys) |
 # | alpha, within 2 % | $U^*/U$ is below 1.02 at every $\alpha$ | [alpha](movielens_figures.ipynb#what-alpha-buys) |
 # | quota, evenness | no floor makes FairCB as even as the coupled policy | [floor](movielens_figures.ipynb#what-the-floor-of-faircb-buys) |
@@ -565,10 +566,10 @@ def plot_standings(ax, found: Mapping[str, Mapping[str, Standing]]):
         for x, cut in enumerate(columns):
             one = found[cut][name]
             text = f"{one.holds}/{one.n_runs}"
-            ax.text(x, y, text, ha="center", va="center", fontsize=8.5)
-    ax.set_xticks(range(len(columns)), [c.replace(" ", "\n", 1) for c in columns])
+            ax.text(x, y, text, ha="center", va="center", fontsize=10.2)
+    ax.set_xticks(range(len(columns)), [fill(cut, 8) for cut in columns])
     ax.set_yticks(range(len(rows)), rows)
-    ax.tick_params(axis="x", labelsize=8.5, top=True, labeltop=True, labelbottom=False)
+    ax.tick_params(axis="x", labelsize=10.2, top=True, labeltop=True, labelbottom=False)
     ax.grid(visible=False)
     return ax
 
