@@ -613,7 +613,7 @@ def plot_standings(ax, found: Mapping[str, Mapping[str, Standing]]):
 # %% tags=["active-ipynb"]
 # always = {"alpha trades", "quota, evenness", "quota, regret", "benchmark"}
 # assert everywhere == always | {"right step", "die below factor"}
-# word = {(cut, name): one.word for cut, many in found.items() for name, one in many.items()}
+# word = {(c, name): found[c][name].word for c in found for name in found[c]}
 # assert {one.word for one in found["as in the book"].values()} == {"stands"}
 # failing = {cut for cut in found if word[cut, "least regret"] != "stands"}
 # assert failing == {"drifting groups"}
