@@ -740,7 +740,8 @@ def plot_ratio_by_visits(ax, runs: Mapping[str, Sequence[Played]]):
 
 # %% tags=["active-ipynb"]
 # lead = [margins(run, ALPHA)["least regret"] for run in halves]
-# print(f"correlation with the next half-year {np.corrcoef(lead[:-1], lead[1:])[0, 1]:.2f}")
+# correlation = np.corrcoef(lead[:-1], lead[1:])[0, 1]
+# print(f"correlation with the next half-year {correlation:.2f}")
 # assert min(lead) > 0  # this verdict needs no interval
 
 # %% [markdown]
