@@ -258,7 +258,8 @@ def _projection_share(points, slates, project: Callable = capped_projection) -> 
 # assert _projection_share(points, range(1, 21)) <= 1
 # np.testing.assert_allclose(_clipped(points[-1], 1), simplex_projection(points[-1]))
 # p, v = cp.Variable(8), cp.Parameter(8)
-# nearest = cp.Problem(cp.Minimize(cp.sum_squares(p - v)), [p >= 0, p <= 1, cp.sum(p) == 3])
+# inside = [p >= 0, p <= 1, cp.sum(p) == 3]
+# nearest = cp.Problem(cp.Minimize(cp.sum_squares(p - v)), inside)
 # for v.value in rng.normal(size=(20, 8)) * 2:
 #     nearest.solve(solver=cp.CLARABEL)
 #     np.testing.assert_allclose(capped_projection(v.value, 3), p.value, atol=1e-6)
@@ -780,7 +781,7 @@ def _offline_share(maps, G, alpha, slate, dual=slate_dual) -> float:
 #     found = _reduced_share(game, best, 2), _explicit_share(game, 2)
 #     shares = {name: max(shares[name], x) for name, x in zip(shares, found)}
 # assert max(shares.values()) <= 1
-# print({name: round(float(x), 2) for name, x in shares.items()})
+# print(*(f"{name} {float(x):.2f}" for name, x in shares.items()))
 
 # %% [markdown]
 # ## Is the factor still the right one?
