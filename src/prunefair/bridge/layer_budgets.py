@@ -32,7 +32,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import isotonic_regression
 
 from prunefair.fairness.utility import arm_utility
 
@@ -264,6 +263,8 @@ def marginal_gains(value, alpha: float) -> np.ndarray:
             "finite; let least keep rows that are worth something"
         )
     gains = np.diff(arm_utility(value, alpha))
+    from scipy.optimize import isotonic_regression  # slow to import
+
     return isotonic_regression(gains, increasing=False).x if len(gains) else gains
 
 

@@ -563,8 +563,8 @@ def slate_certificate(x, G, alpha: float, slate: int, initial=1.0, *, p=None) ->
     fits = x.shape == G.shape and (x >= 0).all() and (x <= 1 + 1e-12).all()
     if not fits or not np.allclose(x.sum(1), k, rtol=0, atol=1e-9):
         raise ValueError(
-            f"x is {shown(x)}; it must have shape {G.shape}, entries in [0, 1] and rows "
-            f"whose sum is {k}"
+            f"x is {shown(x)}; it must have shape {G.shape}, entries in [0, 1] and "
+            f"rows whose sum is {k}"
         )
     R = c + (G * x).sum(0)  # (N,)
     check_range(R, alpha)
