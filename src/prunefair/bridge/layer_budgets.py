@@ -429,7 +429,8 @@ def _maxmin_gap(values, widths, budget, least, sizes) -> float:
 # %% [markdown]
 # ## What it does to a model
 #
-# `benchmarks/layer_budgets.py` shares the rows of the small real model, keeps the neurons of largest Fisher cost, at least half of every layer, re-fits `down_proj`, and measures the divergence on 16 texts of the model's own that no statistic was taken on.
+# `benchmarks/layer_budgets.py` shares the rows of the small real model, keeps the neurons of largest Fisher cost, at least half of every layer, and re-fits `down_proj`.
+# It measures the divergence on 16 texts of the model's own that no statistic was taken on.
 # Two windows of WikiText-2 validation stand beside it ([tokenised](../pruning/perplexity.ipynb#the-tokenised-text)); they decide nothing.
 
 

@@ -201,7 +201,8 @@ def _estimate_share(estimate: Callable = optimistic_gain, below: Callable = _neu
 # The price of $M$ contexts is $M\ln N$, not $M\ln\frac{MN}\epsilon$: one number $\ln\frac1\epsilon$ serves them all.
 #
 # For a few rounds we can go through all sequences of draws and add up their probabilities, without any sampling.
-# The hardest adversary pays a gain $g$ to every arm with $1-e^{-\eta g}$ all but equal to its probability: an arm that is drawn once is then overestimated without limit, and one that is never drawn is underestimated by as much as can be.
+# The hardest adversary pays a gain $g$ to every arm with $1-e^{-\eta g}$ all but equal to its probability.
+# An arm that is drawn once is then overestimated without limit, and one that is never drawn is underestimated by as much as can be.
 # With two arms the bound is attained.
 
 
@@ -297,7 +298,8 @@ def _sums_share(
 # What would have come had we always played that map is another question, which no bound of this kind answers.
 # Fixed in advance, with the best constant rate, the mean is at most about $2\sqrt{MN\ln N\,V}$; the log-barrier learner has $2\sqrt{b\,MN\ln T\,\mathbb EU}$ and so a logarithm of $T$ more.
 #
-# Where one arm pays and the others never do, the learner needs $\frac{\ln N}\eta$ rounds to find out, and gives away a share $\gamma$ of all later ones: the bound in the mean is all but attained, the one with high probability to within its two factors.
+# Where one arm pays and the others never do, the learner needs $\frac{\ln N}\eta$ rounds to find out, and gives away a share $\gamma$ of all later ones.
+# The bound in the mean is all but attained, the one with high probability to within its two factors.
 
 
 # %%
@@ -1004,7 +1006,8 @@ def _round_shares(
 # %% [markdown]
 # ## What you can do now
 #
-# An estimate with the exponential moment 1 makes all sums right at once, and uniform play of the size of the rate pays for it: the bound holds for a single run, against whoever watches, with the rate of the mean.
+# An estimate with the exponential moment 1 makes all sums right at once, and uniform play of the size of the rate pays for it.
+# The bound holds for a single run, against whoever watches, with the rate of the mean.
 #
 # - Play with it: `OptimisticBandit`, which needs no horizon (`Rounds`, `OptimisticState` are its state, `optimistic_play` and `optimistic_gain` its step).
 # - Say what a run may have lost: `high_probability_bound` of what was earned; `earnings_bound` says what could be earned at all.

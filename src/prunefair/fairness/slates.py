@@ -806,7 +806,8 @@ def _offline_share(maps, G, alpha, slate, dual=slate_dual) -> float:
 # **Proof.**
 # (a) In phase $s$ let the policy put the expected mass $\mu_b$ a round on the living arms of game $b$; $\sum_b\mu_b\le k$.
 # Within a game the living arms cannot be told apart, as in the theorem cited, so an arm that lives until phase $n$ gets the share $\mu_b/(N'-s+1)$ in the mean.
-# Sum over the phases $s\le n$ and average over the $k$ games: the mean of the expected rewards of the arms that die after phase $n$ is at most $1+\rho_n$, and Jensen's inequality, for the average over the games as well, bounds their utility together by $k\,\phi(1+\rho_n)$.
+# Sum over the phases $s\le n$ and average over the $k$ games.
+# The mean of the expected rewards of the arms that die after phase $n$ is at most $1+\rho_n$, and Jensen's inequality, for the average over the games as well, bounds their utility together by $k\,\phi(1+\rho_n)$.
 # In phase $n$ the map may choose in each game the arm that dies after it: $k$ arms, each with $1+n_n$.
 # Both sides are $k$ times those for one game, so [Theorem (The factor cannot be improved)](limits.ipynb#thm-limits-tight) carries over.
 #
@@ -950,7 +951,8 @@ def drawn_slate(x: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 
 # %% [markdown]
 # The check needs no sampling.
-# The slate changes only where $v$ passes the fractional part of some $C_i$, so a sum over the pieces in between is the exact inclusion probability; for $x_i$ that are multiples of $2^{-10}$ floating point adds them without rounding, and rational numbers confirm the equality.
+# The slate changes only where $v$ passes the fractional part of some $C_i$, so a sum over the pieces in between is the exact inclusion probability.
+# For $x_i$ that are multiples of $2^{-10}$ floating point adds them without rounding, and rational numbers confirm the equality.
 
 
 # %%
@@ -1037,7 +1039,8 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 
 # %% [markdown]
 # Fairness has its price: 1.27 hits a round at $\alpha=0$, 1.00 at 0.5 and 0.79 at 0.9, while Jain's index rises from 0.29 over 0.41 to 0.51.
-# The quotient of optimum and policy is not only below $c_\alpha$ but below 1: on these 3000 rounds the policy is ahead of the best fixed map, which must choose once for each person, while a learner may follow what a person asks for now.
+# The quotient of optimum and policy is not only below $c_\alpha$ but below 1.
+# On these 3000 rounds the policy is ahead of the best fixed map, which must choose once for each person, while a learner may follow what a person asks for now.
 # So on this stream the bound is met with ease; what tells the values of $\alpha$ apart is the table.
 #
 # ## What is open

@@ -83,7 +83,8 @@ from prunefair.pruning.surgery import adapter_for
 # $$ (eq-comparison-wanda)
 #
 # with the expectation over calibration text.
-# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in the tokenised form](perplexity.ipynb#the-tokenised-text): they have seen text of that kind, the others have not, and the tables mark them by a star.
+# The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in the tokenised form](perplexity.ipynb#the-tokenised-text).
+# They have seen text of that kind, the others have not, and the tables mark them by a star.
 #
 # <div class="alert alert-warning">
 #
@@ -91,7 +92,9 @@ from prunefair.pruning.surgery import adapter_for
 # *SliceGPT's paper*: the principal directions are those of the normalised stream.
 # *Its code*: those of the stream before the normalisation, and the stream behind the last block is left whole.
 # *This book*: as the code has it.
-# Three things still differ: the embedding stays tied; the number of directions is the largest that the parameters allow, and not a multiple of eight; and the text is 16 windows of 1024 tokens in a row, where the code draws up to 128 sequences of 2048 tokens from the training part.
+# Three things still differ.
+# The embedding stays tied, and the number of directions is the largest that the parameters allow, and not a multiple of eight.
+# The text is 16 windows of 1024 tokens in a row, where the code draws up to 128 sequences of 2048 tokens from the training part.
 # More and more varied text would help it further.
 #
 # </div>
@@ -149,7 +152,8 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 #
 # The whole comparison takes hours without a GPU, so it is run in pieces by `benchmarks/pruning_methods.py`.
 # Each piece evaluates some windows of text and some questions of one model and stores every single outcome.
-# Windows and questions are taken in one fixed random order, the same for all models: what has been read so far is then a simple random sample of the whole, and any two models can be compared on the pieces that both have.
+# Windows and questions are taken in one fixed random order, the same for all models.
+# What has been read so far is then a simple random sample of the whole, and any two models can be compared on the pieces that both have.
 # Of HellaSwag the first 2000 questions come first, in random order; only a run on a GPU goes on to the other 8042, so that a prefix is a sample of the one part or of the other.
 # The order, the record of a model (`ModelRecord`) and what is read from it are a module of their own, `prunefair.pruning.records`.
 #
@@ -473,7 +477,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #         ax.axvline(1, color="0.4", ls="--", lw=1)
 
 # %% [markdown]
-# **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 over that of the dense model (above), and zero-shot accuracy above chance over that of the dense model, by likelihood and by likelihood a length; with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
+# **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 (above), and zero-shot accuracy above chance by likelihood and by likelihood a length. Each is over that of the dense model, with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
 #
 # The functional policy with its [re-fit](refit.ipynb) multiplies the perplexity by 1.5, less than Wanda does, and has read no text from outside.
 # Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.
@@ -608,9 +612,12 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # ## A second model
 #
 # All of this is one model, and a rule found on one model may be its habit.
-# `benchmarks/pruning_methods.py --model gemma3` prunes Gemma-3-270M ([Gemma Team 2025](../references.bib#gemma2025gemma3)) by the same methods at 30 %, on a smaller scale: windows of 512 tokens and few of them, 64 own texts of 128 tokens, and as many tokens of WikiText-2 for the methods that are calibrated on it.
+# `benchmarks/pruning_methods.py --model gemma3` prunes Gemma-3-270M ([Gemma Team 2025](../references.bib#gemma2025gemma3)) by the same methods at 30 %, on a smaller scale.
+# There are few windows, of 512 tokens, 64 own texts of 128 tokens, and as many tokens of WikiText-2 for the methods that are calibrated on it.
 # Nothing was chosen on this model: ratio, episodes, ridges and the methods themselves are those of the first one.
-# The two differ in what matters here: Gemma's block normalises its output before it adds it to the stream, its neurons are gated by GELU and not by SiLU, and its tokenizer puts a token before every text, which stands here before every window, too.
+# The two differ in what matters here.
+# Gemma's block normalises its output before it adds it to the stream, and its neurons are gated by GELU and not by SiLU.
+# Its tokenizer puts a token before every text, which stands here before every window, too.
 # Its vocabulary holds most of its parameters, so that a third of the feed-forward rows is no more than a twelfth of the model.
 
 # %% tags=["active-ipynb"]
@@ -666,7 +673,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 
 # %% [markdown]
 # *Confirmed.*
-# The exact policy meets the objective here, too, the released recipe does not lower the distance, and the nearer the spectra of `gate_proj`, the worse the model: its perplexity is some hundred thousand times the dense one, where random rows multiply it by 37 to 130.
+# The exact policy meets the objective here, too, the released recipe does not lower the distance, and the nearer the spectra of `gate_proj`, the worse the model.
+# The exact policy's perplexity is some hundred thousand times the dense one, where random rows multiply it by 37 to 130.
 # Random rows, the released recipe, the longest rows and the exact policy come in this order by what they lose of a block's output, by divergence and by perplexity, as they do on the first model.
 # One of the three random choices is hardly nearer to the dense model than the released recipe, and by the perplexity their ranges touch: these two are not told apart.
 #
@@ -712,7 +720,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% [markdown]
 # *Confirmed*: the re-fit and widths by Fisher cost gain in perplexity and in divergence, and what is re-fitted on WikiText-2 does better on WikiText-2 and worse on the model's own text.
 #
-# *Confirmed, and more than on the first model*: where all widths are equal, the policy and plain energies cannot be told apart by the perplexity, but the policy is nearer to the dense model, on the first model by a hair and here by a third of the divergence.
+# *Confirmed, and more than on the first model*: where all widths are equal, the policy and plain energies cannot be told apart by the perplexity.
+# But the policy is nearer to the dense model, on the first model by a hair and here by a third of the divergence.
 #
 # *Contradicted*: that the policy multiplies the perplexity on WikiText-2 by less than Wanda does.
 # On the second model both double it, and the difference is within the error.
@@ -733,7 +742,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% [markdown]
 # ## Widths, and who reads them
 #
-# A folder whose layers differ in width is opened by `load_pruned`, and by llama.cpp once `prunefair export` has written it for that; every other loader knows one width ([why](surgery.ipynb#layers-of-different-widths)), and padding to the widest layer gives back what the narrow ones saved.
+# A folder whose layers differ in width is opened by `load_pruned`, and by llama.cpp once `prunefair export` has written it for that.
+# Every other loader knows one width ([why](surgery.ipynb#layers-of-different-widths)), and padding to the widest layer gives back what the narrow ones saved.
 # Is there a bound on the widest layer that keeps the gain and makes padding cheap?
 # `benchmarks/widths.py` removes 30 % of the neurons with widths by Fisher cost, none of them above a share of the dense width, keeps the neurons of largest energy, re-fits, and judges on texts of another seed.
 # Beside each bound stands the model with that width in every layer: in a loader that needs one width it weighs as much as the padded one.
@@ -830,7 +840,8 @@ def plot_against_size(ax, points: dict[str, dict[float, Range]], groups: dict):
 # ## What each method costs
 #
 # Parameters depend on the ratio alone: all methods that cut rows cut the same number.
-# The time is processor time of choosing the rows of all layers, training included; the released recipe is timed here with its scorer multiplied out and its spectra from the Gram matrix, and [as it was released](policy_gradient.ipynb) in a chapter of its own.
+# The time is processor time of choosing the rows of all layers, training included.
+# The released recipe is timed here with its scorer multiplied out and its spectra from the Gram matrix, and [as it was released](policy_gradient.ipynb) in a chapter of its own.
 
 # %% tags=["active-ipynb"]
 # for ratio in (0.1, 0.2, 0.25, 0.3):

@@ -329,7 +329,8 @@ def block_error(
 # $\lVert \Delta \rVert^2 = \sum_i \Delta_i^2$ has the Hessian $2 \sum_i (\nabla \Delta_i \nabla \Delta_i^\top + \Delta_i \nabla^2 \Delta_i)$.
 # Expand along $\nu \varepsilon$ to the fourth order: terms of odd order have the mean zero by symmetry, and that of second order is $\frac{\nu^2}{2} \operatorname{tr}(C\, \nabla^2 \lVert \Delta \rVert^2)$. ∎
 #
-# A small $\Delta$ makes the last term small, and what stays is a penalty: the two blocks must not only agree at the inputs that were seen, but also change alike around them, in the directions in which inputs vary ([Bishop 1995](../references.bib#bishop1995noise)).
+# A small $\Delta$ makes the last term small, and what stays is a penalty.
+# The two blocks must not only agree at the inputs that were seen, but also change alike around them, in the directions in which inputs vary ([Bishop 1995](../references.bib#bishop1995noise)).
 # Of the $d$ directions each token then tells something.
 
 
@@ -1077,7 +1078,8 @@ def reconstruct_(
 # %% [markdown]
 # ## Which loss
 #
-# `benchmarks/reconstruction.py` prunes three of the thirty layers of the small real model by energy, at 30 %, re-fits them to 40 texts of 128 tokens that it has sampled, and fits them to the same texts in several ways; eight more texts judge the steps, and twelve others the whole model.
+# `benchmarks/reconstruction.py` prunes three of the thirty layers of the small real model by energy, at 30 %, re-fits them to 40 texts of 128 tokens that it has sampled, and fits them to the same texts in several ways.
+# Eight more texts judge the steps, and twelve others the whole model.
 # Differences are taken text by text: from the model with the re-fit alone, and from the first way, spread dense inputs where every token and direction counts alike.
 
 # %% tags=["active-ipynb"]
@@ -1113,7 +1115,8 @@ def reconstruct_(
 # %% [markdown]
 # The fit takes about a twentieth off the error of a block, and adds about half as much again to what the re-fit has gained: real and modest.
 # Fitted to the inputs as they are, the blocks err as little where they are judged, but the model gains nothing beyond the error of the texts.
-# Spread inputs do better by more than one standard error and less than two, so they are a preference, with a reason: in the model every block is given inputs that the blocks before it have moved, and it helps to change with them as the dense block does.
+# Spread inputs do better by more than one standard error and less than two, so they are a preference, with a reason.
+# In the model every block is given inputs that the blocks before it have moved, and it helps to change with them as the dense block does.
 #
 # Nothing else makes a difference beyond the error: not weights by the stream or by the gradient, and not the pruned model's own inputs, which take three times as long.
 # With three layers changed there is little drift, and what a block should make good of it is not to be seen here.
@@ -1122,7 +1125,8 @@ def reconstruct_(
 # ## The whole model
 #
 # Three layers are not thirty.
-# Now 30 % of all neurons go, chosen by energy with widths by Fisher cost, always the same ones, and all layers are repaired: by the re-fit, by steps of all matrices from there on, or in closed form block after block with a share $\lambda$ of the drift.
+# Now 30 % of all neurons go, chosen by energy with widths by Fisher cost, always the same ones.
+# All layers are repaired: by the re-fit, by steps of all matrices from there on, or in closed form block after block with a share $\lambda$ of the drift.
 # Where a ridge is chosen for every block, an eighth of the texts judges it.
 
 # %% tags=["active-ipynb"]

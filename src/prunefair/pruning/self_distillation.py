@@ -10,7 +10,8 @@ A text of 128 tokens then holds $128 \cdot 49\,152$ numbers to learn from, six m
 
 ## Notation
 
-$p(\cdot \mid x_{\le i})$ is the dense model's distribution of the token after $x_0, \dots, x_i$, $q_\theta$ that of the pruned model with weights $\theta$, $z \in \mathbb R^V$ its logits at one position, $V$ the size of the vocabulary, and $e_v$ the vector that is 1 at token $v$ and 0 elsewhere.
+$p(\cdot \mid x_{\le i})$ is the dense model's distribution of the token after $x_0, \dots, x_i$, and $q_\theta$ that of the pruned model with weights $\theta$.
+Its logits at one position are $z \in \mathbb R^V$, $V$ is the size of the vocabulary, and $e_v$ the vector that is 1 at token $v$ and 0 elsewhere.
 A text has $T$ tokens; $t = 0, \dots, N - 1$ are the steps of training and $\eta_t$ the learning rate of each.
 """
 
@@ -185,7 +186,8 @@ def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
 # Where they agree, $g$ is zero on every text, and $\hat g$ still moves the weights at random.
 #
 # The theorem is about one position.
-# Over the positions of one text the means still agree, but an early token decides which contexts come later, so the noise of $\hat g$ is correlated with the later $g$, and the sum may be a little more or less noisy than the theorem says.
+# Over the positions of one text the means still agree, but an early token decides which contexts come later.
+# So the noise of $\hat g$ is correlated with the later $g$, and the sum may be a little more or less noisy than the theorem says.
 # On a vocabulary of four tokens all $4^3$ texts can be listed, and both variances are exact.
 
 
@@ -233,7 +235,8 @@ def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
 # a trapezium, which does about as well as a cosine and whose end need not be known at its beginning ([Hägele et al. 2024](../references.bib#hagele2024scaling)).
 # So a run that has levelled off can begin its descent early, and one that has not can be given more tokens.
 #
-# The rule: the curve has levelled off at a look if the change since an earlier look, four before by default, is not clearly a fall, which is to say that the 95 % interval of the mean change over the held-out texts reaches zero.
+# The rule: the curve has levelled off at a look if the change since an earlier look, four before by default, is not clearly a fall.
+# That is to say that the 95 % interval of the mean change over the held-out texts reaches zero.
 # The texts are the same at both looks, so the difference is taken text by text.
 # When that happens at step $t$ while the rate is level, the end becomes $N = \lceil t / (1 - \kappa) \rceil$, and the rate falls from there.
 # At the end the weights of the best look are the result, which is the pruned model itself if nothing helped.
@@ -800,7 +803,8 @@ def _result(run: _Training, store) -> Distilled:
 # assert distilled.n_trained == pruned.num_parameters()
 
 # %% [markdown]
-# The rate is a sixth of the default because the batch is small: in its first steps AdamW moves every weight by about the rate, however noisy the gradient is, and 64 tokens a step at the full rate make this model worse before they make it better.
+# The rate is a sixth of the default because the batch is small.
+# In its first steps AdamW moves every weight by about the rate, however noisy the gradient is, and 64 tokens a step at the full rate make this model worse before they make it better.
 #
 # ## How far it goes
 #
