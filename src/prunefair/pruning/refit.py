@@ -625,7 +625,8 @@ def choose_ridge(
 
 # %% [markdown]
 # An eigendecomposition of every block is the dearest step of all where blocks are wide.
-# The errors change slowly with the ridge and from layer to layer, so a few evenly spaced layers will do, and a walk on `RIDGES` from 0.1, 0.3 and 1 in both directions:
+# The errors change slowly with the ridge and from layer to layer, so a few evenly spaced layers will do.
+# A walk on `RIDGES` goes from 0.1, 0.3 and 1 in both directions:
 # three ridges first, then the next one beyond the smaller end of the error, until the least error lies inside.
 # Each step costs a Cholesky factor, $\frac13 k^3$ operations, in the place of the $9 k^3$ of an eigendecomposition.
 
