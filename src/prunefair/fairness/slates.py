@@ -460,7 +460,7 @@ def _regret_share(path: GradientPath, slate: int, factor=slate_factor) -> float:
 
 
 # %% [markdown]
-# The policy is [`SlateGradient`](../src/prunefair/fairness/slate_policy.py), the coupled policy with another set: for $k=1$ it plays as `AlphaFairGradient` to the byte.
+# The policy is `SlateGradient` of `prunefair.fairness.slate_policy`, the coupled policy with another set: for $k=1$ it plays as `AlphaFairGradient` to the byte.
 # What arms that come and go, files and masks need is the same projection.
 # Under a mask the play is projected onto the slates of what is left: each arm that may be played then has at least its share of before, since $\tau\le0$.
 
