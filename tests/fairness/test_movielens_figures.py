@@ -295,15 +295,16 @@ def test_the_command_keeps_finished_parts_and_draws_every_figure(
     files = ("--results", tmp_path / "table.json", "--figures", tmp_path / "drawn")
     command = ["x", *sizes, "--floors", "2", *map(str, files)]
     monkeypatch.setattr(sys, "argv", command)
-    original = module.fairness_part
-    monkeypatch.setattr(module, "fairness_part", lambda *_, **__: 1 / 0)
+    original = module.curve_part
+    monkeypatch.setattr(module, "curve_part", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         benchmark.main()
-    assert capsys.readouterr().out.count(" s\n") == 2 + 7 + 2 * 6 + 2
-    monkeypatch.setattr(module, "fairness_part", original)
-    monkeypatch.setattr(module, "curve_part", lambda *_, **__: 1 / 0)
+    assert capsys.readouterr().out.count(" s\n") == 2 + 2 + 2
+    monkeypatch.setattr(module, "curve_part", original)
+    for part in ("optimum_part", "alpha_part", "fairness_part"):
+        monkeypatch.setattr(module, part, lambda *_, **__: 1 / 0)
     benchmark.main()  # what is there is not computed again
-    assert capsys.readouterr().out.count(" s\n") == 2
+    assert capsys.readouterr().out.count(" s\n") == 7 + 2 * 6
     assert {path.stem for path in (tmp_path / "drawn").glob("*.png")} == PUBLISHED
     made = json.loads((tmp_path / "table.json").read_text())
     assert {"configuration", "versions", "device", "parts"} <= set(made)

@@ -19,6 +19,7 @@ import pytest
 from prunefair.fairness import bandit_feedback as bandit
 from prunefair.fairness import (
     baselines,
+    beyond_one,
     late_feedback,
     limits,
     movielens,
@@ -813,7 +814,83 @@ def slate_draws(**statement):
     return max(slates._draw_share(np.array(x), **statement) for x in points)
 
 
+# --- beyond one
+
+BEYOND = (0.5, 1, 2, 8)
+
+
+def uniform_play(**statement):
+    rng, found = np.random.default_rng(4), []
+    for G in (1e5 * np.eye(4), *rng.gamma(0.3, 20, (3, 3, 4))):
+        for a in BEYOND:
+            best = utility.equivalent_reward(solve_offline(G, a).rewards, a)
+            found.append(beyond_one._uniform_share(G, a, best, **statement))
+    return max(found)
+
+
+def hidden_order(more=1.0):
+    """What is proved to be lost, times `more`, over what the game takes."""
+    found, step = [], 1e4
+    for n in (2, 3, 6):
+        lengths = step ** np.arange(n)
+        for a in (1.5, 2, 8):
+            proved = n * (1 + (n - 1) * step ** (1 - a)) ** (-1 / (a - 1))
+            found.append(more * proved / beyond_one.price_of_order(lengths, a))
+        proved = (1 - 1e-4) * np.exp(np.log(np.arange(1, n + 1)).mean())
+        found.append(more * proved / beyond_one.price_of_order(lengths, 1))
+    return max(found)
+
+
+def nash_welfare(**statement):
+    """One paying arm of three, and three of eight: the optima are known."""
+    G = np.array([1e12, 0, 0]), np.array([1e12] * 3 + [0] * 5)
+    best = np.log1p(1e12), 3 * np.log1p(1e12 / 3)
+    return max(beyond_one._nash_share(*both, **statement) for both in zip(G, best))
+
+
+def half_leader(weights=(0.5, 0.5)):
+    """Half of the leader's and half of uniform play's, over what both halves have."""
+    rng, found = np.random.default_rng(6), []
+    for r in (rng.random((300, 3)) * [1, 0.5, 0.1], np.tile([1.0, 1.0], (50, 1))):
+        even = 1 + r.sum(0) / r.shape[1]
+        for a in (1.5, 3, 8):
+            R = beyond_one.half_leader_rewards(r, a)[-1]
+            for judge in BEYOND:
+                parts = [
+                    utility.equivalent_reward(x, judge) for x in (2 * R - even, even)
+                ]
+                both = np.dot(weights, parts)
+                found.append(both / utility.equivalent_reward(R, judge))
+    return max(found)
+
+
 CLAIMS = {
+    "thm-beyond-one-uniform": Claim(
+        uniform_play,
+        {
+            "0.99 N": {"factor": lambda n: 0.99 * n},
+            "N - 0.1": {"factor": lambda n: n - 0.1},
+            "N to the 0.9": {"factor": lambda n: n**0.9},
+        },
+    ),
+    "thm-beyond-one-floor": Claim(
+        hidden_order, {"a thousandth more": {"more": 1.001}, "a tenth": {"more": 1.1}}
+    ),
+    "thm-beyond-one-nash": Claim(
+        nash_welfare,
+        {
+            "0.99 N / e": {"bound": lambda n: 0.99 * n / np.e},
+            "N / 3": {"bound": lambda n: n / 3},
+            "ln N": {"bound": np.log},
+        },
+    ),
+    "thm-beyond-one-half": Claim(
+        half_leader,
+        {
+            "more of the leader": {"weights": (0.6, 0.5)},
+            "more of uniform play": {"weights": (0.5, 0.6)},
+        },
+    ),
     "thm-utility-elasticity": Claim(
         elasticity,
         {
