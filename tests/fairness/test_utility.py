@@ -28,6 +28,8 @@ from prunefair.fairness.utility import (
     jain_index,
     plot_indifference,
     plot_price,
+    plot_shared_hour,
+    plot_tangents,
     price_of_fairness,
     utility_difference,
     utility_gradient,
@@ -346,6 +348,31 @@ def test_figures_have_labels_and_one_line_a_curve():
     assert len(ax.lines) == 3 and "reward units" in ax.get_xlabel()
     ax = plot_price(Figure().add_subplot(), np.array([1.0, 0.5]))
     assert len(ax.lines) == 2 and ax.get_xscale() == "log"
+
+
+def test_the_picture_of_the_hour_shows_shares_that_fill_it_and_what_they_earn():
+    from matplotlib.figure import Figure
+
+    w, share = np.array([1.0, 0.5, 0.1]), fair_shares([1.0, 0.5, 0.1], 2)
+    axes = plot_shared_hour(Figure().subplots(1, 2), w, {"fair": share})
+    widths = [[bar.get_width() for bar in ax.patches] for ax in axes]
+    np.testing.assert_allclose(widths, [share, share * w])
+    assert axes[0].patches[-1].get_x() + share[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.5, 0.8])
+def test_tangents_in_the_picture_lie_above_the_utility_and_touch_it(alpha):
+    from matplotlib.figure import Figure
+
+    ax = plot_tangents(Figure().add_subplot(), alpha, (0.7, 1.0))
+    utility = ax.lines[-1].get_ydata()
+    for tangent, dots in zip(ax.lines[:-1:2], ax.lines[1::2]):
+        above = tangent.get_ydata() - utility
+        assert above.min() > -1e-12 and above.min() < 1e-3
+        touch, height = dots.get_xdata()[1], dots.get_ydata()[1]
+        slope = tangent.get_ydata()[1] - tangent.get_ydata()[0]
+        assert slope / tangent.get_xdata()[1] == pytest.approx(touch**-alpha)
+        assert height == pytest.approx(touch ** (1 - alpha) / (1 - alpha))
 
 
 @pytest.mark.parametrize("alpha", ["0", "0.5", "0.999999999999", "1.000000001", "3"])

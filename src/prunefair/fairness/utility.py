@@ -56,6 +56,41 @@ from prunefair.fairness.policy import check_alpha
 # assert round(price, 2) == 0.47
 
 # %% [markdown]
+# The picture shows three ways to share the hour, and what each leaves of the total.
+# Look at arm 2: the more of the hour it gets, the less all earn together.
+
+
+# %%
+def plot_shared_hour(axes, w, shares: dict):
+    """How the hour is shared, and what each arm earns in its part."""
+    for ax, unit in zip(axes, (np.ones_like(w), w)):
+        for y, share in enumerate(shares.values()):
+            ends = np.cumsum(share * unit)
+            for i, (end, width) in enumerate(zip(ends, share * unit)):
+                ax.barh(y, width, left=end - width, color=f"C{i}", ec="white")
+        ax.set_yticks(range(len(shares)), list(shares))
+        ax.grid(axis="y", visible=False)
+    axes[0].invert_yaxis()
+    axes[0].set(xlabel="share of the hour")
+    axes[1].set(xlabel="reward units")
+    names = [f"arm {i}" for i in range(len(w))]
+    axes[0].legend(names, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# shared = {
+#     "largest total": 1.0 * (hourly == hourly.max()),
+#     "proportional": np.full(3, 1 / 3),
+#     "largest minimum": 1 / hourly / (1 / hourly).sum(),
+# }
+# with figure(2, n_columns=2, sharey=True, figsize=(5.6, 2.3)) as axes:
+#     plot_shared_hour(axes, hourly, shared)
+
+# %% [markdown]
+# **Figure (fig-utility-hour).** <a id="fig-utility-hour"></a> One hour, three ideas of a fair share: what each arm gets of the time, and what it earns in it. The largest total starves two arms; equal time gives up almost half of it; equal rewards give up most of it.
+
+# %% [markdown]
 # ## One family from the sum to the minimum
 #
 # For a finite $\alpha \ge 0$ and $u > 0$ we set
@@ -875,6 +910,36 @@ def concave_conjugate(p, alpha: float) -> np.ndarray:
             inside = alpha / (alpha - 1) * q ** ((alpha - 1) / alpha)
     return np.where(p >= 0, inside, -np.inf)
 
+
+# %% [markdown]
+# In the picture, look at the left edge: there each tangent begins at the height $-\phi_{\alpha*}(p)$, which depends on its slope alone.
+
+
+# %%
+def plot_tangents(ax, alpha: float, prices):
+    """A utility below its tangents: where they touch it, and where they begin."""
+    u = np.linspace(0, 6, 301)
+    for price in prices:
+        start, touch = -concave_conjugate(price, alpha), price ** (-1 / alpha)
+        (line,) = ax.plot(u, price * u + start, label=f"price {price:g}")
+        heights = [start, arm_utility(touch, alpha)]
+        ax.plot([0, touch], heights, "o", c=line.get_color(), clip_on=False, zorder=4)
+    ax.plot(u, arm_utility(u, alpha), "k-", lw=2.4, label="utility")
+    words, arrow = r"$-\phi_{\alpha*}(p)$", {"arrowstyle": "->"}
+    start = -concave_conjugate(min(prices), alpha)
+    ax.annotate(words, (0.08, start + 0.1), (0.5, start + 1.6), arrowprops=arrow)
+    ax.set(xlabel="reward $u$ (reward units)", ylabel="utility units")
+    ax.set(xlim=(0, 6), ylim=(0, 6))
+    ax.legend(loc="lower right")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_tangents(ax, 0.5, (0.45, 0.6, 1.0))
+
+# %% [markdown]
+# **Figure (fig-utility-tangents).** <a id="fig-utility-tangents"></a> A utility is the lower envelope of its tangents, here at $\alpha=\frac12$ for three prices. A tangent has the slope $p$, touches at $u=p^{-1/\alpha}$ and begins at $-\phi_{\alpha*}(p)$: the higher the price, the less reward is left at the point of contact.
 
 # %% [markdown]
 # One oracle is a search over 600 orders of magnitude of $u$, the other cvxpy, which minimises $pu - \phi_\alpha(u)$ over $u$ without knowing the formula.
