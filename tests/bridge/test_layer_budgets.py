@@ -2,6 +2,7 @@
 
 import itertools
 
+import cvxpy as cp
 import numpy as np
 import pytest
 import torch
@@ -89,6 +90,49 @@ def test_other_rules_are_rejected(wrong):
     assert shortfall(values, share_rows(values, 6, 0).widths, 6, 0, [1, 1]) <= 1
     assert shortfall(values, widths, 6, 0, [1, 1]) > 1e6
     assert row_certificate(values, widths, 6, 0, price=2.0) > 0.1
+
+
+def solver_bound(values, budget, alpha, sizes):
+    """Largest utility if parts of rows could be kept, along the chords of phi(V)."""
+    kept, utility, spent = [], 0, 0
+    for v, size in zip(values, sizes, strict=True):
+        first, gains = v[1], np.diff([alpha_fair_utility([x], alpha) for x in v[1:]])
+        x = cp.Variable(len(gains))
+        kept += [x >= 0, x <= 1]
+        utility += alpha_fair_utility([first], alpha) + gains @ x
+        spent += size * (1 + cp.sum(x))
+    problem = cp.Problem(cp.Maximize(utility), [*kept, spent <= budget])
+    problem.solve(solver=cp.CLARABEL)
+    assert problem.status == cp.OPTIMAL
+    return problem
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5, 1, 2])
+def test_many_rows_are_optimal_and_priced_by_a_solver(alpha):
+    rng = np.random.default_rng(5)
+    values = [kept_costs(rng.gamma(0.5, size=40) * s) for s in (1, 2, 4, 8)]
+    found = share_rows(values, 90, alpha)
+    ours = alpha_fair_utility(
+        [v[k] for v, k in zip(values, found.widths, strict=True)], alpha
+    )
+    problem = solver_bound(values, 90, alpha, [1] * 4)
+    assert abs(problem.value - ours) < 1e-5 * (1 + abs(ours))
+    price = problem.constraints[-1].dual_value  # of a row, between two gains
+    assert row_certificate(values, found.widths, 90, alpha, price=float(price)) < 1e-4
+    other = share_rows(values, 90, np.inf).widths
+    ours = alpha_fair_utility([v[k] for v, k in zip(values, other, strict=True)], alpha)
+    assert problem.value - ours > 1e-3
+
+
+def test_the_gap_covers_what_a_solver_finds_for_rows_of_several_sizes():
+    rng, sizes = np.random.default_rng(6), [3, 1, 2, 5]
+    values = [kept_costs(rng.gamma(0.5, size=30) * s) for s in (1, 2, 4, 8)]
+    found = share_rows(values, 150, 0.5, sizes=sizes)
+    ours = alpha_fair_utility(
+        [v[k] for v, k in zip(values, found.widths, strict=True)], 0.5
+    )
+    best = solver_bound(values, 150, 0.5, sizes).value
+    assert -1e-6 < best - ours <= found.gap + 1e-5
 
 
 def test_alpha_zero_gives_the_widths_by_fisher_cost():

@@ -1072,6 +1072,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 #
 # With a largest number of neurons for every layer besides, only as many of the dearest may stay, and the rest is the same.
 # The widths are all that we take from the solution; which neurons of a layer go is the policy's choice.
+# [Layer budgets](../bridge/layer_budgets.ipynb) finds this rule at $\alpha = 0$ of a family that ends with equal shares, and no fairer member that leaves a better model.
 
 
 # %%
