@@ -9,14 +9,24 @@ import matplotlib.pyplot
 import numpy as np
 import pytest
 
+from prunefair.fairness.bandit_feedback import LogBarrierBandit, ScaleFreeBandit
+from prunefair.fairness.baselines import make_policy
 from prunefair.fairness.beyond_one import (
+    HalfGradient,
+    HalfLeader,
     _nash_share,
     _uniform_share,
+    check_made_for,
     half_leader_rewards,
     plot_judged,
     price_of_order,
 )
+from prunefair.fairness.fast.compiled import run_fast
+from prunefair.fairness.full_information import AlphaFairGradient
 from prunefair.fairness.offline_optimum import solve_offline
+from prunefair.fairness.one_context import leader
+from prunefair.fairness.policy import Policy
+from prunefair.fairness.simulation import RewardStream, simulate
 from prunefair.fairness.utility import alpha_fair_utility, equivalent_reward
 
 matplotlib.use("Agg")
@@ -160,3 +170,109 @@ def test_every_curve_of_the_figure_is_a_share():
     plot_judged(ax, np.tile([1, 0.25], (2000, 1)), (2,), [0.5, 1, 4])
     shares = np.array([line.get_ydata() for line in ax.lines])
     assert shares.shape == (2, 3) and (shares > 0).all() and (shares <= 1.01).all()
+
+
+KNOWN = {  # constant rewards 1 and 1/4, T = 40 000; bandits with the generator of 0
+    2: {"scale-free": 7494, "log-barrier": 7632, "gradient": 8708, "half": 8643},
+    10: {"scale-free": 3954, "log-barrier": 4417, "gradient": 2712, "half": 6896},
+}
+
+
+@pytest.mark.parametrize("alpha", KNOWN)
+def test_policies_of_the_theorems_below_one_end_where_it_is_known_beyond_one(alpha):
+    T, found = 40_000, {}
+    rewards = np.tile([1, 0.25], (T, 1))
+    stream = RewardStream(contexts=np.zeros(T, int), rewards=rewards, n_contexts=1)
+    policies = {
+        "scale-free": ScaleFreeBandit(2, 1.0),
+        "log-barrier": LogBarrierBandit(2, 1.0, horizon=T),
+        "gradient": AlphaFairGradient(2, 1.0),
+    }
+    for name, policy in policies.items():
+        policy.alpha = float(alpha)
+        run_fast(policy, stream, rng=np.random.default_rng(0), n_points=1)
+        found[name] = equivalent_reward(policy.rewards, alpha)
+    found["half"] = equivalent_reward(half_leader_rewards(rewards, alpha)[-1], alpha)
+    for name, expected in KNOWN[alpha].items():
+        np.testing.assert_allclose(found[name], expected, atol=0.6, err_msg=name)
+
+
+def many_contexts(n_rounds=400):
+    rng = np.random.default_rng(7)
+    pays = rng.random((3, 4)) ** 3
+    contexts = rng.integers(3, size=n_rounds)
+    rewards = (rng.random((n_rounds, 4)) < pays[contexts]) * 1.0
+    return RewardStream(contexts=contexts, rewards=rewards, n_contexts=3)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1, 2, 6])
+def test_half_a_policy_earns_half_of_what_it_would_alone_and_half_of_uniform(alpha):
+    stream = many_contexts()
+    alone = AlphaFairGradient(4, min(alpha, 1))
+    alone.alpha = float(alpha)
+    simulate(alone, stream)
+    before = 1 + np.cumsum(stream.rewards, 0) - stream.rewards
+    lead = 1 + (stream.rewards * leader(before, alpha)).sum(0)
+    even = 1 + (stream.rewards / 4).sum(0)
+    for kind, own in ((HalfGradient, alone.rewards), (HalfLeader, lead)):
+        policy = kind(4, alpha)
+        simulate(policy, stream)
+        np.testing.assert_allclose(policy.rewards, (own + even) / 2, rtol=1e-12)
+        assert (policy.probabilities(0) >= 1 / 8).all()
+        for judge in (0, 1, 3, np.inf):
+            G = np.array(
+                [stream.rewards[stream.contexts == j].sum(0) for j in (0, 1, 2)]
+            )
+            best = optimum(G, judge) if judge else 1 + G.max(1).sum() / 4
+            assert equivalent_reward(policy.rewards, judge) >= best / 8
+    np.testing.assert_allclose(HalfLeader(4, alpha).probabilities("new"), 1 / 4)
+
+
+@pytest.mark.parametrize("kind", [HalfLeader, HalfGradient])
+def test_half_policies_are_saved_with_their_books_and_take_new_arms(kind, tmp_path):
+    stream, policy = many_contexts(60), kind(["a", "b", "c", "d"], 3.0)
+    simulate(policy, stream)
+    policy.save(tmp_path / "half.npz")
+    other = Policy.load(tmp_path / "half.npz")
+    assert type(other) is kind and other.alpha == 3
+    for p in (policy, other):
+        p.retire_arm("b")
+        p.add_arm("e")
+        p.update(1, [1, 0, 0.5, 0.25])
+    for context in (0, 1, "new"):
+        x = policy.probabilities(context)
+        np.testing.assert_array_equal(x, other.probabilities(context))
+        np.testing.assert_allclose(x.sum(), 1)
+        assert (x >= 1 / 8 - 1e-15).all()
+
+
+def test_a_round_that_was_played_earlier_is_credited_with_what_was_played_then():
+    policy, alone = HalfGradient(2, 2.0), AlphaFairGradient(2, 1.0)
+    alone.alpha = 2.0
+    played = [p.probabilities(0) for p in (policy, alone)]
+    for p, x in zip((policy, alone), played):
+        p.update(0, [1, 0])
+        p.update(0, [0, 1], played=x)
+    np.testing.assert_array_equal(policy.shared.earned, alone.rewards)
+    np.testing.assert_array_equal(policy.shared.earned, [1.5, 1.5])
+
+
+@pytest.mark.parametrize("alpha", [0, -1, np.inf, np.nan, "x", None])
+def test_an_alpha_that_is_not_positive_and_finite_is_refused(alpha):
+    for call in (
+        check_made_for,
+        lambda a: HalfLeader(2, a),
+        lambda a: HalfGradient(2, a),
+        lambda a: half_leader_rewards([[1, 0]], a),
+    ):
+        with pytest.raises(
+            ValueError, match="alpha is .*; it must be positive and fin"
+        ):
+            call(alpha)
+
+
+def test_both_have_a_name():
+    sizes = {"feedback": "full", "n_arms": 3, "n_contexts": 2, "horizon": 9}
+    for name, kind in (("half_leader", HalfLeader), ("half_gradient", HalfGradient)):
+        policy = make_policy(name, alpha=4, **sizes)
+        assert type(policy) is kind and policy.alpha == 4

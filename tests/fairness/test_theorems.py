@@ -37,7 +37,7 @@ from prunefair.fairness.fast.games import norms_over_time, probe_norms
 from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.online_gradient import worst_gradients
-from prunefair.fairness.simulation import RewardStream, play_game
+from prunefair.fairness.simulation import RewardStream, play_game, simulate
 from prunefair.fairness.slate_policy import SlateGradient
 
 ALPHAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -848,20 +848,33 @@ def nash_welfare(**statement):
     return max(beyond_one._nash_share(*both, **statement) for both in zip(G, best))
 
 
-def half_leader(weights=(0.5, 0.5)):
-    """Half of the leader's and half of uniform play's, over what both halves have."""
+@cache
+def halves():
+    """What half of a policy earned, alone, and uniform play, with its books' alpha."""
     rng, found = np.random.default_rng(6), []
-    for r in (rng.random((300, 3)) * [1, 0.5, 0.1], np.tile([1.0, 1.0], (50, 1))):
-        even = 1 + r.sum(0) / r.shape[1]
+    contexts = rng.integers(3, size=300)
+    for r in (rng.random((300, 3)) * [1, 0.5, 0.1], np.ones((300, 3))):
+        stream = RewardStream(contexts=contexts, rewards=r, n_contexts=3)
         for a in (1.5, 3, 8):
-            R = beyond_one.half_leader_rewards(r, a)[-1]
-            for judge in BEYOND:
-                parts = [
-                    utility.equivalent_reward(x, judge) for x in (2 * R - even, even)
-                ]
-                both = np.dot(weights, parts)
-                found.append(both / utility.equivalent_reward(R, judge))
-    return max(found)
+            alone = full.AlphaFairGradient(3, 1)
+            alone.alpha = a
+            lead = one_context.leader(1 + np.cumsum(r, 0) - r, a)
+            own = simulate(alone, stream).rewards[-1], 1 + (r * lead).sum(0)
+            for kind, earned in zip(
+                (beyond_one.HalfGradient, beyond_one.HalfLeader), own
+            ):
+                R = simulate(kind(3, a), stream).rewards[-1]
+                found.append((R, earned, 1 + r.sum(0) / 3))
+    return found
+
+
+def half_policy(**statement):
+    """Both halves' equivalent rewards over that of the mixture, at every judge."""
+    return max(
+        beyond_one._half_share(*game, judge, **statement)
+        for game in halves()
+        for judge in BEYOND
+    )
 
 
 CLAIMS = {
@@ -885,7 +898,7 @@ CLAIMS = {
         },
     ),
     "thm-beyond-one-half": Claim(
-        half_leader,
+        half_policy,
         {
             "more of the leader": {"weights": (0.6, 0.5)},
             "more of uniform play": {"weights": (0.5, 0.6)},

@@ -1052,7 +1052,7 @@ class FullInformationFairCB(FairLearners, FullInformationPolicy):
 # ## All of them by name
 #
 # Experiments and the command line ask for a policy by its name.
-# Two of later chapters have a name as well: `make_policy` imports them when they are asked for.
+# Some of later chapters have a name as well: `make_policy` imports them when they are asked for.
 
 # %%
 POLICIES: dict[str, dict[str, type[Policy]]] = {
@@ -1077,6 +1077,8 @@ LATER = {  # of later chapters, by module and class
     "full": {
         "follow_the_leader": "one_context.FollowTheLeader",
         "late_gradient": "late_feedback.LateGradient",
+        "half_leader": "beyond_one.HalfLeader",
+        "half_gradient": "beyond_one.HalfGradient",
     },
     "bandit": {},
 }
@@ -1108,7 +1110,8 @@ def make_policy(
     n_contexts : int
         Number of contexts $M$; sets learning rates.
     alpha : float
-        Fairness $\alpha$ of the utility, in [0, 1]; unused by policies blind to it.
+        Fairness $\alpha$ of the utility, in [0, 1], or above for `half_leader` and
+        `half_gradient`; unused by policies blind to it.
     horizon : int
         Number of rounds $T$; sets learning rates.
     context_probabilities : array_like, shape (M,), optional
@@ -1263,6 +1266,7 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # | | fair rewards, the number of rounds unknown | `ScaleFreeBandit` |
 # | | the same with a bound for the single run, whoever reacts to what is played | [`OptimisticBandit`](high_probability.ipynb) |
 # | | the largest sum, one arm for all contexts | `SingleScaleFreeBandit` |
+# | rewards of all arms | fair rewards for $\alpha>1$ | [`HalfGradient`](beyond_one.ipynb), [`HalfLeader`](beyond_one.ipynb) if contexts say nothing |
 # | either | a least share of the *pulls* for every arm | `FullInformationFairCB`, `FairCB` |
 # | either | something to compare with | `Uniform`, `UniformBandit`; `FixedMap` of the offline optimum |
 #

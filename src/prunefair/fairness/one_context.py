@@ -107,7 +107,7 @@ def leader(H, alpha: float) -> np.ndarray:
     H : array_like, shape (..., N)
         Sums of the rewards of every arm, reward units; not all zero.
     alpha : float
-        Fairness parameter in (0, 1].
+        Fairness parameter, positive; what is proved of following it is for (0, 1).
 
     Returns
     -------
@@ -336,7 +336,7 @@ def check_leader_alpha(alpha: float) -> float:
         "alpha",
         lambda a: 0 < a <= 1,
         "lie in (0, 1] to follow the leader: at 0 it can be wrong in every round, and "
-        "beyond 1 no policy is right",
+        "beyond 1 it promises nothing, take HalfLeader",
     )
 
 

@@ -24,7 +24,7 @@ CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always 
 CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
 LEAST_PROBABILITY = 1e-9  # a single reward weighs no more than its inverse
 NEVER = 1e-18  # an arm of less probability has not been drawn
-MODULES = ("baselines", "fixed_map", "one_context", "late_feedback")  # with policies
+MODULES = ("baselines", "fixed_map", "one_context", "late_feedback", "beyond_one")
 
 
 def array_of(value: Any) -> np.ndarray:
@@ -143,7 +143,7 @@ def check_policy_alpha(alpha: float) -> float:
         "alpha",
         lambda a: a <= 1,
         "lie in [0, 1] for a policy: beyond 1 no bound is proved and play can be worse "
-        "than uniform; utility and offline optimum take every alpha",
+        "than uniform; take HalfGradient or HalfLeader of prunefair.fairness.beyond_one",
     )
 
 
