@@ -76,6 +76,7 @@ from prunefair.fairness.online_gradient import (
 
 # %%
 from prunefair.fairness.policy import (
+    LATER,
     BanditPolicy,
     FullInformationPolicy,
     Policy,
@@ -1072,15 +1073,6 @@ POLICIES: dict[str, dict[str, type[Policy]]] = {
         "uniform": UniformBandit,
         "optimistic": OptimisticBandit,
     },
-}
-LATER = {  # of later chapters, by module and class
-    "full": {
-        "follow_the_leader": "one_context.FollowTheLeader",
-        "late_gradient": "late_feedback.LateGradient",
-        "half_leader": "beyond_one.HalfLeader",
-        "half_gradient": "beyond_one.HalfGradient",
-    },
-    "bandit": {},
 }
 
 

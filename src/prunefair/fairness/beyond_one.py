@@ -380,8 +380,7 @@ def _half_share(R, own, even, judge, weights=(0.5, 0.5)) -> float:
 # assert table[10]["coupled gradient"] < 0.51 * table[10]["uniform"]
 
 # %% [markdown]
-# **Table (tab-beyond-one-constant).** <a id="tab-beyond-one-constant"></a> Equivalent reward for one context and constant rewards 1 and $\frac14$, judged by the $\alpha$ that each policy was made for; bandits with a 95 % interval over 20 runs.
-#
+# These are equivalent rewards, judged by the $\alpha$ that each policy was made for; bandits with a 95 % interval over 20 runs.
 # Both bandits are behind uniform play, and at $\alpha=10$ the coupled gradient has half of what uniform play has, although it sees every reward.
 # At $\alpha=2$ it is ahead of half the leader.
 # Half the leader alone is ahead of uniform play at both.
@@ -473,8 +472,8 @@ class HalfGradient(AlphaFairGradient):
 
 # %% tags=["active-ipynb"]
 # for alpha in (2, 10):
-#     row = (f"{name} {E:.0f}" for name, E in table[alpha].items())
-#     print(f"alpha {alpha}:", ", ".join(row))
+#     print(f"alpha {alpha}:")
+#     print(*(f"  {name:18} {E:4.0f}\n" for name, E in table[alpha].items()), sep="")
 #     even = table[alpha]["uniform"]
 #     assert even < table[alpha]["HalfLeader"] < table[alpha]["HalfGradient"]
 #     assert table[alpha]["HalfGradient"] > (1.6, 2.7)[alpha == 10] * even

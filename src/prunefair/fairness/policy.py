@@ -25,6 +25,15 @@ CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
 LEAST_PROBABILITY = 1e-9  # a single reward weighs no more than its inverse
 NEVER = 1e-18  # an arm of less probability has not been drawn
 MODULES = ("baselines", "fixed_map", "one_context", "late_feedback", "beyond_one")
+LATER = {  # policies by name, of chapters after `baselines`
+    "full": {
+        "follow_the_leader": "one_context.FollowTheLeader",
+        "late_gradient": "late_feedback.LateGradient",
+        "half_leader": "beyond_one.HalfLeader",
+        "half_gradient": "beyond_one.HalfGradient",
+    },
+    "bandit": {},
+}
 
 
 def array_of(value: Any) -> np.ndarray:
