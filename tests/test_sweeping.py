@@ -315,8 +315,8 @@ print(peak[0] - before, device, plan["passing"], plan["waiting"])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_of_memory_stays_under_the_plan(tmp_path):
-    """Twelve layers of 960 neurons: all that waits is more than the plan allows."""
-    fields = {"hidden_size": 96, "intermediate_size": 960, "num_hidden_layers": 12}
+    """Fifteen layers of 960 neurons: all that waits is more than the plan allows."""
+    fields = {"hidden_size": 96, "intermediate_size": 960, "num_hidden_layers": 15}
     fields |= {"num_attention_heads": 2, "head_dim": 48, "num_key_value_heads": 2}
     tiny_model("mistral", generator=seeded(), **fields).save_pretrained(tmp_path / "m")
     peaks = {}

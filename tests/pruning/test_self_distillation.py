@@ -442,9 +442,9 @@ def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
     import distillation as benchmark
 
     dense, pruned = pair
-    small = {"held": 4, "looks_every": 64, "window": 16, "learning_rate": 1e-3}
-    small |= {"cooldown": 0.5, "patience": 9}
-    settings = {"plan": small, "test": {"windows": 2, "window": 16}}
+    steps = {"learning_rate": 1e-3, "cooldown": 0.5, "patience": 9, "every": 1}
+    settings = {"plan": {"held": 4, "window": 16}, "plans": {"4": steps}}
+    settings |= {"test": {"windows": 2, "window": 16}}
     words = torch.randint(32, (99,), generator=seeded())
     for name, value in {
         "CONFIGURATION": benchmark.CONFIGURATION | settings,
