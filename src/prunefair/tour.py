@@ -30,12 +30,12 @@ What the words mean is on the two pages [Start here: pruning](start_pruning.md) 
 # ## Prune a model
 #
 # SmolLM2-135M loses 30 % of its feed-forward neurons, and no data set is read.
-# The model writes eight texts, and a policy learns from them which neurons to keep.
+# The model writes four texts, and a policy learns from them which neurons to keep.
 # By default there are more texts and episodes, and a re-fit lets the neurons that stay take over what they can of the others; that takes minutes and leaves a better model.
 
 # %% tags=["active-ipynb"]
 # folder = Path(tempfile.mkdtemp()) / "pruned"
-# quick = {"texts": 8, "episodes": 2, "refit": False}
+# quick = {"texts": 4, "episodes": 1, "refit": False}
 # report = prune("smollm2", 0.3, out=folder, **quick)
 # print(f"{report.params_before / 1e6:.1f} million parameters before,"
 #       f" {report.params_after / 1e6:.1f} after")

@@ -706,14 +706,14 @@ def functional_distances(
 
 
 # %% [markdown]
-# The small real model, on 16 texts of 64 tokens that it samples itself:
+# The small real model, on 16 texts of 32 tokens that it samples itself:
 
 # %% tags=["active-ipynb"]
 # model = load_model("smollm2", device=device)
-# texts = self_sample(model, 16, 64, generator=generator)
+# texts = self_sample(model, 16, 32, generator=generator)
 # fisher = fisher_costs(model, texts)
 # layers = functional_layers(model, hidden_moments(model, texts), fisher)
-# energies = [surgeon_energies(la.D, la.H)[0] for la in layers]
+# energies = [layer.energies for layer in layers]
 # largest = [float(e.max() / e.sum()) for e in energies]
 # outlier = int(np.argmax(largest))
 # print(f"layer {outlier}: one neuron has {largest[outlier]:.3f} of the energy")

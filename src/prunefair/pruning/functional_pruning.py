@@ -529,14 +529,14 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 # %% [markdown]
 # ## The small real model
 #
-# 16 texts of 64 tokens, fewer than the default, and one episode; 6 more texts of the same model judge.
+# 16 texts of 32 tokens, fewer than the default, and one episode; 8 more texts of the same model judge.
 # The text of the perplexity is a window of WikiText-2 validation.
 
 # %% tags=["active-ipynb"]
 # model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
-# statistics = self_statistics(model, generator=generator, n_texts=16, length=64)
-# held = self_sample(model, 6, 64, generator=generator)
-# window = wikitext_tokens(tokenizer, "validation")[:512]
+# statistics = self_statistics(model, generator=generator, n_texts=16, length=32)
+# held = self_sample(model, 8, 32, generator=generator)
+# window = wikitext_tokens(tokenizer, "validation")[:256]
 # options = {"generator": generator, "statistics": statistics, "ridge": 1.0}
 # pruned = prune_functional(model, 0.3, episodes=1, **options)
 # sliced = prune_rows(model, pruned.kept)
