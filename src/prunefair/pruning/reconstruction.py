@@ -672,17 +672,17 @@ def _root_mean_square(x: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# One block of the small real model, with 32 texts of 32 tokens to fit to, 8 that judge, and 8 for us:
+# One block of the small real model, with 16 texts of 64 tokens to fit to, 4 that judge, and 4 for us:
 
 # %% tags=["active-ipynb"]
 # model, LAYER = load_model("smollm2", device=device), 8
-# texts = self_sample(model, 48, 32, generator=generator)
+# texts = self_sample(model, 24, 64, generator=generator)
 # module, found = model.model.layers[LAYER].mlp, []
 # hook = module.register_forward_pre_hook(lambda _, given: found.append(given[0]))
-# moments = hidden_moments(model, texts[:32], layers=[LAYER])
-# hidden_moments(model, texts[32:], layers=[LAYER])
+# moments = hidden_moments(model, texts[:16], layers=[LAYER])
+# hidden_moments(model, texts[16:], layers=[LAYER])
 # hook.remove()
-# x, judges, fresh = torch.cat(found).flatten(0, 1).split([1024, 256, 256])
+# x, judges, fresh = torch.cat(found).flatten(0, 1).split([16 * 64, 4 * 64, 4 * 64])
 # dense, H = ffn_block(model, module), moments.second[0]
 
 # %% tags=["active-ipynb"]

@@ -406,7 +406,7 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 # %% tags=["active-ipynb"]
 # model = load_model("smollm2", device=device)
 # weights = [linear.weight.detach() for linear in down_projections(model)]
-# texts, held = self_sample(model, 30, 32, generator=generator).split(24)
+# texts, held = self_sample(model, 30, 64, generator=generator).split(24)
 # halves = tuple(hidden_moments(model, half) for half in texts.split(12))
 # judge, fisher = hidden_moments(model, held).second, fisher_costs(model, texts)
 # moments, kept = mean_moments(halves), rows_by_scores(fisher, 0.3)

@@ -936,7 +936,7 @@ def functional_penalty(
 
 # %% tags=["active-ipynb"]
 # model = load_model("smollm2", device=device)
-# known = self_statistics(model, generator=generator, n_texts=16, length=32)
+# known = self_statistics(model, generator=generator, n_texts=16, length=64)
 # layers = functional_layers(model, mean_moments(known.halves), known.fisher)[3::8]
 # probes = orthonormal_probes(576, PROBES, generator=generator).to(device)
 # gaps = []
