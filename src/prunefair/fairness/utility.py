@@ -67,14 +67,14 @@ def plot_shared_hour(axes, w, shares: dict):
         for y, share in enumerate(shares.values()):
             ends = np.cumsum(share * unit)
             for i, (end, width) in enumerate(zip(ends, share * unit)):
-                ax.barh(y, width, left=end - width, color=f"C{i}", ec="white")
+                bar = ax.barh(y, width, left=end - width, color=f"C{i}", ec="white")
+                if width > 0.3:  # there is room for a name
+                    ax.bar_label(bar, [f"arm {i}"], label_type="center", c="white")
         ax.set_yticks(range(len(shares)), list(shares))
         ax.grid(axis="y", visible=False)
     axes[0].invert_yaxis()
     axes[0].set(xlabel="share of the hour")
     axes[1].set(xlabel="reward units")
-    names = [f"arm {i}" for i in range(len(w))]
-    axes[0].legend(names, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     return axes
 
 
