@@ -223,6 +223,33 @@ def log_barrier_step(v: np.ndarray, *, max_iter: int = 100) -> np.ndarray:
 # print(log_barrier_step(np.array([0, 1e17, 0])))
 
 # %% [markdown]
+# How strongly the barrier resists is seen with two arms, of which one falls behind.
+# Compare the scale: the entropy of softmax gives it up exponentially fast, the log barrier only in proportion.
+
+
+# %%
+def plot_barriers(ax, leads):
+    """Probability of an arm that is behind: log barrier and softmax."""
+    barrier = [log_barrier_step(np.array([0.0, lead]))[1] for lead in leads]
+    ax.plot(leads, barrier, label=r"log barrier, $-\sum_i\ln p_i$")
+    softmax = 1 / (1 + np.exp(leads))
+    ax.plot(leads, softmax, label=r"softmax, $\sum_ip_i\ln p_i$")
+    ax.set(yscale="log", xlabel="how far arm 1 is behind, $v_1-v_0$")
+    ax.set(ylabel="probability of arm 1")
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_barriers(ax, np.linspace(0, 15, 100))
+# factors = [1 / log_barrier_step(np.array([0, 15.0]))[1], 1 + np.exp(15)]
+# assert 16 < factors[0] < 17 and 3e6 < factors[1] < 4e6
+
+# %% [markdown]
+# **Figure (fig-bandit-feedback-barriers).** <a id="fig-bandit-feedback-barriers"></a> What two regularisers leave of an arm that falls behind. The estimate of its reward is divided by this probability: where arm 1 is behind by 15, softmax multiplies a single reward by three million, the log barrier by 16.
+
+# %% [markdown]
 # The theorem says that the iterates rise to the root, and where the root lies.
 # We follow them on vectors of every size, on equal entries, where the root is $N$, and on one small entry among huge ones, where it is 1.
 

@@ -156,6 +156,40 @@ def surrogate_weights(R: np.ndarray, alpha: float) -> np.ndarray:
 # The first case uses $h\le R_i(0)$: a single reward must not exceed the initial one.
 # That is the role of $R_i(0)=1$, and it absorbs the whole difference between the sum and the integral, so no lower-order term is left over.
 # Summed over the arms, [(eq-full-information-telescoping)](#eq-full-information-telescoping) gives $V\le U-\sum_i\phi'(R_i)-\frac{N\alpha}{1-\alpha}\le U$.
+#
+# The proof is a picture of one arm.
+# Each round is a rectangle as wide as what the arm earns and as high as its weight; look at the parts above the curve, and at where they fit.
+
+
+# %%
+def plot_telescope(ax, earned, alpha: float):
+    r"""Rounds as rectangles over $\phi'$; what sticks out, moved into one column."""
+    R = 1 + np.concatenate([[0], np.cumsum(earned)])
+    u = np.linspace(0.4, R[-1] + 0.5, 300)
+    curve = surrogate_weights(u, alpha)
+    ax.plot(u, curve, "k-", label=r"$\phi'(u)=u^{-\alpha}$", zorder=3)
+    for a, b in zip(R, R[1:]):
+        inside, top = np.linspace(a, b, 50), surrogate_weights(a, alpha)
+        low = surrogate_weights(inside, alpha)
+        ax.fill_between(inside, 0, low, color="C0", alpha=0.35, lw=0)
+        for shift, shade in ((0, 1), (a, 0.6)):
+            excess = {"color": "C1", "alpha": shade, "lw": 0}
+            ax.fill_between(inside - shift, low, top, **excess)
+        ax.plot([a, a, b, b], [0, top, top, 0], "C0-", lw=1)
+    last = surrogate_weights(R[-1], alpha)
+    ax.plot([0, 1, 1, 0, 0], [last, last, 1, 1, last], "k:", lw=1.5)
+    ax.set(xlabel="cumulative reward $u$ (reward units)", ylabel="weight")
+    ax.set(xlim=(0, u[-1]), ylim=(0, 1.3))
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_telescope(ax, [1.0, 0.5, 0.9, 0.4, 1.0, 0.8], 0.5)
+
+# %% [markdown]
+# **Figure (fig-full-information-telescoping).** <a id="fig-full-information-telescoping"></a> The telescoping lemma for one arm in six rounds. Blue: the area under the curve, which is the gain in utility. Orange: by how much the weighted rewards exceed it. Moved to the left, the orange parts fit into the dotted column of width $R_i(0)=1$ between $\phi'(R_i(T))$ and $\phi'(1)$, because no reward is wider than 1.
 
 
 # %%
@@ -288,6 +322,42 @@ def approximation_factor(alpha: float) -> float:
 # %% tags=["active-ipynb"]
 # factors = [approximation_factor(a) for a in np.linspace(0, 0.99, 100)]
 # assert max(factors) <= np.exp(1 / np.e) < 1.4447 and factors[0] == 1
+
+# %% [markdown]
+# The choice of $\beta$ can be seen as well.
+# Without regret the two inequalities of the proof leave $R_i^*/R_i$ at most $1/(1-\alpha)$ on average over the arms, with the weights $\phi(R_i)$.
+# Look at the dotted line there: each $\beta$ gives a tangent above the curve, and the height of the tangent on the line is the factor.
+
+
+# %%
+def plot_best_tangent(ax, alpha: float):
+    r"""Tangents of $x^{1-\alpha}$ and their heights at $x = 1/(1-\alpha)$."""
+    most, betas = 1 / (1 - alpha), {"1": 1, r"1-\alpha": 1 - alpha}
+    x = np.linspace(0, 1.5 * most, 300)
+    for name, beta in betas.items():
+        scale = beta ** (alpha - 1)
+        tangent = scale * (alpha + beta * (1 - alpha) * x)
+        (line,) = ax.plot(x, tangent, label=rf"tangent, $\beta = {name}$")
+        marks = {"c": line.get_color(), "zorder": 4}
+        ax.plot(1 / beta, scale, "o", mfc="white", ms=8, **marks)
+        height = scale * (alpha + beta)
+        ax.plot(most, height, "o", **marks)
+        shift = 0.12 if beta == 1 else -0.2
+        ax.text(most - 0.1, height + shift, f"{height:.2f}", ha="right")
+    ax.plot(x, x ** (1 - alpha), "k-", label=r"$x^{1-\alpha}$")
+    ax.axvline(most, color="0.4", ls=":")
+    ax.set(xlim=(0, x[-1]), ylim=(0, 2.4), xlabel="$x=R_i^*/R_i$")
+    ax.set(ylabel=r"$\phi(R_i^*)\,/\,\phi(R_i)$")
+    ax.legend(loc="lower right")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_best_tangent(ax, 0.7)
+
+# %% [markdown]
+# **Figure (fig-full-information-tangent).** <a id="fig-full-information-tangent"></a> Where the constant comes from, at $\alpha=0.7$. Curve: what the optimum gains in utility where it has $x$ times the reward of the policy. A tangent touches it at $x=1/\beta$ (open circle) and proves the factor that it reaches on the dotted line, $x=1/(1-\alpha)$. The tangent that touches there proves $c_\alpha$, the height of the curve itself.
 
 # %% [markdown]
 # Two steps are optimisation claims, and cvxpy judges both: the best $\beta$ as a geometric program, for $\alpha\beta^{\alpha-1}+\beta^\alpha$ is a sum of monomials, and the tangent as the largest $\phi(\beta u)-\beta\phi'(R)u$ over $u$.

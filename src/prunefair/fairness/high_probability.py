@@ -146,6 +146,31 @@ def optimistic_gain(gain, probability, eta):
 
 
 # %% [markdown]
+# What makes the estimate optimistic is its mean.
+# In the picture, compare it with the dotted line, which is the truth and the mean of the plain estimate.
+
+
+# %%
+def plot_optimism(ax, rates):
+    """Mean of the optimistic estimate of a gain of 1, for several learning rates."""
+    for eta in rates:
+        p = np.geomspace(1.02 * -np.expm1(-eta), 1, 200)
+        ax.plot(p, p * optimistic_gain(1.0, p, eta), label=rf"$\eta$ = {eta:g}")
+    ax.axhline(1, color="k", ls=":", label="truth")
+    ax.set(xscale="log", ylim=(0, 4.5), ylabel="mean of the estimate")
+    ax.set(xlabel="probability $p_i$ of the arm")
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_optimism(ax, (0.3, 0.1, 0.01))
+
+# %% [markdown]
+# **Figure (fig-high-probability-optimism).** <a id="fig-high-probability-optimism"></a> The optimistic estimate is too large in the mean, most for arms that are seldom drawn. So an arm of which little is known looks better than it is, and it is drawn again. Each curve begins at the least probability that the estimate allows, which is about $\eta$.
+
+# %% [markdown]
 # The checks of this chapter are functions that return the smallest constant in front of a statement that would still pass, and take the statement as an argument, so that the tests can put a stronger one in its place.
 
 

@@ -143,6 +143,40 @@ def late_step(state: AdaptiveState, gradient, waiting: int) -> AdaptiveState:
 # Those of the moment at which it arrives, $R$ before its own credit; what is credited is $r_i(t)\,x_i(t)$ with the play of *then*.
 # Nothing of [Theorem (From linear regret to fair utility)](full_information.ipynb#thm-full-information-reduction) is lost.
 #
+# In the picture, a bar is a round from its play to the arrival of its reward.
+# Count the bars that cross the dotted line: so many rounds wait at that step.
+# Below, look at how the weight lags behind.
+
+
+# %%
+def plot_waiting(axes, delays, alpha: float):
+    """Rounds from play to arrival, and the weight of an arm that always earns 1."""
+    played = np.arange(len(delays))
+    arrived = played + np.asarray(delays) + 0.5
+    waits = (played < arrived[:, None]) & (arrived > arrived[:, None])
+    worst = waits.sum(1).argmax()
+    lines = axes[0].hlines(played, played, arrived, colors="C0", lw=4)
+    lines.set_colors(["C1" if wait else "C0" for wait in waits[worst]])
+    axes[0].axvline(arrived[worst], color="0.3", ls=":")
+    words = f" {waits[worst].sum()} wait"
+    axes[0].text(arrived[worst], -0.5, words, va="center")
+    axes[0].set(ylabel="round $t$", ylim=(played[-1] + 0.8, -1))
+    time = np.linspace(0, arrived.max() + 1, 500)
+    for label, known in (("at arrival", arrived), ("if at once", played + 0.5)):
+        R = 1 + (known <= time[:, None]).sum(1)
+        axes[1].plot(time, surrogate_weights(R, alpha), label=label)
+    axes[1].set(xlabel="time (rounds)", ylabel=r"weight $R^{-\alpha}$", ylim=(0, 1.05))
+    axes[1].legend()
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# with figure(2, sharex=True, figsize=(5.6, 4.6)) as axes:
+#     plot_waiting(axes, [2, 5, 1, 6, 0, 3, 1, 4, 2, 3], 0.5)
+
+# %% [markdown]
+# **Figure (fig-late-feedback-waiting).** <a id="fig-late-feedback-waiting"></a> What a late reward does. Above: each round from its play to the arrival of its reward; orange are those that wait at the step with most of them, which is $m$. Below: the weight of an arm that earns 1 in every round falls later than it would without delay, so the arm is taken for poorer than it is.
+#
 # **Theorem (Late and fair).** <a id="thm-late-feedback-fair"></a>
 # Let one learner with the late step play in each context, weights be $R_i^{-\alpha}$ at arrival, and let all rewards have arrived after round $T$.
 # If never more than $m$ rounds of a context wait at one of its steps, then for every fixed map

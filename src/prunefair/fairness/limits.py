@@ -71,6 +71,42 @@ from prunefair.fairness.utility import alpha_fair_utility
 # The order $\pi$ is drawn uniformly before the game.
 # All rounds of phase $k$ are in context $k$; they reward with 1 the arms $\pi_k,\dots,\pi_N$, which are alive, and with 0 the others.
 # So the sets of rewarded arms are nested, and each phase removes one arm.
+#
+# Here is the game for four arms.
+# Compare the blue area of an arm, which is all that a policy can give it, with the orange frame, which is what the best map gives.
+
+
+# %%
+def plot_nested(ax, lengths):
+    """Who is paid in each phase, and what a policy and the best map make of it."""
+    lengths, n = np.asarray(lengths, dtype=float), len(lengths)
+    begins, living = np.cumsum(lengths) - lengths, np.arange(n, 0, -1)
+    equal = np.cumsum(lengths / living)
+    for k in range(n):
+        for s in range(k + 1):
+            place = {"width": lengths[s], "left": begins[s]}
+            ax.barh(k, height=0.8, color="0.9", ec="0.5", **place)
+            part = {"height": 0.8 / living[s], "align": "edge"}
+            ax.barh(k - 0.4, color="C0", **part, **place)
+        frame = {"fc": "none", "ec": "C1", "lw": 2.5}
+        ax.barh(k, lengths[k], height=0.8, left=begins[k], **frame)
+        words = f"{equal[k]:.1f} / {lengths[k]:g}"
+        ax.text(1.02 * lengths.sum(), k, words, va="center")
+    ax.set_yticks(range(n), [rf"arm $\pi_{k + 1}$" for k in range(n)])
+    ax.set_xticks(begins + lengths / 2, [f"phase {k + 1}" for k in range(n)])
+    ax.tick_params(length=0)
+    ax.invert_yaxis()
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_nested(ax, [6, 8, 11, 16])
+
+# %% [markdown]
+# **Figure (fig-limits-nested).** <a id="fig-limits-nested"></a> A game that hides who dies next: the arms in the order of death, and the rounds of each phase from left to right. Grey: rounds in which the arm pays. Blue: its part if all living arms share them equally, in the mean the most that a policy can give it while the order is hidden. Orange: what the best map in hindsight gives it. At the right both in numbers: the sum is the same, but the blue one is uneven.
+#
 # Number of arms, lengths and contexts may all be known in advance; only $\pi$ is hidden.
 #
 # **Theorem (Ceiling of the hidden order).** <a id="thm-limits-ceiling"></a>

@@ -321,6 +321,39 @@ def check_map(x, shape: tuple[int, int]) -> np.ndarray:
 # We did not need a minimax theorem: concavity and one directional derivative are enough.
 # The certificate is the gap of the Frank–Wolfe method ([Jaggi 2013](../references.bib#jaggi2013frankwolfe)), and it can be computed for *any* map, wherever the map comes from.
 # It is linear in the error of $p$, while [(eq-offline-gap)](#eq-offline-gap) at another price may be smaller; a solver that has prices of its own should use them.
+#
+# With two arms everything can be drawn: five contexts, each of which may be split between the arms.
+# Look at the one point where the grey set, the curve and the dashed line meet.
+
+
+# %%
+def plot_price_line(ax, G, best: OfflineOptimum, alpha: float):
+    """Rewards of two arms that maps reach, the best of them, and its prices."""
+    moves = G[np.argsort(G[:, 1] / G[:, 0])[::-1]] * [-1, 1]
+    alone = np.array([G.sum(0) * [1, 0], G.sum(0) * [0, 1]])
+    edges = [alone[0] + np.cumsum(moves, axis=0), alone[1] - np.cumsum(moves, axis=0)]
+    ax.fill(*(1 + np.vstack(edges)).T, fc="0.9", ec="0.4", ls="-", label="all maps")
+    R, p = best.rewards, best.prices
+    first = np.linspace(1, 1 + alone[0, 0], 200)
+    left = (R ** (1 - alpha)).sum() - first ** (1 - alpha)
+    level = np.maximum(left, 0) ** (1 / (1 - alpha))
+    ax.plot(first, level, label="as good as the best map")
+    price = R[1] + (R[0] - first) * p[0] / p[1]
+    ax.plot(first, price, label="worth as much at its prices")
+    ax.plot(*R, "ko")
+    ax.set(xlabel="$R_0$ (reward units)", ylabel="$R_1$ (reward units)")
+    ax.set(ylim=(0, 1.6 * alone[1, 1]))
+    ax.legend(loc="upper right")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# toy = np.array([[9.0, 1], [6, 3], [4, 4], [2, 6], [3, 1]])
+# with figure() as ax:
+#     plot_price_line(ax, toy, package.solve_offline(toy, 0.7), 0.7)
+
+# %% [markdown]
+# **Figure (fig-offline-price).** <a id="fig-offline-price"></a> Five contexts and two arms at $\alpha=0.7$. No map lies above the dashed line, on which all rewards are worth the same at the prices of the best map, and no point of that line is better than the best map. So the prices prove that it is the best. Each edge of the grey set is one context that is being moved from one arm to the other.
 
 
 # %%

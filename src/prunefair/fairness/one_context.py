@@ -282,6 +282,36 @@ def _corners(n_arms: int, n_corners: int, *, rng: np.random.Generator) -> np.nda
 #     print(f"alpha {a}: optimum over leader {min(shares):.4f} to {max(shares):.4f}")
 
 # %% [markdown]
+# The example by hand as a picture, in the plane of the two rewards.
+# Where does the leader end: below or above the dashed curve, on which all is as good as the best fixed distribution?
+
+
+# %%
+def plot_path(ax, corners, alpha: float):
+    """What the leader earns along a path, beside all fixed distributions."""
+    H, beta = corners[-1], 1 - alpha
+    ax.plot([H[0], 0], [0, H[1]], "k-", label="all fixed distributions")
+    best, first = leader(H, alpha) * H, np.linspace(0, H[0], 200)
+    level = np.maximum((best**beta).sum() - first**beta, 0) ** (1 / beta)
+    ax.plot(first, level, "C0--", label="as good as the best of them")
+    ax.plot(*best, "C0o")
+    ends = [_path_rewards(corners[: n + 1], alpha) for n in range(len(corners))]
+    R = np.vstack([np.zeros(2), *ends])
+    ax.plot(*R.T, "C1-", marker="o", clip_on=False, label="the leader, from nothing")
+    ax.set(xlabel="reward of arm 0", ylabel="reward of arm 1")
+    ax.set(xlim=(0, 1.02 * H[0]), ylim=(0, 1.02 * H[1]))
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_path(ax, np.array([[1, 0], [1, 1.0]]), 0.5)
+
+# %% [markdown]
+# **Figure (fig-one-context-path).** <a id="fig-one-context-path"></a> Following the leader at $\alpha=\frac12$ where arm 0 pays first and arm 1 later. Orange: what both have earned under the leader, which gives arm 0 everything at first and then turns to arm 1. It ends beyond the dashed curve, which no fixed distribution passes: the dot is the best of these.
+
+# %% [markdown]
 # ## The price of whole rounds
 #
 # Rounds are no small steps: the leader of round $t$ does not know $r(t)$ yet.

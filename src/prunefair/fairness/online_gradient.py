@@ -369,6 +369,44 @@ def adaptive_step(
 # assert (first.squared_norms, second.squared_norms) == (9, 25)
 
 # %% [markdown]
+# With three arms the simplex is a triangle, and by property (c) the step may be drawn in its plane.
+# Watch what happens to a step that leaves the triangle: the projection returns it to the nearest point.
+
+
+# %%
+def plot_steps(ax, gradients):
+    """Steps in the plane of the simplex of three arms, and their projections."""
+    corners = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
+    ax.fill(*corners.T, fc="0.93", ec="0.4", ls="-")
+    arrow = {"arrowstyle": "->", "color": "C0", "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+    state = initial_state(3)
+    for t, g in enumerate(gradients, 1):
+        after = adaptive_step(state, g)
+        moved = state.point + g / after.squared_norms**0.5
+        moved = moved + (1 - moved.sum()) / 3  # into the plane
+        x, v, p = np.array([state.point, moved, after.point]) @ corners
+        ax.annotate("", v, x, arrowprops=arrow)
+        ax.plot(*np.array([v, p]).T, "C1--")
+        ax.plot(*np.array([x, p]).T, "ko")
+        ax.text(*(p + [0.03, -0.01]), f"$x_{t + 1}$", va="top")
+        state = after
+    ax.text(*(corners.mean(0) + [0, 0.03]), "$x_1$", ha="center")
+    for i, (x, y) in enumerate(corners):
+        ax.text(x, y + (0.03 if y else -0.09), f"arm {i}", ha="center")
+    ax.set(aspect="equal", xlim=(-0.1, 1.3))
+    ax.axis("off")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# gradients = np.array([[0.3, 1.0, 0.4], [0.0, 0.8, 0.9], [0.0, 0.1, 1.0]])
+# with figure(figsize=(5.6, 3.6)) as ax:
+#     plot_steps(ax, gradients)
+
+# %% [markdown]
+# **Figure (fig-online-gradient-steps).** <a id="fig-online-gradient-steps"></a> Three steps on the simplex of three arms. Arrows: the steps $\eta_tg_t$, seen in the plane of the triangle. Dashed: the projections, along the shortest way back to the triangle. A corner plays one arm alone.
+
+# %% [markdown]
 # ## The regret bound, link by link
 #
 # **Theorem (Regret of the adaptive step).** <a id="thm-online-gradient-regret"></a>

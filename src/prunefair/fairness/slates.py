@@ -215,6 +215,42 @@ def _clipped(v: np.ndarray, k: int) -> np.ndarray:
 
 
 # %% [markdown]
+# For slates of two among three arms the set is a triangle once more, in the middle of a larger one.
+# Look at the corners of the larger one: there a single arm would fill both places.
+
+
+# %%
+def plot_capped(ax, points, slate: int = 2):
+    """Points of the plane of three arms and their projections, within what a cap cuts."""
+    plane = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
+    sets, centre = (1 - np.eye(3)) @ plane, slate * plane.mean(0)
+    ax.fill(*(slate * plane).T, fc="none", ec="0.6", ls=":")
+    ax.fill(*sets.T, fc="0.93", ec="0.4", ls="-")
+    for v in points:
+        v = v + (slate - v.sum()) / 3  # into the plane
+        ends = np.array([v, capped_projection(v, slate)]) @ plane
+        ax.plot(*ends.T, "C1--")
+        ax.plot(*ends[0], "C0o")
+        ax.plot(*ends[1], "ko")
+    for i, (twice, others) in enumerate(zip(slate * plane, sets)):
+        pair = "{" + ", ".join(str(j) for j in range(3) if j != i) + "}"
+        for words, corner, by in ((f"{i} twice", twice, 1.1), (pair, others, 1.25)):
+            x, y = centre + by * (corner - centre)
+            ax.text(x, y, words, ha="center", va="center")
+    ax.set(aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# aims = [[1.5, 0.6, -0.1], [0.1, 1.7, 0.2], [0.9, 0.7, 0.4], [0.2, 0.6, 1.2]]
+# with figure(figsize=(5.6, 3.8)) as ax:
+#     plot_capped(ax, np.array(aims))
+
+# %% [markdown]
+# **Figure (fig-slates-capped).** <a id="fig-slates-capped"></a> Slates of two among three arms. Grey: the capped simplex, whose corners are the three slates. Dotted: what would be allowed if an arm could fill both places. Blue points are projected along the dashed lines to the nearest point of the grey set; the one that lies in it stays.
+
+# %% [markdown]
 # By hand: in the example above $\tau=-\frac18$, the first entry is full and the other two share what is left.
 # The last statement of the theorem pins the point, so it is the check, on ties, on entries of $10^{\pm17}$ and at the ends of the floating-point range; cvxpy agrees on moderate ones.
 
@@ -948,6 +984,38 @@ def drawn_slate(x: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
         places = systematic_slate(x[order], rng.random())
     return order[places]
 
+
+# %% [markdown]
+# The comb is easily drawn; each tooth picks the arm below it.
+# Move it in your mind from 0 to 1: every arm is hit for a share of the way that is its width.
+
+
+# %%
+def plot_comb(ax, x, offset: float):
+    """Inclusion probabilities end to end, and the teeth that choose a slate."""
+    ends, chosen = np.cumsum(x), systematic_slate(x, offset)
+    for i, (width, end) in enumerate(zip(x, ends)):
+        shade = {"color": "C1" if i in chosen else "0.88", "ec": "white"}
+        bar = ax.barh(0, width, left=end - width, height=0.6, **shade)
+        ax.bar_label(bar, [str(i)], label_type="center")
+    tooth = {"arrowstyle": "-|>", "color": "C0", "lw": 1.8}
+    for place in offset + np.arange(len(chosen)):
+        ax.annotate("", (place, 0.32), (place, 0.95), arrowprops=tooth)
+    ax.plot([offset, offset + len(chosen) - 1], [0.94, 0.94], "C0-")
+    ax.set(xlabel="inclusion probabilities $x_i$ end to end", yticks=[])
+    ax.set(ylim=(-0.35, 1.1), xlim=(0, len(chosen)))
+    ax.spines["left"].set_visible(False)
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# aim = np.array([0.9, 0.5, 0.3, 0.7, 0.35, 0.25, 0.6, 0.4])
+# with figure(figsize=(5.6, 1.6)) as ax:
+#     plot_comb(ax, capped_projection(aim, 3), 0.35)
+
+# %% [markdown]
+# **Figure (fig-slates-comb).** <a id="fig-slates-comb"></a> A systematic draw of three arms among eight. The teeth of the comb are one apart and no arm is wider than one, so three different arms are hit, here those in orange.
 
 # %% [markdown]
 # The check needs no sampling.
