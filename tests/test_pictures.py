@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from scipy.stats import ks_2samp
 
+from prunefair.bridge.layer_budgets import kept_costs, plot_row_gains
 from prunefair.fairness.bandit_feedback import plot_barriers
 from prunefair.fairness.full_information import (
     approximation_factor,
@@ -19,6 +22,17 @@ from prunefair.fairness.one_context import plot_path
 from prunefair.fairness.online_gradient import plot_steps
 from prunefair.fairness.slates import plot_capped, plot_comb
 from prunefair.fairness.utility import alpha_fair_utility
+from prunefair.pruning.anatomy import plot_block
+from prunefair.pruning.policy_gradient import plot_pushes
+from prunefair.pruning.recovery import plot_adapter
+from prunefair.pruning.row_policy import gumbel_top_k, plot_gumbel
+from prunefair.pruning.self_moments import functional_spectrum, plot_functional
+from prunefair.pruning.spectrum import (
+    plot_interlacing,
+    plot_staircases,
+    singular_values,
+)
+from prunefair.pruning.surgery import plot_slicing
 
 
 def one():
@@ -149,3 +163,96 @@ def test_the_teeth_of_the_comb_hit_the_orange_arms(offset):
     }
     assert len(hit) == 3
     assert hit == {i for i, b in enumerate(bars) if b.get_facecolor() == to_rgba("C1")}
+
+
+def test_a_neuron_of_the_block_is_a_row_of_two_matrices_and_a_column_of_the_third():
+    ax = plot_block(one(), width=6, neurons=12, neuron=4)
+    filled = [c for c in ax.collections if c.get_facecolor().size]
+    sizes = [c.get_paths()[0].get_extents() for c in filled]
+    assert [(box.width, box.height) for box in sizes] == [
+        (6, 1),
+        (6, 1),
+        (1, 1),
+        (1, 6),
+    ]
+
+
+def test_every_square_of_the_interlacing_picture_lies_on_its_bar():
+    W = torch.randn(12, 7, generator=torch.Generator().manual_seed(4)).double()
+    full, left = singular_values(W), singular_values(W[3:])
+    ax = plot_interlacing(one(), full, left, 3)
+    bars = ax.collections[0].get_segments()
+    squares = ax.lines[1].get_xdata()
+    assert len(bars) == len(squares) == 7
+    assert all(a[0] <= x <= b[0] for (a, b), x in zip(bars, squares))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_arrow_between_the_staircases_is_as_long_as_the_distance(seed):
+    draw = torch.Generator().manual_seed(seed)
+    x, y = (torch.rand(n, generator=draw).double() for n in (9, 7))
+    ax = plot_staircases(one(), x, y)
+    (start, end) = ax.texts[0].xy, ax.texts[0].get_position()
+    length = abs(float(start[1]) - float(end[1]))
+    assert length == pytest.approx(ks_2samp(x.numpy(), y.numpy()).statistic)
+    assert f"{length:.2f}" in ax.texts[1].get_text()
+
+
+def test_the_rows_right_of_the_line_are_those_of_the_draw():
+    scores = torch.linspace(1, -1, 8).double()
+    noise = torch.empty(8).double()
+    noise = -noise.exponential_(generator=torch.Generator().manual_seed(5)).log()
+    ax = plot_gumbel(one(), scores, noise, 3)
+    threshold = float(ax.lines[-1].get_xdata()[0])
+    drawn = gumbel_top_k(scores, 3, generator=torch.Generator().manual_seed(5))
+    assert set(torch.nonzero(scores + noise > threshold).flatten().tolist()) == set(
+        drawn.tolist()
+    )
+
+
+def test_the_outputs_of_the_masked_and_of_the_sliced_block_have_the_same_colours():
+    draw = torch.Generator().manual_seed(6)
+    D, h = torch.randn(8, 12, generator=draw), torch.randn(12, generator=draw)
+    axes = plot_slicing(Figure().subplots(2), D, h, [0, 3, 4, 7, 9])
+    masked, sliced = (ax.images[2].get_array() for ax in axes)
+    np.testing.assert_allclose(masked, sliced, rtol=1e-6)
+    assert np.isnan(axes[0].images[0].get_array().filled(np.nan)).sum() == 7 * 8
+    assert axes[1].images[0].get_array().shape == (8, 5)
+
+
+def test_half_axes_of_the_ellipse_are_the_functional_spectrum():
+    draw = torch.Generator().manual_seed(7)
+    hidden = torch.randn(200, 6, generator=draw).double()
+    D, kept = torch.randn(2, 6, generator=draw).double(), [0, 2, 3, 5]
+    ax = plot_functional(one(), D, hidden, kept)
+    H = hidden.T @ hidden / 200
+    for lines, part in ((ax.lines[2:4], None), (ax.lines[5:7], torch.tensor(kept))):
+        found = [np.hypot(*line.get_xydata()[1]) for line in lines]
+        np.testing.assert_allclose(found, functional_spectrum(D, H, part))
+
+
+def test_the_baseline_pushes_the_best_up_and_the_worst_down():
+    penalties = torch.tensor([0.3, 0.1, 0.2, 0.5])
+    axes = plot_pushes(Figure().subplots(1, 2), penalties)
+    ends = [[t.xy[1] for t in ax.texts] for ax in axes]
+    assert max(ends[0]) < 0 and ends[1][1] > 0 > ends[1][3]
+    assert sum(ends[1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_factors_of_the_adapter_have_its_rank_and_the_sides_of_the_matrix():
+    ax = plot_adapter(one(), 40, 30, 3)
+    boxes = [c.get_paths()[0].get_extents() for c in ax.collections]
+    sizes = [(box.width, box.height) for box in boxes]
+    np.testing.assert_allclose(sizes, [(30, 40), (3, 40), (30, 3)])
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5, 1, 3])
+def test_rows_with_a_dot_gain_at_least_the_price_and_the_others_at_most(alpha):
+    costs = np.random.default_rng(8).lognormal(0, 1, (3, 12))
+    (ax,) = plot_row_gains([one()], [kept_costs(c) for c in costs], 18, (alpha,))
+    price = ax.lines[-1].get_ydata()[0]
+    for curve, dots in zip(ax.lines[:-1:2], ax.lines[1::2]):
+        kept = len(dots.get_xdata())
+        gains = curve.get_ydata()
+        assert (gains[:kept] >= price - 1e-12).all()
+        assert (gains[kept:] <= price + 1e-12).all()

@@ -406,6 +406,39 @@ def _maxmin_gap(values, widths, budget, least, sizes) -> float:
 
 
 # %% [markdown]
+# Three layers of twelve rows with random costs show how the price works.
+# Look at where each curve crosses the dotted line, which is the same for all layers.
+
+
+# %%
+def plot_row_gains(axes, values, budget: int, alphas):
+    """Gain of each further row, the price that all layers share, and the widths."""
+    for ax, alpha in zip(axes, alphas):
+        shared = share_rows(values, budget, alpha)
+        for layer, (value, width) in enumerate(zip(values, shared.widths)):
+            gains = marginal_gains(value[1:], alpha)
+            rows = np.arange(2, len(value))
+            (line,) = ax.plot(rows, gains, label=f"layer {layer}: {width} rows")
+            colour = line.get_color()
+            ax.plot(rows[: width - 1], gains[: width - 1], "o", color=colour, ms=5)
+        ax.axhline(shared.price, color="k", ls=":")
+        ax.set(ylabel=rf"gain at $\alpha = {alpha:g}$", yscale="log")
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes[-1].set(xlabel="row of the layer, the dearest first")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# sizes = np.array([[0.6], [1.0], [2.0]])
+# costs = sizes * np.random.default_rng(SEED + 1).lognormal(0, 0.7, (3, 12))
+# toy = [kept_costs(layer) for layer in costs]
+# with figure(2, sharex=True) as axes:
+#     plot_row_gains(axes, toy, 18, (0, 1))
+
+# %% [markdown]
+# **Figure (fig-layer-budgets-price).** <a id="fig-layer-budgets-price"></a> Half of the rows of three layers, shared at two fairness parameters. Each curve is what a further row adds in its layer; the rows with a dot are kept. One price, the dotted line, cuts all curves. At $\alpha=0$ the dear layer gets most rows; at $\alpha=1$ what a layer has already counts against it, and the widths come closer.
+
+# %% [markdown]
 # By hand of a machine: all widths of three small layers, for seven $\alpha$; and the widths of Part I at $\alpha = 0$.
 
 # %% tags=["active-ipynb"]

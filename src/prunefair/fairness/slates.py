@@ -221,7 +221,7 @@ def _clipped(v: np.ndarray, k: int) -> np.ndarray:
 
 # %%
 def plot_capped(ax, points, slate: int = 2):
-    """Points of the plane of three arms and their projections, within what a cap cuts."""
+    """Points of the plane of three arms and their projections under a cap."""
     plane = np.array([[0, 0], [1, 0], [0.5, 0.75**0.5]])
     sets, centre = (1 - np.eye(3)) @ plane, slate * plane.mean(0)
     ax.fill(*(slate * plane).T, fc="none", ec="0.6", ls=":")

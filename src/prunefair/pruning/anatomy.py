@@ -88,6 +88,45 @@ from prunefair.models import measuring
 # with $g_j^\top$ and $u_j^\top$ the rows of $W$ and $U$.
 # Nothing connects two neurons, so a set of terms can be left out without touching the others: to remove neuron $j$ is to remove row $j$ of $W$, row $j$ of $U$ and column $j$ of $D$.
 # That is why a *row* is the unit of this pruning, and why its result is a smaller dense model which needs no special kernel.
+#
+# In the picture the orange strips belong to one neuron: cover them, and what is left is a smaller block of the same kind.
+
+
+# %%
+def plot_block(ax, width: int, neurons: int, neuron: int):
+    """A feed-forward block from left to right, with what belongs to one neuron."""
+    shapes = {  # place of the left edge, columns, rows, and direction of the neuron
+        "$\\bar x$": (0, 1, width, None),
+        "$W$": (2.5, width, neurons, "row"),
+        "$U$": (9.5, width, neurons, "row"),
+        "$h$": (17, 1, neurons, "row"),
+        "$D$": (19.5, neurons, width, "column"),
+        "FFN": (21 + neurons, 1, width, None),
+    }
+    for name, (left, columns, rows, strip) in shapes.items():
+        x = [left + i for i in range(columns + 1)]
+        y = [i - rows / 2 for i in range(rows + 1)]
+        ax.hlines(y, x[0], x[-1], color="0.75", lw=0.6)
+        ax.vlines(x, y[0], y[-1], color="0.75", lw=0.6)
+        corners = [x[i] for i in (0, -1, -1, 0, 0)], [y[i] for i in (0, 0, -1, -1, 0)]
+        ax.plot(*corners, "C0-", lw=1.5)
+        if strip == "row":
+            ax.fill_between((x[0], x[-1]), y[-neuron - 2], y[-neuron - 1], color="C1")
+        elif strip:
+            ax.fill_between(x[neuron : neuron + 2], y[0], y[-1], color="C1")
+        ax.text((x[0] + x[-1]) / 2, y[-1] + 0.4, name, ha="center")
+    ax.set(aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 2.6)) as ax:
+#     plot_block(ax, width=6, neurons=12, neuron=4)
+
+# %% [markdown]
+# **Figure (fig-anatomy-block).** <a id="fig-anatomy-block"></a> A feed-forward block, its input at the left and its output at the right. Orange: one neuron is a row of the gate $W$, a row of the up-projection $U$, one entry of the hidden vector $h$ and a column of the down-projection $D$. Removing it makes three matrices smaller and touches no other neuron.
+#
 # The next two functions find these layers and the matrices $W$, which are all that the policy will ever see.
 
 

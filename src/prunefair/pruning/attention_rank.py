@@ -195,6 +195,41 @@ def value_basis(O: torch.Tensor, Z: torch.Tensor, shape) -> ValueBasis:
 
 
 # %% [markdown]
+# Values of length two that are read by two heads show what has to be agreed on.
+# Each cloud is what one head gathers; look at how far the points are moved to the one line that is kept.
+
+
+# %%
+def plot_shared_value(axes, gathered, shape=(1, 2, 2)):
+    """What two heads gather, and what a value of rank one leaves of it."""
+    z = torch.cat(gathered, 1)
+    basis = value_basis(torch.eye(4).double(), z.T @ z / len(z), shape)
+    keep = basis.back[0][:, :1] @ basis.into[0][:1]
+    for i, (ax, points) in enumerate(zip(axes, gathered)):
+        left = points @ keep.T
+        for ends in zip(points, left):
+            ax.plot(*torch.stack(ends).T, color="0.75", lw=0.8, ls="-")
+        ax.plot(*points.T, "o", color=f"C{i}", ms=4)
+        ax.plot(*left.T, "ko", ms=2)
+        lost = (points - left).square().sum() / points.square().sum()
+        words = f"head {i}: {100 * lost:.0f} % of the energy lost"
+        ax.set(xlabel=words, aspect="equal")
+    axes[0].set(ylabel="second number of the value")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# apart = torch.Generator().manual_seed(3)
+# clouds = torch.randn(2, 40, 2, generator=apart).double() * torch.tensor([2.0, 0.5])
+# turns = [torch.tensor([[c, s], [-s, c]]).double() for c, s in ((0.9, 0.44), (0.6, 0.8))]
+# gathered = [cloud @ turn for cloud, turn in zip(clouds, turns)]
+# with figure(2, n_columns=2, sharex=True, sharey=True, figsize=(5.6, 3.0)) as axes:
+#     plot_shared_value(axes, gathered)
+
+# %% [markdown]
+# **Figure (fig-attention-rank-shared).** <a id="fig-attention-rank-shared"></a> Two heads that share a value of length two, of which one number is to be kept. Coloured: what each head gathers. Black: what is left of it, all on the one line that the heads share. It suits both a little and neither quite, because they gather along different directions.
+
+# %% [markdown]
 # The check takes one head, data in the place of moments, and least squares that alternates between $E$ and $F$ from a random start and knows no eigenvalues.
 
 # %% tags=["active-ipynb"]

@@ -208,6 +208,33 @@ def gauss_rule(recurrence: Tridiagonal) -> GaussRule:
 #     close = torch.isclose(found, moment, rtol=1e-10)
 #     assert close.all() if degree < 8 else not close.any()
 
+# %% [markdown]
+# The rule for the first of these probes as a picture.
+# Compare the number of bars: the probe sees all twelve eigenvalues, and four nodes stand for them.
+
+
+# %%
+def plot_rule(ax, A, probe, rule: GaussRule):
+    """What one probe sees of each eigenvalue, and the nodes of its Gauss rule."""
+    values, vectors = torch.linalg.eigh(A)
+    seen = (vectors.T @ probe).square()
+    ax.vlines(values, 0, seen, color="C0", lw=4, label="eigenvalues, as seen")
+    nodes, weights = rule.nodes.flatten(), rule.weights.flatten()
+    ax.vlines(nodes, 0, weights, color="C1", lw=1.5)
+    ax.plot(nodes, weights, "s", color="C1", label="nodes of the rule")
+    ax.set(xlabel=r"eigenvalue $\lambda_i$, node $\theta_j$", ylabel="weight")
+    ax.set(ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_rule(ax, A, v[0], gauss_rule(lanczos(lambda q: q @ A, v[:1], 4)))
+
+# %% [markdown]
+# **Figure (fig-lanczos-rule).** <a id="fig-lanczos-rule"></a> One probe and its Gauss rule of four steps. Blue: the twelve eigenvalues, each as high as the share $(u_i^\top v)^2$ that the probe sees of it. Orange: four nodes with their weights, which give the same mean of every polynomial up to degree 7. Both sets of heights sum to one.
+
 # %% tags=["active-ipynb"]
 # few = torch.diag(torch.tensor([1.0, 2, 5, 9]).repeat(3).double())
 # for steps in (4, 7):

@@ -61,6 +61,37 @@ from prunefair.pruning.zero_shot import TASK_CHANCE, TaskResult
 # print(f"above chance: {above:.1%}")
 
 # %% [markdown]
+# On one ruler the two shares are two ways to measure the same bar.
+# Look at where each of them begins.
+
+
+# %%
+def plot_ruler(ax, pruned: float, dense: float, chance: float):
+    """An accuracy measured from zero and from what a guess gets."""
+    spans = {"raw": 0.0, "above chance": chance}
+    for y, zero in enumerate(spans.values()):
+        ax.barh(y, dense - zero, left=zero, height=0.5, color="0.88")
+        share = (pruned - zero) / (dense - zero)
+        bar = ax.barh(y, pruned - zero, left=zero, height=0.5, color=f"C{y}")
+        ax.bar_label(bar, [f"{100 * share:.0f} %"], label_type="center", color="white")
+    for x, name in ((chance, "guess"), (pruned, "pruned"), (dense, "dense")):
+        ax.axvline(x, color="k", ls=":", lw=1.2)
+        blank = {"fc": "white", "ec": "none", "pad": 1}
+        ax.text(x, -0.42, name, ha="center", va="bottom", bbox=blank)
+    ax.set_yticks(range(len(spans)), list(spans))
+    ax.set(xlabel="mean accuracy on five tasks", xlim=(0, 0.8), ylim=(1.5, -0.75))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 2.2)) as ax:
+#     plot_ruler(ax, means[30], means[0], guess)
+
+# %% [markdown]
+# **Figure (fig-retention-ruler).** <a id="fig-retention-ruler"></a> PruneNet at 30 % on LLaMA-2-7B, from the accuracies that the paper prints. Measured from zero, four fifths of the dense model are left; measured from what a guess gets, three fifths. The grey part is what was lost.
+
+# %% [markdown]
 # ## The paper, read both ways
 #
 # The same table as two shares: of the dense model's accuracy, as the paper has it, and of what it has above a guess.

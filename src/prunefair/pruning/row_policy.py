@@ -589,6 +589,42 @@ def z_scores(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
 # At last $-\ln T_i = s_i - \ln E_i = s_i + g_i$ is decreasing in $T_i$. ∎
 #
 # One sort of $m$ noisy scores thus replaces $k$ renormalisations ([Kool et al. 2019](../references.bib#kool2019stochastic)).
+#
+# A draw of three among eight looks like this.
+# Follow the arrows: the noise moves every score, and the three that end farthest to the right are kept.
+
+
+# %%
+def plot_gumbel(ax, scores, noise, k: int):
+    """Scores, the noise that is added, and the k largest sums."""
+    keys = scores + noise
+    order = keys.topk(k + 1).indices
+    threshold = keys[order[-2:]].mean()
+    for i, (score, key) in enumerate(zip(scores, keys)):
+        colour = "C1" if key > threshold else "0.5"
+        arrow = {"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 3}
+        ax.annotate("", (key, i), (score, i), arrowprops=arrow)
+        ax.plot(score, i, "o", mfc="white", mec=colour)
+        ax.plot(key, i, "o", color=colour)
+    for place, i in enumerate(order[:k].tolist(), 1):
+        ax.annotate(
+            rf"$\tau_{place}$", (keys[i], i), (7, -4), textcoords="offset points"
+        )
+    ax.axvline(threshold, color="k", ls=":")
+    ax.set(xlabel="score $s_i$ and noisy score $s_i+g_i$", ylabel="row $i$")
+    ax.set(yticks=range(len(scores)), ylim=(len(scores) - 0.5, -0.5))
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# small = torch.Generator().manual_seed(SEED)
+# scores = torch.linspace(1.4, -1.4, 8).double()
+# noise = -torch.empty(8).double().exponential_(generator=small).log()
+# with figure() as ax:
+#     plot_gumbel(ax, scores, noise, 3)
+
+# %% [markdown]
+# **Figure (fig-row-policy-gumbel).** <a id="fig-row-policy-gumbel"></a> A Gumbel top-k draw of three rows among eight. Open circles: the scores. Arrows: independent Gumbel noise. The three largest sums, to the right of the dotted line, are kept, in the order of their sums. Another draw of the noise keeps other rows, those with large scores more often.
 
 
 # %%

@@ -87,6 +87,36 @@ from prunefair.pruning.self_moments import BATCH
 #
 # So the square of an entropy's derivative is never more than a share of the Fisher cost, the share that acts as a temperature does.
 # A neuron that only decides *which* of two names comes next can have a large Fisher cost and none in entropy.
+#
+# Two changes of one distribution show the extremes.
+# Compare the numbers below the two changed ones: entropy $S$ notices one of them, the divergence both.
+
+
+# %%
+def plot_changes(axes, p, changed: dict):
+    """A distribution of a next token, and what is left of it after some changes."""
+    log_p = p.log()
+    entropy_before = -(p * log_p).sum()
+    for ax, (name, q) in zip(axes, changed.items()):
+        apart = (p * (log_p - q.log())).sum()
+        change = -(q * q.log()).sum() - entropy_before
+        ax.bar(range(len(p)), p, color="0.85", width=0.9)
+        ax.bar(range(len(p)), q, color="C0", width=0.45)
+        ax.set(xlabel=f"{name}:\n$S$ by {abs(change):.2f}, KL {apart:.2f}")
+        ax.set(xticks=range(len(p)), ylim=(0, 0.6))
+        ax.grid(axis="x", visible=False)
+    axes[0].set(ylabel="probability of the token")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# p = torch.tensor([0.52, 0.27, 0.12, 0.06, 0.03]).double()
+# warm = p**0.55 / (p**0.55).sum()
+# with figure(2, n_columns=2, sharey=True) as axes:
+#     plot_changes(axes, p, {"temperature": warm, "two swapped": p[[1, 0, 2, 3, 4]]})
+
+# %% [markdown]
+# **Figure (fig-scores-changes).** <a id="fig-scores-changes"></a> Two changes of the distribution of a next token (wide grey bars: before; narrow blue bars: after). Left: a higher temperature flattens it and raises its entropy. Right: two tokens are swapped, and the entropy does not change at all, although the divergence is larger.
 
 # %% tags=["active-ipynb"]
 # def moved(p, s):

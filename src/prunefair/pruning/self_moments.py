@@ -168,6 +168,39 @@ def _chosen(D, H, neurons) -> tuple[torch.Tensor, torch.Tensor]:
 # The singular values of $A$ are the *functional spectrum* of the block: along how many directions it moves the residual stream, and how far.
 # The block that keeps $S$ has the functional spectrum of $D_S H_{SS}^{1/2}$.
 #
+# With two outputs $A$ can be drawn, as the ellipse that it makes of the unit circle.
+# Compare the ellipse with the cloud that it summarises, and then with the dashed one, which is left when neurons go.
+
+
+# %%
+def plot_functional(ax, D, hidden, kept):
+    """Outputs of a block with two outputs, and the ellipses of their moments."""
+    angle = torch.linspace(0, 2 * torch.pi, 200).double()
+    circle = torch.stack([angle.cos(), angle.sin()])
+    ax.plot(*(D @ hidden.T), ".", ms=3, color="0.75", label="outputs $Dh$")
+    parts = (slice(None), "C0-", "all neurons"), (kept, "C1--", "those that are kept")
+    for part, style, name in parts:
+        A = D[:, part] @ hidden[:, part].T / len(hidden) ** 0.5
+        axes, lengths, _ = torch.linalg.svd(A, full_matrices=False)
+        ax.plot(*(axes * lengths @ circle), style, label=name)
+        for end in (axes * lengths).T:
+            ax.plot([0, end[0]], [0, end[1]], style, lw=1.2)
+    ax.set(aspect="equal", xlabel="first output", ylabel="second output")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# small = torch.Generator().manual_seed(1)
+# mix = torch.randn(6, 6, generator=small).double()
+# hidden = torch.randn(300, 6, generator=small).double() @ mix
+# weights = torch.randn(2, 6, generator=small).double()
+# with figure(figsize=(5.6, 3.4)) as ax:
+#     plot_functional(ax, weights, hidden, [0, 2, 3, 5])
+
+# %% [markdown]
+# **Figure (fig-self-moments-ellipse).** <a id="fig-self-moments-ellipse"></a> What the functional spectrum measures, in a block with two outputs and six neurons. The half axes of the ellipse are the singular values of $DH^{1/2}$: along which directions the outputs spread, and how far. The dashed ellipse is what four of the six neurons leave: it is smaller, and it is turned.
+#
 # **Theorem (Dropping neurons moves the functional spectrum).** <a id="thm-self-moments-interlacing"></a>
 # Let $A_S = D P_S H^{1/2}$ and let $r$ neurons be removed.
 #

@@ -394,6 +394,36 @@ def interlaces(full, sliced, deleted: int, *, rtol: float = 1e-12) -> bool:
 # assert not interlaces([6.0, 5, 4], [6.0, 5, 3.9], 0)
 # assert not interlaces([6.0, 5, 4], [4.9, 3], 1)
 
+# %% [markdown]
+# The theorem gives each singular value of what is left an interval.
+# Look at its ends: both are values of the whole matrix, $r$ places apart.
+
+
+# %%
+def plot_interlacing(ax, full, sliced, deleted: int):
+    """Singular values after deleting rows, each within the interval it has."""
+    lower, upper = interlacing_bounds(full, deleted, len(sliced))
+    places = range(1, len(sliced) + 1)
+    ax.hlines(places, lower, upper, color="C0", alpha=0.3, lw=8)
+    ax.vlines(full, 0.4, len(sliced) + 0.6, color="C0", lw=0.8, ls=":")
+    ax.plot(full, places, "o", color="C0", label="whole matrix")
+    ax.plot(sliced, places, "s", color="C1", label="what is left")
+    ax.set(xlabel="singular value", ylabel="place $i$ in the spectrum")
+    ax.set(ylim=(len(sliced) + 0.6, 0.4), xlim=(0, None))
+    ax.legend(loc="upper left")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# small = torch.Generator().manual_seed(SEED)
+# whole = torch.randn(12, 7, generator=small, dtype=torch.float64)
+# left = whole[3:]  # three rows are deleted
+# with figure() as ax:
+#     plot_interlacing(ax, singular_values(whole), singular_values(left), 3)
+
+# %% [markdown]
+# **Figure (fig-spectrum-interlacing).** <a id="fig-spectrum-interlacing"></a> Interlacing: a matrix of twelve rows and seven columns of which three rows are deleted. Every singular value falls (from the circle to the square), and none below the value of the whole matrix that stands three places further down, the left end of its bar.
+
 # %% tags=["active-ipynb"]
 # rows, n, r = 30, 8, 11
 # base = torch.randn(rows, n, dtype=torch.float64, generator=generator)
@@ -482,6 +512,44 @@ def ks_distance(x, y) -> torch.Tensor:
     gap = (below_x * (q // common) - below_y * (p // common)).abs().amax(-1)
     return gap.double() / (p // common * q)
 
+
+# %% [markdown]
+# The same two spectra as staircases: at each value the share of singular values up to it.
+# The distance is the longest vertical arrow that fits between them.
+
+
+# %%
+def plot_staircases(ax, x, y, names=("whole matrix", "what is left")):
+    """Two distribution functions, and their distance as the widest gap."""
+    pooled = torch.cat([x, y]).sort().values
+    shares = [(sample <= pooled[:, None]).double().mean(1) for sample in (x, y)]
+    for sample, name in zip((x, y), names):
+        points = torch.cat([sample.new_zeros(1), sample.sort().values])
+        heights = torch.linspace(0, 1, len(points))
+        right = 1.08 * pooled[-1:]
+        ends = torch.cat([points, right]), torch.cat([heights, heights[-1:]])
+        ax.step(*ends, where="post", label=name)
+    gaps = (shares[0] - shares[1]).abs()
+    wide = torch.where(gaps == gaps.max(), pooled.diff(append=pooled[-1:]), -1).argmax()
+    place = (pooled[wide] + pooled[wide + 1]) / 2
+    arrow = {"arrowstyle": "<->", "shrinkA": 0, "shrinkB": 0}
+    ends = [(place, share[wide]) for share in shares]
+    ax.annotate("", *ends, arrowprops=arrow)
+    above, words = max(end[1] for end in ends), f"KS = {gaps.max():.2f}"
+    ax.annotate(words, (place, above), (-2, 6), textcoords="offset points", ha="right")
+    ax.set(xlabel="singular value", ylabel="share up to it", ylim=(0, 1.03))
+    ax.legend(loc="lower right")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# spectra = singular_values(whole), singular_values(left)
+# with figure() as ax:
+#     plot_staircases(ax, *spectra)
+# assert ks_distance(*spectra) == 2 / 7
+
+# %% [markdown]
+# **Figure (fig-spectrum-staircases).** <a id="fig-spectrum-staircases"></a> The Kolmogorov–Smirnov distance between a spectrum before and after three rows are deleted. Each singular value is one step of a staircase; the distance is the widest vertical gap between the two. The second staircase lies to the left: every value has become smaller.
 
 # %% [markdown]
 # SciPy has the same statistic, one pair of samples at a time.

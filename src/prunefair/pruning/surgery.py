@@ -129,6 +129,42 @@ from prunefair.widths import set_widths_
 # The proof uses the zero columns only.
 # Zero rows and biases alone, with $D$ as it was, would do as well when $\sigma(0) = 0$ or when the block is gated, as the last line of the check says; [Exercise (ex-surgery-3)](#ex-surgery-3) shows where they would not.
 #
+# The last product of the block shows the theorem in colours.
+# Compare the two outputs at the right.
+
+
+# %%
+def plot_slicing(axes, D, h, kept):
+    """The last product of a block, masked above and sliced below."""
+    keep = torch.zeros(len(h), dtype=torch.bool)
+    keep[kept] = True
+    blank = torch.where(keep, 1.0, torch.nan)
+    pairs = (D * blank, h * blank), (D[:, keep], h[keep])
+    for ax, (matrix, hidden), name in zip(axes, pairs, ("masked", "sliced")):
+        y, m = matrix.nan_to_num() @ hidden.nan_to_num(), len(h)
+        for image, left in ((matrix, 0), (hidden[:, None], m + 1), (y[:, None], m + 4)):
+            rows, columns = image.shape
+            extent = (left, left + columns, rows / 2, -rows / 2)
+            limit = float(image.nan_to_num().abs().max())
+            shades = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "aspect": "auto"}
+            ax.imshow(image.numpy(), extent=extent, **shades)
+            x, up = (left, left + columns), rows / 2
+            ax.plot([*x, *x[::-1], left], [-up, -up, up, up, -up], "-", c="0.4", lw=0.8)
+        ax.text(m + 3, 0, "=", ha="center", va="center")
+        ax.text(-1, 0, name, ha="right", va="center")
+        ax.set(xlim=(-5, m + 5.2), ylim=(m / 2 + 0.3, -m / 2 - 0.3))
+        ax.axis("off")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# h = torch.sigmoid(G @ x + a) * (U @ x + b)
+# with figure(2, figsize=(5.6, 4.0)) as axes:
+#     plot_slicing(axes, D, h, S)
+
+# %% [markdown]
+# **Figure (fig-surgery-slicing).** <a id="fig-surgery-slicing"></a> Slicing is masking, in one block of twelve neurons of which five are kept. Above: the columns of $D$ and the entries of $h$ that are masked are blank. Below: they are cut out, and the matrix is smaller. Blue is positive, red negative; the outputs are the same.
+#
 # The number of weights that leave is the sum over layers of $m_l - k_l$ neurons times what a neuron holds:
 #
 # <a id="eq-surgery-removed"></a>
