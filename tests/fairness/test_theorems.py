@@ -24,6 +24,7 @@ from prunefair.fairness import (
     limits,
     movielens,
     one_context,
+    scale,
     slates,
     utility,
 )
@@ -474,6 +475,97 @@ def without_predictions(stream, behaviour, fixed_map, predicted, seen):
 
 def without_missing(stream, behaviour, fixed_map, predicted, seen):
     return late_feedback._variances(stream, behaviour, fixed_map, predicted, 1.0)
+
+
+# --- scale
+
+
+def late_lemma(**statement):
+    return max(
+        scale._late_lemma_share(np.ones(n), late, a, s, **statement)
+        for n, late in ((0, 0), (400, 0), (400, 60))
+        for a in (0.1, 0.5, 0.9)
+        for s in (0.0, 5.0)
+    )
+
+
+def late_state(**statement):
+    games = [(3000, 500, 0.0), (3000, 30, 0.0), (0, 500, None), (300, 30, None)]
+    return max(
+        scale._state_share(
+            n, late, a, scale.late_shift(late, a) if s is None else s, **statement
+        )
+        for n, late, s in games
+        for a in (0.1, 0.5, 0.9)
+    )
+
+
+def late_factor(factor):
+    return {"factor": lambda a: factor(full.approximation_factor(a))}
+
+
+@cache
+def group_game():
+    """One group of 64 arms, its copies' lateness, and the best utility, by alpha."""
+    stream = scale.group_stream(64, 64, 4000, 0.8)
+    G = reward_sums(stream.contexts, stream.rewards, 1)
+    return stream, {a: solve_offline(G, a).utility for a in (0.3, 0.5)}
+
+
+@cache
+def hard_stream():
+    hard = worst_gradients(0.04, 4000, 200, nonnegative=True)
+    none = np.zeros(len(hard), int)
+    return RewardStream(contexts=none, rewards=hard / hard.max(), n_contexts=1)
+
+
+def late_coupled(**statement):
+    stream, best = group_game()
+    shares = [
+        scale._coupled_share(stream, a, 4000, s, best[a], **statement)
+        for a, s in ((0.3, scale.late_shift(4000, 0.3)), (0.5, 0.0))
+    ]
+    hard = hard_stream()
+    most = 1 + hard.rewards.sum(0).max() + 1  # alpha 0, one context: the best arm
+    shares.append(scale._coupled_share(hard, 0.0, 0, 0.0, most, **statement))
+    return max(shares)
+
+
+def groups_lose(**statement):
+    return max(
+        scale._floor_share(n, 8, 2000, 0.7, a, **statement)
+        for n, a in ((8, 0.9), (16, 0.5))
+    )
+
+
+def floor_with(change):
+    return {"floor": lambda *given: change(scale.late_floor, *given)}
+
+
+def buckets(**statement):
+    G = np.random.default_rng(15).gamma(0.3, 50, size=(6, 3))
+    games = [(1e8 * np.eye(4), [0] * 4), (1e8 * np.eye(4), [0, 1, 0, 2])]
+    many = np.tile(1e8 * np.eye(3), (3, 1))  # nine contexts, three arms
+    games += [(G, [0, 1, 0, 2, 2, 0]), (many, [0] * 9)]
+    return max(
+        scale._bucket_share(*game, a, **statement)
+        for game in games
+        for a in (0.1, 0.5, 0.9)
+    )
+
+
+def collisions(**statement):
+    return max(
+        scale._collision_share(np.diag(T), np.array(T), B, 0.0, **statement)
+        for T, B in (([9, 5], 2), ([9, 5], 3), ([9, 9, 9], 5))
+    )
+
+
+def more_lives(**statement):
+    hard = hard_stream().rewards
+    return max(
+        scale._lives_share(np.tile(hard, (n, 1)), n, **statement) for n in (1, 4)
+    )
 
 
 # --- MovieLens
@@ -1200,6 +1292,102 @@ CLAIMS = {
                 "variances": without_predictions
             },
             "what is missing costs nothing": {"variances": without_missing},
+        },
+    ),
+    "lem-scale-telescoping": Claim(
+        late_lemma,
+        {
+            "0.9 of what is missing": {"right": lambda D: 1 + 0.9 * D},
+            "without the 1": {"right": lambda D: D},
+            "more on the left": {"left": lambda D: 1.1 + D},
+            "as if nothing were late": {
+                "left": lambda D: 1.0,
+                "right": lambda D: 1.0,
+            },
+        },
+    ),
+    "thm-scale-state": Claim(
+        late_state,
+        {
+            "a smaller factor": late_factor(lambda c: 1 + 0.95 * (c - 1)),
+            "0.9 of what is missing": {
+                "excess": lambda D, *given: scale._excess(0.9 * D, *given)
+            },
+            "as if nothing were late": {
+                "excess": lambda D, *given: scale._excess(0 * D, *given)
+            },
+            "without the shift in the utility": {
+                "utility": lambda R, s, a: utility.alpha_fair_utility(R, a)
+            },
+        },
+    ),
+    "thm-scale-coupled": Claim(
+        late_coupled,
+        {
+            "lateness is free": {"cost": lambda d, a, n: 0.0},
+            "lateness costs one arm": {
+                "cost": lambda d, a, n: scale.late_cost(d, a, 1)
+            },
+            "0.4 of the power": {"cost": lambda d, a, n: scale.late_cost(d**0.4, a, n)},
+            "roots: by the utility alone": {
+                "room": lambda R, a: utility.alpha_fair_utility(R, a)
+            },
+            "kappa without its end": {"kappa": lambda n: 1.4},
+        },
+    ),
+    "thm-scale-floor": Claim(
+        groups_lose,
+        {
+            "a twentieth more": floor_with(lambda floor, *g: 1.05 * floor(*g)),
+            "with the factor 1": floor_with(
+                lambda floor, n, G, d, v, a: (
+                    floor(n, G, d, v, a)
+                    + n
+                    / G
+                    * (full.approximation_factor(a) - 1)
+                    * utility.arm_utility(2 + d, a)
+                )
+            ),
+            "a group for every arm": floor_with(
+                lambda floor, n, G, *g: G * floor(n, G, *g)
+            ),
+            "others are starved at once": floor_with(
+                lambda floor, n, G, d, v, a: (
+                    n
+                    / G
+                    * (
+                        G * utility.arm_utility(1 + v * (d + 1) / G, a)
+                        - full.approximation_factor(a)
+                        * utility.alpha_fair_utility([2 + d, *[1] * (G - 1)], a)
+                    )
+                )
+            ),
+        },
+    ),
+    "thm-scale-buckets": Claim(
+        buckets,
+        {
+            "no factor": {"factor": lambda K, N: 1},
+            "0.97 of K": {"factor": lambda K, N: 0.97 * min(K, N)},
+            "the root of K": {"factor": lambda K, N: min(K, N) ** 0.5},
+        },
+    ),
+    "thm-scale-collisions": Claim(
+        collisions,
+        {
+            "99 hundredths": {"loss": lambda T, B: 0.99 * scale.collision_loss(T, B)},
+            "one bucket more": {"loss": lambda T, B: scale.collision_loss(T, B + 1)},
+            "without the second": {
+                "loss": lambda T, B: scale.collision_loss(T[1:], B) + 1e-9
+            },
+        },
+    ),
+    "thm-scale-lives": Claim(
+        more_lives,
+        {
+            "one learner, not forgotten": {"group": lambda r: (r @ r) ** 0.5},
+            "kappa 1.4": {"factor": 1.4},
+            "the longest life": {"group": max},
         },
     ),
     "thm-slates-projection": Claim(

@@ -862,4 +862,4 @@ def plot_estimates(ax, errors: dict):
 # - Learn from late or batched rewards: `LateGradient` by `late_step`, with its certificate `late_bound`; play a stream with any delays by `late_game` (`LateGame`), hard ones from `block_stream`; drawn by `plot_late`.
 # - Write a log with what it needs, `RewardLog` by `draw_log`, and ask it: `arm_totals` without bias, with `predictions` for less variance, `self_normalised_totals` within range; drawn by `plot_estimates`.
 #
-# Next: [MovieLens](movielens.ipynb) leaves the worst case, and plays the policies on real ratings.
+# Next: [Scale](scale.ipynb) spreads the policy over many workers, whose copies of the cumulative rewards are late.
