@@ -495,17 +495,20 @@ def bandits_command(
 
     A policy that learns may earn more than any fixed map; its regret is negative then.
     """
+    from prunefair.fairness.rating_blocks import movielens_blocks
     from prunefair.fairness.ratings import load_ratings, movielens_stream
 
     words = {"folder": "--data", "n_users": "--users", ("n_users", None): "--users 0"}
     with _running(context, words):
         names = playing.policy_names(_names(policies), feedback)
-        options = {"n_users": users or None, "small_reward": small_reward}
-        ratings = load_ratings(
-            data, dataset=dataset, malformed=malformed, n_users=users or None
-        )
+        files = {"dataset": dataset, "malformed": malformed}
+        if users:
+            ratings = load_ratings(data, n_users=users, **files)
+            stream = movielens_stream(ratings, n_users=users, small_reward=small_reward)
+        else:
+            stream = movielens_blocks(data, small_reward=small_reward, **files)
         report = playing.play(
-            movielens_stream(ratings, **options),
+            stream,
             names,
             alpha=alpha,
             feedback=feedback,

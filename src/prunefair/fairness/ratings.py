@@ -365,6 +365,37 @@ def most_active(ids: np.ndarray, counts: np.ndarray, n_users: int) -> np.ndarray
     return np.lexsort((ids, -counts))[:n_users]
 
 
+def check_reading(dataset: str, malformed: str) -> None:
+    """Raise unless `dataset` is known and `malformed` is "raise" or "drop".
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
+    if dataset not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise ValueError(f"{named('dataset')} is {dataset!r}; give one of {known}")
+    if malformed not in ("raise", "drop"):
+        raise ValueError(
+            f"{named('malformed')} is {malformed!r}; it must be 'raise' or 'drop'"
+        )
+
+
+def check_small_reward(small_reward: float) -> None:
+    """Raise unless the reward of a genre that a movie has not lies in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    if not 0 <= small_reward <= 1:
+        raise ValueError(
+            f"{named('small_reward')} is {small_reward!r}; it must lie in [0, 1]"
+        )
+
+
 def load_ratings(
     folder: str | os.PathLike | None = None,
     *,
@@ -406,13 +437,7 @@ def load_ratings(
     FileNotFoundError
         If a file is missing.
     """
-    if dataset not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise ValueError(f"{named('dataset')} is {dataset!r}; give one of {known}")
-    if malformed not in ("raise", "drop"):
-        raise ValueError(
-            f"{named('malformed')} is {malformed!r}; it must be 'raise' or 'drop'"
-        )
+    check_reading(dataset, malformed)
     if n_users is not None:
         n_users = checked_whole("n_users", n_users, 1)
     ratings_file, movies_file = ratings_files(folder, dataset)
@@ -423,7 +448,7 @@ def load_ratings(
     if n_users is not None:
         ids, counts = counted_users(blocks, table.any(1))
         chosen = np.sort(ids[most_active(ids, counts, n_users)])
-        _raise_faults(faults, malformed)
+        raise_faults(faults, malformed)
         blocks = rating_rows(ratings_file, index, [])  # their faults are known
     n_rows, columns = 0, ([], [], [])
     for block in blocks:
@@ -432,7 +457,7 @@ def load_ratings(
             block = block[np.isin(block[:, 0], chosen)]
         for column, part in zip(columns, block.T, strict=True):
             column.append(part.copy())
-    _raise_faults(faults, malformed)
+    raise_faults(faults, malformed)
     if not n_rows:
         raise ValueError(
             f"{ratings_file} has no rows; give a folder that holds ratings"
@@ -459,7 +484,14 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def _raise_faults(faults: Sequence[Fault], malformed: str) -> None:
+def raise_faults(faults: Sequence[Fault], malformed: str) -> None:
+    """Raise if there are faults and `malformed` is "raise", with their lines.
+
+    Raises
+    ------
+    ValueError
+        If so.
+    """
     if faults and malformed == "raise":
         raise ValueError(faults_message(faults))
 
@@ -682,10 +714,7 @@ def movielens_stream(
     ValueError
         If there are fewer than `n_users` users, or `small_reward` is not in [0, 1].
     """
-    if not 0 <= small_reward <= 1:
-        raise ValueError(
-            f"{named('small_reward')} is {small_reward!r}; it must lie in [0, 1]"
-        )
+    check_small_reward(small_reward)
     labelled = ratings.genre_table.any(1)[ratings.movies]  # (n,)
     rank_of = np.full(len(ratings.users), -1)
     rank_of[labelled] = activity_ranks(ratings.users[labelled], n_users)
@@ -753,10 +782,7 @@ def synthetic_stream(
     """
     if min(n_contexts, n_arms, n_rounds) < 1:
         raise ValueError("n_contexts, n_arms and n_rounds must all be at least 1")
-    if not 0 <= small_reward <= 1:
-        raise ValueError(
-            f"{named('small_reward')} is {small_reward!r}; it must lie in [0, 1]"
-        )
+    check_small_reward(small_reward)
     activity = 1 / np.arange(1, n_contexts + 1) ** 0.7
     popularity = np.geomspace(0.4, 0.01, n_arms)  # of an arm, over all contexts
     taste = np.minimum(popularity * rng.gamma(2, 0.5, (n_contexts, n_arms)), 1)

@@ -4,7 +4,8 @@ r"""
 
 One process learns some forty thousand rounds a second; a large service has many processes, and each knows only what the others had earned a while ago.
 How old may its copy of the cumulative rewards be?
-We prove that a copy that is $d$ rounds behind costs **at most what $d+1$ rewards are worth to each arm**, $N\phi(1+d)$ in utility, however long the run; and that no smaller order is possible.
+We prove that copies $d$ rounds behind need cost no more than **what $d+1$ rewards are worth to each arm**, $N\phi(1+d)$ in utility, however long the run; and that no smaller order is possible.
+On random streams of 20 000 rounds, copies 100 rounds old cost less than a thousandth of the utility, and copies 1000 rounds old about a hundredth.
 
 So lateness of the shared state is cheaper than lateness of the rewards themselves.
 [Late feedback](late_feedback.ipynb) multiplies the regret, by a root of what waits; late copies add a term that does not grow.
@@ -538,43 +539,41 @@ def play_late(streams, alphas, *, late=0, shift=0.0) -> LateRuns:
 #     found = [policy.learners[j].squared_norms for j in range(3)]
 #     np.testing.assert_allclose(norms, found, rtol=1e-9)
 
-# %% [markdown]
-# And the theorem, for streams of chance, for nested sets whose arms die one after the other ([limits](limits.ipynb)), and for copies that are behind by another number of rounds each time:
-
-# %% tags=["active-ipynb"]
-# alphas, T = np.repeat([0.3, 0.5, 0.9], 4), 2000
-# late = rng.integers(1, 300, (12, 1)) * rng.random((12, T)) // 1
-# shifts = np.array([late_shift(d.max(), a) for d, a in zip(late, alphas)])
-# shifts[::2] = 0
-# for stream in (bernoulli_stream(T, 3, 4, rng=rng), nested_stream(T, 4, rng=rng)):
-#     runs = play_late(stream, alphas, late=late.astype(int), shift=shifts)
-#     G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
-#     for a, s, R, S, D in zip(alphas, shifts, *runs[:3]):
-#         missed = solve_offline(G, a).utility - approximation_factor(a) * (
-#             alpha_fair_utility(R, a)
-#         )
-#         assert missed <= late_state_bound(S, R, a, missing=D, shift=s)
-
 
 # %%
 def _coupled_share(
-    streams, alpha, late, shift, best, *, cost=late_cost, room=None, kappa=None
+    runs: LateRuns, run, alpha, late, shift, best, *, cost=late_cost, room=None, kappa=2
 ) -> float:
-    """Largest part of the two bounds of the theorem that one run needs."""
-    runs = play_late(streams, [alpha], late=late, shift=shift)
-    R, S, D = runs.rewards[0], runs.squared_norms[0], runs.missing[0]
+    """Largest part of the two bounds of the theorem that one of the runs needs."""
+    R, S, D = (field[run] for field in runs[:3])
     n, roots, c = len(R), np.sqrt(S).sum(), 1 + shift
-    kappa = regret_factor(n, nonnegative=True) if kappa is None else kappa(n)
     excess = np.maximum((1 + D) * c**-alpha - arm_utility(c, alpha), 0).sum()
     most = alpha_fair_utility(R + shift, alpha) + excess
     most = most if room is None else room(R, alpha)
     shares = [roots / (1.5 * (n - 1) * len(S) + (n * len(S) * most) ** 0.5)]
     if shift or not late:
         missed = best - approximation_factor(alpha) * alpha_fair_utility(R, alpha)
-        given = (1 - alpha) ** alpha * kappa * roots + cost(late, alpha, n)
+        given = (1 - alpha) ** alpha * (kappa - 1 / n) * roots + cost(late, alpha, n)
         shares.append(missed / given)
     return float(max(shares))
 
+
+# %% [markdown]
+# And the theorem, for streams of chance, for nested sets whose arms die one after the other ([limits](limits.ipynb)), and for copies that are behind by another number of rounds each time:
+
+# %% tags=["active-ipynb"]
+# alphas, T = np.repeat([0.3, 0.5, 0.9], 4), 2000
+# late = (rng.integers(1, 300, (12, 1)) * rng.random((12, T))).astype(int)
+# shifts = np.array([late_shift(d.max(), a) for d, a in zip(late, alphas)])
+# shifts[::2] = 0
+# for stream in (bernoulli_stream(T, 3, 4, rng=rng), nested_stream(T, 4, rng=rng)):
+#     runs = play_late(stream, alphas, late=late, shift=shifts)
+#     G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
+#     for k, (a, s, R, S, D) in enumerate(zip(alphas, shifts, *runs[:3])):
+#         U, best = alpha_fair_utility(R, a), solve_offline(G, a).utility
+#         bound = late_state_bound(S, R, a, missing=D, shift=s)
+#         assert best - approximation_factor(a) * U <= bound
+#         assert _coupled_share(runs, k, a, late[k].max(), s, best) <= 1
 
 # %% [markdown]
 # ## It cannot cost less
@@ -613,7 +612,7 @@ def _coupled_share(
 # A worker that sees its own rewards at once is not blind to the first arm; it is blind again if each of many workers comes to the group only a few times.
 #
 # Without a shift our bound is $(1-\alpha)^\alpha Nd$, of a larger order, and [Theorem (Late state)](#thm-scale-state) leaves no room for less.
-# But that theorem admits any play, and we know no stream on which the learners lose so much; in all that we measured the shift makes little difference.
+# But that theorem admits any play, and we know no stream on which the learners lose so much.
 
 
 # %%
@@ -709,7 +708,7 @@ def _floor_share(
 #
 # What does it cost on streams that are not made for the proof?
 # Twenty streams of chance with ten contexts and twenty of nested sets, five arms, 20 000 rounds each; copies are up to 10 000 rounds old, half of the whole run.
-# The table holds the optimum over the utility, in the mean with a 95 % interval over streams; the other sizes are in the stored file.
+# The table holds the optimum over the utility, in the mean with a 95 % interval over streams; other sizes are in the stored file, and every run kept its certificate.
 
 # %% tags=["active-ipynb"]
 # for stream, a in product(("chance, M = 10", "nested sets"), ("0.5", "0.9")):
@@ -908,7 +907,7 @@ def bucket_of(context: Hashable, n_buckets: int, *, key: int = 0) -> int:
     --------
     >>> from prunefair.fairness.scale import bucket_of
     >>> bucket_of(("ada", "evening"), 1000), bucket_of(1, 1000) == bucket_of(1.0, 1000)
-    (582, True)
+    (26, True)
     """
     key = check_real(key, "key", lambda k: 0 <= k < 2**64 and k % 1 == 0, "be whole")
     text = json.dumps(_plain(check_context(context))).encode()

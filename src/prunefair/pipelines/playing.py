@@ -18,7 +18,7 @@ class PlayReport:
 
     Attributes
     ----------
-    stream : RewardStream
+    stream : RewardStream or BlockStream
         What was played.
     alpha : float
         Fairness parameter.
@@ -72,9 +72,10 @@ def play(
 
     Parameters
     ----------
-    stream : RewardStream
+    stream : RewardStream or BlockStream
         Contexts and rewards, such as those of
-        `prunefair.fairness.ratings.movielens_stream`.
+        `prunefair.fairness.ratings.movielens_stream`, or of
+        `prunefair.fairness.rating_blocks.movielens_blocks` where no memory holds them.
     policies : sequence of str, optional
         Names in `prunefair.fairness.baselines.POLICIES[feedback]`; all by default.
     alpha : float
@@ -110,6 +111,7 @@ def play(
     from prunefair.fairness.movielens import compare_policies
     from prunefair.fairness.offline_optimum import offline_optimum_of
     from prunefair.fairness.policy import check_alpha
+    from prunefair.fairness.rating_blocks import BlockStream
 
     names = policy_names(policies, feedback)
     seed = checked_whole("seed", seed, 0, 2**64)
@@ -122,7 +124,8 @@ def play(
                 "rounds, give at most so many or leave it out"
             )
         stream = stream.first(rounds)
-    optimum = offline_optimum_of(stream, alpha)
+    blocks = isinstance(stream, BlockStream)
+    optimum = stream.optimum(alpha) if blocks else offline_optimum_of(stream, alpha)
     results = compare_policies(
         stream, names, alpha, seed=seed, feedback=feedback, optimum=optimum
     )
