@@ -63,15 +63,15 @@ CONFIGURATION = {
     },
     "memory": {"contexts": 1_000_000, "n_arms": 8, "limit": 10_000, "buckets": 16_384},
     "room": {
-        "rounds": 200_000,
-        "n_contexts": 20_000,
+        "rounds": 100_000,
+        "n_contexts": 10_000,
         "n_arms": 8,
         "kinds": 20,
         "alpha": 0.5,
-        "rooms": [2000, 200],
+        "rooms": [1000, 100],
         "streams": 5,
     },
-    "engine": {"rounds": 4000, "n_contexts": 10, "n_arms": 5, "streams": 20},
+    "engine": {"rounds": 2000, "n_contexts": 10, "n_arms": 5, "streams": 20},
     "seed": 19,
 }
 

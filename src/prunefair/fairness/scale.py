@@ -5,7 +5,7 @@ r"""
 One process learns some forty thousand rounds a second; a large service has many processes, and each knows only what the others had earned a while ago.
 How old may its copy of the cumulative rewards be?
 We prove that copies $d$ rounds behind need cost no more than **what $d+1$ rewards are worth to each arm**, $N\phi(1+d)$ in utility, however long the run; and that no smaller order is possible.
-On random streams of 20 000 rounds, copies 100 rounds old cost less than a thousandth of the utility, and copies 1000 rounds old about a hundredth.
+On random streams of 20 000 rounds, copies that are 1000 rounds old cost at most 1.4 % of the utility.
 
 So lateness of the shared state is cheaper than lateness of the rewards themselves.
 [Late feedback](late_feedback.ipynb) multiplies the regret, by a root of what waits; late copies add a term that does not grow.
@@ -707,11 +707,11 @@ def _floor_share(
 # ## Measured
 #
 # What does it cost on streams that are not made for the proof?
-# Twenty streams of chance with ten contexts and twenty of nested sets, five arms, 20 000 rounds each; copies are up to 10 000 rounds old, half of the whole run.
-# The table holds the optimum over the utility, in the mean with a 95 % interval over streams; other sizes are in the stored file, and every run kept its certificate.
+# Twenty streams of chance with five arms and 20 000 rounds each; copies are up to 10 000 rounds old, half of the whole run.
+# The table holds the optimum over the utility, in the mean with a 95 % interval over streams; more sizes are in the stored file, and every run kept its certificate.
 
 # %% tags=["active-ipynb"]
-# for stream, a in product(("chance, M = 10", "nested sets"), ("0.5", "0.9")):
+# for stream, a in product(("chance, M = 1", "chance, M = 100"), ("0.5", "0.9")):
 #     rows = STORED["sweep"][f"{stream}, alpha {a}"]
 #     print(f"{stream}, alpha {a}")
 #     for d in ("0", "100", "1000", "10000"):
@@ -720,6 +720,20 @@ def _floor_share(
 #             f"  d = {d:>5}: no shift {plain[0]:.4f} ± {plain[1]:.4f}, "
 #             f"shift {shifted[0]:.4f} ± {shifted[1]:.4f}"
 #         )
+
+# %% [markdown]
+# Copies that are 100 rounds old cost less than 1 % in every case, 1000 rounds old at most 1.4 %, and half of the run up to 13 %.
+#
+# The shift is not what we would play.
+# It is made for the worst case and makes weights more equal, away from the objective: with one context it costs more than lateness does.
+# With a hundred contexts it helps, and is then even better than copies that are up to date: each learner has 200 rounds only, and the first weights, which favour whoever has had nothing yet, mislead it.
+# On nested sets neither changes anything, because arms that are still alive have earned the same.
+# So weigh by the copies as they are, and use [(eq-scale-state)](#eq-scale-state) with $s=0$ and the $D_i$ that occurred as the certificate.
+
+# %% tags=["active-ipynb"]
+# for d, most in (("100", 1.01), ("1000", 1.014), ("10000", 1.13)):
+#     rows = [row["plain"] for row in STORED["sweep"].values()]
+#     assert max(row[d][0] / row["0"][0] for row in rows) < most
 
 
 # %%
@@ -1026,7 +1040,7 @@ def _lives_share(gradients: np.ndarray, lives: int, factor=None, group=None) -> 
 
 # %% [markdown]
 # And what does it do to fairness?
-# Two hundred thousand rounds of 20 000 contexts whose visits fall like $1/j$, eight arms, $\alpha=\frac12$: in the first column each context has its own best arm, in the second there are twenty kinds of contexts, and the contexts of one kind are alike.
+# A hundred thousand rounds of 10 000 contexts whose visits fall like $1/j$, eight arms, $\alpha=\frac12$: in the first column each context has its own best arm, in the second there are twenty kinds of contexts, and the contexts of one kind are alike.
 
 # %% tags=["active-ipynb"]
 # for name, row in STORED["room"].items():
