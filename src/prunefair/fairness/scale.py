@@ -2,7 +2,7 @@
 r"""
 # Scale: many workers, late copies, a million contexts
 
-One process learns some forty thousand rounds a second; a large service has many processes, and each knows only what the others had earned a while ago.
+A large service has many processes, and each knows only what the others had earned a while ago.
 How old may its copy of the cumulative rewards be?
 We prove that copies $d$ rounds behind need cost no more than **what $d+1$ rewards are worth to each arm**, $N\phi(1+d)$ in utility, however long the run; and that no smaller order is possible.
 On random streams of 20 000 rounds, copies that are 1000 rounds old cost at most 1.4 % of the utility.
@@ -1026,36 +1026,6 @@ def _lives_share(gradients: np.ndarray, lives: int, factor=None, group=None) -> 
 # hard = worst_gradients(0.04, 4000, 200, nonnegative=True)
 # hard /= hard.max()
 # print(f"lives: constant {_lives_share(np.tile(hard, (2, 1)), 2):.3f}")
-
-# %% [markdown]
-# What does a context weigh?
-# The table is of a policy of eight arms that meets a million contexts, once each: memory of its process beyond that of an empty policy, and time.
-
-# %% tags=["active-ipynb"]
-# for name, row in STORED["memory"].items():
-#     print(
-#         f"{name:28} {row['learners']:>9} learners, {row['megabytes']:6.0f} MB, "
-#         f"{row['bytes_a_learner']:4.0f} bytes each, {row['seconds']:4.0f} s"
-#     )
-
-# %% [markdown]
-# And what does it do to fairness?
-# A hundred thousand rounds of 10 000 contexts whose visits fall like $1/j$, eight arms, $\alpha=\frac12$: in the first column each context has its own best arm, in the second there are twenty kinds of contexts, and the contexts of one kind are alike.
-
-# %% tags=["active-ipynb"]
-# for name, row in STORED["room"].items():
-#     found = ", ".join(f"{kind} {m:.4f} ± {h:.4f}" for kind, (m, h) in row.items())
-#     print(f"{name:16} {found}")
-
-# %% [markdown]
-# ## How much faster in step
-#
-# The sweep above is 3200 runs of 20 000 rounds; one process plays them in a minute or two.
-# The ratio was measured in one process, on the same streams and with the same results to rounding.
-
-# %% tags=["active-ipynb"]
-# for name, row in STORED["engine"].items():
-#     print(f"{name:28} {row['rounds_a_second']:>10,} rounds a second")
 
 # %% [markdown]
 # ## Exercises
