@@ -64,7 +64,6 @@ from prunefair.fairness.policy import (
     check_alpha,
     check_context,
     check_count,
-    check_n_arms,
     check_policy_alpha,
     check_real,
 )
@@ -262,7 +261,9 @@ def late_cost(late: float, alpha: float, n_arms: int) -> float:
     alpha = check_alpha(alpha, below=1)
     late = check_real(late, "late", lambda d: 0 <= d < np.inf, "be a number >= 0")
     least = approximation_factor(alpha) * arm_utility(1, alpha)
-    return check_n_arms(n_arms) * max(0.0, float(arm_utility(1 + late, alpha) - least))
+    return check_count(n_arms, "n_arms") * max(
+        0.0, float(arm_utility(1 + late, alpha) - least)
+    )
 
 
 # %% [markdown]
@@ -641,7 +642,7 @@ def group_stream(n_arms: int, size: int, late: int, pay: float) -> RewardStream:
     ----------
     Book {prf:ref}`thm-scale-floor`.
     """
-    n, size = check_n_arms(n_arms), check_count(size, "size")
+    n, size = check_count(n_arms, "n_arms"), check_count(size, "size")
     pay = check_real(pay, "pay", lambda v: 0 < v < 1, "lie in (0, 1)")
     if n % size:
         raise ValueError(f"size is {size}; it must divide the {n} arms")
