@@ -1,6 +1,6 @@
 r"""Self-distillation of the small real model pruned by 30 %, over the tokens it takes.
 
-    python benchmarks/distillation.py [--tokens N] [--batch-size B] [--rank R]
+    python benchmarks/distillation.py [--plan NAME] [--tokens N] [--rank R]
 
 writes `book/results/distillation.json`.  It begins with the best model that closed
 forms and local fits leave, which `benchmarks/reconstruction.py --only whole` has
@@ -40,9 +40,19 @@ CONFIGURATION = {
     "ratio": 0.3,
     "pruned": f"whole/{START} of reconstruction.json",
     "plan": {"held": 24, "window": 128},
-    "plans": {  # by texts in a step
-        "8": {"learning_rate": 2e-4, "cooldown": 0.6, "patience": 8, "every": 8},
-        "16": {"learning_rate": 3e-4, "cooldown": 0.25, "patience": 4, "every": 8},
+    "plans": {
+        "8 texts a step": {
+            **{"batch_size": 8, "every": 8, "patience": 8},
+            **{"learning_rate": 2e-4, "cooldown": 0.6},
+        },
+        "16 texts a step": {
+            **{"batch_size": 16, "every": 8, "patience": 4},
+            **{"learning_rate": 3e-4, "cooldown": 0.25},
+        },
+        "8 texts a step, half the rate": {
+            **{"batch_size": 8, "every": 8, "patience": 8},
+            **{"learning_rate": 1e-4, "cooldown": 0.6},
+        },
     },
     "test": {"windows": 4, "window": 1024},
     "seed": 76,
@@ -95,12 +105,8 @@ def distilled(name, model, plan, material, table, scratch) -> None:
 def arguments():
     parser = options_of(__doc__, RESULT)
     parser.add_argument("--tokens", type=int, default=262_144)
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=16,
-        choices=[int(n) for n in CONFIGURATION["plans"]],
-    )
+    plans = [*CONFIGURATION["plans"]]
+    parser.add_argument("--plan", default="16 texts a step", choices=plans)
     parser.add_argument("--rank", type=int)
     parser.add_argument("--pruned", type=Path, default=PRUNED)
     parser.add_argument("--scratch", type=Path, default=cache_folder() / "distillation")
@@ -128,12 +134,11 @@ def main():
     plan = DistillationPlan(
         tokens=options.tokens,
         rank=options.rank,
-        batch_size=options.batch_size,
         **CONFIGURATION["plan"],
-        **CONFIGURATION["plans"][str(options.batch_size)],
+        **CONFIGURATION["plans"][options.plan],
     )
     ways = f"rank {options.rank}" if options.rank else "all weights"
-    name = f"{ways}, {options.batch_size} texts a step"
+    name = f"{ways}, {options.plan}"
     distilled(name, model, plan, material, table, options.scratch)
 
 

@@ -442,9 +442,9 @@ def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
     import distillation as benchmark
 
     dense, pruned = pair
-    steps = {"learning_rate": 1e-3, "cooldown": 0.5, "patience": 9, "every": 1}
-    settings = {"plan": {"held": 4, "window": 16}, "plans": {"4": steps}}
-    settings |= {"test": {"windows": 2, "window": 16}}
+    small = {"batch_size": 4, "every": 1, "learning_rate": 1e-3, "cooldown": 0.5}
+    settings = {"plan": {"held": 4, "window": 16}, "plans": {"small": small}}
+    settings["test"] = {"windows": 2, "window": 16}
     words = torch.randint(32, (99,), generator=seeded())
     for name, value in {
         "CONFIGURATION": benchmark.CONFIGURATION | settings,
@@ -457,7 +457,7 @@ def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
         monkeypatch.setattr(benchmark, name, value)
     path = tmp_path / "table.json"
     options = ["--results", path, "--scratch", tmp_path / "scratch"]
-    options += ["--tokens", 256, "--batch-size", 4]
+    options += ["--tokens", 256, "--plan", "small"]
     monkeypatch.setattr(sys, "argv", ["distillation.py", *map(str, options)])
     benchmark.main()
     table = json.loads(path.read_text())
