@@ -1,12 +1,15 @@
 """Blocks fitted to the dense ones: the gradient, what is never worse, what helps."""
 
 import copy
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from prunefair.pruning.layered import layered_copy
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
@@ -27,6 +30,7 @@ from prunefair.pruning.refit import refit_
 from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.surgery import ADAPTERS, adapter_for, prune_rows, tiny_model
 
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = [torch.arange(7), torch.arange(3, 11)]
 SMALL = ReconstructionPlan(batch=64, steps=180, spread=0.3, learning_rate=0.01)
 
@@ -389,3 +393,28 @@ def test_without_steps_or_without_loss_nothing_changes():
         before = [w.clone() for w in weights(pruned)]
         reconstruct_(pruned, model, texts, plan=plan, generator=seeded())
         assert all(map(torch.equal, weights(pruned), before))
+
+
+# the stored measurement
+
+
+def test_the_stored_choices_keep_their_order_and_gain_by_every_repair():
+    table = json.loads((ROOT / "book/results/functional_policy.json").read_text())
+    repaired, ranked = table["repaired"], table["selections"]["0.3"]
+    assert [*repaired] == [*ranked] and len(ranked) == 22
+    means = {stage: [] for stage in ("sliced", "refitted", "reconstructed")}
+    for name, row in repaired.items():
+        # the same slices as were ranked; policies are trained, and a few rows differ
+        near = {"rtol": 0.05 if name.startswith("policy") else 2e-3}
+        np.testing.assert_allclose(row["sliced"], ranked[name]["kl"], **near)
+        for stage, values in means.items():
+            assert len(row[stage]) == 8
+            values.append(np.mean(row[stage]))
+        assert values[-1] < means["refitted"][-1] < means["sliced"][-1]
+        assert 0.3 <= row["ridge"] <= 10  # inside of what was walked on
+    order = spearmanr(means["sliced"], means["reconstructed"]).statistic
+    assert order > 0.9
+    best = np.argsort(means["sliced"])[:11]
+    inner = [spearmanr(np.take(means["sliced"], best), np.take(v, best)).statistic
+             for v in means.values()]  # fmt: skip
+    assert inner[0] > 0.999 and min(inner[1:]) > 0.8
