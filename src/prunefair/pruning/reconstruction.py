@@ -1360,7 +1360,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 # What no repair decides is which of the good scores is best.
 # Fisher costs, surgeon's energies and energies are within the error of the policy that was charged with the functional spectrum.
 #
-# The learned policies were trained anew for this table, and chose a few other rows than in the [figure of the ranking](functional_policy.ipynb#fig-functional-policy-scatter).
+# The learned policies were trained anew for this table, and chose a few other rows than in [Figure (fig-functional-policy-scatter)](functional_policy.ipynb#fig-functional-policy-scatter).
 
 # %% [markdown]
 # ## Exercises
