@@ -170,6 +170,7 @@ def tips(address: str, page: str) -> dict[str, str]:
     for tag in TARGET.finditer(page):
         text = element(page, tag.start())
         text = re.sub(r'<a class="headerlink".*?</a>', "", text, flags=re.DOTALL)
+        text = re.sub(r'<div class="play">.*?</div>', "", text, flags=re.DOTALL)
         text = re.sub(r' id="[^"]*"', "", text)
         text = re.sub(r'\b(src|href)="(?![a-z]+:)([^"]*)"', moved, text)
         found[f"{address}#{tag[1]}"] = text

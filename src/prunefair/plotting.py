@@ -78,10 +78,11 @@ def _legend_above(ax) -> None:
 
 
 @contextmanager
-def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
-    """Figure with `n_axes` axes in the book's style, in columns; shown on leaving.
+def drawn(n_axes: int = 1, *, n_columns: int = 1, **options):
+    """Figure with `n_axes` axes in the book's style, in columns, that is not shown.
 
-    Yields the axes: one object for a single one, otherwise an array in reading order.
+    Yields the figure and its axes: one object for a single one, otherwise an array in
+    reading order.
     """
     import matplotlib.pyplot as plt
 
@@ -93,9 +94,21 @@ def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
     axes = axes.ravel()
     for spare in axes[n_axes:]:
         drawing.delaxes(spare)
-    yield axes[0] if n_axes == 1 else axes[:n_axes]
+    yield drawing, axes[0] if n_axes == 1 else axes[:n_axes]
     for ax in axes[:n_axes]:
         _legend_above(ax)
+
+
+@contextmanager
+def figure(n_axes: int = 1, *, n_columns: int = 1, **options):
+    """Figure with `n_axes` axes in the book's style, in columns; shown on leaving.
+
+    Yields the axes: one object for a single one, otherwise an array in reading order.
+    """
+    import matplotlib.pyplot as plt
+
+    with drawn(n_axes, n_columns=n_columns, **options) as (_, axes):
+        yield axes
     plt.show()
 
 

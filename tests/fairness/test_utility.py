@@ -1,8 +1,5 @@
 """Claims of the chapter on alpha-fair utility."""
 
-import json
-import shutil
-import subprocess
 import warnings
 from decimal import Decimal, localcontext
 
@@ -16,8 +13,6 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import gmean, pmean
 
 from prunefair.fairness.utility import (
-    _DRAG_DRAWING,
-    _draggable_indifference,
     alpha_fair_utility,
     arm_utility,
     concave_conjugate,
@@ -315,30 +310,6 @@ BAD = [
 def test_bad_arguments_are_named(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(*arguments)
-
-
-def test_draggable_figure_needs_no_network_and_no_library():
-    page = _draggable_indifference()
-    assert "http" not in page and "src=" not in page and "import" not in page
-    assert page.count("<script>") == page.count("</script>") == 1
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
-def test_script_of_the_draggable_figure_computes_the_same_curves():
-    start, stop = _DRAG_DRAWING.index("const low"), _DRAG_DRAWING.index("function draw")
-    probe = """const R = [2, 0.7];
-    console.log(JSON.stringify([1, 0.5, 0, -1, -4].map(
-      (s) => [mean(s), other(1.3, mean(s), s)])));
-    R[0] = 0.02; console.assert(Math.abs(mean(-197) - 0.02) < 1e-3);"""
-    script = _DRAG_DRAWING[start:stop] + probe
-    result = subprocess.run(
-        ["node", "-e", script], capture_output=True, text=True, check=True
-    )
-    output = result.stdout
-    assert not result.stderr
-    for alpha, (E, v) in zip([0, 0.5, 1, 2, 5], json.loads(output), strict=True):
-        np.testing.assert_allclose(E, equivalent_reward([2, 0.7], alpha))
-        np.testing.assert_allclose(v, E * indifferent_reward(1.3 / E, alpha))
 
 
 def test_figures_have_labels_and_one_line_a_curve():

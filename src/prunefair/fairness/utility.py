@@ -46,6 +46,7 @@ from prunefair.fairness.policy import check_alpha
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
 #
+# from prunefair.playing import playable
 # from prunefair.plotting import figure
 #
 # SEED = 20231
@@ -491,6 +492,7 @@ def _maxmin_share(R, alpha, ceiling=lambda n, alpha: n ** (1 / (alpha - 1))) -> 
 # Which allocations of two arms are as good as one reward unit for each?
 # Solving $E_\alpha(R_0, R_1) = 1$ for the second entry gives $R_1 = (2 - R_0^{1-\alpha})^{1/(1-\alpha)}$, a straight line at $\alpha = 0$ and a corner at $\alpha = \infty$.
 # The curves of all finite $\alpha$ touch at $(1, 1)$ with slope $-1$; they differ in how much of the rich arm's reward replaces a reward unit of the poor one.
+# In the figure you can drag the allocation, or set it with the sliders, and move $\alpha$ from 0 at the left to $\infty$ at the right.
 
 
 # %%
@@ -534,90 +536,63 @@ def plot_indifference(ax, alphas):
 #     pairs = np.stack([first, indifferent_reward(first, alpha)], axis=1)
 #     np.testing.assert_allclose(equivalent_reward(pairs, alpha), 1, rtol=1e-12)
 
+# %% tags=["hide-input"]
+_FORMULAS = {  # of the allocation R, which is dragged, and the slider k
+    "alpha": "k < 1 ? 2 * k / (1 - k) : 1e6",
+    "s": "abs(1 - alpha) < 1e-6 ? 1e-6 : 1 - alpha",
+    "low": "min(R.x[0], R.y[0])",
+    "even": "low * pow((1 + pow(max(R.x[0], R.y[0]) / low, s)) / 2, 1 / s)",
+    "end": "s > 0 ? min(3, even * pow(2, 1 / s)) : 3",
+    "total": "R.x[0] + R.y[0]",
+    "jain": "total * total / (2 * (R.x[0] * R.x[0] + R.y[0] * R.y[0]))",
+}
+_CURVE = {  # both halves of the indifference curve, one the mirror image of the other
+    "u": "even + abs(datum.n) / 100 * (end - even)",
+    "v": "even * pow(max(2 - pow(datum.u / even, s), 0), 1 / s)",
+    "x": "datum.n < 0 ? datum.v : datum.u",
+    "y": "datum.n < 0 ? datum.u : datum.v",
+}
+_SAYS = [
+    "'α = ' + (k < 1 ? format(alpha, '.2f') : '∞') + ': (' + format(R.x[0], '.1f')"
+    " + ', ' + format(R.y[0], '.1f') + ') is as good as '"
+    " + format(even, '.2f') + ' each'",
+    "'sum ' + format(total, '.1f') + ', Jain’s index ' + format(jain, '.2f')",
+]
+
+
+# %% tags=["hide-input"]
+def play_indifference():
+    """Chart of all that is as good as an allocation of two arms, which can be dragged."""
+    import altair as alt
+
+    from prunefair.playing import COLOURS, board, dragged, slider
+
+    labels = {"x": "reward of arm 0", "y": "reward of arm 1"}
+    axes = [
+        axis(f"{name}:Q").title(f"{labels[name]} (reward units)").scale(domain=[0, 3])
+        for name, axis in (("x", alt.X), ("y", alt.Y))
+    ]
+    line = alt.Chart(alt.sequence(-100, 101, as_="n")).transform_calculate(**_CURVE)
+    layers = [line.mark_line(color=COLOURS[0]).encode(*axes, order="n:Q")]
+    one = alt.Chart(alt.InlineData([{}]))
+    for x, y, size, colour in (("even", "even", 60, 2), ("R.x[0]", "R.y[0]", 250, 1)):
+        dot = one.mark_point(size=size, filled=True, opacity=1, color=COLOURS[colour])
+        layers.append(dot.transform_calculate(x=x, y=y).encode(x="x:Q", y="y:Q"))
+    layers.append(dragged("R", labels, (0.1, 3, 0.1), (2, 0.7)))
+    k = slider("k", "fairness, from sum to minimum", (0, 1, 0.01), 0.2)
+    computed = [alt.param(name, expr=text) for name, text in _FORMULAS.items()]
+    about = "Allocations of two arms that are as good as the one dragged"
+    size = {"width": 300, "height": 300}
+    return board(layers, [k, *computed], _SAYS, about=about, **size)
+
+
 # %% tags=["active-ipynb"]
-# with figure(figsize=(4.6, 4.4)) as ax:
+# with playable(play_indifference(), figsize=(4.6, 4.4)) as ax:
 #     plot_indifference(ax, (0, 0.5, 1, 2, 5))
 
 # %% [markdown]
-# **Figure (fig-utility-indifference).** <a id="fig-utility-indifference"></a> Indifference curves through (1, 1): from the straight line of the sum to the corner of the minimum.
+# **Figure (fig-utility-indifference).** <a id="fig-utility-indifference"></a> Allocations that are as good as one that you drag, from the straight line of the sum to the corner of the minimum. Blue: as good as the orange one; green: the same for both arms. On paper: the curves through (1, 1).
 #
-# In the next figure the reader can drag the allocation and move $\alpha$.
-# It is plain HTML with a short script, so it works in the built page without a server; the slider runs from $\alpha = 0$ at the left to $\alpha = \infty$ at the right end.
-
-# %% tags=["hide-input"]
-_DRAG_MARKUP = """
-<div id="fair-drag" style="max-width: 30em; font-family: sans-serif">
-<label>fairness parameter <input type="range" min="0" max="1" step="0.01" value="0.2"
- style="width: 60%; vertical-align: middle" aria-label="fairness parameter"></label>
-<svg viewBox="-34 -8 316 322" style="width: 100%; touch-action: none; cursor: pointer"
- font-size="11" fill="currentColor" role="img" aria-label="indifference curve">
-<path d="M0 0 V270 H270" fill="none" stroke="currentColor"/>
-<path d="M0 270 L270 0" stroke="currentColor" stroke-dasharray="2 5" opacity="0.4"/>
-<path class="curve" fill="none" stroke="#0b6e99" stroke-width="2.5"/>
-<circle class="even" r="4" fill="#66a182"/>
-<circle class="point" r="8" fill="#d1495b"/>
-<text x="135" y="303" text-anchor="middle">reward of arm 0 (reward units)</text>
-<text transform="translate(-24 135) rotate(-90)" text-anchor="middle"
->reward of arm 1 (reward units)</text>
-<text y="284">0</text><text x="86" y="284">1</text><text x="176" y="284">2</text>
-<text x="264" y="284">3</text><text x="-12" y="184">1</text>
-<text x="-12" y="94">2</text><text x="-12" y="6">3</text></svg>
-<p class="says" aria-live="polite"></p></div>
-"""
-
-# %% tags=["hide-input"]
-_DRAG_DRAWING = """
-const box = document.getElementById("fair-drag"), find = (q) => box.querySelector(q);
-const svg = find("svg"), slider = find("input"), R = [2, 0.7];
-const low = () => Math.min(...R);
-const x = (u) => (90 * u).toFixed(1), y = (u) => (270 - 90 * u).toFixed(1);
-const mean = (s) => Math.abs(s) < 1e-9 ? Math.sqrt(R[0] * R[1])
-  : low() * (((R[0] / low()) ** s + (R[1] / low()) ** s) / 2) ** (1 / s);
-const other = (u, E, s) => Math.abs(s) < 1e-9 ? E * E / u
-  : E * Math.max(2 - (u / E) ** s, 0) ** (1 / s);
-function draw() {
-  const k = +slider.value, alpha = k < 1 ? 2 * k / (1 - k) : Infinity, s = 1 - alpha;
-  const E = k < 1 ? mean(s) : low(), d = [];
-  for (let u = 0.01; k < 1 && u <= 3; u += 0.01) {
-    const v = other(u, E, s);
-    if (v >= 0 && v <= 3) d.push(x(u) + " " + y(v)); }
-  if (k == 1) d.push(x(E) + " 0", x(E) + " " + y(E), "270 " + y(E));
-  find(".curve").setAttribute("d", "M" + d.join("L"));
-  for (const [q, a, b] of [[".point", ...R], [".even", E, E]]) {
-    find(q).setAttribute("cx", x(a)); find(q).setAttribute("cy", y(b)); }
-  const sum = R[0] + R[1], jain = sum ** 2 / (2 * (R[0] ** 2 + R[1] ** 2));
-  find(".says").textContent = `alpha ${alpha.toFixed(2)}: the allocation ` +
-    `(${R[0].toFixed(2)}, ${R[1].toFixed(2)}) is as good as ${E.toFixed(2)} for each ` +
-    `arm; sum ${sum.toFixed(2)}, Jain's index ${jain.toFixed(2)}.`; }
-"""
-
-# %% tags=["hide-input"]
-_DRAG_EVENTS = """
-function drag(event) {
-  if (event.type == "pointermove" && !event.buttons) return;
-  const at = new DOMPoint(event.clientX, event.clientY)
-    .matrixTransform(svg.getScreenCTM().inverse());
-  R[0] = Math.min(Math.max(at.x / 90, 0.02), 3);
-  R[1] = Math.min(Math.max(3 - at.y / 90, 0.02), 3);
-  draw(); }
-svg.addEventListener("pointerdown", drag); svg.addEventListener("pointermove", drag);
-slider.addEventListener("input", draw); draw();
-"""
-
-
-def _draggable_indifference() -> str:
-    """HTML of the figure in which a reader drags an allocation of two arms."""
-    return (
-        f"{_DRAG_MARKUP}<script>(() => {{{_DRAG_DRAWING}{_DRAG_EVENTS}}})();</script>"
-    )
-
-
-# %% tags=["active-ipynb"]
-# from IPython.display import HTML
-#
-# HTML(_draggable_indifference())
-
-# %% [markdown]
 # ## Two ways to report an allocation
 #
 # **Jain's index** ([Jain et al. 1984](../references.bib#jain1984)) says how even an allocation is:

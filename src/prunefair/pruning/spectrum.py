@@ -36,6 +36,7 @@ import torch
 # from scipy.stats import ks_2samp
 #
 # from prunefair.models import default_device, load_model
+# from prunefair.playing import playable
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import gate_matrices, rows_to_keep
 #
@@ -846,6 +847,137 @@ def uniform_selections(
 # print(f"allowed at 30 %: {min(m - k, n) / n:.2f}, random: {D.mean():.2f}")
 
 # %% [markdown]
+# ### The gap between two staircases
+#
+# Each distribution is a staircase with a step at every singular value, and the distance is the widest gap between the two, measured upwards.
+# The next figure shows both for the first gate matrix of the small model.
+# Move the slider to keep fewer rows: the staircase of all rows stays, the other one moves to the left.
+# Then let the longest rows stay in place of random ones.
+
+
+# %%
+def widest_gap(full, sliced) -> tuple[float, float, float]:
+    r"""Where the distribution of a sliced spectrum is farthest above that of the whole.
+
+    Parameters
+    ----------
+    full, sliced : Tensor, shapes (n,) and (k,)
+        Singular values before and after slicing, no NaN; weight units.
+
+    Returns
+    -------
+    place, low, high : float
+        The value $t$, the smallest of several, then $F(t)$ and $F_S(t)$; at a slice
+        of n values their difference is the distance, {eq}`eq-spectrum-oneway`.
+    """
+    full, sliced = _ascending(full, "full"), _ascending(sliced, "sliced")
+    shares = [
+        torch.searchsorted(x, sliced, right=True) / len(x) for x in (full, sliced)
+    ]
+    widest = int((shares[1] - shares[0]).argmax())
+    return tuple(float(x[widest]) for x in (sliced, *shares))
+
+
+def plot_gap(ax, full, sliced):
+    """Distributions of two spectra and the widest gap between them."""
+    for values, label in ((full, "all rows"), (sliced, "kept rows")):
+        share = torch.arange(1, len(values) + 1) / len(values)
+        ax.step(values.flip(0), share, "-", where="post", label=label)
+    place, low, high = widest_gap(full, sliced)
+    ax.plot([place, place], [low, high], "k-", lw=2)
+    ax.set(xlabel="singular value $t$", ylabel="share of values up to $t$")
+    ax.set(title=f"KS distance {high - low:.2f}")
+    ax.legend(loc="lower right")
+    return ax
+
+
+# %%
+def spectra_to_play(slices: RowSlices, orders: dict, percents) -> tuple[dict, dict]:
+    r"""What `play_spectra` draws: staircases of kept rows, and their widest gaps.
+
+    Parameters
+    ----------
+    slices : RowSlices
+        The prepared matrix, m rows and n columns.
+    orders : dict of Tensor, shape (m,), int64
+        By name, all rows in the order in which they are kept.
+    percents : iterable of int
+        Shares of the rows to keep, %, rounded down; at least n rows.
+
+    Returns
+    -------
+    stairs : dict of lists
+        By name and percentage, every fourth of the singular values, ascending; those
+        of all rows are `whole`, and `share` is the height of a step.
+    gaps : dict of lists
+        By name and percentage, the rows kept, `widest_gap`, and the largest distance
+        that so many rows can have.
+    """
+    m, n = slices.W.shape
+    steps = torch.arange(0, n, 4).flip(0)
+    stairs = {"share": ((n - steps) / n).tolist()}
+    stairs["whole"], gaps = slices.values[steps].tolist(), {}
+    for name, order in orders.items():
+        for percent in percents:
+            k = m * percent // 100
+            values = sliced_values(slices, order[:k])
+            stairs[f"{name} {percent}"] = values[steps].tolist()
+            found = [*widest_gap(slices.values, values), min(m - k, n) / n]
+            gaps[f"{name} {percent}"] = [k, *(round(x, 5) for x in found)]
+    return stairs, gaps
+
+
+_GAP_SAYS = [  # of `now`, the gap that is shown
+    "'KS distance ' + format(now[3] - now[2], '.2f') + ', rows kept: ' + now[0]",
+    "'the largest that theory allows: ' + format(now[4], '.2f')",
+]
+
+
+# %% tags=["hide-input"]
+def play_spectra(stairs: dict, gaps: dict):
+    """Chart of `spectra_to_play` with a slider for the rows kept."""
+    import altair as alt
+
+    from prunefair.playing import COLOURS, board, choice, slider, table
+
+    names, percents = zip(*(name.rsplit(" ", 1) for name in gaps))
+    first, second, *_, last = sorted({*map(int, percents)})
+    kept = slider("kept", "rows kept (%)", (first, last, second - first), 70)
+    rows = choice("rows", "which rows", [*dict.fromkeys(names)])
+    found = alt.param("found", value=gaps)
+    now = alt.param("now", expr="found[rows + ' ' + kept]")
+    top = math.ceil(1.2 * stairs["whole"][len(stairs["whole"]) * 98 // 100])
+    steps = {"interpolate": "step-after", "clip": True}
+    share = alt.Y("share:Q").title("share of values up to t")
+    value = alt.X("value:Q").title("singular value t").scale(domain=[0, top])
+    chart = alt.Chart(table(stairs)).encode(x=value, y=share).mark_line
+    layers = [
+        chart(**steps, color=colour).transform_calculate(value=source)
+        for colour, source in zip(COLOURS, ("datum.whole", "datum[rows + ' ' + kept]"))
+    ]
+    ends = {"x": "now[1]", "y": "now[2]", "y2": "now[3]"}
+    gap = alt.Chart(alt.InlineData([{}])).transform_calculate(**ends)
+    layers.append(gap.mark_rule(strokeWidth=3).encode(x="x:Q", y="y:Q", y2="y2:Q"))
+    about = "Distributions of the singular values of all rows and of the rows kept"
+    return board(layers, [kept, rows, found, now], _GAP_SAYS, about=about)
+
+
+# %% tags=["active-ipynb"]
+# slices = RowSlices(matrices[0], dtype=torch.float32)
+# draw, lengths = torch.Generator().manual_seed(SEED), matrices[0].norm(dim=1).cpu()
+# orders = {"random": torch.randperm(1536, generator=draw)}
+# orders |= {"longest": lengths.argsort(descending=True), "shortest": lengths.argsort()}
+# stairs, gaps = spectra_to_play(slices, orders, range(40, 101, 5))
+# with playable(play_spectra(stairs, gaps), 2, n_columns=2) as axes:
+#     for ax, name in zip(axes, ("random", "longest")):
+#         values = sliced_values(slices, orders[name][: 1536 * 70 // 100]).cpu()
+#         plot_gap(ax, slices.values.cpu(), values)
+#         k, _, low, high, most = gaps[f"{name} 70"]
+#         assert k == 1075 and 0 < high - low <= most
+
+# %% [markdown]
+# **Figure (fig-spectrum-play).** <a id="fig-spectrum-play"></a> The widest gap between two staircases, drawn as an upright line, is the KS distance. Blue: all rows of the first gate matrix; orange: the rows kept, 70 % at first. On paper: random rows on the left, the longest ones on the right.
+#
 # ### What float32 costs
 #
 # Training a policy asks for hundreds of distances, and float32 takes less time.

@@ -1,0 +1,184 @@
+"""Figures to play with show what the functions of their chapters return."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import mystplay  # noqa: E402
+
+from prunefair import plotting  # noqa: E402
+from prunefair.fairness.utility import (  # noqa: E402
+    equivalent_reward,
+    indifferent_reward,
+    jain_index,
+    play_indifference,
+)
+from prunefair.playing import COLOURS, playable, table  # noqa: E402
+
+VEGA = ROOT / "tools" / "static" / "vega"
+HASHES = {  # begin those of vega 6.2.0 and vega-lite 6.4.1 as published on npm
+    "vega.min.js": "ea6a5936381d06f912466354e2b6a20eb66c4d41f1ca9dff",
+    "vega-lite.min.js": "aeb23656e635221d797b0588e25bf5a8a885c842100f89b7",
+}
+# Runs a chart without a page: sets signals, and prints signals and what is drawn.
+PROBE = """
+globalThis.vega = require(process.argv[1] + "/vega.min.js");
+const Module = require("module"), load = Module._load;
+Module._load = (name, ...rest) => name === "vega" ? vega : load(name, ...rest);
+const lite = require(process.argv[1] + "/vega-lite.min.js");
+const {spec, states, wanted} = JSON.parse(require("fs").readFileSync(0, "utf8"));
+spec.width = 300;
+(async () => {
+  const view = new vega.View(vega.parse(lite.compile(spec).spec), {renderer: "none"});
+  const found = [];
+  for (const state of states) {
+    for (const [name, value] of Object.entries(state)) view.signal(name, value);
+    await view.runAsync();
+    await view.runAsync(); // selections follow their sliders afterwards
+    const signals = Object.fromEntries(wanted.map((name) => [name, view.signal(name)]));
+    const marks = [];
+    const visit = (node) => { for (const part of node.items || []) {
+      if (part.role === "mark" && !["group", "path"].includes(part.marktype))
+        marks.push(part.items.map((one) => one.datum));
+      visit(part); } };
+    visit(view.scenegraph().root);
+    found.push(JSON.parse(JSON.stringify({signals, marks})));
+  }
+  console.log(JSON.stringify(found));
+})().catch((error) => console.error(error.message));
+"""
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+
+
+def played(chart, states, wanted=("says",)):
+    """Signals of a chart and the rows behind its marks, after each of the states."""
+    given = {"spec": chart.to_dict(), "states": states, "wanted": [*wanted]}
+    command = ["node", "-e", PROBE, str(VEGA)]
+    told = subprocess.run(
+        command, input=json.dumps(given), capture_output=True, text=True
+    )
+    assert not told.stderr, told.stderr[-500:]
+    return json.loads(told.stdout)
+
+
+def stored():
+    """Every stored chart of the book, by its notebook, with its still and its text."""
+    for path in sorted((ROOT / "book").rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", ()):
+                data = output.get("data", {})
+                for kind in filter(mystplay.CHART.fullmatch, data):
+                    yield path, data[kind], data
+
+
+CHARTS = [*stored()]
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_the_library_is_the_published_one_and_asks_for_nothing(name):
+    text = (VEGA / name).read_bytes()
+    assert hashlib.sha256(text).hexdigest().startswith(HASHES[name])
+    assert b"sourceMappingURL" not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "spec", "data"), CHARTS, ids=[str(p.stem) for p, *_ in CHARTS]
+)
+def test_a_stored_chart_is_small_named_and_has_a_still(path, spec, data):
+    assert len(json.dumps(spec)) < 150_000
+    assert spec["description"] in data["text/plain"] and data["image/png"]
+    page = mystplay.markup(spec)
+    assert not re.search(r"https?:", page) and page.count("</script>") == 1
+    says = next(part for part in spec["params"] if part["name"] == "says")
+    assert says["expr"].startswith("[")
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("path", "spec", "data"), CHARTS, ids=[str(p.stem) for p, *_ in CHARTS]
+)
+def test_what_a_chart_says_fits_on_a_phone(path, spec, data):
+    class Chart:
+        to_dict = staticmethod(lambda: json.loads(json.dumps(spec)))
+
+    bound = [p for p in spec["params"] if "input" in p.get("bind", {})]
+    ends = [[b["bind"][k] for k in ("min", "max")] if "min" in b["bind"]
+            else b["bind"]["options"] for b in bound]  # fmt: skip
+    states = [{b["name"]: v} for b, values in zip(bound, ends) for v in values]
+    for state in played(Chart, [{}, *states]):
+        for line in state["signals"]["says"]:
+            assert len(line) <= 50 and "NaN" not in line and "undefined" not in line, (
+                line
+            )
+
+
+def test_colours_stand_out_from_both_pages():
+    light = np.array([plotting_contrast(c, "#ffffff") for c in COLOURS])
+    dark = np.array([plotting_contrast(c, "#14181e") for c in COLOURS])
+    assert {*COLOURS} <= {*plotting.COLOURS}
+    assert light.min() >= 3 and dark.min() >= 3
+
+
+def plotting_contrast(one, other):
+    """Contrast of two colours (WCAG 2)."""
+    from matplotlib.colors import to_rgb
+
+    c = np.array([to_rgb(one), to_rgb(other)])
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    low, high = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_tables_are_text_of_four_digits_and_columns_of_one_length():
+    data = table({"x": [1 / 3, 12345, float("nan")], "name": ["a", "b,c", "d"]})
+    assert data.values == 'x,name\n0.3333,a\n12345,"b,c"\n,d'
+    assert data.format.to_dict()["parse"] == {"x": "number", "name": "string"}
+    with pytest.raises(ValueError, match="one length"):
+        table({"x": [1], "y": []})
+
+
+def test_a_chart_stores_the_same_bytes_twice_and_a_still(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    for _ in range(2):
+        with playable(play_indifference()) as ax:
+            ax.plot([0, 1])
+    kind = next(name for name in shown[0] if mystplay.CHART.fullmatch(name))
+    assert json.dumps(shown[0][kind]) == json.dumps(shown[1][kind])
+    assert shown[0]["image/png"] == shown[1]["image/png"]
+
+
+@needs_node
+def test_the_indifference_chart_computes_what_the_functions_do():
+    states, wanted = [], []
+    for k, R in [(0, (2, 0.7)), (0.2, (2, 0.7)), (0.34, (0.4, 3)), (0.6, (0.1, 0.1)),
+                 (0.99, (3, 0.1)), (1, (1.4, 2.2))]:  # fmt: skip
+        states.append({"k": k, "R_x": R[0], "R_y": R[1]})
+        wanted.append((2 * k / (1 - k) if k < 1 else np.inf, R))
+    names = ["even", "jain", "says"]
+    for state, (alpha, R) in zip(played(play_indifference(), states, names), wanted):
+        even, curve = state["signals"]["even"], state["marks"][0]
+        np.testing.assert_allclose(even, equivalent_reward(R, alpha), rtol=2e-6)
+        np.testing.assert_allclose(state["signals"]["jain"], jain_index(R), rtol=1e-12)
+        x, y = (np.array([row[name] for row in curve]) for name in "xy")
+        if np.isfinite(alpha):
+            there = even * indifferent_reward(x / even, alpha)
+            near = np.isfinite(there) & (x >= even) & (y > 1e-3)
+            assert near.sum() > 50
+            np.testing.assert_allclose(y[near], there[near], rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(np.c_[x, y], np.c_[y, x][::-1])
+        dots = [(rows[0]["x"], rows[0]["y"]) for rows in state["marks"][1:3]]
+        np.testing.assert_allclose(dots, [(even, even), R], rtol=1e-12)
