@@ -562,7 +562,7 @@ _SAYS = [
 
 # %% tags=["hide-input"]
 def play_indifference():
-    """Chart of all that is as good as an allocation of two arms, which can be dragged."""
+    """Chart of all that is as good as an allocation of two arms, to be dragged."""
     import altair as alt
 
     from prunefair.playing import COLOURS, board, dragged, slider
