@@ -115,6 +115,35 @@ from prunefair.fairness.utility import (
 # print(f"{stream.rewards.round().sum(1).mean():.2f} genres a movie")
 
 # %% [markdown]
+# Who asks for what is the whole game, so here it is: one line for each person, one column for each genre.
+# Look at the right half: what can be earned there comes from a few people.
+
+
+# %%
+def plot_demand(ax, stream: RewardStream):
+    """Rounds in which each genre earns, by person; genres from common to rare."""
+    sums = np.zeros((stream.n_contexts, stream.n_arms))
+    np.add.at(sums, stream.contexts, stream.rewards.round())
+    order = np.argsort(-sums.sum(0))
+    image = ax.imshow(np.log10(1 + sums[:, order]), cmap="Blues", aspect="auto")
+    bar = ax.figure.colorbar(image, ax=ax, ticks=[0, 1, 2, 3])
+    bar.ax.set_yticklabels(["0", "10", "100", "1000"])
+    bar.set_label("ratings of the genre")
+    names = [stream.arm_names[i] for i in order]
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set(ylabel="person, the most active first")
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 4.4)) as ax:
+#     plot_demand(ax, stream)
+
+# %% [markdown]
+# **Figure (fig-movielens-demand).** <a id="fig-movielens-demand"></a> What 75 people rated, by genre. Each line is a person, which is a context; each column is a genre, which is an arm. Dark: many rounds in which recommending this genre to this person is rewarded. A policy that only counts rewards stays at the left; a fair one has to find the few people who feed the genres at the right.
+
+# %% [markdown]
 # <div class="alert alert-warning">
 #
 # **Deviation.**

@@ -111,6 +111,42 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # $c_{tj}$ is then the score of this conditional distribution, with $\mathbb E[c_{tj} \mid x_{\le t}] = 0$, and $c_{sj}$ with $s < t$ is a function of $x_{\le t}$. ∎
 #
 # On any other text the mean square of a gradient is a number without this meaning.
+#
+# The picture has a block with two outputs and three next tokens.
+# Both arrows are equally long; count the contour lines that each crosses.
+
+
+# %%
+def plot_equal_energy(ax, head, moves):
+    """Divergence of the next token around an output, and two equally long moves."""
+    line = torch.linspace(-2.2, 2.2, 90).double()
+    grid = torch.cartesian_prod(line, line)
+    log_p = (head @ torch.zeros(2).double()).log_softmax(0)
+    log_q = (grid @ head.T).log_softmax(1)
+    apart = (log_p.exp() * (log_p - log_q)).sum(1).reshape(90, 90).T
+    levels = [0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.1]
+    ax.contour(line, line, apart, levels, colors="0.6", linewidths=1)
+    for i, move in enumerate(moves):
+        log_q = (head @ move).log_softmax(0)
+        nats = (log_p.exp() * (log_p - log_q)).sum()
+        arrow = {"arrowstyle": "->", "color": f"C{i}", "lw": 2.2, "shrinkA": 0}
+        ax.annotate("", move.tolist(), (0, 0), arrowprops=arrow)
+        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        ax.annotate(f"{nats:.2f} nats", move.tolist(), **place)
+    ax.set(xlabel="first output", ylabel="second output", aspect="equal")
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# head = torch.tensor([[1.5, 0.2], [-1.0, 0.4], [-0.5, -0.6]]).double()
+# _, _, directions = torch.linalg.svd(head - head.mean(0))
+# with figure(figsize=(5.6, 3.8)) as ax:
+#     plot_equal_energy(ax, head, 1.4 * directions * torch.tensor([[1.0], [-1.0]]))
+
+# %% [markdown]
+# **Figure (fig-functional-policy-energy).** <a id="fig-functional-policy-energy"></a> Equal energies, unequal costs. Contours: how far the distribution of the next token moves when the output of a block moves away from where it was, in nats. Two neurons are removed, each of which changes the output by the same length; the one that moves it across the contours costs several times as much.
+#
 # We take $\varepsilon = 1$, far beyond where the expansion is exact, and the mean over positions,
 #
 # $$

@@ -174,6 +174,39 @@ DEVICES = {  # by the makers' data sheets, products of dense matrices; the last 
     "T4": dict(zip(_RATES, (65e12, 8.1e12, 0.25e12, 0.32e12, 16e9))),
 }
 
+
+# %% [markdown]
+# What has to be on the device at once decides which card will do.
+# In the picture, look for the first dotted line to the right of a bar.
+
+
+# %%
+def plot_room(ax, needs: dict[str, float], devices: dict):
+    """Bytes that have to be on a device at once, and the memory of some devices."""
+    for y, size in enumerate(needs.values()):
+        ax.barh(y, size / 1e9, color=f"C{y}")
+        words = {"ha": "right", "va": "center", "color": "white"}
+        ax.text(size / 1e9 * 0.96, y, f"{size / 1e9:.1f} GB", **words)
+    for name, rates in devices.items():
+        ax.axvline(rates["memory"] / 1e9, color="0.4", ls=":")
+        blank = {"bbox": {"fc": "white", "ec": "none", "pad": 1}, "va": "bottom"}
+        ax.text(rates["memory"] / 1e9, -0.6, name, ha="center", **blank)
+    ax.set_yticks(range(len(needs)), list(needs))
+    ax.set(xscale="log", xlim=(2, 220), ylim=(len(needs) - 0.5, -1.1))
+    ax.set(xlabel="GB on the device")
+    ax.set_xticks([2, 5, 10, 20, 50, 100, 200], [2, 5, 10, 20, 50, 100, 200])
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# needs = {"a sweep": sweep.device, "all weights": weights}
+# with figure(figsize=(5.6, 2.2)) as ax:
+#     plot_room(ax, needs, DEVICES)
+
+# %% [markdown]
+# **Figure (fig-llama-room).** <a id="fig-llama-room"></a> What pruning LLaMA-2-7B holds on the device at once, beside the memory of five cards. A sweep, with one layer at a time, fits on the smallest card. To sample the texts all weights have to be there together, and what the texts need beside them.
+
 # %% [markdown]
 # A device with $\Phi$ operations and $\beta$ bytes a second cannot be faster than
 #

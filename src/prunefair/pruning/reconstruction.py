@@ -673,6 +673,49 @@ def _root_mean_square(x: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
+# How far each repair gets can be drawn for a block with a single input.
+# Compare the dashed curve, where only the last matrix is new, with the dash-dotted one, where all three are.
+
+
+# %%
+def plot_block_curves(ax, blocks: dict[str, FfnBlock]):
+    """First output of blocks of two inputs, against the first; the second is one."""
+    x = torch.linspace(-2, 2, 200)
+    inputs = torch.stack([x, torch.ones_like(x)], 1)
+    styles = ("k-", "C0:", "C1--", "C2-.")
+    for style, (name, block) in zip(styles, blocks.items()):
+        with torch.no_grad():
+            ax.plot(x, block(inputs)[:, 0], style, label=name)
+    ax.set(xlabel="input of the block", ylabel="output of the block")
+    ax.legend()
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# draw = torch.Generator().manual_seed(2)
+# shapes = ((10, 2), (10, 2), (2, 10))
+# gate, up, down = (torch.randn(*shape, generator=draw) for shape in shapes)
+# gate, half = 1.5 * gate, slice(0, 5)
+# full = FfnBlock([(gate, None), (up, None), (down, None)], F.silu)
+# five = [(gate[half], None), (up[half], None), (down[:, half].contiguous(), None)]
+# numbers = (4 * torch.rand(n, generator=draw) - 2 for n in (512, 128))
+# some, judge = (Samples(torch.stack([x, torch.ones_like(x)], 1)) for x in numbers)
+
+# %% tags=["active-ipynb"]
+# blocks = {"dense": full, "five of ten neurons": FfnBlock(five, F.silu)}
+# part = blocks["five of ten neurons"]
+# blocks["re-fitted"] = refit_block(full, part, some, judge, ridges=(1e-4,))
+# plan = ReconstructionPlan(steps=300, batch=64, learning_rate=0.03, spread=0.0)
+# options = {"plan": plan, "generator": draw}
+# fit = reconstruct_block(full, blocks["re-fitted"], some, judge, **options)
+# blocks["reconstructed"] = part._replace(maps=fit.maps)
+# with figure() as ax:
+#     plot_block_curves(ax, blocks)
+
+# %% [markdown]
+# **Figure (fig-reconstruction-curves).** <a id="fig-reconstruction-curves"></a> What slicing, re-fit and reconstruction make of one output. Without five of its ten neurons the block computes another function. A re-fit of the last matrix mends what the remaining five functions can say, and a reconstruction bends these functions, too, until the curve of the whole block is met.
+
+# %% [markdown]
 # One block of the small real model, with 16 texts of 64 tokens to fit to, 4 that judge, and 4 for us:
 
 # %% tags=["active-ipynb"]

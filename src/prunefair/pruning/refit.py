@@ -259,6 +259,41 @@ def _energy(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # print(f"error: slice {lost:.3f}, ridge 0.1 {errors[5]:.3f}, no ridge {errors[0]:.3f}")
 
 # %% [markdown]
+# What that means for one output of a block can be seen point by point.
+# Compare how closely the points follow the dotted line, on which nothing is lost.
+
+
+# %%
+def plot_repair(axes, D, hidden, kept, weight):
+    """One output of a block with and without some neurons: sliced and re-fitted."""
+    whole = hidden @ D[0]
+    versions = {"sliced": D[0, kept], "re-fitted": weight[0]}
+    for ax, (name, row) in zip(axes, versions.items()):
+        part = hidden[:, kept] @ row
+        error = (part - whole).square().sum() / whole.square().sum()
+        ends = [float(whole.min()), float(whole.max())]
+        ax.plot(ends, ends, "k:")
+        ax.plot(whole, part, ".", color="C0" if name == "sliced" else "C1", ms=4)
+        ax.set(xlabel=f"whole block\n{name}: {100 * error:.0f} % lost")
+        ax.set(aspect="equal")
+    axes[0].set(ylabel="output without neurons")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# apart = torch.Generator().manual_seed(1)
+# mixed = torch.randn(16, 12, generator=apart).double()
+# hidden = torch.randn(200, 16, generator=apart).double() @ mixed
+# weights, few = torch.randn(3, 12, generator=apart).double(), torch.arange(8)
+# moment = hidden.T @ hidden / len(hidden)
+# fitted = refit_down(weights, moment, few, ridge=0.01).weight
+# with figure(2, n_columns=2, sharex=True, sharey=True, figsize=(5.6, 3.2)) as axes:
+#     plot_repair(axes, weights, hidden, few, fitted)
+
+# %% [markdown]
+# **Figure (fig-refit-output).** <a id="fig-refit-output"></a> One output of a block that keeps eight of its twelve neurons, at 200 tokens: what it was against what it is. Left: the neurons are only left out. Right: the weights of the others are re-fitted, so that they say what the removed ones would have said, as far as they know it.
+
+# %% [markdown]
 # ## A bias takes the mean
 #
 # OPT, Phi and others add a bias to the output of `down_proj`, and it may change, too.

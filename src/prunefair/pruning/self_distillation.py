@@ -109,6 +109,37 @@ HALF = (torch.float16, torch.bfloat16)
 # The second equation is the first with $p = e_v$, up to the constant term. ∎
 #
 # So the divergence pulls every probability towards its own target, and the likelihood of the token that was drawn pulls that one token up and all others down.
+#
+# The picture shows both gradients at one position.
+# Compare where the arrows end with the grey bars, the probabilities of the teacher.
+
+
+# %%
+def plot_pulls(axes, p, q, drawn: int):
+    """What a step down each loss does to every probability of the next token."""
+    goals = {"divergence": p, "likelihood": torch.eye(len(q))[drawn]}
+    for ax, (name, goal) in zip(axes, goals.items()):
+        ax.bar(range(len(p)), p, color="0.85", width=0.9)
+        for token, (start, end) in enumerate(zip(q.tolist(), goal.tolist())):
+            colour = "C0" if end > start else "C1"
+            arrow = {"arrowstyle": "->", "color": colour, "lw": 1.8}
+            arrow |= {"shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (token, end), (token, start), arrowprops=arrow)
+            ax.plot(token, start, "o", color=colour, ms=5)
+        ax.set(xlabel=f"token, {name}", xticks=range(len(p)), ylim=(0, 1.05))
+        ax.grid(axis="x", visible=False)
+    axes[0].set(ylabel="probability")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# teacher = torch.tensor([0.5, 0.3, 0.15, 0.05])
+# pupil = torch.tensor([0.25, 0.45, 0.1, 0.2])
+# with figure(2, n_columns=2, sharey=True) as axes:
+#     plot_pulls(axes, teacher, pupil, drawn=1)
+
+# %% [markdown]
+# **Figure (fig-self-distillation-pulls).** <a id="fig-self-distillation-pulls"></a> Where two losses pull the student at one position. Grey: the teacher. Dots: the student, with an arrow from each to its target. The divergence pulls every token to what the teacher says. The likelihood of a drawn token, here token 1, pulls that one to certainty and all others to nothing, though the teacher thinks otherwise.
 
 
 # %%

@@ -132,6 +132,32 @@ def rows_by_scores(
     ]
 
 
+# %% [markdown]
+# A chart of forty rows makes the theorem visible.
+# Follow any column downwards: once it ends, it does not come back.
+
+
+# %%
+def plot_nested_rows(ax, scores, ratios):
+    """Rows that are kept at several ratios, as one line of squares each."""
+    for y, ratio in enumerate(ratios):
+        (kept,) = rows_by_scores([scores], ratio)
+        ax.plot(kept, [y] * len(kept), "s", color=f"C{y % 2}", ms=6)
+    ax.set_yticks(range(len(ratios)), [f"{100 * r:.0f} %" for r in ratios])
+    ax.set(xlabel="row of the matrix", ylabel="rows removed")
+    ax.set(ylim=(len(ratios) - 0.5, -0.5))
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# score = torch.randn(40, generator=torch.Generator().manual_seed(SEED))
+# with figure(figsize=(5.6, 2.2)) as ax:
+#     plot_nested_rows(ax, score, (0.1, 0.2, 0.3, 0.4, 0.6, 0.8))
+
+# %% [markdown]
+# **Figure (fig-spectral-pruning-nested).** <a id="fig-spectral-pruning-nested"></a> One order of forty rows serves every ratio. Each line shows the rows that are kept at one ratio; going down, rows only disappear, so a smaller model is a part of a larger one.
+
 # %% tags=["active-ipynb"]
 # device = default_device()
 # model, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
