@@ -5,6 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from scipy.stats import entropy as kl
 from scipy.stats import ks_2samp
 
 from prunefair.bridge.layer_budgets import kept_costs, plot_row_gains
@@ -17,16 +18,24 @@ from prunefair.fairness.full_information import (
 from prunefair.fairness.high_probability import plot_optimism
 from prunefair.fairness.late_feedback import plot_waiting
 from prunefair.fairness.limits import nested_shares, plot_nested
+from prunefair.fairness.movielens import plot_demand
 from prunefair.fairness.offline_optimum import plot_price_line, solve_offline
 from prunefair.fairness.one_context import plot_path
 from prunefair.fairness.online_gradient import plot_steps
+from prunefair.fairness.simulation import RewardStream
 from prunefair.fairness.slates import plot_capped, plot_comb
 from prunefair.fairness.utility import alpha_fair_utility
 from prunefair.pruning.anatomy import plot_block
+from prunefair.pruning.functional_policy import plot_equal_energy
+from prunefair.pruning.llama2_7b import plot_room
 from prunefair.pruning.policy_gradient import plot_pushes
+from prunefair.pruning.reconstruction import FfnBlock, plot_block_curves
 from prunefair.pruning.recovery import plot_adapter
+from prunefair.pruning.refit import plot_repair, refit_down
 from prunefair.pruning.row_policy import gumbel_top_k, plot_gumbel
+from prunefair.pruning.self_distillation import plot_pulls
 from prunefair.pruning.self_moments import functional_spectrum, plot_functional
+from prunefair.pruning.spectral_pruning import plot_nested_rows
 from prunefair.pruning.spectrum import (
     plot_interlacing,
     plot_staircases,
@@ -256,3 +265,74 @@ def test_rows_with_a_dot_gain_at_least_the_price_and_the_others_at_most(alpha):
         gains = curve.get_ydata()
         assert (gains[:kept] >= price - 1e-12).all()
         assert (gains[kept:] <= price + 1e-12).all()
+
+
+def test_a_re_fit_brings_an_output_nearer_to_that_of_the_whole_block():
+    draw = torch.Generator().manual_seed(9)
+    hidden = torch.randn(100, 8, generator=draw).double()
+    hidden = hidden @ torch.randn(8, 8, generator=draw).double()
+    D, kept = torch.randn(2, 8, generator=draw).double(), torch.arange(5)
+    weight = refit_down(D, hidden.T @ hidden / 100, kept, ridge=1e-6).weight
+    axes = plot_repair(Figure().subplots(1, 2), D, hidden, kept, weight)
+    lost = []
+    for ax in axes:
+        whole, part = ax.lines[1].get_data()
+        np.testing.assert_allclose(whole, hidden @ D[0])
+        lost.append(((part - whole) ** 2).sum() / (whole**2).sum())
+        assert f"{100 * lost[-1]:.0f} % lost" in ax.get_xlabel()
+    assert lost[1] < lost[0]
+
+
+def test_rows_of_the_chart_only_disappear():
+    scores = torch.randn(30, generator=torch.Generator().manual_seed(10))
+    ax = plot_nested_rows(one(), scores, (0.1, 0.4, 0.8))
+    rows = [set(line.get_xdata().tolist()) for line in ax.lines]
+    assert [len(kept) for kept in rows] == [27, 18, 6]
+    assert rows[0] > rows[1] > rows[2]
+
+
+def test_the_divergence_pulls_to_the_teacher_and_the_likelihood_to_certainty():
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.6, 0.2])
+    axes = plot_pulls(Figure().subplots(1, 2), p, q, 1)
+    ends = [[arrow.xy[1] for arrow in ax.texts] for ax in axes]
+    np.testing.assert_allclose(ends, [p.tolist(), [0, 1, 0]])
+
+
+def test_the_two_moves_are_equally_long_and_cost_what_is_written():
+    head = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -0.5]]).double()
+    moves = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    ax = plot_equal_energy(one(), head, moves)
+    said = [float(t.get_text().split()[0]) for t in ax.texts if t.get_text()]
+    uniform = np.full(3, 1 / 3)
+    found = [kl(uniform, (head @ move).softmax(0).numpy()) for move in moves]
+    np.testing.assert_allclose(said, found, atol=0.006)
+
+
+def test_the_curves_of_blocks_are_their_outputs():
+    draw = torch.Generator().manual_seed(11)
+    W, U, D = (torch.randn(*s, generator=draw) for s in ((5, 2), (5, 2), (2, 5)))
+    block = FfnBlock([(W, None), (U, None), (D, None)], torch.relu)
+    x, y = plot_block_curves(one(), {"dense": block}).lines[0].get_data()
+    inputs = np.stack([x, np.ones_like(x)])
+    hidden = np.maximum(W.numpy() @ inputs, 0) * (U.numpy() @ inputs)
+    np.testing.assert_allclose(y, (D.numpy() @ hidden)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_bars_and_lines_of_the_room_are_gigabytes():
+    ax = plot_room(one(), {"a": 5e9, "b": 20e9}, {"card": {"memory": 16e9}})
+    assert [bar.get_width() for bar in ax.patches] == [5, 20]
+    assert ax.lines[0].get_xdata()[0] == 16
+
+
+def test_the_chart_of_demand_counts_rounds_from_common_to_rare():
+    rewards = np.array([[1.0, 0.001, 1.0], [0.001, 0.001, 1.0], [1.0, 1.0, 1.0]])
+    stream = RewardStream(
+        contexts=np.array([0, 1, 1]),
+        rewards=rewards,
+        n_contexts=2,
+        arm_names=("a", "b", "c"),
+    )
+    ax = plot_demand(one(), stream)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["c", "a", "b"]
+    counts = 10 ** ax.images[0].get_array() - 1
+    np.testing.assert_allclose(counts, [[1, 1, 0], [2, 1, 1]], atol=1e-9)
