@@ -10,6 +10,7 @@ from scipy.stats import ks_2samp
 
 from prunefair.bridge.layer_budgets import kept_costs, plot_row_gains
 from prunefair.fairness.bandit_feedback import plot_barriers
+from prunefair.fairness.beyond_one import plot_poorest
 from prunefair.fairness.full_information import (
     approximation_factor,
     plot_best_tangent,
@@ -19,13 +20,16 @@ from prunefair.fairness.high_probability import plot_optimism
 from prunefair.fairness.late_feedback import plot_waiting
 from prunefair.fairness.limits import nested_shares, plot_nested
 from prunefair.fairness.movielens import plot_demand
+from prunefair.fairness.movielens_figures import plot_two_regrets
 from prunefair.fairness.offline_optimum import plot_price_line, solve_offline
 from prunefair.fairness.one_context import plot_path
 from prunefair.fairness.online_gradient import plot_steps
+from prunefair.fairness.recut import plot_cuts
 from prunefair.fairness.simulation import RewardStream
 from prunefair.fairness.slates import plot_capped, plot_comb
 from prunefair.fairness.utility import alpha_fair_utility
 from prunefair.pruning.anatomy import plot_block
+from prunefair.pruning.domains import plot_reading
 from prunefair.pruning.functional_policy import plot_equal_energy
 from prunefair.pruning.llama2_7b import plot_room
 from prunefair.pruning.policy_gradient import plot_pushes
@@ -336,3 +340,37 @@ def test_the_chart_of_demand_counts_rounds_from_common_to_rare():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["c", "a", "b"]
     counts = 10 ** ax.images[0].get_array() - 1
     np.testing.assert_allclose(counts, [[1, 1, 0], [2, 1, 1]], atol=1e-9)
+
+
+def test_dots_of_the_cuts_are_rounds_and_their_contexts():
+    contexts = np.arange(5000) % 7
+    stream = RewardStream(contexts=contexts, rewards=np.zeros((5000, 2)), n_contexts=7)
+    (ax,) = plot_cuts(np.array([one()]), {"turns": stream})
+    t, j = ax.lines[0].get_data()
+    assert (j == contexts[t]).all() and t[0] == 0 and t[-1] == 4999
+
+
+def test_the_dashed_lines_are_a_factor_of_nearly_the_number_of_arms_apart():
+    ax = plot_poorest(one(), 100.0 ** np.arange(4), 3)
+    best, even = (line.get_ydata()[0] for line in ax.lines[1::2])
+    assert 3.9 < best / even <= 4
+    np.testing.assert_allclose(ax.lines[2].get_ydata()[0], 1 / 4)
+
+
+def test_only_methods_that_read_wikitext_have_a_dot_there():
+    models = {"a": (None, None), "b": ("m", "its own"), "c": ("m", "half of each")}
+    ax = plot_reading(one(), models)
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [(d.get_xdata()[0], d.get_ydata()[0]) for d in dots] == [
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    ]
+    orange = [d for d in ax.lines if d.get_color() == "C1"]
+    assert {d.get_xdata()[0] for d in orange} == {3}
+
+
+def test_the_two_regrets_are_those_of_the_bars():
+    ax = plot_two_regrets(one(), {"a": 100.0, "b": 60.0}, 100.0, 0.5)
+    assert ax.texts[0].get_text() == r"regret $0$, $c_\alpha$-regret $-41$"
+    assert ax.texts[1].get_text() == r"regret $40$, $c_\alpha$-regret $15$"

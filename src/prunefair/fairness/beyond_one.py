@@ -174,6 +174,35 @@ def price_of_order(lengths, alpha: float) -> float:
     return equivalent_reward(lengths, alpha) / equivalent_reward(shares, alpha)
 
 
+# %% [markdown]
+# Four arms show why only the poorest counts.
+# Compare the two dashed lines with the two lowest dots.
+
+
+# %%
+def plot_poorest(ax, lengths, alpha: float):
+    """Rewards of the arms in a game with a hidden order, and what they are worth."""
+    arms = np.arange(1, len(lengths) + 1)
+    rewards = {"best map": lengths, "equal shares": nested_shares(lengths)}
+    for (name, values), mark in zip(rewards.items(), "os"):
+        (dots,) = ax.plot(arms, values, ls="", marker=mark, label=name)
+        worth = equivalent_reward(values, alpha)
+        ax.axhline(worth, color=dots.get_color(), ls="--", lw=1.5)
+        words = {"ha": "right", "va": "bottom"}
+        ax.text(arms[-1] + 0.45, worth, f"worth {worth:.2f}", **words)
+    ax.set(yscale="log", xticks=arms, xlim=(0.5, arms[-1] + 0.5))
+    ax.set(xlabel="arm, in the order of death", ylabel="reward (first phase is 1)")
+    ax.legend(loc="upper left")
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     plot_poorest(ax, 20.0 ** np.arange(4), 3)
+
+# %% [markdown]
+# **Figure (fig-beyond-one-poorest).** <a id="fig-beyond-one-poorest"></a> Four arms whose phases grow by a factor of twenty, at $\alpha=3$. Dots: what each arm earns. Dashed: the equivalent reward of all four, which lies next to the poorest arm however rich the others are. Equal shares leave the first arm a quarter of its phase, and nothing later makes up for it.
+
 # %% tags=["active-ipynb"]
 # for n in (2, 3, 5):
 #     for alpha in (1, 2, 5):

@@ -148,6 +148,38 @@ def cuts(ratings: Ratings, n_runs: int) -> dict[str, Callable]:
     }
 
 
+# %% [markdown]
+# Four of the cuts, as who comes when.
+# Look at how long a context lives: for a moment in one cut, as long as the file in another.
+
+
+# %%
+def plot_cuts(axes, streams: dict[str, RewardStream]):
+    """Which context comes in which round, some of the rounds of each stream."""
+    for ax, (name, stream) in zip(axes, streams.items()):
+        some = np.linspace(0, stream.n_rounds - 1, 2500).astype(int)
+        ax.plot(some, stream.contexts[some], ".", ms=1.5)
+        ax.set(xlabel=f"round, {name}", xlim=(0, stream.n_rounds))
+        ax.set(xticks=[0, round(stream.n_rounds / 2, -3)])
+        ax.grid(False)
+    for ax in axes[::2]:
+        ax.set(ylabel="context")
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# made, names = cuts(load_ratings(), 1), ("as in the book", "shuffled", "cold users")
+# streams = {
+#     name: made[name](np.random.default_rng(SEED))[0]
+#     for name in (*names, "drifting groups")
+# }
+# with figure(4, n_columns=2) as axes:
+#     plot_cuts(axes, streams)
+
+# %% [markdown]
+# **Figure (fig-recut-cuts).** <a id="fig-recut-cuts"></a> Four ways to cut the same ratings; each dot is a round and the context that comes in it. In the order of time an active user comes in a few bursts, and one with few ratings in a single one; shuffled, all come all the time. Groups live as long as the file, and what is true of them today need not be true tomorrow.
+
+
 # %%
 def players(stream: RewardStream, alpha: float) -> dict[str, Callable[[], Policy]]:
     """Builders of all that plays on a stream, by the name of its curve."""

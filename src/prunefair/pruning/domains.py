@@ -163,6 +163,38 @@ def domain_windows(
 #     print(f"{name:30} reads {text or 'nothing':12} {share:.3f} of the parameters")
 
 # %% [markdown]
+# The chart shows the design.
+# Only one of the five judges is of a kind that any method has read: look at the two columns of dots.
+
+
+# %%
+def plot_reading(ax, models: dict):
+    """What each method has read, and the kinds of text that all are judged on."""
+    sources = ["its own", "WikiText-2"]
+    for y, (_, text) in enumerate(models.values()):
+        half = {"fillstyle": "left"} if text == "half of each" else {}
+        for x, source in enumerate(sources):
+            if text == source or half:
+                ax.plot(x, y, "o", color="C0", ms=10, **half)
+        for x, domain in enumerate(DOMAINS, len(sources) + 1):
+            colour = "0.8" if DOMAINS[domain] else "C1"
+            ax.plot(x, y, "s", color=colour, ms=8)
+    ax.set_yticks(range(len(models)), list(models))
+    places = [0, 1, *range(3, 3 + len(DOMAINS))]
+    ax.set_xticks(places, [*sources, *DOMAINS], rotation=50, ha="right")
+    ax.set(xlim=(-0.6, 2.6 + len(DOMAINS)), ylim=(len(models) - 0.5, -0.5))
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 3.8)) as ax:
+#     plot_reading(ax, setup["models"])
+
+# %% [markdown]
+# **Figure (fig-domains-reading).** <a id="fig-domains-reading"></a> What each method has read, and what it is judged on. Circles: the text that a method used to choose what to cut; half a circle is half as much. Squares: the five kinds of text on which all are judged. The orange ones are of the kind that five methods have read; the grey ones nobody has used for anything.
+
+# %% [markdown]
 # On every window the information under the pruned model is compared with that under the dense one, so that hard windows do not count twice.
 # Then $\sum_j (b'_j - b_j) / \sum_j n_j$ is the logarithm of the factor by which pruning multiplies the perplexity, [with its error](perplexity.ipynb#the-error-of-a-perplexity).
 
