@@ -100,8 +100,8 @@ def plot_changes(axes, p, changed: dict):
     for ax, (name, q) in zip(axes, changed.items()):
         apart = (p * (log_p - q.log())).sum()
         change = -(q * q.log()).sum() - entropy_before
-        ax.bar(range(len(p)), p, color="0.85", width=0.9)
-        ax.bar(range(len(p)), q, color="C0", width=0.45)
+        ax.bar(range(len(p)), p.tolist(), color="0.85", width=0.9)
+        ax.bar(range(len(p)), q.tolist(), color="C0", width=0.45)
         ax.set(xlabel=f"{name}:\n$S$ by {abs(change):.2f}, KL {apart:.2f}")
         ax.set(xticks=range(len(p)), ylim=(0, 0.6))
         ax.grid(axis="x", visible=False)

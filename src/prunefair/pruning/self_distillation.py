@@ -119,7 +119,7 @@ def plot_pulls(axes, p, q, drawn: int):
     """What a step down each loss does to every probability of the next token."""
     goals = {"divergence": p, "likelihood": torch.eye(len(q))[drawn]}
     for ax, (name, goal) in zip(axes, goals.items()):
-        ax.bar(range(len(p)), p, color="0.85", width=0.9)
+        ax.bar(range(len(p)), p.tolist(), color="0.85", width=0.9)
         for token, (start, end) in enumerate(zip(q.tolist(), goal.tolist())):
             colour = "C0" if end > start else "C1"
             arrow = {"arrowstyle": "->", "color": colour, "lw": 1.8}
