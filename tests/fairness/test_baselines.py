@@ -482,6 +482,7 @@ def test_policies_of_later_chapters_have_a_name_that_imports_them_when_asked():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     named = "follow_the_leader -\nlate_gradient 3\nhalf_leader -\nhalf_gradient -\n"
+    named += "frank_wolfe -\ndual_descent -\nresolving -\nfrank_wolfe -\n"
     assert done.stdout == named, done.stderr
 
 

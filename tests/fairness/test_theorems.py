@@ -26,6 +26,7 @@ from prunefair.fairness import (
     one_context,
     scale,
     slates,
+    stochastic,
     utility,
 )
 from prunefair.fairness import full_information as full
@@ -967,7 +968,167 @@ def half_policy(**statement):
     )
 
 
+# --- stochastic
+
+CERTAIN = stochastic.BernoulliModel(np.ones(1), np.ones((1, 1)))
+ONE_ARM = stochastic.BernoulliModel(np.ones(1), np.array([[0.5]]))
+
+
+@cache
+def drawn_optima():
+    """Models with alpha, number of rounds and optima of drawn streams."""
+    rare = stochastic.BernoulliModel(np.full(20, 1 / 20), np.full((20, 40), 1 / 40))
+    rng, found = np.random.default_rng(20), []
+    for model, a, T, n in (
+        (CERTAIN, 0.5, 9, 2),
+        (rare, 0.1, 20, 60),
+        (ONE_ARM, 0.9, 1, 800),
+    ):
+        draws = stochastic._optima_draws(model, a, T, n, rng=rng)
+        found.append((model, a, T, draws))
+    return found
+
+
+def optima(**statement):
+    return max(stochastic._optima_share(*case, **statement) for case in drawn_optima())
+
+
+def fluctuation_times(factor):
+    return lambda means, a, T: (
+        factor(*means.shape) * stochastic.fluctuation(means, a, T)
+    )
+
+
+@cache
+def turning():
+    """Model, alpha and runs that turn to a bad arm."""
+    model, found = stochastic.random_model(3, 4, rng=np.random.default_rng(41)), []
+    for case, a, T, turn, n in (
+        (model, 0.0, 3000, 0, 200),
+        (model, 0.3, 30_000, 27_000, 10),
+        (ONE_ARM, 0.9, 2, 5, 20_000),
+    ):
+        rng = np.random.default_rng(21)
+        runs = stochastic._turning_runs(case, a, T, turn, n, rng=rng)
+        found.append((case, a, runs))
+    return found
+
+
+def exactly(**statement):
+    return max(stochastic._reduction_share(*case, **statement) for case in turning())
+
+
+def regret_times(factor):
+    return {
+        "right": lambda r, v, w, a: stochastic._reduction_right(factor(a) * r, v, w, a)
+    }
+
+
+@cache
+def runs_of_many(play):
+    """Two models, few rounds a context and one arm, with runs of a policy."""
+    play, found = getattr(stochastic, play), []
+    many = stochastic.random_model(1000, 4, rng=np.random.default_rng(3))
+    for model, a, T in ((many, 0.0, 4000), (CERTAIN, 0.01, 4000), (CERTAIN, 0.1, 4000)):
+        found.append((model, a, T, play(model, a, T, 5, rng=np.random.default_rng(22))))
+    return found
+
+
+def drawn_full(**statement):
+    cases = runs_of_many("coupled_runs")
+    return max(stochastic._full_shares(*case, **statement).max() for case in cases)
+
+
+def drawn_bandit(**statement):
+    cases = runs_of_many("bandit_runs")
+    return max(stochastic._bandit_shares(*case, **statement).max() for case in cases)
+
+
+def over_contexts(bound):
+    return lambda means, a, T: bound(means, a, T) / len(means) ** 0.5
+
+
+@cache
+def frank_wolfe_shares():
+    many = stochastic.random_model(1000, 3, rng=np.random.default_rng(2))
+    rng = np.random.default_rng(23)
+    bound = lambda *given, **prior: 1.0  # noqa: E731
+    share = stochastic._frank_wolfe_share(
+        many, 0.1, 2000, rng=rng, n_runs=2, bound=bound
+    )
+    return many.means, share
+
+
+def frank_wolfe(bound=stochastic.frank_wolfe_bound):
+    means, regret = frank_wolfe_shares()
+    return regret / bound(means, 0.1, 2000, prior=3.0)
+
+
 CLAIMS = {
+    "thm-stochastic-optima": Claim(
+        optima,
+        {
+            "0.4 of the root": {"above": fluctuation_times(lambda m, n: 0.4)},
+            "without M": {"above": fluctuation_times(lambda m, n: m**-0.5)},
+            "without the sum over arms": {
+                "above": fluctuation_times(lambda m, n: n**-0.5)
+            },
+            "never above the mean problem": {"above": lambda *case: 0.0},
+            "never below it": {"below": lambda n: 1e-9},
+            "a thousandth less for policies": {"ceiling": 0.999},
+        },
+    ),
+    "thm-stochastic-reduction": Claim(
+        exactly,
+        {
+            "2 % less of the regret": regret_times(lambda a: 0.98),
+            "regret weighs less": regret_times(lambda a: (1 - a) ** 2),
+            "linear regret alone": {"right": lambda r, *rest: r},
+        },
+    ),
+    "thm-stochastic-full": Claim(
+        drawn_full,
+        {
+            "95 % of an arm": {"arm": lambda *case: 0.95 * stochastic._full_arm(*case)},
+            "a smaller power": {
+                "arm": lambda *case: stochastic._full_arm(*case) ** 0.95
+            },
+            "without M": {"bound": over_contexts(stochastic.exact_bound)},
+            "a thirtieth": {"bound": lambda *case: stochastic.exact_bound(*case) / 30},
+        },
+    ),
+    "thm-stochastic-bandit": Claim(
+        drawn_bandit,
+        {
+            "98 % of the squares": {
+                "squares": lambda *case: 0.98 * stochastic._squares_bound(*case)
+            },
+            "without the first heights": {
+                "squares": lambda t, a, n: stochastic._squares_bound(t, a, n) - n
+            },
+            "a smaller power": {
+                "squares": lambda t, a, n: stochastic._squares_bound(t, 1.1 * a, n)
+            },
+            "a hundredth": {
+                "bound": lambda *case: stochastic.exact_bandit_bound(*case) / 100
+            },
+        },
+    ),
+    "thm-stochastic-frank-wolfe": Claim(
+        frank_wolfe,
+        {
+            "a thousandth": {
+                "bound": lambda *case, prior: (
+                    stochastic.frank_wolfe_bound(*case, prior=prior) / 1000
+                )
+            },
+            "without contexts and arms": {
+                "bound": lambda means, a, T, prior: stochastic.frank_wolfe_bound(
+                    np.ones((1, 1)), a, T, prior=prior
+                )
+            },
+        },
+    ),
     "thm-beyond-one-uniform": Claim(
         uniform_play,
         {

@@ -24,15 +24,25 @@ CONTEXT_BITS = 2048  # of a whole number: below 640 digits, which Python always 
 CONTEXT_DEPTH = 50  # of tuples, far below what a parser of JSON can follow
 LEAST_PROBABILITY = 1e-9  # a single reward weighs no more than its inverse
 NEVER = 1e-18  # an arm of less probability has not been drawn
-MODULES = ("baselines", "fixed_map", "one_context", "late_feedback", "beyond_one")
+MODULES = (  # with policies
+    "baselines",
+    "fixed_map",
+    "one_context",
+    "late_feedback",
+    "beyond_one",
+    "stochastic",
+)
 LATER = {  # policies by name, of chapters after `baselines`
     "full": {
         "follow_the_leader": "one_context.FollowTheLeader",
         "late_gradient": "late_feedback.LateGradient",
         "half_leader": "beyond_one.HalfLeader",
         "half_gradient": "beyond_one.HalfGradient",
+        "frank_wolfe": "stochastic.FrankWolfe",
+        "dual_descent": "stochastic.DualDescent",
+        "resolving": "stochastic.Resolving",
     },
-    "bandit": {},
+    "bandit": {"frank_wolfe": "stochastic.FrankWolfeBandit"},
 }
 
 
@@ -1012,6 +1022,7 @@ _OF_A_NEW_ARM = {  # entries of a state that are one for each arm, and how they 
     "point": 0.0,
     "estimates": 0.0,
     "gains": 0.0,
+    "pulls": 0.0,
     "earned": 1.0,
     "losses": 0.0,
     "multipliers": 0.0,

@@ -1121,4 +1121,4 @@ def _lives_share(gradients: np.ndarray, lives: int, factor=None, group=None) -> 
 # - Play thousands of runs in step, with copies as late as you like: `play_late` (`LateRuns`, `row_projections`).
 # - Keep within memory: `max_contexts`, or `bucket_of`, whose price in the mean is `collision_loss`.
 #
-# Next: [MovieLens](movielens.ipynb) leaves the worst case, and plays the policies on real ratings.
+# Next: [Stochastic](stochastic.ipynb) leaves the worst case: what if no adversary orders the rounds?
