@@ -606,4 +606,4 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]]):
 # - Share them: `share_rows` (`Budget`), and judge any widths by a price: `row_certificate`.
 # - Draw what it brings: `plot_by_alpha`.
 #
-# This is the last chapter; the [claims](../claims.md) collect what all of them found.
+# Next: [Online budgets](online_budgets.ipynb) learns the rows text by text, so that no kind of text is forgotten.
