@@ -29,6 +29,7 @@ from prunefair.fairness.simulation import RewardStream
 from prunefair.fairness.slates import plot_capped, plot_comb
 from prunefair.fairness.utility import alpha_fair_utility
 from prunefair.pruning.anatomy import plot_block
+from prunefair.pruning.comparison import plot_kept_neurons
 from prunefair.pruning.domains import plot_reading
 from prunefair.pruning.functional_policy import plot_equal_energy
 from prunefair.pruning.llama2_7b import plot_room
@@ -374,3 +375,10 @@ def test_the_two_regrets_are_those_of_the_bars():
     ax = plot_two_regrets(one(), {"a": 100.0, "b": 60.0}, 100.0, 0.5)
     assert ax.texts[0].get_text() == r"regret $0$, $c_\alpha$-regret $-41$"
     assert ax.texts[1].get_text() == r"regret $40$, $c_\alpha$-regret $15$"
+
+
+def test_the_squares_of_a_rule_are_its_largest_scores():
+    scores = {"a": torch.tensor([3.0, 1.0, 2.0, 0.0]), "b": torch.arange(4.0)}
+    ax = plot_kept_neurons(one(), scores, 2)
+    kept = [set(line.get_xdata()) for line in ax.lines[1::2]]
+    assert kept == [{0, 2}, {2, 3}]

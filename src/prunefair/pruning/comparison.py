@@ -148,6 +148,39 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 # torch.testing.assert_close(wanda_scores(tiny, tokens)[0], by_hand.detach())
 
 # %% [markdown]
+# One block of this tiny model shows how far the rules disagree.
+# Look for the neurons that every line keeps: they are fewer than half.
+
+
+# %%
+def plot_kept_neurons(ax, scores: dict[str, torch.Tensor], k: int):
+    """Neurons of one block that each score keeps, one line of squares a score."""
+    width = len(next(iter(scores.values())))
+    for y, score in enumerate(scores.values()):
+        kept = score.topk(k).indices.tolist()
+        ax.plot(range(width), [y] * width, "s", color="0.9", ms=8)
+        ax.plot(kept, [y] * k, "s", color=f"C{y}", ms=8)
+    ax.set_yticks(range(len(scores)), list(scores))
+    ax.set(xlabel="neuron of the block", ylim=(len(scores) - 0.5, -0.5))
+    ax.grid(False)
+    return ax
+
+
+# %% tags=["active-ipynb"]
+# gate, text = mlp.gate_proj.weight.detach(), tokens
+# rules = {
+#     "random": torch.rand(len(gate), generator=torch.Generator().manual_seed(1)),
+#     "row norm": gate.norm(dim=1),
+#     "energy": output_energies(tiny, text)[0],
+#     "wanda": wanda_scores(tiny, text)[0],
+# }
+# with figure(figsize=(5.6, 2.0)) as ax:
+#     plot_kept_neurons(ax, rules, round(0.7 * len(gate)))
+
+# %% [markdown]
+# **Figure (fig-comparison-kept).** <a id="fig-comparison-kept"></a> What four rules keep of one and the same block when 30 % of its neurons go. Each line is a rule; coloured squares are kept, grey ones are removed. Energy and Wanda read the same text and nearly agree; the length of a row and a draw know nothing of it.
+
+# %% [markdown]
 # ## What is stored for a model
 #
 # The whole comparison takes hours without a GPU, so it is run in pieces by `benchmarks/pruning_methods.py`.
