@@ -10,8 +10,14 @@ from scipy.stats import ks_2samp
 
 from prunefair.bridge.layer_budgets import kept_costs, plot_row_gains
 from prunefair.fairness.bandit_feedback import plot_barriers
+from prunefair.fairness.baselines import (
+    ContextFreeGradient,
+    IndependentGradient,
+    plot_sharing,
+)
 from prunefair.fairness.beyond_one import plot_poorest
 from prunefair.fairness.full_information import (
+    AlphaFairGradient,
     approximation_factor,
     plot_best_tangent,
     plot_telescope,
@@ -47,6 +53,8 @@ from prunefair.pruning.spectrum import (
     singular_values,
 )
 from prunefair.pruning.surgery import plot_slicing
+
+NAMES = ("$x$", "$R$")  # of learners and of rewards
 
 
 def one():
@@ -382,3 +390,20 @@ def test_the_squares_of_a_rule_are_its_largest_scores():
     ax = plot_kept_neurons(one(), scores, 2)
     kept = [set(line.get_xdata()) for line in ax.lines[1::2]]
     assert kept == [{0, 2}, {2, 3}]
+
+
+def test_each_policy_has_as_many_boxes_of_rewards_as_it_keeps():
+    policies = {
+        "coupled": AlphaFairGradient(2, 0.9),
+        "independent": IndependentGradient(2, 0.9),
+        "blind": ContextFreeGradient(2, 0.9),
+    }
+    for policy in policies.values():
+        for context in (0, 1):
+            policy.update(context, np.array([1.0, 0.5]))
+    axes = plot_sharing(Figure().subplots(1, 3), policies)
+    boxes = []
+    for ax in axes:
+        places = {(t.get_text(), t.get_position()) for t in ax.texts}
+        boxes.append([sum(words == name for words, _ in places) for name in NAMES])
+    assert boxes == [[2, 1], [2, 2], [1, 1]]

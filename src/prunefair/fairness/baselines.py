@@ -400,6 +400,53 @@ class IndependentGradient(FullInformationPolicy):
 #     print(f"{type(policy).__name__:20} rewards", policy.rewards.round(0))
 
 # %% [markdown]
+# The three policies differ in who learns and whose rewards count.
+# Look at how many boxes $R$ there are, and who reads them.
+
+
+# %%
+def plot_sharing(axes, policies: dict[str, Policy]):
+    """Who learns in two contexts, whose rewards they weigh by, and what is earned."""
+    box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": "0.4"}
+    arrow = {"arrowstyle": "->", "color": "C0", "shrinkA": 14, "shrinkB": 14}
+    for ax, (name, policy) in zip(axes, policies.items()):
+        states = list(policy.learners.values())
+        places = [0.0, 1.0] if len(states) == 2 else [0.5, 0.5]
+        own = hasattr(states[0], "earned")
+        for context, place in enumerate(places):
+            heap = place if own else 0.5
+            for x, y, words in ((context, 2, context), (place, 1, "x"), (heap, 0, "R")):
+                look = {"ha": "center", "va": "center", "bbox": box, "zorder": 2}
+                ax.text(x, y, f"${words}$", **look)
+            for start in ((context, 2), (heap, 0)):
+                ax.annotate("", (place, 1), start, arrowprops=arrow, zorder=1)
+        earned = " and ".join(f"{R:.0f}" for R in policy.rewards)
+        ax.text(0.5, -0.75, f"{name}:\n{earned}", ha="center", va="top")
+        ax.set(xlim=(-0.4, 1.4), ylim=(-1.7, 2.4), xticks=[])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    axes[0].set_yticks([2, 1, 0], ["context", "learner", "rewards"])
+    axes[0].tick_params(length=0)
+    axes[0].grid(False)
+    return axes
+
+
+# %% tags=["active-ipynb"]
+# names = {
+#     "coupled": AlphaFairGradient,
+#     "independent": IndependentGradient,
+#     "without contexts": ContextFreeGradient,
+# }
+# played = {name: kind(2, 0.9) for name, kind in names.items()}
+# for policy in played.values():
+#     simulate(policy, needy)
+# with figure(3, n_columns=3, figsize=(5.6, 2.9)) as axes:
+#     plot_sharing(axes, played)
+
+# %% [markdown]
+# **Figure (fig-baselines-sharing).** <a id="fig-baselines-sharing"></a> Three ways to learn in two contexts, and what the two arms earn in a thousand rounds. Left: a learner for each context, all of which weigh by the same $R$. Middle: each weighs by what it has earned itself. Right: one learner that does not see the context. Only the first sees that arm 0 is poor in the whole, and gives it all of context 0.
+
+# %% [markdown]
 # With bandit feedback the learner without contexts and without weights is one [scale-free learner](bandit_feedback.ipynb) fed with plain rewards, `SingleScaleFreeBandit`.
 #
 # ## FairCB: a quota on pulls
