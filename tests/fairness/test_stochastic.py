@@ -30,6 +30,7 @@ from prunefair.fairness.stochastic import (
     exact_bound,
     fluctuation,
     frank_wolfe_bound,
+    grouped,
     in_context_order,
     lower_terms,
     mean_optimum,
@@ -265,6 +266,15 @@ def test_a_model_draws_what_it_says():
     some = drawn_from(stream.first(50), 5000, rng=np.random.default_rng(6))
     rounds = {(j, *r) for j, r in zip(stream.contexts[:50], stream.rewards[:50])}
     assert {(j, *r) for j, r in zip(some.contexts, some.rewards)} <= rounds
+    kept = grouped(stream, mixed=False, rng=np.random.default_rng(7))
+    mixed = grouped(stream, mixed=True, rng=np.random.default_rng(7))
+    for one in (kept, mixed):
+        assert np.count_nonzero(np.diff(one.contexts)) == 2
+    for j in range(3):
+        own = [one.rewards[one.contexts == j] for one in (stream, kept, mixed)]
+        np.testing.assert_array_equal(own[0], own[1])
+        assert (own[0] != own[2]).any()
+        np.testing.assert_allclose(own[0].sum(0), own[2].sum(0))
     ordered = in_context_order(stream)
     assert (np.diff(ordered.contexts) >= 0).all()
     np.testing.assert_array_equal(
