@@ -471,10 +471,10 @@ def test_policies_of_later_chapters_have_a_name_that_imports_them_when_asked():
     code = (
         "import sys; from prunefair.fairness.baselines import LATER, make_policy\n"
         "assert 'prunefair.fairness.one_context' not in sys.modules\n"
-        f"sizes = {SIZES}\n"
+        f"sizes = {SIZES | {'waiting': 3, 'slate': 2}}\n"
         "for feedback, names in LATER.items():\n"
         "    for name, place in names.items():\n"
-        "        policy = make_policy(name, feedback=feedback, waiting=3, **sizes)\n"
+        "        policy = make_policy(name, feedback=feedback, **sizes)\n"
         "        kind = type(policy)\n"
         "        assert f'{kind.__module__}.{kind.__name__}'.endswith('.' + place)\n"
         "        assert policy.feedback == feedback\n"
@@ -482,7 +482,8 @@ def test_policies_of_later_chapters_have_a_name_that_imports_them_when_asked():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     named = "follow_the_leader -\nlate_gradient 3\nhalf_leader -\nhalf_gradient -\n"
-    named += "frank_wolfe -\ndual_descent -\nresolving -\nfrank_wolfe -\n"
+    named += "frank_wolfe -\ndual_descent -\nresolving -\nslates -\n"
+    named += "frank_wolfe -\nslates -\n"
     assert done.stdout == named, done.stderr
 
 

@@ -10,28 +10,35 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
+from prunefair.fairness.bandit_feedback import bandit_bound
+from prunefair.fairness.baselines import make_policy
+from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import AlphaFairGradient
-from prunefair.fairness.offline_optimum import gap_unit, solve_offline
-from prunefair.fairness.online_gradient import simplex_projection
+from prunefair.fairness.offline_optimum import (
+    certificate,
+    dual_value,
+    gap_unit,
+    largest_sum,
+    solve_offline,
+)
+from prunefair.fairness.online_gradient import AdaptiveState, simplex_projection
+from prunefair.fairness.policy import Policy, check_slate
 from prunefair.fairness.simulation import RewardStream, simulate
-from prunefair.fairness.slate_policy import SlateDraw, SlateGradient
+from prunefair.fairness.slate_policy import SlateBandit, SlateDraw, SlateGradient
 from prunefair.fairness.slates import (
-    SlatePoint,
     _clipped,
     _projection_share,
     capped_projection,
-    check_slate,
     drawn_slate,
     inclusion_probabilities,
-    largest_sum,
     plot_cache,
-    slate_certificate,
-    slate_dual,
+    slate_bandit_bound,
+    slate_barrier_point,
     slate_factor,
     slate_path,
     slate_phase_stream,
     slate_step,
-    solve_slates,
+    slate_update,
     systematic_slate,
 )
 from prunefair.fairness.utility import alpha_fair_utility
@@ -172,8 +179,8 @@ def test_what_is_no_slate_is_refused(slate):
         lambda: check_slate(slate, 4),
         lambda: slate_factor(4, slate),
         lambda: capped_projection(np.ones(4), slate),
-        lambda: solve_slates(np.ones((2, 4)), 0.5, slate),
-        lambda: slate_certificate(np.ones((2, 4)), np.ones((2, 4)), 0.5, slate),
+        lambda: solve_offline(np.ones((2, 4)), 0.5, slate=slate),
+        lambda: certificate(np.ones((2, 4)), np.ones((2, 4)), 0.5, slate=slate),
     ):
         with pytest.raises(ValueError, match="slate is ") as caught:
             call()
@@ -201,9 +208,169 @@ def test_the_projection_wants_a_finite_vector(v):
         capped_projection(v, 1)
 
 
-def test_a_slate_policy_says_that_it_has_no_warm_start():
-    with pytest.raises(ValueError, match="has no warm start"):
-        SlateGradient(4, 0.5, 2).warm_start([0], np.ones((1, 4)))
+def test_a_policy_begins_where_the_best_map_of_a_log_plays():
+    log = stream(80)
+    best = solve_offline(
+        [log.rewards[log.contexts == j].sum(0) for j in (0, 1)], 0.5, slate=2
+    )
+    policy = SlateGradient(5, 0.5, 2)
+    policy.warm_start(log.contexts.tolist(), log.rewards)
+    np.testing.assert_allclose(policy.rewards, best.rewards, rtol=1e-4)
+    shown = SlateBandit(5, 0.5, 2, horizon=100)
+    shown.warm_start(log.contexts.tolist(), log.rewards)
+    for j in (0, 1):
+        np.testing.assert_allclose(policy.probabilities(j), best.x[j], atol=1e-3)
+        n = (log.contexts == j).sum()
+        near = (n * best.x[j] + 2 / 5) / (n + 1)
+        np.testing.assert_allclose(shown.probabilities(j), near, atol=1e-3)
+    state = shown.learners[0]
+    rate = 1 / (2 * state.scale)  # where no penalty has been paid
+    again = slate_barrier_point(rate * state.estimates, 2)
+    np.testing.assert_allclose(again, state.point, rtol=1e-9)
+
+
+# --- what is shown alone
+
+
+@given(small, st.data())
+def test_the_point_of_the_barrier_meets_its_conditions(v, data):
+    k = data.draw(st.integers(1, v.size))
+    x = slate_barrier_point(4 * v, k)
+    np.testing.assert_allclose(x.sum(), k)
+    assert (x > 0).all() and (x <= 1).all()
+    price = 1 / x - 4 * v  # one number where x is free, at least that where it is 1
+    free = x < 1
+    if free.any():
+        np.testing.assert_allclose(price[free], price[free].max(), atol=1e-7)
+        assert (price[~free] >= price[free].max() - 1e-7).all()
+
+
+@given(st.integers(0, 1000), st.integers(1, 4))
+@settings(deadline=None, max_examples=20)
+def test_compiled_steps_and_runs_are_those_of_the_chapter(seed, k):
+    rng = np.random.default_rng(seed)
+    policy = SlateBandit(5, 0.7, k, horizon=40)
+    gradient, path = SlateGradient(5, 0.0, k), AdaptiveState(np.full(5, k / 5), 0.0)
+    state = policy.initial()
+    for _ in range(40):
+        draw, r = policy.draw("x", rng), rng.random(5)
+        places = np.array(draw.arms)
+        losses = -r[places] * policy.rewards[places] ** -0.7
+        state = slate_update(state, places, losses, policy.barrier, k)
+        policy.update("x", rewards=r[places], **draw._asdict())
+        np.testing.assert_allclose(policy.probabilities("x"), state.point, rtol=1e-8)
+        gradient.update("x", r)
+        path = slate_step(path, r, k)
+        np.testing.assert_allclose(gradient.probabilities("x"), path.point, atol=1e-12)
+    given = stream(60, seed=seed)
+    one, other = (SlateBandit(5, 0.5, k, horizon=60) for _ in range(2))
+    slow = simulate(one, given, rng=np.random.default_rng(seed))
+    fast = run_fast(other, given, rng=np.random.default_rng(seed))
+    np.testing.assert_allclose(fast.rewards, slow.rewards, rtol=1e-12)
+    for j in (0, 1):
+        x = one.probabilities(j), other.probabilities(j)
+        np.testing.assert_allclose(*x, rtol=1e-9)
+
+
+def test_feedback_of_slates_may_come_late_or_not_be_told():
+    given = stream(300)
+    ends = [
+        simulate(
+            SlateBandit(5, 0.5, 2, horizon=300),
+            given,
+            rng=np.random.default_rng(0),
+            delay=delay,
+            told=told,
+        ).rewards[-1]
+        for delay, told in ((0, True), (20, True), (20, False))
+    ]
+    assert all(np.isfinite(R).all() and (R > 1).all() for R in ends)
+    assert abs(ends[0] - ends[1]).max() > 0 and abs(ends[1] - ends[2]).max() > 0
+
+
+def test_the_estimates_of_a_slate_are_without_bias():
+    """Over the pieces of the comb, exactly: their mean is minus the rewards."""
+    x, r = np.array([0.25, 0.5, 0.5, 0.75]), np.array([0.3, 1.0, 0.1, 0.6])
+    policy, mean = SlateBandit(4, 0.0, 2, horizon=10), np.zeros(4)
+    for low, high in ((0, 0.25), (0.25, 0.75), (0.75, 1)):
+        names, places = policy.drawn(x, (low + high) / 2)
+        one = SlateBandit(4, 0.0, 2, horizon=10)
+        one.update(0, names, r[places], probabilities=x[places])
+        mean += (high - low) * one.learners[0].estimates
+    np.testing.assert_allclose(mean, -r)
+
+
+def test_a_bandit_for_slates_is_saved_takes_arms_and_forgets_what_is_gone(tmp_path):
+    policy = SlateBandit(list("abcde"), 0.5, 2, horizon=100)
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        draw = policy.draw("x", rng)
+        policy.update("x", rewards=[0.5, 1.0], **draw._asdict())
+    policy.save(tmp_path / "slates.npz")
+    again = Policy.load(tmp_path / "slates.npz")
+    assert type(again) is SlateBandit and again.config() == policy.config()
+    for p in (policy, again):
+        p.retire_arm("b")
+        p.add_arm("f")
+        x = p.probabilities("x")
+        np.testing.assert_allclose(x.sum(), 2)
+        assert (x > 0).all() and (x <= 1).all()
+    np.testing.assert_array_equal(x, policy.probabilities("x"))
+
+
+@pytest.mark.parametrize(
+    ("told", "match"),
+    [
+        (dict(arms=[0, 0], rewards=[1, 1]), "different arms"),
+        (dict(arms=[0, 1, 2], rewards=[1, 1, 1]), "at most 2"),
+        (dict(arms=[], rewards=[]), "at most 2"),
+        (dict(arms=[0, 1], rewards=[1]), "a reward for each"),
+        (dict(arms=[0, 7], rewards=[1, 1]), "arm is 7"),
+        (dict(arms=[0, 1], rewards=[1, 2]), "reward is 2"),
+        (dict(arms=[0, 1], rewards=[1, 1], probabilities=[0.5]), "one for each arm"),
+        (dict(arms=[0], rewards=[1], probabilities=[2.0]), "probability is 2.0"),
+    ],
+)
+def test_what_no_slate_can_have_answered_is_refused(told, match):
+    policy = SlateBandit(5, 0.5, 2, horizon=100)
+    with pytest.raises(ValueError, match=match):
+        policy.update(0, **told)
+    with pytest.raises(ValueError, match=f"round 1: .*{match}"):
+        ok = {"arms": [0], "rewards": [1.0], "probabilities": [0.5]}
+        rows = {k: [v, told.get(k, v)] for k, v in ok.items()}
+        policy.update_many([0, 0], **rows)
+    assert not policy.learners and (policy.rewards == 1).all()
+
+
+def test_a_batch_is_the_rounds_one_by_one():
+    rounds = [("x", ["a", "c"], [1.0, 0.5]), ("y", ["b"], [0.25])]
+    one, many = (SlateBandit(list("abc"), 0.5, 2, horizon=9) for _ in range(2))
+    for row in rounds:
+        one.update(*row)
+    many.update_many(*zip(*rounds))
+    np.testing.assert_array_equal(one.rewards, many.rewards)
+    np.testing.assert_array_equal(one.probabilities("x"), many.probabilities("x"))
+
+
+def test_a_map_into_slates_is_no_policy_for_single_arms():
+    with pytest.raises(ValueError, match="slate is 2"):
+        solve_offline(np.ones((2, 4)), 0.5, slate=2).policy()
+
+
+def test_the_bound_in_the_mean_is_that_of_single_arms_and_k():
+    sizes = {"n_arms": 4, "n_contexts": 2, "horizon": 100}
+    one = bandit_bound(50.0, 2.0, 0.5, **sizes)
+    np.testing.assert_allclose(slate_bandit_bound(50.0, 2.0, 0.5, 1, **sizes), one)
+    np.testing.assert_allclose(
+        slate_bandit_bound(50.0, 2.0, 0.5, 3, **sizes), one + 0.5**0.5 * 2
+    )
+
+
+def test_both_have_a_name():
+    sizes = dict(n_arms=5, n_contexts=1, alpha=0.5, horizon=9, slate=3)
+    for feedback, kind in (("full", SlateGradient), ("bandit", SlateBandit)):
+        policy = make_policy("slates", feedback=feedback, **sizes)
+        assert type(policy) is kind and policy.slate == 3
 
 
 # --- the offline optimum
@@ -213,7 +380,7 @@ def test_a_slate_policy_says_that_it_has_no_warm_start():
 @pytest.mark.parametrize(("M", "N", "k"), [(1, 4, 2), (5, 3, 2), (3, 7, 5), (4, 3, 3)])
 def test_the_optimum_is_that_of_cvxpy(M, N, k, alpha):
     G = np.random.default_rng(M + N).gamma(0.5, 40, (M, N))
-    ours, x = solve_slates(G, alpha, k), cp.Variable((M, N))
+    ours, x = solve_offline(G, alpha, slate=k), cp.Variable((M, N))
     R = 1 + cp.sum(cp.multiply(G, x), axis=0)
     value = {0: cp.sum, 1: lambda R: cp.sum(cp.log(R))}.get(
         alpha, lambda R: cp.sum(cp.power(R, 1 - alpha)) / (1 - alpha)
@@ -225,41 +392,33 @@ def test_the_optimum_is_that_of_cvxpy(M, N, k, alpha):
     assert -1e-9 <= ours.gap <= 1e-9 * gap_unit(ours.rewards, alpha) + 1e-9
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.5, 0.9])
-def test_one_arm_has_the_optimum_of_the_book(alpha):
-    G = np.random.default_rng(2).gamma(0.5, 40, (6, 4))
-    ours, theirs = solve_slates(G, alpha, 1), solve_offline(G, alpha)
-    np.testing.assert_allclose(ours.utility, theirs.utility, rtol=1e-8)
-    np.testing.assert_allclose(ours.rewards, theirs.rewards, rtol=1e-3)
-
-
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([0.2, 0.5, 1, 2]))
 def test_the_certificate_bounds_what_any_map_misses(seed, k, alpha):
     rng = np.random.default_rng(seed)
     G = rng.gamma(0.5, 20, (3, 5))
     x = np.array([capped_projection(v, k) for v in rng.normal(size=(3, 5))])
-    R, best = 1 + (G * x).sum(0), solve_slates(G, alpha, k)
-    gap = slate_certificate(x, G, alpha, k)
+    R, best = 1 + (G * x).sum(0), solve_offline(G, alpha, slate=k)
+    gap = certificate(x, G, alpha, slate=k)
     size = 1 + abs(best.utility)
     utility = alpha_fair_utility(R, alpha)
     assert best.utility - utility <= gap + 1e-9 * size
-    assert abs(slate_dual(R**-alpha, G, alpha, k) - utility - gap) <= 1e-9 * size
+    assert abs(dual_value(R**-alpha, G, alpha, slate=k) - utility - gap) <= 1e-9 * size
 
 
 def test_a_context_without_rewards_plays_evenly():
     G = np.array([[0.0, 0, 0], [5, 3, 1]])
-    np.testing.assert_allclose(solve_slates(G, 0.5, 2).x[0], 2 / 3)
-    assert (solve_slates(0 * G, 0.5, 2).x == 2 / 3).all()
+    np.testing.assert_allclose(solve_offline(G, 0.5, slate=2).x[0], 2 / 3)
+    assert (solve_offline(0 * G, 0.5, slate=2).x == 2 / 3).all()
 
 
 def test_a_map_that_is_none_is_refused_and_a_short_search_says_so():
     G = np.random.default_rng(0).random((2, 3)) * 50
     for x in (np.ones((2, 3)), np.array([[2.0, 0, 0]] * 2), np.ones((3, 2)) * 2 / 3):
-        with pytest.raises(ValueError, match="x is .*sum is 2"):
-            slate_certificate(x, G, 0.5, 2)
+        with pytest.raises(ValueError, match="x has (a row that is no sl|shape)"):
+            certificate(x, G, 0.5, slate=2)
     with pytest.raises(RuntimeError, match="max_iter = 1 steps"):
-        solve_slates(G, 0.5, 2, max_iter=1)
+        solve_offline(G, 0.5, slate=2, max_iter=1)
 
 
 # --- drawing
@@ -320,7 +479,6 @@ def test_games_side_by_side_are_independent_games():
 def test_the_sum_of_the_largest():
     assert largest_sum(np.array([3.0, 1, 2]), 2) == 5
     np.testing.assert_array_equal(largest_sum(np.array([[3.0, 1], [1, 5]]), 1), [3, 5])
-    assert SlatePoint._fields == ("x", "p", "y", "z", "w")
 
 
 def test_the_picture_has_a_line_for_each_alpha():

@@ -862,7 +862,7 @@ def slate_games():
     build = partial(SlateGradient, slate=2)
     for _, game in play_suite(build, (0.1, 0.5, 0.9), [(3, 6)], 150, rng=rng):
         G = reward_sums(game.contexts, game.rewards, 3)
-        found.append((game, slates.solve_slates(G, game.alpha, 2).x, 2))
+        found.append((game, solve_offline(G, game.alpha, slate=2).x, 2))
     half = np.repeat([1.0, 0.0], 32)
     policy = SlateGradient(64, 0.5, 32)
     game = play_game(policy, lambda t, policy: (0, half), 5, 1)
@@ -884,10 +884,60 @@ def slate_optimum(**statement):
     rng, shares = np.random.default_rng(43), []
     for alpha in (0.2, 0.5, 0.9):
         G = rng.gamma(0.5, 40, (4, 6))
-        best = slates.solve_slates(G, alpha, 3).x
+        best = solve_offline(G, alpha, slate=3).x
         maps = [best, np.full((4, 6), 0.5)]
         shares.append(slates._offline_share(maps, G, alpha, 3, **statement))
     return max(shares)
+
+
+def slate_dual(times=1.0, fewer=0):
+    return lambda p, G, a, slate: (
+        times * offline.dual_value(p, G, a, slate=slate - fewer)
+    )
+
+
+@cache
+def shown_runs():
+    """Slates of what always pays, told of what was shown alone, at alpha 0."""
+    rng = np.random.default_rng(45)
+    games = ((np.ones((2**13, 40)), 2), (np.ones((2**16, 20)), 3))
+    return [unweighted_run(rewards, rng=rng, slate=k)[0] for rewards, k in games]
+
+
+def shown_on_paths(bounds=slates._shown_bounds):
+    return max(slates._shown_share(policy, bounds) for policy in shown_runs())
+
+
+def shown_bounds(regret=1.0, penalties=1.0, room=None):
+    def bounds(state, barrier, squares):
+        first, second = slates._shown_bounds(state, barrier, squares)
+        if room:
+            second *= (room(state, barrier) / barrier) ** 0.5
+        return regret * first, penalties * second
+
+    return {"bounds": bounds}
+
+
+SHOWN = (2**16, 4, 12)
+
+
+@cache
+def shown_gaps():
+    rng = np.random.default_rng(46)
+    return gap_runs(*SHOWN, 4, mean=0.5, rng=rng, slate=2)
+
+
+def shown_in_the_mean(bound=slates.slate_bandit_bound):
+    return slates._shown_mean_share(shown_gaps(), SHOWN, 2, bound)
+
+
+def shown_root(scale):
+    """The bound in the mean with `scale(U)` times what is in the root."""
+
+    def bound(utility, *given, **sizes):
+        return slates.slate_bandit_bound(utility * scale(utility), *given, **sizes)
+
+    return {"bound": bound}
 
 
 def slate_factors(ceiling=limits.nested_ceiling, **statement):
@@ -1584,13 +1634,9 @@ CLAIMS = {
     "thm-slates-offline": Claim(
         slate_optimum,
         {
-            "0.1 % less": {"dual": lambda *given: 0.999 * slates.slate_dual(*given)},
-            "the largest alone": {
-                "dual": lambda p, G, a, k: slates.slate_dual(p, G, a, 1)
-            },
-            "one arm fewer": {
-                "dual": lambda p, G, a, k: slates.slate_dual(p, G, a, k - 1)
-            },
+            "0.1 % less": {"dual": slate_dual(times=0.999)},
+            "the largest alone": {"dual": slate_dual(fewer=2)},
+            "one arm fewer": {"dual": slate_dual(fewer=1)},
         },
     ),
     "thm-slates-tight": Claim(
@@ -1603,6 +1649,28 @@ CLAIMS = {
                 "factor": lambda N, k, a: 0.98 * (N / k) ** (1 - a)
             },
             "root": {"factor": lambda N, k, a: (N / k) ** ((1 - a) / 2)},
+        },
+    ),
+    "thm-slates-path": Claim(
+        shown_on_paths,
+        {
+            "a quarter of the first": shown_bounds(regret=1 / 4),
+            "three quarters of the second": shown_bounds(penalties=0.75),
+            "without N": shown_bounds(room=lambda state, room: room / state.point.size),
+            "without the logarithm": shown_bounds(
+                room=lambda state, room: state.point.size
+            ),
+        },
+    ),
+    "thm-slates-shown": Claim(
+        shown_in_the_mean,
+        {
+            "a seventh": {
+                "bound": lambda *a, **k: slates.slate_bandit_bound(*a, **k) / 7
+            },
+            "without the root": shown_root(lambda U: 0),
+            "without the utility": shown_root(lambda U: 1 / U),
+            "the fourth root of U": shown_root(lambda U: U**-0.5),
         },
     ),
     "thm-slates-draw": Claim(

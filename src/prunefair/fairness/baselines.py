@@ -1135,6 +1135,7 @@ def make_policy(
     context_probabilities=None,
     fairness: float = 0.98,
     waiting: int = 0,
+    slate: int = 1,
 ) -> Policy:
     r"""A new policy by its name in `POLICIES` or `LATER`.
 
@@ -1160,6 +1161,8 @@ def make_policy(
         $N \nu \in [0, 1)$ of FairCB: least probability of an arm times $N$.
     waiting : int
         Most rounds of a context that wait for their rewards, for `late_gradient`.
+    slate : int
+        Number of arms that are chosen in each round, for `slates`.
 
     Returns
     -------
@@ -1192,14 +1195,9 @@ def make_policy(
     if isinstance(cls, str):
         module, kind = cls.split(".")
         cls = getattr(import_module(f"prunefair.fairness.{module}"), kind)
-    given = {
-        "alpha": alpha,
-        "horizon": horizon,
-        "n_contexts": n_contexts,
-        "context_probabilities": context_probabilities,
-        "fairness": fairness,
-        "waiting": waiting,
-    }
+    given = {"alpha": alpha, "horizon": horizon, "n_contexts": n_contexts}
+    given |= {"context_probabilities": context_probabilities, "fairness": fairness}
+    given |= {"waiting": waiting, "slate": slate}
     wanted = inspect.signature(cls).parameters
     return cls(n_arms, **{k: v for k, v in given.items() if k in wanted})
 

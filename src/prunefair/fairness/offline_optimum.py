@@ -52,6 +52,7 @@ from prunefair.fairness.policy import (
     check_entries,
     check_n_arms,
     check_numbers,
+    check_slate,
 )
 from prunefair.fairness.simulation import RewardStream
 from prunefair.fairness.utility import (
@@ -253,12 +254,37 @@ def check_sums(G, initial) -> tuple[np.ndarray, np.ndarray]:
 
 
 # %%
-def check_map(x, shape: tuple[int, int]) -> np.ndarray:
-    """Return the map `x` as float64 if each row is a distribution, or raise."""
+def check_map(x, shape: tuple[int, int], slate: int = 1) -> np.ndarray:
+    """Return the map `x` as float64 if each row is a distribution, or raise.
+
+    Parameters
+    ----------
+    x : array_like
+        The map.
+    shape : tuple of int
+        Numbers of contexts and arms, $(M, N)$.
+    slate : int
+        Sum of a row; above 1 its entries are inclusion probabilities, at most 1.
+
+    Returns
+    -------
+    x : ndarray, shape (M, N), float64
+
+    Raises
+    ------
+    ValueError
+        If `x` is no such map.
+    """
     x = check_numbers(x, "x").astype(np.float64)
     if x.shape != shape:
         raise ValueError(f"x has shape {x.shape}; it must be {shape}, the shape of G")
-    if not ((x >= 0).all() and np.allclose(x.sum(1), 1, rtol=0, atol=1e-9)):
+    fits = (x >= 0).all() and np.allclose(x.sum(1), slate, rtol=0, atol=1e-9)
+    if slate > 1 and not (fits and (x <= 1 + 1e-12).all()):
+        raise ValueError(
+            f"x has a row that is no slate; its entries must lie in [0, 1] and have "
+            f"the sum {slate}"
+        )
+    if not fits:
         raise ValueError("x has a row that is no distribution over the arms")
     return x
 
@@ -354,10 +380,31 @@ def plot_price_line(ax, G, best: OfflineOptimum, alpha: float):
 
 # %% [markdown]
 # **Figure (fig-offline-price).** <a id="fig-offline-price"></a> Five contexts and two arms at $\alpha=0.7$. No map lies above the dashed line, on which all rewards are worth the same at the prices of the best map, and no point of that line is better than the best map. So the prices prove that it is the best. Each edge of the grey set is one context that is being moved from one arm to the other.
+#
+# The functions below also take a number of arms that are chosen at once, `slate`, which is 1 here.
+# With the sum of that many largest entries in the place of the maximum, everything carries over to [slates](slates.ipynb).
 
 
 # %%
-def dual_value(p, G, alpha: float, initial=1.0) -> float:
+def largest_sum(v: np.ndarray, slate: int) -> np.ndarray:
+    r"""Sum of the $k$ largest entries along the last axis, $\Sigma_k(v)$.
+
+    Parameters
+    ----------
+    v : ndarray, shape (..., N), float64
+    slate : int
+        $k$, from 1 to $N$.
+
+    Returns
+    -------
+    total : ndarray, shape (...), float64
+    """
+    if slate == 1:
+        return v.max(-1)
+    return np.partition(v, -slate, axis=-1)[..., -slate:].sum(-1)
+
+
+def dual_value(p, G, alpha: float, initial=1.0, *, slate: int = 1) -> float:
     r"""Dual objective $D(p)$: no map of contexts to arms has a larger utility.
 
     Parameters
@@ -370,6 +417,8 @@ def dual_value(p, G, alpha: float, initial=1.0) -> float:
         Fairness parameter, finite.
     initial : float or array_like of shape (N,)
         Initial rewards $c_i = R_i(0) > 0$, reward units.
+    slate : int
+        Number of arms chosen in each round.
 
     Returns
     -------
@@ -379,17 +428,18 @@ def dual_value(p, G, alpha: float, initial=1.0) -> float:
     Raises
     ------
     ValueError
-        If `G` or `initial` is not as above, `p` has another shape or a NaN.
+        If an argument is not as above, or `p` has another shape or a NaN.
 
     References
     ----------
-    Book {eq}`eq-offline-dual`.
+    Book {eq}`eq-offline-dual` and {eq}`eq-slates-dual`.
     """
     G, c = check_sums(G, initial)
     p = check_numbers(p, "p").astype(np.float64)
     if p.shape != c.shape:
         raise ValueError(f"p has shape {p.shape}; it must be {c.shape}")
-    best = (p * G).max(1).sum()  # each context sells to the arm that pays most
+    k = check_slate(slate, c.size)
+    best = largest_sum(p * G, k).sum()  # each context sells to those who pay most
     return float(best + p @ c - concave_conjugate(p, alpha).sum())
 
 
@@ -420,7 +470,7 @@ def check_range(R: np.ndarray, alpha: float) -> None:
 
 
 # %%
-def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
+def certificate(x, G, alpha: float, initial=1.0, *, p=None, slate: int = 1) -> float:
     r"""Gap $D(p) - U(x)$: how far the map `x` can be from the optimum.
 
     Parameters
@@ -435,6 +485,8 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
         Initial rewards $c_i > 0$, reward units.
     p : array_like, shape (N,), optional
         Positive prices, utility units a reward unit; $\phi'(R(x))$ by default.
+    slate : int
+        Number of arms chosen in each round.
 
     Returns
     -------
@@ -445,7 +497,7 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
     Raises
     ------
     ValueError
-        If `x` is no map of contexts to distributions, `G`, `initial` or `p` is not as
+        If `x` is no map of contexts to distributions, another argument is not as
         above, or `p` is given and `alpha` is 0.
     RuntimeError
         If $R^{-\alpha}$ leaves the range of floating point; another unit of reward
@@ -453,16 +505,19 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None) -> float:
 
     References
     ----------
-    Book {eq}`eq-offline-gap` and {eq}`eq-offline-certificate`.
+    Book {eq}`eq-offline-gap`, {eq}`eq-offline-certificate` and {eq}`eq-slates-gap`.
     """
     G, c = check_sums(G, initial)
-    x = check_map(x, G.shape)
+    k = check_slate(slate, G.shape[1])
+    x = check_map(x, G.shape, k)
     R = c + (G * x).sum(0)  # (N,)
     check_range(R, alpha)
     priced_wrongly = 0.0 if p is None else max(fenchel_young_gap(R, p, alpha), 0.0)
     p = utility_gradient(R, alpha) if p is None else np.asarray(p, dtype=np.float64)
     pG = p * G  # (M, N)
-    return float((x * (pG.max(1, keepdims=True) - pG)).sum()) + priced_wrongly
+    if k == 1:
+        return float((x * (pG.max(1, keepdims=True) - pG)).sum()) + priced_wrongly
+    return float((largest_sum(pG, k) - (x * pG).sum(1)).sum()) + priced_wrongly
 
 
 # %% [markdown]
@@ -514,16 +569,23 @@ class OfflineOptimum(NamedTuple):
         """The map as a policy, `FixedMap`, with names of contexts and of arms."""
         from prunefair.fairness.fixed_map import FixedMap
 
+        if (slate := round(float(self.x[0].sum()))) > 1:
+            raise ValueError(
+                f"slate is {slate}, and a FixedMap plays single arms; draw slates from "
+                "the rows of `x` by drawn_slate of prunefair.fairness.slates"
+            )
         return FixedMap(self.x, contexts=contexts, arms=arms)
 
 
 # %%
-def certified_optimum(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
+def certified_optimum(
+    x, G, alpha: float, initial=1.0, *, p=None, iterations=0, slate: int = 1
+):
     r"""The map `x` with its rewards, utility, prices and certificate.
 
     Parameters
     ----------
-    x, G, alpha, initial, p
+    x, G, alpha, initial, p, slate
         As for `certificate`.
     iterations : int
         Steps that a solver took to find `x`.
@@ -533,7 +595,7 @@ def certified_optimum(x, G, alpha: float, initial=1.0, *, p=None, iterations=0):
     optimum : OfflineOptimum
         An optimum up to its own `gap`.
     """
-    gap = certificate(x, G, alpha, initial, p=p)
+    gap = certificate(x, G, alpha, initial, p=p, slate=slate)
     R = np.asarray(initial) + (np.asarray(G) * x).sum(0)  # (N,)
     p = utility_gradient(R, alpha) if p is None else p
     utility = alpha_fair_utility(R, alpha)
@@ -769,19 +831,26 @@ def _cholesky(A):
 # %% [markdown]
 # The direction follows, as a function of the target $\tau$, because each step uses one factorisation twice.
 # The term `infeasible` is zero up to rounding: the dual conditions are linear, so each step keeps them.
+# For a slate the cap $x\le1$ has a slack `w` of its own, which is zero for single arms, as they have room without end.
 
 
 # %%
 class PrimalDualPoint(NamedTuple):
-    """Map `x`, prices `p` and `y` and slacks `z` of the path, or a change of them."""
+    """Map `x`, prices `p` and `y`, slacks `z` and `w` of the path, or a change."""
 
     x: np.ndarray
     p: np.ndarray
     y: np.ndarray
     z: np.ndarray
+    w: np.ndarray | float = 0.0
+
+    def room(self, slate: int) -> np.ndarray | float:
+        """What is left below the cap of a slate; for single arms there is none."""
+        return 1 - self.x if slate > 1 else np.inf
 
 
-def centring_direction(point: PrimalDualPoint, R, G, alpha: float) -> Callable:
+# %%
+def centring_direction(point: PrimalDualPoint, R, G, alpha: float, slate=1) -> Callable:
     r"""Newton direction of the path conditions, as a function of their target.
 
     Parameters
@@ -790,28 +859,32 @@ def centring_direction(point: PrimalDualPoint, R, G, alpha: float) -> Callable:
         Strictly feasible.
     R, G, alpha
         Rewards of `point.x`, the sums and the fairness parameter.
+    slate : int
+        Number of arms chosen in each round.
 
     Returns
     -------
     direction : callable
-        Takes the target of $x_{ji} z_{ji}$, a number or shape (M, N), utility units.
+        Takes the targets of $x_{ji} z_{ji}$ and of $(1 - x_{ji}) w_{ji}$, numbers or
+        shape (M, N), utility units.
 
     References
     ----------
     Book {eq}`eq-offline-path` and {eq}`eq-offline-arrow`.
     """
-    x, p, y, z = point
-    theta, kappa = x / z, R / (alpha * p)  # (M, N), (N,)
+    (x, p, y, z, w), room = point, point.room(slate)
+    theta, kappa = x / (z + x * w / room), R / (alpha * p)  # (M, N), (N,)
     B, s = theta * G, theta.sum(1)
     solve = arrow_solver(kappa + (B * G).sum(0), B, s)
     drift = kappa * p * (np.log(p) + alpha * np.log(R))  # (N,)
-    infeasible = y[:, None] - p * G - z  # (M, N)
+    infeasible = y[:, None] - p * G - z + w  # (M, N)
 
-    def direction(target) -> PrimalDualPoint:
-        b = (target - x * z) / x - infeasible
-        q, dy = solve((B * b).sum(0) + drift, (theta * b).sum(1) + x.sum(1) - 1)
+    def direction(low, high=0.0) -> PrimalDualPoint:
+        b = (low - x * z) / x - infeasible - (high / room - w)
+        q, dy = solve((B * b).sum(0) + drift, (theta * b).sum(1) + x.sum(1) - slate)
         dx = theta * (b - G * q - dy[:, None])
-        return PrimalDualPoint(dx, -q, dy, (target - x * z - z * dx) / x)
+        dz, dw = (low - x * z - z * dx) / x, (high + w * dx) / room - w
+        return PrimalDualPoint(dx, -q, dy, dz, dw)
 
     return direction
 
@@ -824,7 +897,7 @@ def centring_direction(point: PrimalDualPoint, R, G, alpha: float) -> Callable:
 
 
 # %%
-def step_lengths(point: PrimalDualPoint, R, step, G) -> tuple[float, float]:
+def step_lengths(point: PrimalDualPoint, R, step, G, slate=1) -> tuple[float, float]:
     """Largest primal and dual steps, at most 1, that stay well inside the domain.
 
     Parameters
@@ -833,19 +906,24 @@ def step_lengths(point: PrimalDualPoint, R, step, G) -> tuple[float, float]:
         Where we are and the direction.
     R, G
         Rewards of `point.x` and the sums.
+    slate : int
+        Number of arms chosen in each round.
     """
 
     def reach(values, change):
         shrink = -(change / values).min()
         return 1 / shrink if shrink > 0 else np.inf
 
-    primal = 0.9995 * reach(point.x, step.x), 0.8 * reach(R, (G * step.x).sum(0))
-    dual = 0.9995 * reach(point.z, step.z), 0.8 * reach(point.p, step.p)
+    primal = [0.9995 * reach(point.x, step.x), 0.8 * reach(R, (G * step.x).sum(0))]
+    dual = [0.9995 * reach(point.z, step.z), 0.8 * reach(point.p, step.p)]
+    if slate > 1:
+        primal.append(0.9995 * reach(1 - point.x, -step.x))
+        dual.append(0.9995 * reach(point.w, step.w))
     return min(1.0, *primal), min(1.0, *dual)
 
 
 # %%
-def next_point(point: PrimalDualPoint, R, G, alpha: float) -> PrimalDualPoint:
+def next_point(point: PrimalDualPoint, R, G, alpha: float, slate=1) -> PrimalDualPoint:
     """One predictor-corrector step of the interior-point method.
 
     Parameters
@@ -854,20 +932,25 @@ def next_point(point: PrimalDualPoint, R, G, alpha: float) -> PrimalDualPoint:
         Strictly feasible.
     R, G, alpha
         Rewards of `point.x`, the sums and the fairness parameter.
+    slate : int
+        Number of arms chosen in each round.
     """
-    x, p, y, z = point
-    direction = centring_direction(point, R, G, alpha)
+    x, p, y, z, w = point
+    direction = centring_direction(point, R, G, alpha, slate)
     guess = direction(0.0)
-    a, b = step_lengths(point, R, guess, G)
-    mu = (x * z).mean()
-    reached = ((x + a * guess.x) * (z + b * guess.z)).mean()
+    a, b = step_lengths(point, R, guess, G, slate)
+    mu = (x * z + (1 - x) * w).mean()
+    above = (1 - x - a * guess.x) * (w + b * guess.w)
+    reached = ((x + a * guess.x) * (z + b * guess.z) + above).mean()
     behind = min(0.3 * fenchel_young_gap(R, p, alpha) / x.size, mu)
-    step = direction(max((reached / mu) ** 3 * mu, behind) - guess.x * guess.z)
-    a, b = step_lengths(point, R, step, G)
+    target = max((reached / mu) ** 3 * mu, behind)
+    step = direction(target - guess.x * guess.z, target + guess.x * guess.w)
+    a, b = step_lengths(point, R, step, G, slate)
     x = x + a * step.x
-    return PrimalDualPoint(
-        x / x.sum(1, keepdims=True), p + b * step.p, y + b * step.y, z + b * step.z
-    )
+    if slate == 1:
+        x = x / x.sum(1, keepdims=True)
+    dual = (v + b * d for v, d in zip(point[1:], step[1:]))
+    return PrimalDualPoint(x, *dual)
 
 
 # %% [markdown]
@@ -887,22 +970,35 @@ def gap_unit(R, alpha: float) -> float:
     return float((R ** (1 - alpha)).sum() / max(1.0, abs(1 - alpha)))
 
 
-def _interior_point(G, c, alpha, rtol, max_iter):
+def _first_point(G, c, alpha, slate) -> PrimalDualPoint:
+    """Uniform play, its prices, and slacks well inside."""
+    x = np.full(G.shape, slate / G.shape[1])
+    p = (c + (G * x).sum(0)) ** -alpha
+    pG = p * G
+    if slate == 1:
+        y = 1.1 * pG.max(1) + 0.1 * pG.max()
+        return PrimalDualPoint(x, p, y, y[:, None] - pG)
+    y, slack = np.partition(pG, -slate, axis=1)[:, -slate], 0.1 * pG.max()
+    over = pG - y[:, None]
+    z, w = np.maximum(-over, 0) + slack, np.maximum(over, 0) + slack
+    return PrimalDualPoint(x, p, y, z, w)
+
+
+# %%
+def _interior_point(G, c, alpha, rtol, max_iter, slate):
     """Map and prices of relative gap `rtol`, and the number of steps they took."""
     unit = reward_unit(G, c)
-    check_range(c + G.sum(0) / G.shape[1], alpha)  # of uniform play
+    check_range(c + slate * G.sum(0) / G.shape[1], alpha)  # of uniform play
     G, c = G / unit, c / unit
-    x = np.full(G.shape, 1 / G.shape[1])
-    p = (c + (G * x).sum(0)) ** -alpha
-    y = 1.1 * (p * G).max(1) + 0.1 * (p * G).max()
-    point = PrimalDualPoint(x, p, y, y[:, None] - p * G)
+    point = _first_point(G, c, alpha, slate)
     for iteration in range(max_iter):
         R = c + (G * point.x).sum(0)
-        gap = certificate(point.x, G, alpha, c, p=point.p) / gap_unit(R, alpha)
+        gap = certificate(point.x, G, alpha, c, p=point.p, slate=slate)
+        gap /= gap_unit(R, alpha)
         if gap <= rtol:
             check_range(unit * R, alpha)
             return point.x, point.p * unit**-alpha, iteration
-        point = next_point(point, R, G, alpha)
+        point = next_point(point, R, G, alpha, slate)
     raise RuntimeError(
         f"max_iter = {max_iter} steps left a relative gap of {gap:.1e} > "
         f"rtol = {rtol}; raise one of the two"
@@ -911,7 +1007,13 @@ def _interior_point(G, c, alpha, rtol, max_iter):
 
 # %%
 def solve_offline(
-    G, alpha: float, *, initial=1.0, rtol: float = 1e-9, max_iter: int = 100
+    G,
+    alpha: float,
+    *,
+    initial=1.0,
+    slate: int = 1,
+    rtol: float = 1e-9,
+    max_iter: int = 100,
 ) -> OfflineOptimum:
     r"""The best fixed map of contexts to distributions, with its certificate.
 
@@ -923,6 +1025,9 @@ def solve_offline(
         Fairness parameter, finite; 0 gives each context its best arm.
     initial : float or array_like of shape (N,)
         Initial rewards $c_i = R_i(0) > 0$, reward units.
+    slate : int
+        Number of different arms chosen in each round, $k$; with more than one, rows of
+        the map are inclusion probabilities.
     rtol : float
         Largest gap relative to $\min(|U|, \sum_i R_i^{1-\alpha})$; no unit.
     max_iter : int
@@ -935,14 +1040,14 @@ def solve_offline(
     Raises
     ------
     ValueError
-        If `alpha` is negative or not finite, or `G` or `initial` is not as above.
+        If `alpha` is negative or not finite, or another argument is not as above.
     RuntimeError
         If `max_iter` steps do not reach `rtol`, rounding prevents a step, or utilities
         of this size are no numbers; the message names a unit that helps.
 
     References
     ----------
-    Book {eq}`eq-offline-primal` and {eq}`eq-offline-path`.
+    Book {eq}`eq-offline-primal`, {eq}`eq-offline-path` and {eq}`eq-slates-gap`.
 
     Examples
     --------
@@ -956,13 +1061,15 @@ def solve_offline(
     """
     alpha = check_alpha(alpha)
     G, c = check_sums(G, initial)
-    if alpha < 1e-20:  # R ** -alpha is 1 to rounding for every float R
-        return certified_optimum(np.eye(G.shape[1])[G.argmax(1)], G, alpha, c)
-    x, p, iterations = np.full(G.shape, 1 / G.shape[1]), None, 0
+    k = check_slate(slate, G.shape[1])
+    x, p, iterations = np.full(G.shape, k / G.shape[1]), None, 0
     seen = G.max(1) > 0
-    if seen.any():
-        x[seen], p, iterations = _interior_point(G[seen], c, alpha, rtol, max_iter)
-    return certified_optimum(x, G, alpha, c, p=p, iterations=iterations)
+    if alpha < 1e-20:  # R ** -alpha is 1 to rounding for every float R
+        x = np.zeros(G.shape)
+        np.put_along_axis(x, np.argsort(-G, axis=1, kind="stable")[:, :k], 1.0, axis=1)
+    elif seen.any() and (k == 1 or k < G.shape[1]):
+        x[seen], p, iterations = _interior_point(G[seen], c, alpha, rtol, max_iter, k)
+    return certified_optimum(x, G, alpha, c, p=p, iterations=iterations, slate=k)
 
 
 # %%

@@ -31,6 +31,7 @@ MODULES = (  # with policies
     "late_feedback",
     "beyond_one",
     "stochastic",
+    "slate_policy",
 )
 LATER = {  # policies by name, of chapters after `baselines`
     "full": {
@@ -41,8 +42,12 @@ LATER = {  # policies by name, of chapters after `baselines`
         "frank_wolfe": "stochastic.FrankWolfe",
         "dual_descent": "stochastic.DualDescent",
         "resolving": "stochastic.Resolving",
+        "slates": "slate_policy.SlateGradient",
     },
-    "bandit": {"frank_wolfe": "stochastic.FrankWolfeBandit"},
+    "bandit": {
+        "frank_wolfe": "stochastic.FrankWolfeBandit",
+        "slates": "slate_policy.SlateBandit",
+    },
 }
 
 
@@ -198,6 +203,33 @@ def check_count(count: int, name: str, *, least: int = 1) -> int:
 def check_n_arms(n_arms: int) -> int:
     """Return `n_arms` as an int, or raise if it is not a positive whole number."""
     return check_count(n_arms, "n_arms")
+
+
+def check_slate(slate: int, n_arms: int) -> int:
+    """Return `slate` as an int, or raise if no slate of so many arms can be chosen.
+
+    Parameters
+    ----------
+    slate : int
+        Number of arms in a slate, $k$.
+    n_arms : int
+        Number of arms $N$.
+
+    Returns
+    -------
+    slate : int
+
+    Raises
+    ------
+    ValueError
+        If `slate` is no whole number from 1 to `n_arms`.
+    """
+    k = check_count(slate, "slate")
+    if k > n_arms:
+        raise ValueError(
+            f"slate is {k}, more than there are arms; choose at most {n_arms} of them"
+        )
+    return k
 
 
 def check_context(context: Hashable) -> Hashable:
@@ -375,6 +407,13 @@ def masked_play(p: np.ndarray, mask: np.ndarray) -> np.ndarray:
     play = np.where(mask, p, 0.0)
     total = play.sum()
     return play / total if total > 0 else mask / mask.sum()
+
+
+def drawn_place(p: np.ndarray, u: float) -> int:
+    """Place that the number `u` in [0, 1) draws from the distribution `p`, (N,)."""
+    cumulative = np.cumsum(p)
+    place = int(cumulative.searchsorted(u * cumulative[-1], "right"))
+    return min(place, int(p.nonzero()[0][-1]))  # where the product was rounded up
 
 
 def check_arms(arms: Iterable[Hashable]) -> tuple[Hashable, ...]:
@@ -695,9 +734,7 @@ class Policy(ABC):
         check_generator(rng)
         with self._lock:  # so that the names are those of the probabilities
             p, arms = self.probabilities(context, mask=mask), self.arms
-        cumulative = np.cumsum(p)
-        place = int(cumulative.searchsorted(rng.random() * cumulative[-1], "right"))
-        place = min(place, int(p.nonzero()[0][-1]))  # where the product was rounded up
+        place = drawn_place(p, rng.random())
         return Draw(arms[place], float(p[place]))
 
     def learner(self, context: Hashable) -> NamedTuple:
@@ -743,7 +780,9 @@ class Policy(ABC):
                 f"rewards has shape {r.shape}; it must be {(len(rows), self.n_arms)}, a "
                 "row for each round of the log, which has one at least"
             )
-        optimum = solve_offline(reward_sums(rows, r, len(index)), self.alpha)
+        slate = getattr(self, "slate", 1)
+        G = reward_sums(rows, r, len(index))
+        optimum = solve_offline(G, self.alpha, slate=slate)
         gradients = r * optimum.rewards**-self.alpha
         begun = {
             context: self.begun(optimum.x[row], gradients[np.array(rows) == row])
@@ -1125,6 +1164,12 @@ class BanditPolicy(Policy):
     """A policy that sees only the reward of the arm it pulled."""
 
     feedback = "bandit"
+    told: ClassVar[str] = "probability"  # what a late `update` is told by
+
+    def drawn(self, p: np.ndarray, u: float) -> tuple[Hashable, Any]:
+        """Name and place of the arm that the uniform number `u` draws from `p`."""
+        place = drawn_place(p, u)
+        return self.arms[place], place
 
     @abstractmethod
     def step(

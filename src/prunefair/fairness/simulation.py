@@ -254,11 +254,9 @@ def simulate(
     for t, context in enumerate(tqdm(stream.contexts.tolist(), desc=kind, leave=False)):
         if bandit:
             p = policy.probabilities(context)
-            cumulative = np.cumsum(p)
-            arm = int(np.searchsorted(cumulative, draws[t] * cumulative[-1], "right"))
-            late = {"probability": p[arm]} if delay and told else {}
-            name = policy.arms[arm]
-            waiting.append(((context, name, stream.rewards[t, arm]), late))
+            name, places = policy.drawn(p, draws[t])
+            late = {policy.told: p[places]} if delay and told else {}
+            waiting.append(((context, name, stream.rewards[t, places]), late))
         else:
             late = {"played": policy.probabilities(context)} if delay and told else {}
             waiting.append(((context, stream.rewards[t]), late))

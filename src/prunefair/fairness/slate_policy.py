@@ -1,4 +1,4 @@
-"""The coupled policy for slates: k of N arms are chosen in each round."""
+"""The coupled policies for slates: k of N arms are chosen in each round."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from prunefair.fairness.bandit_feedback import LogBarrierBandit, LogBarrierState
+from prunefair.fairness.fast.compiled import slate_barrier_step, slate_gradient_step
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
 from prunefair.fairness.online_gradient import AdaptiveState
-from prunefair.fairness.policy import Policy, array_of, check_generator, check_mask
+from prunefair.fairness.policy import (
+    NEVER,
+    Policy,
+    array_of,
+    check_context,
+    check_generator,
+    check_mask,
+    check_probability,
+    check_reward,
+    check_slate,
+)
 from prunefair.fairness.slates import (
     capped_projection,
-    check_slate,
     drawn_slate,
-    slate_step,
+    slate_barrier_point,
+    systematic_slate,
 )
 from prunefair.messages import shown
 
@@ -26,61 +38,10 @@ class SlateDraw(NamedTuple):
     probabilities: np.ndarray
 
 
-class SlateGradient(AlphaFairGradient):
-    r"""The coupled policy that chooses $k$ arms in each round.
+class SlatePolicy(Policy):
+    """What policies for slates share: play is a point of the capped simplex."""
 
-    Parameters
-    ----------
-    n_arms : int or sequence
-        Number of arms $N$, or their names.
-    alpha : float
-        Fairness parameter in [0, 1]; the theorems are for [0, 1).
-    slate : int
-        Number of arms chosen in each round, $k$, from 1 to $N$.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    References
-    ----------
-    Book {eq}`eq-slates-step`, {prf:ref}`thm-slates-fair`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from prunefair.fairness.slate_policy import SlateGradient
-    >>> policy = SlateGradient(["news", "sport", "art", "film"], alpha=0.5, slate=2)
-    >>> policy.update("evening", [1.0, 0.0, 0.0, 1.0])
-    >>> policy.probabilities("evening")
-    array([1., 0., 0., 1.])
-    >>> policy.draw("evening", np.random.default_rng(0)).arms
-    ('news', 'film')
-    """
-
-    begun = None
-
-    def __init__(self, n_arms: int, alpha: float, slate: int):
-        super().__init__(n_arms, alpha)
-        self.slate = check_slate(slate, self.n_arms)
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha, "slate": self.slate}
-
-    def initial(self) -> AdaptiveState:
-        return AdaptiveState(np.full(self.n_arms, self.slate / self.n_arms), 0.0)
-
-    def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
-        g = surrogate_weights(self.rewards, self.alpha) * rewards
-        self.learners[context] = slate_step(self.learner(context), g, self.slate)
-
-    def rearranged(self, state, places, rewards):
-        """New arms have probability 0; what is free is shared."""
-        state = Policy.rearranged(self, state, places, rewards)
-        if state.point.sum() > self.slate - 1e-12:
-            return state
-        return state._replace(point=capped_projection(state.point, self.slate))
+    slate: int
 
     def retire_arm(self, arm: Hashable) -> None:
         """End an arm, as every policy does; a slate of the others must be left."""
@@ -132,6 +93,69 @@ class SlateGradient(AlphaFairGradient):
         places = np.sort(drawn_slate(x, rng=rng))
         return SlateDraw(tuple(arms[i] for i in places), x[places])
 
+    def _loaded(self, name: str, values: np.ndarray, like: np.ndarray) -> np.ndarray:
+        if name != "point":
+            return super()._loaded(name, values, like)
+        super()._loaded(name, values / self.slate, like)
+        if values.max(initial=0) > 1:
+            raise ValueError(f"{name} has an entry out of range")
+        return values.astype(np.float64)
+
+
+class SlateGradient(SlatePolicy, AlphaFairGradient):
+    r"""The coupled policy that chooses $k$ arms in each round.
+
+    Parameters
+    ----------
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
+    alpha : float
+        Fairness parameter in [0, 1]; the theorems are for [0, 1).
+    slate : int
+        Number of arms chosen in each round, $k$, from 1 to $N$.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Book {eq}`eq-slates-step`, {prf:ref}`thm-slates-fair`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prunefair.fairness.slate_policy import SlateGradient
+    >>> policy = SlateGradient(["news", "sport", "art", "film"], alpha=0.5, slate=2)
+    >>> policy.update("evening", [1.0, 0.0, 0.0, 1.0])
+    >>> policy.probabilities("evening")
+    array([1., 0., 0., 1.])
+    >>> policy.draw("evening", np.random.default_rng(0)).arms
+    ('news', 'film')
+    """
+
+    def __init__(self, n_arms: int, alpha: float, slate: int):
+        super().__init__(n_arms, alpha)
+        self.slate = check_slate(slate, self.n_arms)
+
+    def config(self) -> dict[str, Any]:
+        return {"n_arms": self.n_arms, "alpha": self.alpha, "slate": self.slate}
+
+    def initial(self) -> AdaptiveState:
+        return AdaptiveState(np.full(self.n_arms, self.slate / self.n_arms), 0.0)
+
+    def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
+        g, state = surrogate_weights(self.rewards, self.alpha) * rewards, self.learner
+        self.learners[context] = slate_gradient_step(state(context), g, self.slate)
+
+    def rearranged(self, state, places, rewards):
+        """New arms have probability 0; what is free is shared."""
+        state = Policy.rearranged(self, state, places, rewards)
+        if state.point.sum() > self.slate - 1e-12:
+            return state
+        return state._replace(point=capped_projection(state.point, self.slate))
+
     def _checked(self, context: Hashable, rewards, played) -> tuple:
         context, r, _ = super()._checked(context, rewards, None)
         if played is None:
@@ -148,10 +172,141 @@ class SlateGradient(AlphaFairGradient):
             )
         return context, r, x.astype(np.float64)
 
-    def _loaded(self, name: str, values: np.ndarray, like: np.ndarray) -> np.ndarray:
-        if name != "point":
-            return super()._loaded(name, values, like)
-        super()._loaded(name, values / self.slate, like)
-        if values.max(initial=0) > 1:
-            raise ValueError(f"{name} has an entry out of range")
-        return values.astype(np.float64)
+
+class SlateBandit(SlatePolicy, LogBarrierBandit):
+    r"""Chooses $k$ arms in each round and sees the rewards of these alone.
+
+    Parameters
+    ----------
+    n_arms : int or sequence
+        Number of arms $N$, or their names.
+    alpha : float
+        Fairness parameter in [0, 1]; the theorem is for [0, 1).
+    slate : int
+        Number of arms chosen in each round, $k$, from 1 to $N$.
+    horizon : float
+        Number of rounds $T \ge 2$ that the rate is made for; more may be played.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Book {eq}`eq-slates-shown`, {prf:ref}`thm-slates-shown`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from prunefair.fairness.slate_policy import SlateBandit
+    >>> names = ["news", "sport", "art", "film"]
+    >>> policy = SlateBandit(names, alpha=0.5, slate=2, horizon=1000)
+    >>> draw = policy.draw("evening", np.random.default_rng(0))
+    >>> draw.arms
+    ('sport', 'film')
+    >>> policy.update("evening", rewards=[1.0, 0.0], **draw._asdict())
+    >>> policy.rewards
+    array([1., 2., 1., 1.])
+    """
+
+    told = "probabilities"
+
+    def __init__(self, n_arms: int, alpha: float, slate: int, *, horizon: float):
+        super().__init__(n_arms, alpha, horizon=horizon)
+        self.slate = check_slate(slate, self.n_arms)
+
+    def config(self) -> dict[str, Any]:
+        return {k: getattr(self, k) for k in ("n_arms", "alpha", "slate", "horizon")}
+
+    def initial(self) -> LogBarrierState:
+        state = super().initial()
+        return state._replace(point=np.full(self.n_arms, self.slate / self.n_arms))
+
+    def drawn(self, p: np.ndarray, u: float) -> tuple[tuple, np.ndarray]:
+        """Names and places under the comb that begins at `u`, in the arms' order."""
+        places = np.unique(systematic_slate(p, u))
+        return tuple(self.arms[i] for i in places), places
+
+    def update(self, context, arms, rewards, *, probabilities=None) -> None:
+        """Learn from the rewards of the arms that were shown in `context`.
+
+        Parameters
+        ----------
+        context : hashable
+            The context $j_t$, as `check_context` says.
+        arms : sequence
+            Names of the arms that were shown, all different, at most `slate`.
+        rewards : array_like, shape (k,)
+            Their rewards in [0, 1], reward units, in this order.
+        probabilities : array_like, shape (k,), optional
+            With which each was drawn, as `draw` returned them; by default those of
+            now, which are the same only if no update came between and no arm was
+            masked.
+
+        Raises
+        ------
+        ValueError
+            If an arm is unknown or twice there, a reward is outside [0, 1], a
+            probability outside [1e-9, 1], or there are more or fewer of one than of
+            the others; the state is unchanged then.
+        TypeError
+            If `context` is none.
+        """
+        with self._lock:
+            self._learn(*self._checked(context, arms, rewards, probabilities))
+
+    def _checked(self, context: Hashable, arms, rewards, probabilities) -> tuple:
+        key, places = check_context(context), [self._place(arm) for arm in arms]
+        r = [check_reward(reward) for reward in rewards]
+        given = [] if probabilities is None else probabilities
+        p = np.array([check_probability(float(x)) for x in given])
+        if not 0 < len(set(places)) == len(places) == len(r) <= self.slate:
+            raise ValueError(
+                f"arms is {shown(arms)} and rewards {shown(rewards)}; give at most "
+                f"{self.slate} different arms, and a reward for each"
+            )
+        if probabilities is None:
+            return key, np.array(places), np.array(r), None
+        if len(p) != len(places):
+            raise ValueError(
+                f"probabilities is {shown(probabilities)}; give one for each arm"
+            )
+        return key, np.array(places), np.array(r), p
+
+    def _learn(self, context, places: np.ndarray, r: np.ndarray, p) -> None:
+        p = self.play(context)[places] if p is None else p
+        if p.min() < NEVER:
+            raise ValueError(
+                f"arms has {shown(self.arms[places[p.argmin()]])}, which is all but "
+                "never drawn now; give `probabilities`, those of the draw"
+            )
+        self.step(context, places, r, p)
+        earned = self.rewards.copy()
+        earned[places] += r
+        self.rewards = earned
+        self._updated(context)
+
+    def step(self, context, arm: np.ndarray, reward: np.ndarray, probability) -> None:
+        state = self.learner(context)
+        estimates = -reward * self.rewards[arm] ** -self.alpha / probability
+        rates = (self.barrier, self.cap * self.barrier * state.scale)
+        self.learners[context] = slate_barrier_step(
+            state, arm, estimates, rates, self.slate
+        )
+
+    def rearranged(self, state, places, rewards):
+        """A new arm is one that was there and paid nothing."""
+        state = super().rearranged(state, places, rewards)
+        rate = self.log_horizon * places.size
+        rate /= self.cap * rate * state.scale + state.penalties
+        point = slate_barrier_point(rate * state.estimates, self.slate)
+        return state._replace(point=point)
+
+    def begun(self, x: np.ndarray, gradients: np.ndarray) -> LogBarrierState:
+        """A learner that begins near the inclusion probabilities `x` of a log."""
+        state, n = self.initial(), len(gradients)
+        p = (n * x + state.point) / (n + 1)  # below 1, and positive
+        start = self.cap * self.barrier * state.scale
+        estimates = (1 / p - 1 / p.min()) * start / self.barrier
+        return state._replace(point=p, estimates=estimates)

@@ -2,8 +2,8 @@
 r"""
 # Slates: fair play when several arms are chosen at once
 
-A cache holds 3 of 18 genres, and a person asks for what they like.
-On 3000 ratings a cache that aims at hits alone scores 1.27 of them a round and a fair one 0.79, but Jain's index of the first is 0.29 and of the second 0.51.
+A cache holds 3 of 19 genres, and a person asks for what they like.
+On streams of 3000 ratings a cache that aims at hits alone scores 1.13 of them a round and a fair one 0.62, but Jain's index of the first is 0.26 and of the second 0.55.
 Does the theory of this book survive a choice of $k$ arms out of $N$?
 
 It survives with one condition, that no arm is chosen twice.
@@ -41,23 +41,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 
+from prunefair.fairness.bandit_feedback import (
+    LogBarrierState,
+    bandit_bound,
+    log_barrier_step,
+    mean_interval,
+)
 from prunefair.fairness.full_information import (
     context_norms,
     linear_regret,
 )
 from prunefair.fairness.limits import nested_ceiling, phase_stream
-from prunefair.fairness.offline_optimum import (
-    OfflineOptimum,
-    arrow_solver,
-    check_range,
-    check_sums,
-    gap_unit,
-    reward_unit,
-)
+from prunefair.fairness.offline_optimum import dual_value, largest_sum, solve_offline
 
 # %%
 from prunefair.fairness.online_gradient import (
@@ -66,18 +64,11 @@ from prunefair.fairness.online_gradient import (
     regret_factor,
     simplex_projection,
 )
-from prunefair.fairness.policy import (
-    check_alpha,
-    check_count,
-)
+from prunefair.fairness.policy import check_slate
 from prunefair.fairness.simulation import Game, RewardStream
 from prunefair.fairness.utility import (
     alpha_fair_utility,
-    concave_conjugate,
-    fenchel_young_gap,
-    utility_gradient,
 )
-from prunefair.messages import shown
 
 # %% tags=["active-ipynb"]
 # from functools import partial
@@ -85,47 +76,22 @@ from prunefair.messages import shown
 # import cvxpy as cp
 #
 # from prunefair.fairness.adversaries import play_suite
+# from prunefair.fairness.fast.compiled import run_fast
+# from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
 # from prunefair.fairness.full_information import approximation_factor
-# from prunefair.fairness.offline_optimum import reward_sums
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness.offline_optimum import gap_unit, reward_sums
 # from prunefair.fairness.online_gradient import gradient_path
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
-# from prunefair.fairness.slate_policy import SlateGradient
+# from prunefair.fairness.slate_policy import SlateBandit, SlateGradient
 # from prunefair.fairness.utility import jain_index
 # from prunefair.plotting import figure
 
 # %% tags=["active-ipynb"]
 # SEED = 31
 # rng = np.random.default_rng(SEED)
-
-
-# %%
-def check_slate(slate: int, n_arms: int) -> int:
-    """Return `slate` as an int, or raise if no slate of so many arms can be chosen.
-
-    Parameters
-    ----------
-    slate : int
-        Number of arms in a slate, $k$.
-    n_arms : int
-        Number of arms $N$.
-
-    Returns
-    -------
-    slate : int
-
-    Raises
-    ------
-    ValueError
-        If `slate` is no whole number from 1 to `n_arms`.
-    """
-    k = check_count(slate, "slate")
-    if k > n_arms:
-        raise ValueError(
-            f"slate is {k}, more than there are arms; choose at most {n_arms} of them"
-        )
-    return k
-
 
 # %% [markdown]
 # ## Projection onto the capped simplex
@@ -256,22 +222,6 @@ def plot_capped(ax, points, slate: int = 2):
 
 
 # %%
-def largest_sum(v: np.ndarray, slate: int) -> np.ndarray:
-    r"""Sum of the $k$ largest entries along the last axis, $\Sigma_k(v)$.
-
-    Parameters
-    ----------
-    v : ndarray, shape (..., N), float64
-    slate : int
-        $k$, from 1 to $N$.
-
-    Returns
-    -------
-    total : ndarray, shape (...), float64
-    """
-    return np.partition(v, -slate, axis=-1)[..., -slate:].sum(-1)
-
-
 def _projection_share(points, slates, project: Callable = capped_projection) -> float:
     """Largest miss of the theorem's condition, over what rounding allows."""
     share = 0.0
@@ -496,7 +446,7 @@ def _regret_share(path: GradientPath, slate: int, factor=slate_factor) -> float:
 
 
 # %% [markdown]
-# The policy is `SlateGradient` of `prunefair.fairness.slate_policy`, the coupled policy with another set: for $k=1$ it plays as `AlphaFairGradient` to the byte.
+# The policy is `SlateGradient` of `prunefair.fairness.slate_policy`, the coupled policy with another set and a compiled step: for $k=1$ it plays as `AlphaFairGradient` to the byte.
 # What arms that come and go, files and masks need is the same projection.
 # Under a mask the play is projected onto the slates of what is left: each arm that may be played then has at least its share of before, since $\tau\le0$.
 
@@ -556,237 +506,17 @@ def _explicit_share(game: Game, slate: int, bound: Callable = _explicit_bound):
 # At $p=\phi'(R(x))$ it is also the largest derivative of the concave $U$ at $x$ towards another map, which is zero exactly at an optimum. ∎
 #
 # A gap of zero thus proves a map of slates optimal, as it did for single arms.
-# The solver follows the path of [the offline optimum](offline_optimum.ipynb) with a second family of slacks: $z_{ji}$ belongs to $x_{ji}\ge0$ and $w_{ji}$ to $x_{ji}\le1$, with $z-w=y_j-p_iG_{ji}$ and $xz=(1-x)w=\mu$.
+# The solver of [the offline optimum](offline_optimum.ipynb) takes the number of arms as `slate`, and so do `certificate` and `dual_value`.
+# It follows its path with a second family of slacks: $z_{ji}$ belongs to $x_{ji}\ge0$ and $w_{ji}$ to $x_{ji}\le1$, with $z-w=y_j-p_iG_{ji}$ and $xz=(1-x)w=\mu$.
 # After the elimination of $z$ and $w$ the Newton system is the same arrow, with $\theta=(z/x+w/(1-x))^{-1}$.
 
 
 # %%
-def slate_certificate(x, G, alpha: float, slate: int, initial=1.0, *, p=None) -> float:
-    r"""Gap $D_k(p) - U(x)$: how far the map `x` into slates can be from the optimum.
-
-    Parameters
-    ----------
-    x : ndarray, shape (M, N), float64
-        Inclusion probabilities for each context.
-    G : array_like, shape (M, N)
-        Reward sums, reward units.
-    alpha : float
-        Fairness parameter, finite.
-    slate : int
-        Number of arms chosen, $k$.
-    initial : float or array_like of shape (N,)
-        Initial rewards, reward units.
-    p : ndarray, shape (N,), optional
-        Positive prices, utility units a reward unit; $\phi'(R(x))$ by default.
-
-    Returns
-    -------
-    gap : float
-        Utility units, at least what the best map has more.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, or a row of `x` is not in the capped simplex.
-
-    References
-    ----------
-    Book {eq}`eq-slates-gap`.
-    """
-    G, c = check_sums(G, initial)
-    k = check_slate(slate, G.shape[1])
-    x = np.asarray(x, dtype=np.float64)
-    fits = x.shape == G.shape and (x >= 0).all() and (x <= 1 + 1e-12).all()
-    if not fits or not np.allclose(x.sum(1), k, rtol=0, atol=1e-9):
-        raise ValueError(
-            f"x is {shown(x)}; it must have shape {G.shape}, entries in [0, 1] and "
-            f"rows whose sum is {k}"
-        )
-    R = c + (G * x).sum(0)  # (N,)
-    check_range(R, alpha)
-    wrongly = 0.0 if p is None else max(fenchel_young_gap(R, p, alpha), 0.0)
-    pG = (utility_gradient(R, alpha) if p is None else p) * G  # (M, N)
-    return float((largest_sum(pG, k) - (x * pG).sum(1)).sum()) + wrongly
-
-
-# %%
-class SlatePoint(NamedTuple):
-    """Map `x`, prices `p` and `y`, slacks `z` and `w` of the path, or a change."""
-
-    x: np.ndarray
-    p: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    w: np.ndarray
-
-
-def _direction(point: SlatePoint, R, G, alpha, slate) -> Callable:
-    """Newton direction, as a function of the targets of xz and (1 - x)w."""
-    x, p, y, z, w = point
-    theta, kappa = 1 / (z / x + w / (1 - x)), R / (alpha * p)  # (M, N), (N,)
-    B = theta * G
-    solve = arrow_solver(kappa + (B * G).sum(0), B, theta.sum(1))
-    drift = kappa * p * (np.log(p) + alpha * np.log(R))  # (N,)
-    infeasible = y[:, None] - p * G - z + w  # (M, N)
-
-    def direction(low, high) -> SlatePoint:
-        b = low / x - z - high / (1 - x) + w - infeasible
-        missing = x.sum(1) - slate
-        q, dy = solve((B * b).sum(0) + drift, (theta * b).sum(1) + missing)
-        dx = theta * (b - G * q - dy[:, None])
-        dz = (low - z * dx) / x - z
-        return SlatePoint(dx, -q, dy, dz, (high + w * dx) / (1 - x) - w)
-
-    return direction
-
-
-# %%
-def _lengths(point: SlatePoint, R, step: SlatePoint, G) -> tuple[float, float]:
-    """Primal and dual steps, at most 1, that stay well inside the domain."""
-
-    def reach(values, change):
-        shrink = -(change / values).min()
-        return 1 / shrink if shrink > 0 else np.inf
-
-    primal = min(reach(point.x, step.x), reach(1 - point.x, -step.x))
-    dual = min(reach(point.z, step.z), reach(point.w, step.w))
-    earned = reach(R, (G * step.x).sum(0))
-    return (
-        min(1.0, 0.995 * primal, 0.8 * earned),
-        min(1.0, 0.995 * dual, 0.8 * reach(point.p, step.p)),
-    )
-
-
-# %%
-def _next(point: SlatePoint, R, G, alpha, slate) -> SlatePoint:
-    """One predictor-corrector step."""
-    x, p, y, z, w = point
-    direction = _direction(point, R, G, alpha, slate)
-    guess = direction(0.0, 0.0)
-    a, b = _lengths(point, R, guess, G)
-    mu = (x * z + (1 - x) * w).mean()
-    low = (x + a * guess.x) * (z + b * guess.z)
-    reached = (low + (1 - x - a * guess.x) * (w + b * guess.w)).mean()
-    behind = min(0.3 * fenchel_young_gap(R, p, alpha) / x.size, mu)
-    target = max((reached / mu) ** 3 * mu, behind) / 2
-    step = direction(target - guess.x * guess.z, target + guess.x * guess.w)
-    a, b = _lengths(point, R, step, G)
-    lengths = (a, b, b, b, b)
-    return SlatePoint(*(v + s * d for v, s, d in zip(point, lengths, step)))
-
-
-# %%
-def _followed(G, c, alpha, slate, rtol, max_iter):
-    """Map and prices of relative gap `rtol`, and the number of steps they took."""
-    unit = reward_unit(G, c)
-    check_range(c + G.sum(0) * slate / G.shape[1], alpha)  # of uniform play
-    G, c = G / unit, c / unit
-    x = np.full(G.shape, slate / G.shape[1])
-    p = (c + (G * x).sum(0)) ** -alpha
-    y = np.partition(p * G, -slate, axis=1)[:, -slate]
-    slack, over = 0.1 * (p * G).max(), p * G - y[:, None]
-    z, w = np.maximum(-over, 0) + slack, np.maximum(over, 0) + slack
-    point = SlatePoint(x, p, y, z, w)
-    for iteration in range(max_iter):
-        R = c + (G * point.x).sum(0)
-        gap = slate_certificate(point.x, G, alpha, slate, c, p=point.p)
-        if gap <= rtol * gap_unit(R, alpha):
-            return point.x, point.p * unit**-alpha, iteration
-        point = _next(point, R, G, alpha, slate)
-    raise RuntimeError(
-        f"max_iter = {max_iter} steps left a gap of {gap:.1e}; raise rtol"
-    )
-
-
-# %%
-def solve_slates(
-    G, alpha: float, slate: int, *, initial=1.0, rtol: float = 1e-9, max_iter: int = 100
-) -> OfflineOptimum:
-    r"""The best fixed map of contexts to slates, with its certificate.
-
-    Parameters
-    ----------
-    G : array_like, shape (M, N)
-        Reward sums, reward units; finite, none negative.
-    alpha : float
-        Fairness parameter, finite.
-    slate : int
-        Number of arms chosen in each round, $k$.
-    initial : float or array_like of shape (N,)
-        Initial rewards $c_i > 0$, reward units.
-    rtol : float
-        Largest gap relative to $\min(|U|, \sum_i R_i^{1-\alpha})$; no unit.
-    max_iter : int
-        Largest number of Newton steps; 10 to 20 are usual.
-
-    Returns
-    -------
-    optimum : OfflineOptimum
-        Rows of `x` are inclusion probabilities.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-    RuntimeError
-        If `max_iter` steps do not reach `rtol`.
-
-    References
-    ----------
-    Book {eq}`eq-slates-gap`.
-
-    Examples
-    --------
-    >>> from prunefair.fairness.slates import solve_slates
-    >>> optimum = solve_slates([[3.0, 1.0, 2.0], [0.0, 4.0, 4.0]], 0.5, slate=2)
-    >>> optimum.gap < 1e-6
-    True
-    """
-    alpha = check_alpha(alpha)
-    G, c = check_sums(G, initial)
-    k = check_slate(slate, G.shape[1])
-    x, p, iterations = np.full(G.shape, k / G.shape[1]), None, 0
-    seen = G.max(1) > 0
-    if alpha == 0:
-        x = np.zeros(G.shape)
-        np.put_along_axis(x, np.argpartition(G, -k, axis=1)[:, -k:], 1.0, axis=1)
-    elif k < G.shape[1] and seen.any():
-        x[seen], p, iterations = _followed(G[seen], c, alpha, k, rtol, max_iter)
-    gap, R = slate_certificate(x, G, alpha, k, c, p=p), c + (G * x).sum(0)
-    utility, p = alpha_fair_utility(R, alpha), utility_gradient(R, alpha)
-    return OfflineOptimum(x, R, utility, utility + gap, gap, p, iterations)
-
-
-# %%
-def slate_dual(p, G, alpha: float, slate: int, initial=1.0) -> float:
-    """Dual objective $D_k(p)$: no map of contexts to slates has a larger utility.
-
-    Parameters
-    ----------
-    p : ndarray, shape (N,), float64
-        Prices, utility units a reward unit.
-    G, alpha, slate, initial
-        As for `slate_certificate`.
-
-    Returns
-    -------
-    D : float
-        Utility units.
-
-    References
-    ----------
-    Book {eq}`eq-slates-dual`.
-    """
-    G, c = check_sums(G, initial)
-    sold = largest_sum(np.asarray(p) * G, check_slate(slate, G.shape[1])).sum()
-    return float(sold + np.asarray(p) @ c - concave_conjugate(p, alpha).sum())
-
-
-def _offline_share(maps, G, alpha, slate, dual=slate_dual) -> float:
+def _offline_share(maps, G, alpha, slate, dual=dual_value) -> float:
     """Largest utility of the first map over the dual at the prices of any map."""
     rewards = [1 + (G * x).sum(0) for x in maps]
     utility = alpha_fair_utility(rewards[0], alpha)
-    bounds = [dual(R**-alpha, G, alpha, slate) for R in rewards]
+    bounds = [dual(R**-alpha, G, alpha, slate=slate) for R in rewards]
     return utility / min(bounds)
 
 
@@ -796,7 +526,7 @@ def _offline_share(maps, G, alpha, slate, dual=slate_dual) -> float:
 # %% tags=["active-ipynb"]
 # for M, N, k, alpha in [(1, 4, 2, 0.5), (6, 5, 3, 0.9), (3, 8, 2, 0.3), (4, 4, 3, 2)]:
 #     sums = rng.gamma(0.5, 50, (M, N))
-#     ours, x = solve_slates(sums, alpha, k), cp.Variable((M, N))
+#     ours, x = solve_offline(sums, alpha, slate=k), cp.Variable((M, N))
 #     earned = 1 + cp.sum(cp.multiply(sums, x), axis=0)
 #     value = cp.sum(cp.power(earned, 1 - alpha, approx=False)) / (1 - alpha)
 #     sets = [x >= 0, x <= 1, cp.sum(x, axis=1) == k]
@@ -813,7 +543,7 @@ def _offline_share(maps, G, alpha, slate, dual=slate_dual) -> float:
 # shares = {"certificate": 0.0, "explicit": 0.0}
 # for _, game in play_suite(build, (0.1, 0.5, 0.9), [(2, 5)], 200, rng=rng):
 #     sums = reward_sums(game.contexts, game.rewards, 2)
-#     best = solve_slates(sums, game.alpha, 2).x
+#     best = solve_offline(sums, game.alpha, slate=2).x
 #     found = _reduced_share(game, best, 2), _explicit_share(game, 2)
 #     shares = {name: max(shares[name], x) for name, x in zip(shares, found)}
 # assert max(shares.values()) <= 1
@@ -892,7 +622,7 @@ def _phases_share(stream, lengths, alpha, slate, ceiling=nested_ceiling) -> floa
 def _uniform_share(G, alpha, slate, factor=lambda N, k, a: (N / k) ** (1 - a)):
     """Utility of the best map over `factor` times that of uniform slates."""
     even = alpha_fair_utility(1 + G.sum(0) * slate / G.shape[1], alpha)
-    best = solve_slates(G, alpha, slate).utility
+    best = solve_offline(G, alpha, slate=slate).utility
     return best / (factor(G.shape[1], slate, alpha) * even)
 
 
@@ -905,7 +635,7 @@ def _uniform_share(G, alpha, slate, factor=lambda N, k, a: (N / k) ** (1 - a)):
 #     means.append(alpha_fair_utility(found, alpha))
 #     np.testing.assert_allclose(_phases_share(stream, lengths, alpha, k), 1)
 # ceiling = k * nested_ceiling(lengths, alpha)
-# best = solve_slates(reward_sums(stream.contexts, stream.rewards, 2), alpha, k)
+# best = solve_offline(reward_sums(stream.contexts, stream.rewards, 2), alpha, slate=k)
 # assert np.mean(means) <= ceiling < best.utility
 # print(f"optimum over ceiling {best.utility / ceiling:.3f}, over the policy's mean "
 #       f"{best.utility / np.mean(means):.3f}")
@@ -1061,32 +791,330 @@ def _draw_share(x: np.ndarray, select: Callable = systematic_slate) -> float:
 #         assert _draw_share(x / 1024) == 0
 
 # %% [markdown]
+# ## When only the slate answers
+#
+# A cache sees every request, so it knows what each file would have earned.
+# A shop that shows $k$ articles sees only what these earned.
+# The log-barrier learner of [bandit feedback](bandit_feedback.ipynb) has a form for it.
+# It is told the rewards of the slate $A_t$ that was drawn, weighs each by the inverse of its inclusion probability, and plays
+#
+# <a id="eq-slates-shown"></a>
+# $$
+# \begin{gathered}
+# x(t)=\arg\min_{x\in\Delta_k}\ \Big\langle x,\sum_{s<t}\hat\ell(s)\Big\rangle-\frac1{\eta_t}\sum_i\ln x_i,\qquad
+# \hat\ell_i(t)=-\frac{g_i(t)\,[i\in A_t]}{x_i(t)},\\
+# \eta_t=\frac{N\Lambda}{2N\Lambda s_j+\sum_{s<t}M_s},\qquad
+# M_t=\frac1{\eta_t}\sum_{i\in A_t}\big(z_i-\ln(1+z_i)\big),\quad z_i=-\eta_tg_i(t),
+# \end{gathered}
+# $$ (eq-slates-shown)
+#
+# with $\Lambda=\ln T$, sums over the rounds of the context $j$, and $s_j=\max_iR_i^{-\alpha}$ at its first visit.
+# Here $M_t$ is not solved for: it is what the loss may cost if $x$ may be any vector with positive entries.
+#
+# **Theorem (The learner of what is shown, on every path).** <a id="thm-slates-path"></a>
+# Let $T\ge2$ and $b=8\ln2-4$, and for $u\in\Delta_k$ let $u'=(1-\frac1T)u+\frac k{TN}\mathbf 1$.
+# For every context $j$, every sequence of rewards in $[0,1]$ and of slates, and every $u\in\Delta_k$,
+#
+# <a id="eq-slates-path"></a>
+# $$
+# \begin{gathered}
+# \sum\langle\hat\ell(t),x(t)-u'\rangle\le2N\Lambda s_j+2A_j,\\
+# A_j=\sum M_t\le\sqrt{b\,N\Lambda\,Q_j},\quad Q_j=\sum\sum_{i\in A_t}g_i(t)^2 .
+# \end{gathered}
+# $$ (eq-slates-path)
+#
+# **Proof.**
+# *Follow the regularised leader.*
+# Let $F(x)=-\sum_i\ln x_i$.
+# By Jensen's inequality it is least on $\Delta_k$ at $\frac kN\mathbf 1$; let $\Psi=F-F(\frac kN\mathbf 1)$.
+# The first half of the proof of [Theorem (The log-barrier learner on every path)](bandit_feedback.ipynb#thm-bandit-feedback-path) uses only that the simplex is convex.
+# It gives $\sum\langle\hat\ell(t),x(t)-u'\rangle\le\Psi(u')/\eta_T+\sum M'_t$, where $M'_t$ is the largest $\langle\hat\ell(t),x(t)-x\rangle-\mathrm{Br}(x,x(t))/\eta_t$ over $x\in\Delta_k$.
+# Every entry of $u'$ is at least $\frac k{TN}$, so $\Psi(u')\le N\ln\frac{TN}k-N\ln\frac Nk=N\Lambda$, and $N\Lambda/\eta_T\le2N\Lambda s_j+A_j$.
+#
+# *One round.*
+# Over all $x$ with positive entries the maximum splits into one for each arm.
+# With $v=x_i/x_i(t)$ and $z_i=\eta_t\hat\ell_i(t)x_i(t)$ that of arm $i$ is $\frac1{\eta_t}\max_{v>0}\big[z_i(1-v)-(v-1-\ln v)\big]$.
+# It is attained at $v=\frac1{1+z_i}$ and is $\frac1{\eta_t}\big(z_i-\ln(1+z_i)\big)$: for $i\in A_t$ the term of $M_t$, and 0 for all others.
+# So $M'_t\le M_t$.
+#
+# *The penalties.*
+# $\eta_t\le\frac1{2s_j}$ and $g_i\le s_j$, so $z_i\in[-\frac12,0]$, where $z-\ln(1+z)\le\frac b2z^2$ as in the proof cited.
+# With $q_t=\sum_{i\in A_t}g_i(t)^2\le ks_j^2$ therefore $M_t\le\frac b2\eta_tq_t\le\frac b4ks_j$.
+# Let $B_t=2N\Lambda s_j+\sum_{s\le t}M_s$; then $\eta_t=N\Lambda/B_{t-1}$ and
+# $B_t^2-B_{t-1}^2=2M_tB_{t-1}+M_t^2\le bN\Lambda q_t+\frac b4ks_jM_t$.
+# Summed, $A_j^2+4N\Lambda s_jA_j\le bN\Lambda Q_j+\frac b4ks_jA_j$, and $\frac b4k<0.39N<4N\Lambda$ as $\Lambda\ge\ln2$. ∎
+#
+# **Theorem (Fair slates from what is shown).** <a id="thm-slates-shown"></a>
+# For a stream fixed in advance, $0\le\alpha<1$ and $T\ge2$, slates drawn with inclusion probabilities $x(t)$, and the best fixed map into $\Delta_k$,
+#
+# <a id="eq-slates-mean"></a>
+# $$
+# \begin{aligned}
+# U^*-c_\alpha\,\mathbb EU\le(1-\alpha)^\alpha\Big[&2N\ln T\;\mathbb E\sum_js_j+k\\
+# &+2\sqrt{b\,MN\ln T\;\mathbb EU}-\frac{N\alpha}{1-\alpha}\Big],
+# \end{aligned}
+# $$ (eq-slates-mean)
+#
+# the sum over the contexts that occur.
+#
+# **Proof.**
+# The indicator $e_{A_t}$ of the drawn slate lies in $[0,1]^N$, so [(eq-full-information-reduction)](full_information.ipynb#eq-full-information-reduction) holds for it in the place of $x(t)$ by [Theorem (Fair slates)](#thm-slates-fair).
+# Given the rounds before, $e_{A_t}$ has the mean $x(t)$ and $\hat\ell(t)$ the mean $-g(t)$, since every $x_i(t)$ is positive.
+# So $\mathbb E\langle g(t),x^*_{j_t}-e_{A_t}\rangle=\mathbb E\langle\hat\ell(t),x(t)-x^*_{j_t}\rangle$, as $x^*$ is not random.
+# Moving $x^*_{j_t}$ to $u'$ costs $\frac1T\langle g(t),x^*_{j_t}-\frac kN\mathbf 1\rangle\le\frac kT$ a round, because $g\le1$ and the entries of $x^*_{j_t}$ have the sum $k$.
+# The theorem on paths bounds the rest by $\mathbb E\sum_j\big(2N\Lambda s_j+2\sqrt{bN\Lambda Q_j}\big)$.
+# As $g\le1$, $\sum_jQ_j\le\sum_t\langle g(t),e_{A_t}\rangle\le U$ by [Lemma (Telescoping)](full_information.ipynb#lem-full-information-telescoping); Cauchy–Schwarz over the contexts and Jensen's inequality for the root give the claim. ∎
+#
+# Beside single arms only one term knows of $k$, and the utility.
+# Joint probabilities of two arms appear nowhere: any way to draw a slate serves that has the right inclusion probabilities.
+#
+# The point of the learner is found with what there is.
+# A context that may spend $k$ at a price $\lambda$ gives arm $i$ the share $\min\big(1,1/(v_i+\lambda)\big)$.
+# So solve without the cap, which is the step for single arms with $kv$, times $k$; give 1 to each arm that came out above; and share what is left among the others.
+# What an arm gets never falls in this, as the price falls, so no arm is given 1 in error.
+
+
+# %%
+def slate_barrier_point(v: np.ndarray, slate: int) -> np.ndarray:
+    r"""Minimiser of $\langle x, v\rangle - \sum_i \ln x_i$ over the capped simplex.
+
+    Parameters
+    ----------
+    v : ndarray, shape (N,), float64
+        Learning rate times summed losses; finite; no unit.
+    slate : int
+        Sum $k$ of the result, from 1 to $N$.
+
+    Returns
+    -------
+    x : ndarray, shape (N,), float64
+        Inclusion probabilities, all positive.
+
+    References
+    ----------
+    Book {eq}`eq-slates-shown`.
+    """
+    x, left = np.ones(v.size), np.arange(v.size)
+    rest = check_slate(slate, v.size)
+    while left.size:
+        x[left] = rest * log_barrier_step(rest * v[left])
+        full = x[left] > 1
+        if not full.any():
+            break
+        x[left[full]] = 1
+        rest, left = rest - int(full.sum()), left[~full]
+    return x
+
+
+# %%
+def slate_update(
+    state: LogBarrierState, places, losses, barrier: float, slate: int
+) -> LogBarrierState:
+    r"""One step of the learner on the losses of the slate that was drawn.
+
+    Parameters
+    ----------
+    state : LogBarrierState
+    places : ndarray, shape (k,), int
+        The arms that were drawn from the learner's point.
+    losses : ndarray, shape (k,), float64
+        Their losses in `[-state.scale, 0]`.
+    barrier : float
+        $N \Lambda$, the room given to the barrier.
+    slate : int
+        Number of arms chosen, $k$.
+
+    Returns
+    -------
+    state : LogBarrierState
+
+    References
+    ----------
+    Book {eq}`eq-slates-shown`.
+    """
+    start = 2 * barrier * state.scale
+    z = barrier / (start + state.penalties) * losses  # (k,)
+    cost = (z - np.log1p(z)).sum() * (start + state.penalties) / barrier
+    estimates, penalties = state.estimates.copy(), state.penalties + cost
+    estimates[places] += losses / state.point[places]
+    point = slate_barrier_point(barrier / (start + penalties) * estimates, slate)
+    return LogBarrierState(point, estimates, penalties, state.scale)
+
+
+# %% [markdown]
+# By hand: $k=2$ and $v=(0,4,4)$.
+# Without the cap the price solves $\frac1\lambda+\frac2{4+\lambda}=2$, so $\lambda<1$ and the first arm would have more than 1.
+# So it has 1, and the other two share 1 evenly.
+# cvxpy agrees on random points, and the compiled step of `SlateBandit` is this one.
+
+# %% tags=["active-ipynb"]
+# np.testing.assert_allclose(slate_barrier_point(np.array([0, 4, 4.0]), 2), [1, 0.5, 0.5])
+# x, v = cp.Variable(6), cp.Parameter(6)
+# cost = cp.Minimize(x @ v - cp.sum(cp.log(x)))
+# for k in (1, 2, 4, 6):
+#     nearest = cp.Problem(cost, [x <= 1, cp.sum(x) == k])
+#     for v.value in rng.normal(size=(5, 6)) * 6:
+#         nearest.solve(solver=cp.CLARABEL)
+#         np.testing.assert_allclose(slate_barrier_point(v.value, k), x.value, atol=1e-4)
+
+# %% tags=["active-ipynb"]
+# policy, state = SlateBandit(6, 0.0, 2, horizon=300), None
+# state = policy.initial()
+# for _ in range(300):
+#     draw, r = policy.draw("x", rng), (rng.random(6) < 0.5) * 1.0
+#     places = np.array(draw.arms)
+#     state = slate_update(state, places, -r[places], policy.barrier, 2)
+#     policy.update("x", rewards=r[places], **draw._asdict())
+#     np.testing.assert_allclose(policy.probabilities("x"), state.point, rtol=1e-9)
+
+
+# %%
+def slate_bandit_bound(
+    utility: float,
+    scales: float,
+    alpha: float,
+    slate: int,
+    *,
+    n_arms: int,
+    n_contexts: int,
+    horizon: float,
+) -> float:
+    r"""Right side of the bound in the mean of `SlateBandit`, on $U^* - c_\alpha EU$.
+
+    Parameters
+    ----------
+    utility : float
+        Mean utility $\mathbb{E}U$ of the policy, utility units.
+    scales : float
+        Mean of $\sum_j s_j$ over the contexts that occur; at most `n_contexts`.
+    alpha : float
+        Fairness in [0, 1).
+    slate : int
+        Number of arms chosen, $k$.
+    n_arms, n_contexts : int
+        Numbers of arms and of contexts.
+    horizon : float
+        Number of rounds $T \ge 2$.
+
+    Returns
+    -------
+    bound : float
+        Utility units.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is not in [0, 1), or `slate` out of range.
+
+    References
+    ----------
+    Book {eq}`eq-slates-mean`.
+    """
+    sizes = {"n_arms": n_arms, "n_contexts": n_contexts, "horizon": horizon}
+    single = bandit_bound(utility, scales, alpha, **sizes)  # with 1 where k is
+    return single + (1 - alpha) ** alpha * (check_slate(slate, n_arms) - 1)
+
+
+# %% [markdown]
+# Both theorems are checked where they are worked hardest: at $\alpha=0$, in long compiled games.
+# The check on paths takes every $u\in\Delta_k$ at once, as $\Sigma_k$ of the summed estimates.
+# For the mean, $k$ arms of each context are better than the others by about what can be told apart in $T$ rounds.
+
+
+# %%
+def _shown_bounds(state: LogBarrierState, barrier: float, squares: float):
+    """Right sides of both inequalities on paths for one context."""
+    regret = 2 * barrier * state.scale + 2 * state.penalties
+    return regret, ((8 * np.log(2) - 4) * barrier * squares) ** 0.5
+
+
+def _shown_share(policy, bounds=_shown_bounds) -> float:
+    """Largest part of both bounds after a run at alpha 0 with rewards 0 and 1."""
+    share, n, T = 0.0, policy.n_arms, policy.horizon
+    for state in policy.learners.values():
+        gains, earned = -state.estimates, policy.rewards.sum() - n  # one context
+        moved = (1 - 1 / T) * largest_sum(gains, policy.slate)
+        regret = moved + policy.slate * gains.mean() / T - earned
+        allowed, most = bounds(state, policy.barrier, earned)
+        share = max(share, regret / allowed, state.penalties / most)
+    return share
+
+
+def _shown_mean_share(results, sizes, slate, bound=slate_bandit_bound) -> float:
+    """Upper end of the interval of the mean regret over its bound, at alpha 0."""
+    T, M, N = sizes
+    mean, half = mean_interval(results[0])
+    sizes = {"n_arms": N, "n_contexts": M, "horizon": T}
+    return (mean + half) / bound(results[1].mean(), M, 0.0, slate, **sizes)
+
+
+# %% tags=["active-ipynb"]
+# shares = []
+# for n, k in ((40, 2), (20, 3)):
+#     rewards = np.ones((2**14, n))
+#     shares.append(_shown_share(unweighted_run(rewards, rng=rng, slate=k)[0]))
+# sizes = (2**16, 8, 10)
+# results = gap_runs(*sizes, 4, mean=0.5, rng=rng, slate=2)
+# shares.append(_shown_mean_share(results, sizes, 2))
+# assert max(shares) <= 1
+# print("constants", *(f"{share:.3f}" for share in shares))
+
+# %% [markdown]
 # ## A cache of genres
 #
-# Contexts are the 75 most active people of MovieLens, arms the 18 genres, and a cache holds 3 of them before it is known which movie is rated next.
+# Contexts are the 75 most active people of MovieLens, arms the 19 genres, and a cache holds 3 of them before it is known which movie is rated next.
 # A genre earns 1 if it is in the cache and the movie has it.
 # At $\alpha=0$ the policy counts hits; at $\alpha=0.9$ it also asks who gets them.
+# We cut the ratings into streams of 3000 in the order of time and play each of them anew.
+# `SlateBandit` is told only of the genres in its cache.
 
 # %% tags=["active-ipynb"]
 # ratings = movielens_stream(load_ratings())
-# first = dict(contexts=ratings.contexts[:3000], rewards=ratings.rewards[:3000])
-# stream = RewardStream(**first, n_contexts=75)
-# G, found = reward_sums(stream.contexts, stream.rewards, 75), {}
+# streams = [
+#     RewardStream(
+#         contexts=ratings.contexts[low : low + 3000],
+#         rewards=ratings.rewards[low : low + 3000],
+#         n_contexts=75,
+#     )
+#     for low in range(0, 51_000, 3000)
+# ]
+# shop = partial(SlateBandit, slate=3, horizon=3000)
+
+# %% tags=["active-ipynb"]
+# found, table = {}, {}
+# sums = [reward_sums(s.contexts, s.rewards, 75) for s in streams]
 # for alpha in (0.0, 0.5, 0.9):
-#     run = simulate(SlateGradient(stream.n_arms, alpha, 3), stream)
-#     best = solve_slates(G, alpha, 3)
-#     found[alpha] = R = run.rewards[-1]
-#     ratio = best.utility / alpha_fair_utility(R, alpha)
-#     assert best.utility <= approximation_factor(alpha) * alpha_fair_utility(R, alpha)
-#     print(f"alpha {alpha}: hits {(R - 1).sum() / 3000:.2f} a round, Jain's index "
-#           f"{jain_index(R):.2f}, OPT/U {ratio:.3f}")
+#     for kind in (partial(SlateGradient, slate=3), shop):
+#         name, rows = (alpha, kind.func.__name__), []
+#         for stream in streams:
+#             play = run_fast if kind is shop else simulate
+#             policy = kind(stream.n_arms, alpha)
+#             rows.append(play(policy, stream, rng=rng, n_points=1).rewards[-1])
+#         found[name] = np.array(rows)  # (17, N)
+#     even = [1 + stream.rewards.sum(0) * 3 / stream.n_arms for stream in streams]
+#     found[alpha, "uniform"] = np.array(even)
+
+# %% tags=["active-ipynb"]
+# print("alpha policy         hits          Jain's index  OPT/U")
+# for alpha in (0.0, 0.5, 0.9):
+#     best = np.array([solve_offline(G, alpha, slate=3).utility for G in sums])
+#     for name in ("SlateGradient", "SlateBandit", "uniform"):
+#         R = found[alpha, name]
+#         numbers = {"hits": (R - 1).sum(1) / 3000, "Jain's index": jain_index(R)}
+#         numbers["OPT/U"] = quotient = best / alpha_fair_utility(R, alpha)
+#         assert quotient[0] < 1 or name != "SlateGradient"  # the first stream
+#         means = {k: mean_interval(v) for k, v in numbers.items()}
+#         table[alpha, name] = means
+#         row = "  ".join(f"{m:.2f} +- {h:.2f}" for m, h in means.values())
+#         print(f"{alpha:5} {name:13}  {row}")
 
 
 # %%
 def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
-    """Hits of every arm for each alpha, the most requested first."""
-    order = np.argsort(-next(iter(earned.values())))
-    for (alpha, R), mark in zip(earned.items(), "os^dv"):
+    """Mean hits of every arm for each alpha, the most requested first."""
+    means = {alpha: np.atleast_2d(R).mean(0) for alpha, R in earned.items()}
+    order = np.argsort(-next(iter(means.values())))
+    for (alpha, R), mark in zip(means.items(), "os^dv"):
         ax.plot(R[order], mark + "-", label=f"$\\alpha$ = {alpha}", markersize=4)
     ax.set_xticks(range(len(order)), [arm_names[i] for i in order], rotation=90)
     ax.set(yscale="log", ylabel="cumulative reward (reward units)", xlabel="")
@@ -1095,28 +1123,41 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 
 
 # %% tags=["active-ipynb"]
-# hits = [(R - 1).sum() / 3000 for R in found.values()]
-# np.testing.assert_allclose(hits, [1.27, 1.00, 0.79], atol=0.005)
-# even = [jain_index(R) for R in found.values()]
-# np.testing.assert_allclose(even, [0.29, 0.41, 0.51], atol=0.005)
 # with figure() as ax:
-#     plot_cache(ax, ratings.arm_names, found)
+#     full = {a: R for (a, name), R in found.items() if name == "SlateGradient"}
+#     plot_cache(ax, ratings.arm_names, full)
 
 # %% [markdown]
-# **Figure (fig-slates-cache).** <a id="fig-slates-cache"></a> What each genre earned in a cache of 3. Counting hits alone leaves the rare genres with next to nothing; a larger $\alpha$ lifts them.
+# **Figure (fig-slates-cache).** <a id="fig-slates-cache"></a> What each genre earned in a cache of 3, mean of 17 streams. Counting hits alone leaves the rare genres with next to nothing; a larger $\alpha$ lifts them.
 
 # %% [markdown]
-# Fairness has its price: 1.27 hits a round at $\alpha=0$, 1.00 at 0.5 and 0.79 at 0.9, while Jain's index rises from 0.29 over 0.41 to 0.51.
-# The quotient of optimum and policy is not only below $c_\alpha$ but below 1.
-# On these 3000 rounds the policy is ahead of the best fixed map, which must choose once for each person, while a learner may follow what a person asks for now.
-# So on this stream the bound is met with ease; what tells the values of $\alpha$ apart is the table.
+# Fairness has its price: 1.13 hits a round at $\alpha=0$, 0.83 at 0.5 and 0.62 at 0.9, while Jain's index rises from 0.26 over 0.42 to 0.55.
+# With full information the policy is in the mean within 4 % of the best fixed map at every $\alpha$.
+# On the first stream it is ahead of the map, for a learner may follow what a person asks for now.
 #
-# ## What is open
-#
-# The guarantee is for full information: a cache sees every request, so it knows what each file would have earned.
-# A shop that shows $k$ articles sees only those.
-# Importance weights $g_i(t)[i\in A_t]/x_i(t)$ of the drawn slate $A_t$ are unbiased by [Theorem (Systematic slates)](#thm-slates-draw), and the reduction holds for the drawn slates, whose indicators lie in $[0,1]^N$.
-# [Exercise (ex-slates-4)](#ex-slates-4) carries the proof of [bandit feedback](bandit_feedback.ipynb) over to them; a policy that plays so is not part of the package.
+# What is shown alone tells much less.
+# At $\alpha=0$ `SlateBandit` has 0.91 hits a round.
+# At $\alpha=0.9$ its utility is within one percent of that of uniform slates: 3000 rounds are few for its cautious rate.
+
+# %% tags=["active-ipynb"]
+# hits = [table[a, "SlateGradient"]["hits"][0] for a in (0.0, 0.5, 0.9)]
+# np.testing.assert_allclose(hits, [1.13, 0.83, 0.62], atol=0.005)
+# even = [table[a, "SlateGradient"]["Jain's index"][0] for a in (0.0, 0.5, 0.9)]
+# np.testing.assert_allclose(even, [0.26, 0.42, 0.55], atol=0.005)
+# quotients = {key: means["OPT/U"] for key, means in table.items()}
+# full = [quotients[a, "SlateGradient"][0] for a in (0.0, 0.5, 0.9)]
+# assert 1 < min(full) and max(full) < 1.045
+
+# %% tags=["active-ipynb"]
+# ahead = {}
+# for alpha in (0.0, 0.5, 0.9):
+#     shown, plain = (found[alpha, name] for name in ("SlateBandit", "uniform"))
+#     gain = alpha_fair_utility(shown, alpha) / alpha_fair_utility(plain, alpha) - 1
+#     ahead[alpha] = mean, half = mean_interval(gain)
+#     print(f"alpha {alpha}: {mean:.3f} +- {half:.3f} more than uniform slates")
+# assert sum(ahead[0.9]) < 0.01 < ahead[0.5][0] < ahead[0.0][0]
+
+# %% [markdown]
 #
 # ## Exercises
 #
@@ -1172,41 +1213,39 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 
 # %% [markdown]
 # **Exercise.** <a id="ex-slates-4"></a>
-# Semi-bandit feedback: the drawn slate $A_t$ answers, arm by arm.
-# Let each context play $x(t)\in\Delta_k$ that minimises $\langle x,\sum_{s<t}\hat\ell(s)\rangle-\frac1{\eta_t}\sum_i\ln x_i$, with $\hat\ell_i(t)=-g_i(t)[i\in A_t]/x_i(t)$, $\eta_t=N\Lambda/(2N\Lambda+\sum_{s<t}M_s)$ and $\Lambda=\ln T\ge1$.
-# Bound $U^*-c_\alpha\mathbb EU$ for a stream fixed in advance.
+# Breaking an assumption: a shop learns from the *best* article of each slate alone, as people buy one.
+# Let it estimate as in [(eq-slates-shown)](#eq-slates-shown), but with $g_i(t)=0$ for every arm of the slate except the best.
+# Show by two arms and $k=2$ that no proof can go through.
 #
 # <details><summary>Solution</summary>
 #
-# Follow [Theorem (The log-barrier learner on every path)](bandit_feedback.ipynb#thm-bandit-feedback-path), whose first part holds for every convex set.
-# *Start.* $u'=(1-\frac1T)u+\frac kT\frac{\mathbf 1}N$ has entries of at least $\frac k{NT}$, so its barrier exceeds that of $\frac kN\mathbf 1$ by at most $N\Lambda$; it costs at most $k$ in all rounds together.
-# *One round.* Without the constraints the maximum that defines $M_t$ splits into a sum over the arms, so $M_t\le\sum_{i\in A_t}(z_i-\ln(1+z_i))/\eta_t$ with $z_i=-\eta_tg_i\in[-\frac12,0]$.
-# There $z-\ln(1+z)\le0.7726z^2$, so $M_t\le0.7726\,\eta_tq_t$ with $q_t=\sum_{i\in A_t}g_i^2\le k$, and $M_t\le0.387k$.
-# *Sum.* With $B=2N\Lambda+A$, $B_t^2-B_{t-1}^2=2M_tB_{t-1}+M_t^2\le1.5452N\Lambda q_t+0.387kM_t$, so the sum $A$ of all $M_t$ has $A^2+4N\Lambda A\le1.5452N\Lambda Q+0.387kA$ with $Q=\sum_tq_t$.
-# As $0.387k\le4N\Lambda$, $A\le1.2431\sqrt{N\Lambda Q}$.
-# The regret of a context is at most $2N\Lambda+2A$ in the mean, and $\mathbb E\sum_jQ_j\le\mathbb EV\le\mathbb EU$; with Cauchy–Schwarz
-# $U^*-c_\alpha\mathbb EU\le(1-\alpha)^\alpha\big[2MN\ln T+k+2.4862\sqrt{MN\ln T\;\mathbb EU}-\frac{N\alpha}{1-\alpha}\big]$: again only the utility and one term know of $k$.
+# With $N=k=2$ both arms are shown in every round and nothing can be chosen, so the estimate should be $g$.
+# The second best arm is always estimated as 0: the estimate is biased whatever the inclusion probabilities are.
+# Unbiased estimates of who is best in a slate need the probabilities of pairs, which inclusion probabilities do not tell.
 #
 # </details>
 
 # %% tags=["active-ipynb"]
-# z = -np.linspace(1e-4, 0.5, 1000)
-# assert (z - np.log1p(z) <= 0.7726 * z**2).all() and 0.7726 / 2 < 0.387
 # x, g = np.array([0.25, 0.5, 0.5, 0.75]), np.array([0.3, 1.0, 0.1, 0.6])
-# cuts, mean = np.array([0, 0.25, 0.75, 1]), np.zeros(4)
+# cuts, mean, best = np.array([0, 0.25, 0.75, 1]), np.zeros(4), np.zeros(4)
 # for low, high in zip(cuts, cuts[1:]):
 #     places = systematic_slate(x, (low + high) / 2)
 #     mean[places] += (high - low) * g[places] / x[places]
+#     top = places[g[places].argmax()]
+#     best[top] += (high - low) * g[top] / x[top]
 # np.testing.assert_allclose(mean, g)
+# assert (best < g - 0.05).any()
 
 # %% [markdown]
 # ## What you can do now
 #
 # Fairness over slates costs the learner the factor $\sqrt{\min(k,N-k)}$ in front of the norms and nothing in front of the utility.
 #
-# - Play: `SlateGradient` chooses $k$ arms; `probabilities` are those of inclusion, `draw` returns a `SlateDraw` of names.
-# - Compare: `solve_slates` certifies the best map into slates, `slate_certificate` any map of yours, and `slate_dual` any prices; `SlatePoint` is where the solver stands.
-# - Use the parts: `capped_projection`, `largest_sum`, `slate_step`, `slate_path`, `slate_factor`; `check_slate` refuses what is no slate.
+# - Play: `SlateGradient` chooses $k$ arms and sees all rewards, `SlateBandit` sees those of the slate.
+#   `make_policy` calls both `slates`; `probabilities` are those of inclusion, `draw` returns a `SlateDraw` of names, and both take a `warm_start` from a log.
+# - Say what the second promises: `slate_bandit_bound`, by `slate_update` and `slate_barrier_point`; `SlatePolicy` holds what both share.
+# - Compare: `solve_offline`, `certificate` and `dual_value` of [the offline optimum](offline_optimum.ipynb) take a `slate`.
+# - Use the parts: `capped_projection`, `slate_step`, `slate_path`, `slate_factor`; `check_slate` refuses what is no slate.
 # - Draw: `systematic_slate`, `drawn_slate`, and `inclusion_probabilities` for the exact check; `slate_phase_stream` is the game in which no factor below $c_\alpha$ serves, `plot_cache` the picture.
 #
 # Next: [Late feedback](late_feedback.ipynb) asks what becomes of a guarantee if rewards take their time.

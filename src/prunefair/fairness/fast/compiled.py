@@ -226,6 +226,79 @@ def barrier_step(
     return type(state)(point, estimates, penalties, last)
 
 
+def slate_gradient_step(
+    state: NamedTuple, gradient: np.ndarray, slate: int
+) -> NamedTuple:
+    r"""One step of a projected gradient learner for slates, its projection compiled.
+
+    Parameters
+    ----------
+    state : AdaptiveState
+    gradient : ndarray, shape (N,), float64
+        $g_t$, finite.
+    slate : int
+        Number of arms chosen in each round.
+
+    Returns
+    -------
+    state : AdaptiveState
+        To rounding what `slate_step` returns; for one arm to the byte.
+
+    References
+    ----------
+    Book {eq}`eq-slates-step`.
+    """
+    if slate == 1:
+        return gradient_step(state, gradient, "squared")
+    point, total = state
+    total += float(gradient @ gradient)
+    if total == 0:
+        return state
+    width = max(min(slate, gradient.size - slate), 1) ** 0.5
+    moved = _kernel("capped")(point + width * gradient / total**0.5, slate)
+    return type(state)(owned(moved), total)
+
+
+def slate_barrier_step(
+    state: NamedTuple,
+    places: np.ndarray,
+    estimates: np.ndarray,
+    rates: tuple[float, float],
+    slate: int,
+) -> NamedTuple:
+    r"""One step of the log-barrier learner for slates, compiled.
+
+    Parameters
+    ----------
+    state : LogBarrierState
+    places : ndarray, shape (k,), int64
+        Places of the arms that were shown.
+    estimates : ndarray, shape (k,), float64
+        Their estimated losses, at most 0.
+    rates : tuple of (float, float)
+        The numerator of the learning rate, and what stands under it beside the
+        penalties.
+    slate : int
+        Number of arms chosen in each round.
+
+    Returns
+    -------
+    state : LogBarrierState
+        To rounding what `slate_update` returns.
+
+    References
+    ----------
+    Book {eq}`eq-slates-shown`.
+    """
+    point, sums = state.point.copy(), state.estimates.copy()
+    penalties = _kernel("slate_round")(
+        point, sums, state.penalties, places, estimates, (*rates, slate)
+    )
+    return state._replace(
+        point=owned(point), estimates=owned(sums), penalties=penalties
+    )
+
+
 class Learners:
     """The learners of a policy as arrays with one row each.
 
@@ -304,6 +377,13 @@ def _single(policy, contexts: list[int]) -> Run:
     return _barrier(policy, contexts, blind=True)
 
 
+def _slates(policy, contexts: list[int]) -> Run:
+    table, R = Learners(policy, contexts), policy.rewards.copy()
+    settings = (policy.alpha, policy.barrier, policy.cap, policy.slate)
+    learners = (table.rows, table.count, *table.states)
+    return Run(_kernel("slate_rounds"), (R, *learners, settings), table.store)
+
+
 def _optimistic(policy, contexts: list[int]) -> Run:
     table, rounds = Learners(policy, contexts), np.array([policy.shared.rounds])
 
@@ -364,6 +444,7 @@ LOADERS: dict[str, Callable[[Policy, list[int]], Run]] = {
     f"{_HERE}bandit_feedback.SingleScaleFreeBandit": _single,
     f"{_HERE}bandit_feedback.LogBarrierBandit": _barrier,
     f"{_HERE}high_probability.OptimisticBandit": _optimistic,
+    f"{_HERE}slate_policy.SlateBandit": _slates,
     f"{_HERE}baselines.FairCB": _fair,
     f"{_HERE}uniform.UniformBandit": _uniform,
 }

@@ -186,6 +186,41 @@ def projected(v):
     return p
 
 
+def capped(v, slate):
+    """The projection of `v` on the capped simplex, as the chapter on slates finds it.
+
+    Parameters
+    ----------
+    v : ndarray, shape (N,), float64
+    slate : int
+        Sum of the result.
+
+    Returns
+    -------
+    p : ndarray, shape (N,), float64
+    """
+    n = v.size
+    top, p, edges = np.sort(v)[n - slate], np.empty(n), np.empty(2 * n)
+    for i in range(n):
+        p[i] = min(max(v[i] - top, -1.0), 1.0)
+        edges[i], edges[n + i] = p[i] - 1, p[i]
+    order = np.argsort(edges, kind="mergesort")
+    fallen, slope, last, excess = 0.0, 0, 0.0, 0.0
+    for place in range(2 * n):
+        edge = edges[order[place]]
+        if place:
+            fallen += slope * (edge - last)
+        if n - fallen < slate:
+            break
+        slope += 1 if order[place] < n else -1
+        last, excess = edge, 0.0
+        if n - fallen > slate:
+            excess = (n - fallen - slate) / slope
+    for i in range(n):
+        p[i] = min(max(p[i] - last - excess, 0.0), 1.0)
+    return p
+
+
 def gradient_rounds(
     contexts, rewards, draws, R, rows, count, points, norms, earned, weights, settings
 ):
@@ -443,6 +478,133 @@ def barrier_rounds(
         )
         if scale_free:
             last[row] -= gamma * estimate
+
+
+@register_jitable
+def _slate_point(L, eta, slate, p, w, q, held):
+    """Minimiser `p` of eta <p, L> - sum ln p over the capped simplex.
+
+    What comes out above 1 is 1, and the others share what is left, until none does.
+    """
+    n = size = L.size
+    for i in range(n):
+        held[i] = i
+    while True:
+        left, low = slate - (n - size), L[held[0]]
+        for f in range(1, size):
+            low = min(low, L[held[f]])
+        for f in range(size):
+            w[f] = left * eta * (L[held[f]] - low)
+        _barrier_point(w[:size], 1.0, q[:size])
+        kept = 0
+        for f in range(size):
+            i = held[f]
+            p[i] = min(left * q[f], 1.0)
+            held[kept] = i
+            kept += left * q[f] <= 1
+        if kept == size or kept == 0:
+            return
+        size = kept
+
+
+@register_jitable
+def _slate_learn(p, L, penalties, places, estimates, settings, w, q, held):
+    """Penalties after the estimated losses of a slate, which move `p` and `L`."""
+    room, start, slate = settings
+    eta = room / (start + penalties)
+    for c in range(places.size):
+        z = max(eta * estimates[c] * p[places[c]], -0.5)
+        penalties += (z - np.log1p(z)) / eta
+        L[places[c]] += estimates[c]
+    _slate_point(L, room / (start + penalties), slate, p, w, q, held)
+    return penalties
+
+
+def slate_round(p, L, penalties, places, estimates, settings):
+    """One round of a learner of the bandit for slates.
+
+    Parameters
+    ----------
+    p, L : ndarray, shape (N,)
+        Point and summed estimates of the learner.
+    penalties : float
+        Its penalties.
+    places, estimates : ndarray, shape (k,)
+        The arms that were shown, and their estimated losses, at most 0.
+    settings : tuple of (float, float, int)
+        The numerator of the learning rate, what stands under it beside the penalties,
+        and the number of arms in a slate.
+
+    Returns
+    -------
+    penalties : float
+    """
+    w, q, held = np.empty(p.size), np.empty(p.size), np.empty(p.size, np.int64)
+    return _slate_learn(p, L, penalties, places, estimates, settings, w, q, held)
+
+
+def slate_rounds(
+    contexts,
+    rewards,
+    draws,
+    R,
+    rows,
+    count,
+    points,
+    estimates,
+    penalties,
+    scales,
+    settings,
+):
+    """Rounds of the bandit for slates, drawn by the comb in the order of the arms.
+
+    Parameters
+    ----------
+    contexts, rewards, draws : ndarray, shapes (T,), (T, N) and (T,)
+    R : ndarray, shape (N,)
+        Cumulative rewards.
+    rows, count : ndarray
+        See the head of the module.
+    points, estimates, penalties, scales : ndarray, shapes (L, N), (L, N), (L,), (L,)
+        State of each learner.
+    settings : tuple of (float, float, float, int)
+        alpha, numerator of the learning rate, its cap, number of arms in a slate.
+    """
+    alpha, room, cap, slate = settings
+    n = R.size
+    edges, w, q = np.empty(n), np.empty(n), np.empty(n)
+    held, places, losses = np.empty(n, np.int64), np.empty(slate, np.int64), np.empty(n)
+    for t in range(contexts.size):
+        seen = count[0]
+        row = _row_of(contexts[t], rows, count)
+        if count[0] > seen:
+            scales[row] = _smallest(R) ** -alpha
+        p, total, size = points[row], 0.0, 0
+        for i in range(n):
+            total += p[i]
+            edges[i] = total
+        i = 0
+        for c in range(slate):
+            while i < n - 1 and edges[i] < total and edges[i] <= draws[t] + c:
+                i += 1
+            if size == 0 or places[size - 1] != i:
+                places[size] = i
+                size += 1
+        for c in range(size):
+            i = places[c]
+            losses[c] = -rewards[t, i] * R[i] ** -alpha / p[i]
+            R[i] += rewards[t, i]
+        penalties[row] = _slate_learn(
+            p,
+            estimates[row],
+            penalties[row],
+            places[:size],
+            losses[:size],
+            (room, cap * room * scales[row], slate),
+            w,
+            q,
+            held,
+        )
 
 
 def optimistic_rounds(
