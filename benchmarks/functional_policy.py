@@ -8,7 +8,7 @@ equal and uneven widths; what the layer of an outlier does to training; and for 
 selections at three ratios seven objectives, the divergence from the dense model and the
 perplexity; and the divergence of those at the largest ratio after every repair.  A
 finished piece is never done again, so that the run may be stopped at any
-moment.  About an hour on one core.
+moment.  About an hour and a half on one core.
 """
 
 from __future__ import annotations

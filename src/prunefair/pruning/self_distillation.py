@@ -930,6 +930,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # On the four windows of WikiText it ends where it began, and these do not tell the two runs apart.
 # So here more tokens were no substitute for a lower rate, and neither run comes near a factor of 1.2.
 # The rate and its descent are the next thing to vary, on text that does not judge.
+# The benchmark holds a plan of half the rate of the shorter run, which has not been run.
 #
 # These are two runs of one model, each with one order of its texts and four windows of WikiText.
 
