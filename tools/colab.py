@@ -43,6 +43,7 @@ ENVIRONMENT = ROOT / ".venv-colab"
 EXTRAS = ("gguf", "recover")  # those that a first cell may ask for
 KEPT = {"numpy", "torch", "transformers"}  # no first cell may replace these
 BESIDE = ("ipykernel", "ipython", "torchao")  # met by a chapter, not asked for
+SHOWN = ("altair",)  # there for the chapters that show a chart, no part of the records
 WITH_TORCH = re.compile(r"nvidia-|cuda-|triton$")  # they come with the build of torch
 SIMULATED = """\
 import importlib.util, sys
@@ -94,7 +95,7 @@ def installed() -> dict[str, str]:
 
 def build(python: str) -> None:
     """Create the environment, unless it is there."""
-    want = touched()
+    want = touched() | {name: listed()[name] for name in SHOWN}
     if not (ENVIRONMENT / "bin" / "python").exists():
         subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
     have = installed()
