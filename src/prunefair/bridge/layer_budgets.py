@@ -51,6 +51,22 @@ from prunefair.fairness.utility import arm_utility
 # rng = np.random.default_rng(SEED)
 
 # %% [markdown]
+# Three layers of twelve rows with random costs show how rows are shared.
+# Look at where each curve crosses the dotted line, the price of a row, which is the same for all layers.
+
+# %% tags=["active-ipynb"]
+# from prunefair.bridge import layer_budgets as package
+#
+# sizes = np.array([[0.6], [1.0], [2.0]])
+# costs = sizes * np.random.default_rng(SEED + 1).lognormal(0, 0.7, (3, 12))
+# toy = [package.kept_costs(layer) for layer in costs]
+# with figure(2, sharex=True) as axes:
+#     package.plot_row_gains(axes, toy, 18, (0, 1))
+
+# %% [markdown]
+# **Figure (fig-layer-budgets-price).** <a id="fig-layer-budgets-price"></a> Half of the rows of three layers, shared at two fairness parameters. Each curve is what a further row adds in its layer; the rows with a dot are kept. One price, the dotted line, cuts all curves. At $\alpha=0$ the dear layer gets most rows; at $\alpha=1$ what a layer has already counts against it, and the widths come closer.
+
+# %% [markdown]
 # ## What rows are worth
 #
 # The simplest value is the sum of the costs $f_{lj}$ of the neurons kept, the dearest first:
@@ -406,8 +422,7 @@ def _maxmin_gap(values, widths, budget, least, sizes) -> float:
 
 
 # %% [markdown]
-# Three layers of twelve rows with random costs show how the price works.
-# Look at where each curve crosses the dotted line, which is the same for all layers.
+# The next function draws [Figure (fig-layer-budgets-price)](#fig-layer-budgets-price), at the head of this chapter.
 
 
 # %%
@@ -427,16 +442,6 @@ def plot_row_gains(axes, values, budget: int, alphas):
     axes[-1].set(xlabel="row of the layer, the dearest first")
     return axes
 
-
-# %% tags=["active-ipynb"]
-# sizes = np.array([[0.6], [1.0], [2.0]])
-# costs = sizes * np.random.default_rng(SEED + 1).lognormal(0, 0.7, (3, 12))
-# toy = [kept_costs(layer) for layer in costs]
-# with figure(2, sharex=True) as axes:
-#     plot_row_gains(axes, toy, 18, (0, 1))
-
-# %% [markdown]
-# **Figure (fig-layer-budgets-price).** <a id="fig-layer-budgets-price"></a> Half of the rows of three layers, shared at two fairness parameters. Each curve is what a further row adds in its layer; the rows with a dot are kept. One price, the dotted line, cuts all curves. At $\alpha=0$ the dear layer gets most rows; at $\alpha=1$ what a layer has already counts against it, and the widths come closer.
 
 # %% [markdown]
 # By hand of a machine: all widths of three small layers, for seven $\alpha$; and the widths of Part I at $\alpha = 0$.

@@ -92,6 +92,19 @@ from prunefair.fairness.utility import alpha_fair_utility
 # SEED = 20
 
 # %% [markdown]
+# A bandit must not give up an arm too soon, for then it learns nothing more of it.
+# How strongly two regularisers resist is seen with two arms, of which one falls behind: compare the scale.
+
+# %% tags=["active-ipynb"]
+# with figure() as ax:
+#     package.plot_barriers(ax, np.linspace(0, 15, 100))
+# factors = [1 / package.log_barrier_step(np.array([0, 15.0]))[1], 1 + np.exp(15)]
+# assert 16 < factors[0] < 17 and 3e6 < factors[1] < 4e6
+
+# %% [markdown]
+# **Figure (fig-bandit-feedback-barriers).** <a id="fig-bandit-feedback-barriers"></a> What two regularisers leave of an arm that falls behind. The estimate of its reward is divided by this probability: where arm 1 is behind by 15, softmax multiplies a single reward by three million, the log barrier by 16.
+
+# %% [markdown]
 # ## Why the pulled arm's reward is enough
 #
 # The reduction ([Theorem (From linear regret to fair utility)](full_information.ipynb#thm-full-information-reduction)) holds for every sequence of plays, so also for the vertices $x(t)=e_{I_t}$ that a bandit plays:
@@ -223,8 +236,7 @@ def log_barrier_step(v: np.ndarray, *, max_iter: int = 100) -> np.ndarray:
 # print(log_barrier_step(np.array([0, 1e17, 0])))
 
 # %% [markdown]
-# How strongly the barrier resists is seen with two arms, of which one falls behind.
-# Compare the scale: the entropy of softmax gives it up exponentially fast, the log barrier only in proportion.
+# The next function draws [Figure (fig-bandit-feedback-barriers)](#fig-bandit-feedback-barriers), at the head of this chapter.
 
 
 # %%
@@ -239,15 +251,6 @@ def plot_barriers(ax, leads):
     ax.legend()
     return ax
 
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_barriers(ax, np.linspace(0, 15, 100))
-# factors = [1 / log_barrier_step(np.array([0, 15.0]))[1], 1 + np.exp(15)]
-# assert 16 < factors[0] < 17 and 3e6 < factors[1] < 4e6
-
-# %% [markdown]
-# **Figure (fig-bandit-feedback-barriers).** <a id="fig-bandit-feedback-barriers"></a> What two regularisers leave of an arm that falls behind. The estimate of its reward is divided by this probability: where arm 1 is behind by 15, softmax multiplies a single reward by three million, the log barrier by 16.
 
 # %% [markdown]
 # The theorem says that the iterates rise to the root, and where the root lies.

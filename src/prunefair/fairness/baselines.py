@@ -115,6 +115,27 @@ from prunefair.messages import shown
 # print(f"best fixed map: utility {best.utility:.3f}")
 
 # %% [markdown]
+# Three of the policies differ in who learns and whose rewards count.
+# Look at how many boxes $R$ there are, and who reads them.
+# Two contexts take turns; in one of them both arms pay, in the other only arm 1 does.
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import baselines as package
+#
+# turns = np.arange(1000) % 2
+# pays = np.where(turns[:, None] == 0, [1.0, 1.0], [0.0, 1.0])
+# names = ("coupled", "independent", "without contexts")
+# kinds = AlphaFairGradient, package.IndependentGradient, package.ContextFreeGradient
+# played = {name: kind(2, 0.9) for name, kind in zip(names, kinds)}
+# for policy in played.values():
+#     simulate(policy, RewardStream(contexts=turns, rewards=pays, n_contexts=2))
+# with figure(3, n_columns=3, figsize=(5.6, 2.9)) as axes:
+#     package.plot_sharing(axes, played)
+
+# %% [markdown]
+# **Figure (fig-baselines-sharing).** <a id="fig-baselines-sharing"></a> Three ways to learn in two contexts, and what the two arms earn in a thousand rounds. Left: a learner for each context, all of which weigh by the same $R$. Middle: each weighs by what it has earned itself. Right: one learner that does not see the context. Only the first sees that arm 0 is poor in the whole, and gives it all of context 0.
+
+# %% [markdown]
 # ## Two reference points
 #
 # Uniform play (`Uniform` and `UniformBandit` of `prunefair.fairness.uniform`) learns nothing; it is the least that a policy has to beat, so we always show it beside.
@@ -400,8 +421,7 @@ class IndependentGradient(FullInformationPolicy):
 #     print(f"{type(policy).__name__:20} rewards", policy.rewards.round(0))
 
 # %% [markdown]
-# The three policies differ in who learns and whose rewards count.
-# Look at how many boxes $R$ there are, and who reads them.
+# The next function draws [Figure (fig-baselines-sharing)](#fig-baselines-sharing), at the head of this chapter.
 
 
 # %%
@@ -430,21 +450,6 @@ def plot_sharing(axes, policies: dict[str, Policy]):
     axes[0].grid(False)
     return axes
 
-
-# %% tags=["active-ipynb"]
-# names = {
-#     "coupled": AlphaFairGradient,
-#     "independent": IndependentGradient,
-#     "without contexts": ContextFreeGradient,
-# }
-# played = {name: kind(2, 0.9) for name, kind in names.items()}
-# for policy in played.values():
-#     simulate(policy, needy)
-# with figure(3, n_columns=3, figsize=(5.6, 2.9)) as axes:
-#     plot_sharing(axes, played)
-
-# %% [markdown]
-# **Figure (fig-baselines-sharing).** <a id="fig-baselines-sharing"></a> Three ways to learn in two contexts, and what the two arms earn in a thousand rounds. Left: a learner for each context, all of which weigh by the same $R$. Middle: each weighs by what it has earned itself. Right: one learner that does not see the context. Only the first sees that arm 0 is poor in the whole, and gives it all of context 0.
 
 # %% [markdown]
 # With bandit feedback the learner without contexts and without weights is one [scale-free learner](bandit_feedback.ipynb) fed with plain rewards, `SingleScaleFreeBandit`.

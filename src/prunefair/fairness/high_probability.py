@@ -73,6 +73,19 @@ from prunefair.fairness.simulation import RewardStream
 # SEED = 31
 
 # %% [markdown]
+# The learner of this chapter is an optimist: it overestimates what it has seen too little of.
+# Compare the mean of its estimate with the dotted line, which is the truth and the mean of a plain estimate.
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import high_probability as package
+#
+# with figure() as ax:
+#     package.plot_optimism(ax, (0.3, 0.1, 0.01))
+
+# %% [markdown]
+# **Figure (fig-high-probability-optimism).** <a id="fig-high-probability-optimism"></a> The optimistic estimate is too large in the mean, most for arms that are seldom drawn. So an arm of which little is known looks better than it is, and it is drawn again. Each curve begins at the least probability that the estimate allows, which is about $\eta$.
+
+# %% [markdown]
 # ## What an adversary who watches breaks
 #
 # The reduction [(eq-bandit-feedback-reduction)](bandit_feedback.ipynb#eq-bandit-feedback-reduction) holds on every path, so also if contexts and rewards answer to the draws: whatever stream it was in the end, and whatever map $x^*$ is the best for it,
@@ -146,8 +159,7 @@ def optimistic_gain(gain, probability, eta):
 
 
 # %% [markdown]
-# What makes the estimate optimistic is its mean.
-# In the picture, compare it with the dotted line, which is the truth and the mean of the plain estimate.
+# The next function draws [Figure (fig-high-probability-optimism)](#fig-high-probability-optimism), at the head of this chapter.
 
 
 # %%
@@ -162,13 +174,6 @@ def plot_optimism(ax, rates):
     ax.legend()
     return ax
 
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_optimism(ax, (0.3, 0.1, 0.01))
-
-# %% [markdown]
-# **Figure (fig-high-probability-optimism).** <a id="fig-high-probability-optimism"></a> The optimistic estimate is too large in the mean, most for arms that are seldom drawn. So an arm of which little is known looks better than it is, and it is drawn again. Each curve begins at the least probability that the estimate allows, which is about $\eta$.
 
 # %% [markdown]
 # The checks of this chapter are functions that return the smallest constant in front of a statement that would still pass, and take the statement as an argument, so that the tests can put a stronger one in its place.

@@ -60,6 +60,20 @@ from prunefair.messages import shown
 # rng = np.random.default_rng(SEED)
 
 # %% [markdown]
+# In the picture, a bar is a round from its play to the arrival of its reward.
+# Count the bars that cross the dotted line: so many rounds wait at that step.
+# Below, look at how the weight of an arm lags behind.
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import late_feedback as package
+#
+# with figure(2, sharex=True, figsize=(5.6, 4.6)) as axes:
+#     package.plot_waiting(axes, [2, 5, 1, 6, 0, 3, 1, 4, 2, 3], 0.5)
+
+# %% [markdown]
+# **Figure (fig-late-feedback-waiting).** <a id="fig-late-feedback-waiting"></a> What a late reward does. Above: each round from its play to the arrival of its reward; orange are those that wait at the step with most of them, which is $m$. Below: the weight of an arm that earns 1 in every round falls later than it would without delay, so the arm is taken for poorer than it is.
+
+# %% [markdown]
 # ## A step that knows how many rounds wait
 #
 # Rewards of a context arrive in any order, one round after the other.
@@ -143,9 +157,7 @@ def late_step(state: AdaptiveState, gradient, waiting: int) -> AdaptiveState:
 # Those of the moment at which it arrives, $R$ before its own credit; what is credited is $r_i(t)\,x_i(t)$ with the play of *then*.
 # Nothing of [Theorem (From linear regret to fair utility)](full_information.ipynb#thm-full-information-reduction) is lost.
 #
-# In the picture, a bar is a round from its play to the arrival of its reward.
-# Count the bars that cross the dotted line: so many rounds wait at that step.
-# Below, look at how the weight lags behind.
+# The next function draws [Figure (fig-late-feedback-waiting)](#fig-late-feedback-waiting), at the head of this chapter.
 
 
 # %%
@@ -170,13 +182,7 @@ def plot_waiting(axes, delays, alpha: float):
     return axes
 
 
-# %% tags=["active-ipynb"]
-# with figure(2, sharex=True, figsize=(5.6, 4.6)) as axes:
-#     plot_waiting(axes, [2, 5, 1, 6, 0, 3, 1, 4, 2, 3], 0.5)
-
 # %% [markdown]
-# **Figure (fig-late-feedback-waiting).** <a id="fig-late-feedback-waiting"></a> What a late reward does. Above: each round from its play to the arrival of its reward; orange are those that wait at the step with most of them, which is $m$. Below: the weight of an arm that earns 1 in every round falls later than it would without delay, so the arm is taken for poorer than it is.
-#
 # **Theorem (Late and fair).** <a id="thm-late-feedback-fair"></a>
 # Let one learner with the late step play in each context, weights be $R_i^{-\alpha}$ at arrival, and let all rewards have arrived after round $T$.
 # If never more than $m$ rounds of a context wait at one of its steps, then for every fixed map

@@ -86,6 +86,18 @@ from prunefair.fairness.utility import (
 # print(f"optimum {best.utility:.4f} utility units, less than 1e-9 of it left open")
 
 # %% [markdown]
+# With two arms everything can be drawn: five contexts, each of which may be split between the arms.
+# Look at the one point where the grey set, the curve and the dashed line meet.
+
+# %% tags=["active-ipynb"]
+# toy = np.array([[9.0, 1], [6, 3], [4, 4], [2, 6], [3, 1]])
+# with figure() as ax:
+#     package.plot_price_line(ax, toy, package.solve_offline(toy, 0.7), 0.7)
+
+# %% [markdown]
+# **Figure (fig-offline-price).** <a id="fig-offline-price"></a> Five contexts and two arms at $\alpha=0.7$. No map lies above the dashed line, on which all rewards are worth the same at the prices of the best map, and no point of that line is better than the best map. So the prices prove that it is the best. Each edge of the grey set is one context that is being moved from one arm to the other.
+
+# %% [markdown]
 # ## Only the sums matter
 #
 # A fixed map $x$ earns arm $i$ the reward $r_i(t)\, x_{j_t i}$ in round $t$, so in the end
@@ -348,8 +360,7 @@ def check_map(x, shape: tuple[int, int], slate: int = 1) -> np.ndarray:
 # The certificate is the gap of the Frank–Wolfe method ([Jaggi 2013](../references.bib#jaggi2013frankwolfe)), and it can be computed for *any* map, wherever the map comes from.
 # It is linear in the error of $p$, while [(eq-offline-gap)](#eq-offline-gap) at another price may be smaller; a solver that has prices of its own should use them.
 #
-# With two arms everything can be drawn: five contexts, each of which may be split between the arms.
-# Look at the one point where the grey set, the curve and the dashed line meet.
+# The next function draws [Figure (fig-offline-price)](#fig-offline-price), at the head of this chapter.
 
 
 # %%
@@ -373,14 +384,7 @@ def plot_price_line(ax, G, best: OfflineOptimum, alpha: float):
     return ax
 
 
-# %% tags=["active-ipynb"]
-# toy = np.array([[9.0, 1], [6, 3], [4, 4], [2, 6], [3, 1]])
-# with figure() as ax:
-#     plot_price_line(ax, toy, package.solve_offline(toy, 0.7), 0.7)
-
 # %% [markdown]
-# **Figure (fig-offline-price).** <a id="fig-offline-price"></a> Five contexts and two arms at $\alpha=0.7$. No map lies above the dashed line, on which all rewards are worth the same at the prices of the best map, and no point of that line is better than the best map. So the prices prove that it is the best. Each edge of the grey set is one context that is being moved from one arm to the other.
-#
 # The functions below also take a number of arms that are chosen at once, `slate`, which is 1 here.
 # With the sum of that many largest entries in the place of the maximum, everything carries over to [slates](slates.ipynb).
 

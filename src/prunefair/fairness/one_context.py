@@ -71,6 +71,19 @@ from prunefair.fairness.utility import alpha_fair_utility
 # rng = np.random.default_rng(SEED)
 
 # %% [markdown]
+# Two arms, of which arm 0 pays first and arm 1 later, in the plane of their rewards.
+# Where does the leader end: below or above the dashed curve, on which all is as good as the best fixed distribution?
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import one_context as package
+#
+# with figure() as ax:
+#     package.plot_path(ax, np.array([[1, 0], [1, 1.0]]), 0.5)
+
+# %% [markdown]
+# **Figure (fig-one-context-path).** <a id="fig-one-context-path"></a> Following the leader at $\alpha=\frac12$ where arm 0 pays first and arm 1 later. Orange: what both have earned under the leader, which gives arm 0 everything at first and then turns to arm 1. It ends beyond the dashed curve, which no fixed distribution passes: the dot is the best of these.
+
+# %% [markdown]
 # ## The best fixed distribution
 #
 # Suppose first that arms start with nothing: a fixed distribution $x$ then makes $R_i=H_ix_i$ out of the sums $H_i$.
@@ -282,8 +295,7 @@ def _corners(n_arms: int, n_corners: int, *, rng: np.random.Generator) -> np.nda
 #     print(f"alpha {a}: optimum over leader {min(shares):.4f} to {max(shares):.4f}")
 
 # %% [markdown]
-# The example by hand as a picture, in the plane of the two rewards.
-# Where does the leader end: below or above the dashed curve, on which all is as good as the best fixed distribution?
+# The next function draws [Figure (fig-one-context-path)](#fig-one-context-path), at the head of this chapter.
 
 
 # %%
@@ -303,13 +315,6 @@ def plot_path(ax, corners, alpha: float):
     ax.legend()
     return ax
 
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_path(ax, np.array([[1, 0], [1, 1.0]]), 0.5)
-
-# %% [markdown]
-# **Figure (fig-one-context-path).** <a id="fig-one-context-path"></a> Following the leader at $\alpha=\frac12$ where arm 0 pays first and arm 1 later. Orange: what both have earned under the leader, which gives arm 0 everything at first and then turns to arm 1. It ends beyond the dashed curve, which no fixed distribution passes: the dot is the best of these.
 
 # %% [markdown]
 # ## The price of whole rounds

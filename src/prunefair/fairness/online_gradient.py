@@ -60,6 +60,20 @@ from prunefair.fairness.policy import check_n_arms
 # rng = np.random.default_rng(SEED)
 
 # %% [markdown]
+# With three arms the simplex is a triangle.
+# Watch what happens to a step that leaves it: the projection returns it to the nearest point.
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import online_gradient as package
+#
+# gradients = np.array([[0.3, 1.0, 0.4], [0.0, 0.8, 0.9], [0.0, 0.1, 1.0]])
+# with figure(figsize=(5.6, 3.6)) as ax:
+#     package.plot_steps(ax, gradients)
+
+# %% [markdown]
+# **Figure (fig-online-gradient-steps).** <a id="fig-online-gradient-steps"></a> Three steps on the simplex of three arms. Arrows: the steps $\eta_tg_t$, seen in the plane of the triangle. Dashed: the projections, along the shortest way back to the triangle. A corner plays one arm alone.
+
+# %% [markdown]
 # ## The projection in closed form
 #
 # $\Pi_\Delta(v)$ minimises $\frac12\lVert p-v\rVert^2$ over $p\in\Delta$.
@@ -369,8 +383,8 @@ def adaptive_step(
 # assert (first.squared_norms, second.squared_norms) == (9, 25)
 
 # %% [markdown]
-# With three arms the simplex is a triangle, and by property (c) the step may be drawn in its plane.
-# Watch what happens to a step that leaves the triangle: the projection returns it to the nearest point.
+# By property (c) the step may be drawn in the plane of the simplex.
+# The next function draws [Figure (fig-online-gradient-steps)](#fig-online-gradient-steps), at the head of this chapter.
 
 
 # %%
@@ -397,14 +411,6 @@ def plot_steps(ax, gradients):
     ax.axis("off")
     return ax
 
-
-# %% tags=["active-ipynb"]
-# gradients = np.array([[0.3, 1.0, 0.4], [0.0, 0.8, 0.9], [0.0, 0.1, 1.0]])
-# with figure(figsize=(5.6, 3.6)) as ax:
-#     plot_steps(ax, gradients)
-
-# %% [markdown]
-# **Figure (fig-online-gradient-steps).** <a id="fig-online-gradient-steps"></a> Three steps on the simplex of three arms. Arrows: the steps $\eta_tg_t$, seen in the plane of the triangle. Dashed: the projections, along the shortest way back to the triangle. A corner plays one arm alone.
 
 # %% [markdown]
 # ## The regret bound, link by link

@@ -94,6 +94,20 @@ from prunefair.fairness.utility import (
 # rng = np.random.default_rng(SEED)
 
 # %% [markdown]
+# For slates of two among three arms the set of all mixtures is a triangle, in the middle of a larger one.
+# Look at the corners of the larger one: there a single arm would fill both places.
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import slates as package
+#
+# aims = [[1.5, 0.6, -0.1], [0.1, 1.7, 0.2], [0.9, 0.7, 0.4], [0.2, 0.6, 1.2]]
+# with figure(figsize=(5.6, 3.8)) as ax:
+#     package.plot_capped(ax, np.array(aims))
+
+# %% [markdown]
+# **Figure (fig-slates-capped).** <a id="fig-slates-capped"></a> Slates of two among three arms. Grey: the capped simplex, whose corners are the three slates. Dotted: what would be allowed if an arm could fill both places. Blue points are projected along the dashed lines to the nearest point of the grey set; the one that lies in it stays.
+
+# %% [markdown]
 # ## Projection onto the capped simplex
 #
 # As for the simplex one number does it, and now each entry is cut from above as well.
@@ -181,8 +195,7 @@ def _clipped(v: np.ndarray, k: int) -> np.ndarray:
 
 
 # %% [markdown]
-# For slates of two among three arms the set is a triangle once more, in the middle of a larger one.
-# Look at the corners of the larger one: there a single arm would fill both places.
+# The next function draws [Figure (fig-slates-capped)](#fig-slates-capped), at the head of this chapter.
 
 
 # %%
@@ -207,14 +220,6 @@ def plot_capped(ax, points, slate: int = 2):
     ax.axis("off")
     return ax
 
-
-# %% tags=["active-ipynb"]
-# aims = [[1.5, 0.6, -0.1], [0.1, 1.7, 0.2], [0.9, 0.7, 0.4], [0.2, 0.6, 1.2]]
-# with figure(figsize=(5.6, 3.8)) as ax:
-#     plot_capped(ax, np.array(aims))
-
-# %% [markdown]
-# **Figure (fig-slates-capped).** <a id="fig-slates-capped"></a> Slates of two among three arms. Grey: the capped simplex, whose corners are the three slates. Dotted: what would be allowed if an arm could fill both places. Blue points are projected along the dashed lines to the nearest point of the grey set; the one that lies in it stays.
 
 # %% [markdown]
 # By hand: in the example above $\tau=-\frac18$, the first entry is full and the other two share what is left.

@@ -66,6 +66,22 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 # generator = torch.Generator().manual_seed(SEED)
 # table = json.loads(Path("../results/attention_rank.json").read_text())
 
+# %% [markdown]
+# Values of length two that are read by two heads show what has to be agreed on.
+# Each cloud is what one head gathers; look at how far the points are moved to the one line that is kept.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning import attention_rank as package
+#
+# apart = torch.Generator().manual_seed(3)
+# clouds = torch.randn(2, 40, 2, generator=apart).double() * torch.tensor([2.0, 0.5])
+# turns = [torch.tensor([[c, s], [-s, c]]).double() for c, s in ((0.9, 0.44), (0.6, 0.8))]
+# gathered = [cloud @ turn for cloud, turn in zip(clouds, turns)]
+# with figure(2, n_columns=2, sharex=True, sharey=True, figsize=(5.6, 3.0)) as axes:
+#     package.plot_shared_value(axes, gathered)
+
+# %% [markdown]
+# **Figure (fig-attention-rank-shared).** <a id="fig-attention-rank-shared"></a> Two heads that share a value of length two, of which one number is to be kept. Coloured: what each head gathers. Black: what is left of it, all on the one line that the heads share. It suits both a little and neither quite, because they gather along different directions.
 
 # %% [markdown]
 # ## The best values of rank $r$
@@ -195,8 +211,7 @@ def value_basis(O: torch.Tensor, Z: torch.Tensor, shape) -> ValueBasis:
 
 
 # %% [markdown]
-# Values of length two that are read by two heads show what has to be agreed on.
-# Each cloud is what one head gathers; look at how far the points are moved to the one line that is kept.
+# The next function draws [Figure (fig-attention-rank-shared)](#fig-attention-rank-shared), at the head of this chapter.
 
 
 # %%
@@ -217,17 +232,6 @@ def plot_shared_value(axes, gathered, shape=(1, 2, 2)):
     axes[0].set(ylabel="second number of the value")
     return axes
 
-
-# %% tags=["active-ipynb"]
-# apart = torch.Generator().manual_seed(3)
-# clouds = torch.randn(2, 40, 2, generator=apart).double() * torch.tensor([2.0, 0.5])
-# turns = [torch.tensor([[c, s], [-s, c]]).double() for c, s in ((0.9, 0.44), (0.6, 0.8))]
-# gathered = [cloud @ turn for cloud, turn in zip(clouds, turns)]
-# with figure(2, n_columns=2, sharex=True, sharey=True, figsize=(5.6, 3.0)) as axes:
-#     plot_shared_value(axes, gathered)
-
-# %% [markdown]
-# **Figure (fig-attention-rank-shared).** <a id="fig-attention-rank-shared"></a> Two heads that share a value of length two, of which one number is to be kept. Coloured: what each head gathers. Black: what is left of it, all on the one line that the heads share. It suits both a little and neither quite, because they gather along different directions.
 
 # %% [markdown]
 # The check takes one head, data in the place of moments, and least squares that alternates between $E$ and $F$ from a random start and knows no eigenvalues.
