@@ -40,7 +40,7 @@ from prunefair.pruning.domains import plot_reading
 from prunefair.pruning.functional_policy import plot_equal_energy
 from prunefair.pruning.llama2_7b import plot_room
 from prunefair.pruning.policy_gradient import plot_pushes
-from prunefair.pruning.reconstruction import FfnBlock, plot_block_curves
+from prunefair.pruning.reconstruction import FfnBlock, plot_block_curves, repaired_toy
 from prunefair.pruning.recovery import plot_adapter
 from prunefair.pruning.refit import plot_repair, refit_down
 from prunefair.pruning.row_policy import gumbel_top_k, plot_gumbel
@@ -407,3 +407,12 @@ def test_each_policy_has_as_many_boxes_of_rewards_as_it_keeps():
         places = {(t.get_text(), t.get_position()) for t in ax.texts}
         boxes.append([sum(words == name for words, _ in places) for name in NAMES])
     assert boxes == [[2, 1], [2, 2], [1, 1]]
+
+
+def test_each_repair_of_the_toy_is_nearer_to_the_whole_block():
+    blocks = repaired_toy(torch.Generator().manual_seed(2))
+    inputs = torch.stack([torch.linspace(-2, 2, 50), torch.ones(50)], 1)
+    with torch.no_grad():
+        whole, *others = (block(inputs) for block in blocks.values())
+    errors = [float((y - whole).square().sum()) for y in others]
+    assert errors == sorted(errors, reverse=True) and errors[2] < errors[1] / 4

@@ -74,6 +74,19 @@ from prunefair.fairness.utility import equivalent_reward
 # rng = np.random.default_rng(31)
 
 # %% [markdown]
+# In a game that hides which arm dies next, four arms show why only the poorest counts.
+# Compare the two dashed lines with the two lowest dots.
+
+# %% tags=["active-ipynb"]
+# from prunefair.fairness import beyond_one as package
+#
+# with figure() as ax:
+#     package.plot_poorest(ax, 20.0 ** np.arange(4), 3)
+
+# %% [markdown]
+# **Figure (fig-beyond-one-poorest).** <a id="fig-beyond-one-poorest"></a> Four arms whose phases grow by a factor of twenty, at $\alpha=3$. Dots: what each arm earns. Dashed: the equivalent reward of all four, which lies next to the poorest arm however rich the others are. Equal shares leave the first arm a quarter of its phase, and nothing later makes up for it.
+
+# %% [markdown]
 # ## What uniform play promises
 #
 # **Theorem (Uniform play, for every fairness at once).** <a id="thm-beyond-one-uniform"></a>
@@ -175,8 +188,7 @@ def price_of_order(lengths, alpha: float) -> float:
 
 
 # %% [markdown]
-# Four arms show why only the poorest counts.
-# Compare the two dashed lines with the two lowest dots.
+# The next function draws [Figure (fig-beyond-one-poorest)](#fig-beyond-one-poorest), at the head of this chapter.
 
 
 # %%
@@ -195,13 +207,6 @@ def plot_poorest(ax, lengths, alpha: float):
     ax.legend(loc="upper left")
     return ax
 
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_poorest(ax, 20.0 ** np.arange(4), 3)
-
-# %% [markdown]
-# **Figure (fig-beyond-one-poorest).** <a id="fig-beyond-one-poorest"></a> Four arms whose phases grow by a factor of twenty, at $\alpha=3$. Dots: what each arm earns. Dashed: the equivalent reward of all four, which lies next to the poorest arm however rich the others are. Equal shares leave the first arm a quarter of its phase, and nothing later makes up for it.
 
 # %% tags=["active-ipynb"]
 # for n in (2, 3, 5):

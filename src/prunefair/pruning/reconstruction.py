@@ -74,6 +74,20 @@ WEIGHTINGS = ("plain", "stream")
 # table = json.loads(Path("../results/reconstruction.json").read_text())
 
 # %% [markdown]
+# How far each repair gets can be drawn for a block with a single input.
+# Compare the dashed curve, where only the last matrix is new, with the dash-dotted one, where all three are.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning import reconstruction as package
+#
+# blocks = package.repaired_toy(torch.Generator().manual_seed(2))
+# with figure() as ax:
+#     package.plot_block_curves(ax, blocks)
+
+# %% [markdown]
+# **Figure (fig-reconstruction-curves).** <a id="fig-reconstruction-curves"></a> What slicing, re-fit and reconstruction make of one output. Without five of its ten neurons the block computes another function. A re-fit of the last matrix mends what the remaining five functions can say, and a reconstruction bends these functions, too, until the curve of the whole block is met.
+
+# %% [markdown]
 # ## What one matrix can do, and what it cannot
 #
 # A repair that goes matrix by matrix asks each of them to do what it did before.
@@ -673,8 +687,7 @@ def _root_mean_square(x: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# How far each repair gets can be drawn for a block with a single input.
-# Compare the dashed curve, where only the last matrix is new, with the dash-dotted one, where all three are.
+# The next two functions make and draw [Figure (fig-reconstruction-curves)](#fig-reconstruction-curves), at the head of this chapter.
 
 
 # %%
@@ -691,29 +704,39 @@ def plot_block_curves(ax, blocks: dict[str, FfnBlock]):
     return ax
 
 
-# %% tags=["active-ipynb"]
-# draw = torch.Generator().manual_seed(2)
-# shapes = ((10, 2), (10, 2), (2, 10))
-# gate, up, down = (torch.randn(*shape, generator=draw) for shape in shapes)
-# gate, half = 1.5 * gate, slice(0, 5)
-# full = FfnBlock([(gate, None), (up, None), (down, None)], F.silu)
-# five = [(gate[half], None), (up[half], None), (down[:, half].contiguous(), None)]
-# numbers = (4 * torch.rand(n, generator=draw) - 2 for n in (512, 128))
-# some, judge = (Samples(torch.stack([x, torch.ones_like(x)], 1)) for x in numbers)
+# %%
+def repaired_toy(generator: torch.Generator) -> dict[str, FfnBlock]:
+    """A random block of one input and ten neurons, and what repairs make of five.
 
-# %% tags=["active-ipynb"]
-# blocks = {"dense": full, "five of ten neurons": FfnBlock(five, F.silu)}
-# part = blocks["five of ten neurons"]
-# blocks["re-fitted"] = refit_block(full, part, some, judge, ridges=(1e-4,))
-# plan = ReconstructionPlan(steps=300, batch=64, learning_rate=0.03, spread=0.0)
-# options = {"plan": plan, "generator": draw}
-# fit = reconstruct_block(full, blocks["re-fitted"], some, judge, **options)
-# blocks["reconstructed"] = part._replace(maps=fit.maps)
-# with figure() as ax:
-#     plot_block_curves(ax, blocks)
+    Parameters
+    ----------
+    generator : torch.Generator
+        Source of the weights and of the inputs.
 
-# %% [markdown]
-# **Figure (fig-reconstruction-curves).** <a id="fig-reconstruction-curves"></a> What slicing, re-fit and reconstruction make of one output. Without five of its ten neurons the block computes another function. A re-fit of the last matrix mends what the remaining five functions can say, and a reconstruction bends these functions, too, until the curve of the whole block is met.
+    Returns
+    -------
+    blocks : dict of str to FfnBlock
+        Dense, sliced, re-fitted and reconstructed; of two inputs, the second one.
+    """
+    shapes = ((10, 2), (10, 2), (2, 10))
+    gate, up, down = (torch.randn(*shape, generator=generator) for shape in shapes)
+    gate, half = 1.5 * gate, slice(0, 5)
+    dense = FfnBlock([(gate, None), (up, None), (down, None)], F.silu)
+    kept = [(gate[half], None), (up[half], None), (down[:, half].contiguous(), None)]
+    part = FfnBlock(kept, F.silu)
+    numbers = (4 * torch.rand(n, generator=generator) - 2 for n in (512, 128))
+    fit, judge = (Samples(torch.stack([x, torch.ones_like(x)], 1)) for x in numbers)
+    refitted = refit_block(dense, part, fit, judge, ridges=(1e-4,))
+    plan = ReconstructionPlan(steps=300, batch=64, learning_rate=0.03, spread=0.0)
+    options = {"plan": plan, "generator": generator}
+    found = reconstruct_block(dense, refitted, fit, judge, **options)
+    return {
+        "dense": dense,
+        "five of ten neurons": part,
+        "re-fitted": refitted,
+        "reconstructed": part._replace(maps=found.maps),
+    }
+
 
 # %% [markdown]
 # One block of the small real model, with 16 texts of 64 tokens to fit to, 4 that judge, and 4 for us:

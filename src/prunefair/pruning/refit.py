@@ -60,6 +60,25 @@ from prunefair.pruning.self_moments import (
 # generator = torch.Generator().manual_seed(SEED)
 
 # %% [markdown]
+# What a re-fit means for one output of a block can be seen point by point.
+# Compare how closely the points follow the dotted line, on which nothing is lost.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning import refit as package
+#
+# apart = torch.Generator().manual_seed(1)
+# mixed = torch.randn(16, 12, generator=apart).double()
+# hidden = torch.randn(200, 16, generator=apart).double() @ mixed
+# weights, few = torch.randn(3, 12, generator=apart).double(), torch.arange(8)
+# moment = hidden.T @ hidden / len(hidden)
+# fitted = package.refit_down(weights, moment, few, ridge=0.01).weight
+# with figure(2, n_columns=2, sharex=True, sharey=True, figsize=(5.6, 3.2)) as axes:
+#     package.plot_repair(axes, weights, hidden, few, fitted)
+
+# %% [markdown]
+# **Figure (fig-refit-output).** <a id="fig-refit-output"></a> One output of a block that keeps eight of its twelve neurons, at 200 tokens: what it was against what it is. Left: the neurons are only left out. Right: the weights of the others are re-fitted, so that they say what the removed ones would have said, as far as they know it.
+
+# %% [markdown]
 # ## The best matrix for the neurons that stay
 #
 # We look for $\hat D \in \mathbb R^{d \times k}$ that gives the old output from the kept neurons, and stays near the plain slice $D_S$:
@@ -259,8 +278,7 @@ def _energy(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # print(f"error: slice {lost:.3f}, ridge 0.1 {errors[5]:.3f}, no ridge {errors[0]:.3f}")
 
 # %% [markdown]
-# What that means for one output of a block can be seen point by point.
-# Compare how closely the points follow the dotted line, on which nothing is lost.
+# The next function draws [Figure (fig-refit-output)](#fig-refit-output), at the head of this chapter.
 
 
 # %%
@@ -279,19 +297,6 @@ def plot_repair(axes, D, hidden, kept, weight):
     axes[0].set(ylabel="output without neurons")
     return axes
 
-
-# %% tags=["active-ipynb"]
-# apart = torch.Generator().manual_seed(1)
-# mixed = torch.randn(16, 12, generator=apart).double()
-# hidden = torch.randn(200, 16, generator=apart).double() @ mixed
-# weights, few = torch.randn(3, 12, generator=apart).double(), torch.arange(8)
-# moment = hidden.T @ hidden / len(hidden)
-# fitted = refit_down(weights, moment, few, ridge=0.01).weight
-# with figure(2, n_columns=2, sharex=True, sharey=True, figsize=(5.6, 3.2)) as axes:
-#     plot_repair(axes, weights, hidden, few, fitted)
-
-# %% [markdown]
-# **Figure (fig-refit-output).** <a id="fig-refit-output"></a> One output of a block that keeps eight of its twelve neurons, at 200 tokens: what it was against what it is. Left: the neurons are only left out. Right: the weights of the others are re-fitted, so that they say what the removed ones would have said, as far as they know it.
 
 # %% [markdown]
 # ## A bias takes the mean

@@ -75,6 +75,22 @@ from prunefair.outputs import whole_file
 # print(f"{len(matrices)} matrices of {m} rows and {n} columns")
 
 # %% [markdown]
+# A draw of three rows among eight looks like this.
+# Follow the arrows: noise moves every score, and the three that end farthest to the right are kept.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning import row_policy as package
+#
+# small = torch.Generator().manual_seed(SEED)
+# scores = torch.linspace(1.4, -1.4, 8).double()
+# noise = -torch.empty(8).double().exponential_(generator=small).log()
+# with figure() as ax:
+#     package.plot_gumbel(ax, scores, noise, 3)
+
+# %% [markdown]
+# **Figure (fig-row-policy-gumbel).** <a id="fig-row-policy-gumbel"></a> A Gumbel top-k draw of three rows among eight. Open circles: the scores. Arrows: independent Gumbel noise. The three largest sums, to the right of the dotted line, are kept, in the order of their sums. Another draw of the noise keeps other rows, those with large scores more often.
+
+# %% [markdown]
 # The initial values are those of the released code: `torch.nn.Linear` draws $P$ and $b$ uniformly from $\pm 1/\sqrt n$, and $v$ is uniform in $[0, 1)$.
 
 
@@ -590,8 +606,7 @@ def z_scores(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
 #
 # One sort of $m$ noisy scores thus replaces $k$ renormalisations ([Kool et al. 2019](../references.bib#kool2019stochastic)).
 #
-# A draw of three among eight looks like this.
-# Follow the arrows: the noise moves every score, and the three that end farthest to the right are kept.
+# The next function draws [Figure (fig-row-policy-gumbel)](#fig-row-policy-gumbel), at the head of this chapter.
 
 
 # %%
@@ -614,17 +629,6 @@ def plot_gumbel(ax, scores, noise, k: int):
     ax.set(xlabel="score $s_i$ and noisy score $s_i+g_i$", ylabel="row $i$")
     ax.set(yticks=range(len(scores)), ylim=(len(scores) - 0.5, -0.5))
     return ax
-
-
-# %% tags=["active-ipynb"]
-# small = torch.Generator().manual_seed(SEED)
-# scores = torch.linspace(1.4, -1.4, 8).double()
-# noise = -torch.empty(8).double().exponential_(generator=small).log()
-# with figure() as ax:
-#     plot_gumbel(ax, scores, noise, 3)
-
-# %% [markdown]
-# **Figure (fig-row-policy-gumbel).** <a id="fig-row-policy-gumbel"></a> A Gumbel top-k draw of three rows among eight. Open circles: the scores. Arrows: independent Gumbel noise. The three largest sums, to the right of the dotted line, are kept, in the order of their sums. Another draw of the noise keeps other rows, those with large scores more often.
 
 
 # %%
