@@ -3,16 +3,18 @@
     python benchmarks/stochastic.py [--minutes N] [--only PLACE]
 
 writes `book/results/stochastic.json` in pieces; a finished piece is kept.  The sweep
-plays the coupled policy and the log-barrier bandit on streams of one urn, 20 seeds; the
-regimes play every policy on the same rounds in an adversary's order, drawn, and with a
-map from a historical sample; the ratings are those of the book in the order of time and
-in random orders.  About three quarters of an hour on one core.
+plays the coupled policy and the log-barrier bandit on streams of one urn, 20 seeds, for
+a million rounds and for ten million; the regimes play every policy on the same rounds
+in an adversary's order, drawn, and with a map from a historical sample; the ratings are
+those of the book in the order of time and in random orders.  About half an hour on one
+core.
 """
 
 from __future__ import annotations
 
 import os
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
@@ -70,9 +72,9 @@ def generator(*names) -> np.random.Generator:
 # --- the sweep
 
 
-def run_to_the_end(model, alpha: float, feedback: str, *, rng) -> list[list[float]]:
-    """What one run misses of both optima at the checkpoints, shape (2, C)."""
-    rounds, played = CONFIGURATION["checkpoints"], 0
+def run_to_the_end(model, alpha, feedback, last: int, *, rng) -> list[list[float]]:
+    """What a run of `last` rounds misses of both optima at checkpoints, (2, C)."""
+    rounds, played = [t for t in CONFIGURATION["checkpoints"] if t <= last], 0
     m, n = model.chances.shape
     if feedback == "full":
         policy = AlphaFairGradient(n, alpha)
@@ -92,13 +94,13 @@ def run_to_the_end(model, alpha: float, feedback: str, *, rng) -> list[list[floa
     return np.array(found).T.tolist()
 
 
-def sweep(feedback: str, alpha: float, group: int) -> dict:
-    """Some seeds of one policy at one alpha."""
+def sweep(last: int, feedback: str, alpha: float, group: int) -> dict:
+    """Some seeds of one policy at one alpha, for `last` rounds."""
     sizes = CONFIGURATION["n_contexts"], CONFIGURATION["n_arms"]
     model = random_model(*sizes, rng=generator("model"))
-    rng = generator("sweep", feedback, alpha, group)
+    rng = generator("sweep", last, feedback, alpha, group)
     runs = [
-        run_to_the_end(model, alpha, feedback, rng=child)
+        run_to_the_end(model, alpha, feedback, last, rng=child)
         for child in rng.spawn(CONFIGURATION["group"])
     ]
     behind, offline = zip(*runs)
@@ -200,11 +202,11 @@ def pieces():
         yield ("parts", "regimes", name), partial(regime, name)
     for name in RATED:
         yield ("parts", "movielens", name), partial(ratings, name)
-    for group in range(CONFIGURATION["seeds"] // CONFIGURATION["group"]):
-        for feedback in ("full", "bandit"):
-            for alpha in CONFIGURATION["alphas"]:
-                place = "parts", "sweep", feedback, str(alpha), str(group)
-                yield place, partial(sweep, feedback, alpha, group)
+    groups = range(CONFIGURATION["seeds"] // CONFIGURATION["group"])
+    for last, group in product((10**6, 10**7), groups):
+        for feedback, alpha in product(("full", "bandit"), CONFIGURATION["alphas"]):
+            place = "sweep", str(last), feedback, str(alpha), str(group)
+            yield ("parts", *place), partial(sweep, last, feedback, alpha, group)
 
 
 def main() -> None:

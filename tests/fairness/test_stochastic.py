@@ -448,7 +448,8 @@ def test_the_rate_of_a_power_is_its_exponent():
 
 def test_the_figure_has_a_curve_for_each_entry():
     _, ax = matplotlib.pyplot.subplots()
-    plot_rates(ax, [1, 10, 100], {"a": np.ones((4, 3)), "b": np.ones((4, 3)) * 2})
+    rounds, behind = np.array([1, 10, 100]), np.ones((4, 3))
+    plot_rates(ax, {"a": (rounds, behind), "b": (rounds, 2 * behind)})
     assert [line.get_label() for line in ax.lines] == ["a", "b"]
     assert len(ax.collections) == 2 and ax.get_xscale() == "log"
 
