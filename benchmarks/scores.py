@@ -1,19 +1,30 @@
 """Neurons by other scores: entropy, fluctuation, fidelity, beside energies and costs.
 
-    python benchmarks/scores.py
+    python benchmarks/scores.py [--minutes 30] [--only kl] [--workers 2]
 
 fills `book/results/scores.json`.  All scores are measured on the same self-sampled
 texts of the small real model; each keeps 70 % of the neurons of every layer, and some
 share the budget among layers, too.  The models are judged by the divergence from the
-dense one on texts of another seed, as they are cut and after a re-fit.
+dense one on texts of another seed, as they are cut and after a re-fit.  Each selection
+is a piece; texts and scores wait in `build/scores`.
 """
 
 from __future__ import annotations
 
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, options_of
+from storing import (
+    THEN,
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    made_once,
+    options_of,
+    tensors_once,
+)
 
 from prunefair.models import load_model
 from prunefair.pruning.functional_policy import (
@@ -29,7 +40,17 @@ from prunefair.pruning.self_moments import down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
-RESULT = Path(__file__).parents[1] / "book" / "results" / "scores.json"
+ROOT = Path(__file__).parents[1]
+RESULT, CACHE = ROOT / "book" / "results" / "scores.json", ROOT / "build" / "scores"
+SCORES = (
+    "energy",
+    "surgeon energy",
+    "Fisher cost",
+    "entropy",
+    "entropy squared",
+    "fluctuation",
+    "fidelity",
+)
 CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
@@ -70,15 +91,50 @@ def budget(scores, name, ratio):
     return uneven_ratios(scores, ratio)
 
 
-class Bench:
-    """The dense model, its texts, and the judgement."""
+class Bench(OncePerProcess):
+    """The dense model, its texts, what is measured on them, and the judgement."""
 
     def __init__(self):
-        self.model = load_model("smollm2", dtype=torch.float32)
-        c = CONFIGURATION
-        held = torch.Generator().manual_seed(c["held_out_seed"])
-        self.held = self_sample(self.model, *c["held_out"], generator=held)
+        self.c = c = CONFIGURATION
+        self.model = load_model(c["model"], dtype=torch.float32)
         self.weights = [each.weight for each in down_projections(self.model)]
+        self.texts = tensors_once(CACHE, "texts", self.sampled)
+        self.held = self.texts["held"]
+
+    def sampled(self):
+        """Texts to judge on, to measure on, and to measure on after a filter."""
+        c, (n, length) = self.c, self.c["texts"]
+        generator = torch.Generator().manual_seed(c["held_out_seed"])
+        held = self_sample(self.model, *c["held_out"], generator=generator)
+        generator = torch.Generator().manual_seed(c["seed"])
+        drawn = self_sample(
+            self.model, c["sampled_to_filter"], length, generator=generator
+        )
+        nats = [token_nats(self.model, part).sum(1) for part in drawn.split(8)]
+        filtered = drawn[torch.cat(nats).argsort()[:n].sort().values]
+        return {"held": held, "first": drawn[:n], "filtered": filtered}
+
+    @cached_property
+    def halves(self):
+        """Moments of both halves of the texts."""
+        return moments_of(self.model, self.texts["first"])
+
+    @cached_property
+    def scores(self):
+        """Every score of every neuron, once on a machine."""
+
+        def measured():
+            found = all_scores(self.model, self.texts["first"], self.halves)
+            return {
+                f"{name}, {layer}": values
+                for name, each in found.items()
+                for layer, values in enumerate(each)
+            }
+
+        layers = range(len(self.weights))
+        known = tensors_once(CACHE, "scores", measured)
+        names = dict.fromkeys(name.rpartition(", ")[0] for name in known)
+        return {name: [known[f"{name}, {i}"] for i in layers] for name in sorted(names)}
 
     def divergence(self, model):
         kl = kl_per_position(self.model, model, self.held)
@@ -92,56 +148,60 @@ class Bench:
         return {"cut": cut, "re-fitted": self.divergence(pruned)}
 
 
+def ranks(bench):
+    """Rank correlation of every two scores."""
+    found = {
+        name: torch.stack([s.double().argsort().argsort() for s in each]).double()
+        for name, each in ((name, bench.scores[name]) for name in SCORES)
+    }
+    return {a: {b: correlation(found[a], found[b]) for b in found} for a in found}
+
+
+def ridge(bench):
+    """One ridge for all, found for the energies."""
+    kept = rows_by_scores(bench.scores["energy"], bench.c["ratio"])
+    return find_ridge(bench.weights, bench.halves, kept)[0]
+
+
+def selected(bench, name, widths, found):
+    """Divergence of the neurons that a score keeps, with the widths of another."""
+    ratios = bench.c["ratio"]
+    if widths:
+        ratios = budget(bench.scores[widths], widths, ratios)
+    kept = rows_by_scores(bench.scores[name], ratios)
+    return bench.judged(kept, bench.halves, found)
+
+
+def filtered(bench, found):
+    """Divergence of the energies on the texts of least perplexity."""
+    read = moments_of(bench.model, bench.texts["filtered"])
+    moments = zip(bench.weights, mean_moments(read).second, strict=True)
+    energies = [surgeon_energies(D.detach(), H)[0] for D, H in moments]
+    return bench.judged(rows_by_scores(energies, bench.c["ratio"]), read, found)
+
+
+def pieces(bench, table):
+    """Place in the table of every piece, and the function that fills it."""
+    yield ("ranks",), partial(ranks, bench)
+    yield ("ridge",), partial(ridge, bench)
+    yield THEN
+    found = table["ridge"]
+    runs = {f"{name}, equal widths": (name, None) for name in SCORES}
+    for name in CONFIGURATION["widths"]:
+        runs[f"{name}, its own widths"] = (name, name)
+        if name != "energy":
+            runs[f"energy, widths by {name}"] = ("energy", name)
+    for run, (name, widths) in runs.items():
+        yield ("kl", run), partial(selected, bench, name, widths, found)
+    last = "energy, equal widths, filtered texts"
+    yield ("kl", last), partial(filtered, bench, found)
+
+
 def main() -> None:
     """Measure what the table lacks."""
-    options = options_of(__doc__, RESULT).parse_args()
-    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
-    c, bench = CONFIGURATION, Bench()
-    generator = torch.Generator().manual_seed(c["seed"])
-    n, length = c["texts"]
-    drawn = self_sample(
-        bench.model, c["sampled_to_filter"], length, generator=generator
-    )
-    nats = torch.cat([token_nats(bench.model, part).sum(1) for part in drawn.split(8)])
-    filtered = drawn[nats.argsort()[:n].sort().values]
-    texts = drawn[:n]
-    halves = moments_of(bench.model, texts)
-    scores = all_scores(bench.model, texts, halves)
-    if not table.has("ranks"):
-        ranks = {
-            name: torch.stack([s.double().argsort().argsort() for s in each]).double()
-            for name, each in scores.items()
-        }
-        table.add(
-            {a: {b: correlation(ranks[a], ranks[b]) for b in ranks} for a in ranks},
-            "ranks",
-        )
-    if not table.has("ridge"):  # one for all, of the energies
-        kept = rows_by_scores(scores["energy"], c["ratio"])
-        table.add(find_ridge(bench.weights, halves, kept)[0], "ridge")
-    runs = {f"{name}, equal widths": (name, None, halves) for name in scores}
-    for name in c["widths"]:
-        runs[f"{name}, its own widths"] = (name, name, halves)
-        if name != "energy":
-            runs[f"energy, widths by {name}"] = ("energy", name, halves)
-    for run, (name, widths, read) in runs.items():
-        if not table.has("kl", run):
-            ratios = c["ratio"]
-            if widths:
-                ratios = budget(scores[widths], widths, c["ratio"])
-            kept = rows_by_scores(scores[name], ratios)
-            table.add(bench.judged(kept, read, table["ridge"]), "kl", run)
-            print(run, sum(table["kl"][run]["re-fitted"]) / len(bench.held), flush=True)
-    name = "energy, equal widths, filtered texts"
-    if not table.has("kl", name):
-        read = moments_of(bench.model, filtered)
-        moments = mean_moments(read)
-        kept = [
-            surgeon_energies(D.detach(), H)[0]
-            for D, H in zip(bench.weights, moments.second, strict=True)
-        ]
-        kept = rows_by_scores(kept, c["ratio"])
-        table.add(bench.judged(kept, read, table["ridge"]), "kl", name)
+    options = in_pieces(options_of(__doc__, RESULT))
+    table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu)
+    table.fill(pieces(made_once(Bench), table), options, partial(print, flush=True))
 
 
 def correlation(a, b):
