@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -39,6 +40,7 @@ from prunefair.fairness.scale import (
     late_floor,
     late_shift,
     late_state_bound,
+    lives_of,
     play_late,
 )
 from prunefair.fairness.simulation import RewardStream, simulate
@@ -178,8 +180,8 @@ def met(name: str) -> dict:
 MEETINGS = ("all kept", "the last 10,000 kept", "16,384 buckets")
 
 
-def rare_stream(kinds: int, *, rng: np.random.Generator) -> RewardStream:
-    """Contexts whose visits fall like 1 / j; `kinds` different ones, all if 0."""
+def rare_stream(kinds: int, *, rng: np.random.Generator):
+    """Contexts whose visits fall like 1 / j, and their kinds; each its own if 0."""
     s = CONFIGURATION["room"]
     M, N = s["n_contexts"], s["n_arms"]
     chance = 1 / np.arange(1, M + 1)
@@ -187,7 +189,13 @@ def rare_stream(kinds: int, *, rng: np.random.Generator) -> RewardStream:
     pays = rng.beta(0.5, 1.5, (kinds or M, N))
     kind = rng.integers(kinds, size=M) if kinds else np.arange(M)
     rewards = (rng.random((s["rounds"], N)) < pays[kind][contexts]).astype(float)
-    return RewardStream(contexts=contexts, rewards=rewards, n_contexts=M)
+    return RewardStream(contexts=contexts, rewards=rewards, n_contexts=M), kind
+
+
+def with_contexts(stream: RewardStream, contexts: np.ndarray) -> RewardStream:
+    """The stream with other contexts."""
+    n_contexts = int(contexts.max()) + 1
+    return replace(stream, contexts=contexts, n_contexts=n_contexts)
 
 
 def room_row(name: str) -> dict:
@@ -195,21 +203,22 @@ def room_row(name: str) -> dict:
     s, row = CONFIGURATION["room"], {}
     for label, kinds in (("each its own", 0), ("twenty kinds", s["kinds"])):
         found = []
+        if name == "a learner a kind" and not kinds:
+            continue
         for rng in np.random.default_rng(CONFIGURATION["seed"]).spawn(s["streams"]):
-            stream = rare_stream(kinds, rng=rng)
+            stream, kind = rare_stream(kinds, rng=rng)
             policy = AlphaFairGradient(s["n_arms"], s["alpha"])
             G = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
             if name.startswith("limit"):
-                policy.max_contexts = int(name.split()[1])
-                simulate(policy, stream, n_points=1)
+                lives = lives_of(stream.contexts.tolist(), int(name.split()[1]))
+                run_fast(policy, with_contexts(stream, lives))
+            elif name == "a learner a kind":
+                run_fast(policy, with_contexts(stream, kind[stream.contexts]))
             elif name.startswith("buckets"):
                 B = int(name.split()[1])
                 buckets = [bucket_of(j, B) for j in range(stream.n_contexts)]
-                hashed = np.array(buckets)[stream.contexts]
-                run_fast(
-                    policy,
-                    RewardStream(contexts=hashed, rewards=stream.rewards, n_contexts=B),
-                )
+                contexts = np.array(buckets)[stream.contexts]
+                run_fast(policy, with_contexts(stream, contexts))
             elif name == "all kept":
                 run_fast(policy, stream)
             R = policy.rewards
@@ -288,7 +297,10 @@ def main() -> None:
         ),
         *((("memory", name), partial(met, name)) for name in MEETINGS),
         *((("room", name), partial(room_row, name)) for name in places),
-        (("room", "uniform play"), partial(room_row, "uniform play")),
+        *(
+            (("room", name), partial(room_row, name))
+            for name in ("a learner a kind", "uniform play")
+        ),
         (("engine",), engines),
     ]
     table.fill(pieces, options, print)

@@ -31,6 +31,7 @@ from prunefair.fairness.scale import (
     late_floor,
     late_shift,
     late_state_bound,
+    lives_of,
     play_late,
     plot_late_state,
     row_projections,
@@ -321,6 +322,26 @@ def test_forgotten_learners_cost_what_the_lives_say():
     best = solve_offline(reward_sums(stream.contexts, stream.rewards, 9), 0.5).utility
     missed = best - 2**0.5 * alpha_fair_utility(policy.rewards, 0.5)
     assert missed <= certificate_bound(list(norms.values()), 0.5, 3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, limit=st.integers(1, 7))
+def test_lives_are_the_learners_that_a_limited_policy_begins(seed, limit):
+    rng = np.random.default_rng(seed)
+    stream, policy = random_stream(rng, 80, contexts=6), AlphaFairGradient(3, 0.5)
+    policy.max_contexts, begun = limit, 0
+    lives = lives_of(stream.contexts.tolist(), limit)
+    for j, r, life in zip(stream.contexts.tolist(), stream.rewards, lives.tolist()):
+        begun += j not in policy.learners
+        assert life < begun and (j in policy.learners or life == begun - 1)
+        policy.update(j, r)
+    assert begun == lives.max() + 1
+    relabelled = RewardStream(contexts=lives, rewards=stream.rewards, n_contexts=begun)
+    other = AlphaFairGradient(3, 0.5)
+    run_fast(other, relabelled)
+    np.testing.assert_allclose(other.rewards, policy.rewards, rtol=1e-9)
+    with pytest.raises(ValueError, match="limit is 0"):
+        lives_of([], 0)
 
 
 CONTEXTS = [0, 1, -1, 2**70, 0.5, "1", "", None, ("a", 1), ("a", "1"), (), ("a", (1,))]

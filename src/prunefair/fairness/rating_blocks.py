@@ -190,7 +190,7 @@ def movielens_blocks(
     r"""The stream of all users, as `movielens_stream` gives it, with rounds on disk.
 
     Memory holds a block of lines or of rounds, and what is counted of each user; the
-    disk holds at most 56 bytes for each rating while they are sorted, 8 afterwards.
+    disk holds at most 40 bytes for each rating while they are sorted, 8 afterwards.
 
     Parameters
     ----------
