@@ -50,7 +50,7 @@ CONFIGURATION = {
     "length": 48,
     "held_out": 10,
     "held_out_seed": 349,
-    "seeds": [350, 351, 352, 353],
+    "seeds": [350, 351, 352],
     "alphas": [0, 0.5, 0.9],
     "orders": 2,
     "ridge": 0.1,

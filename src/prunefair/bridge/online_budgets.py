@@ -749,7 +749,7 @@ def play_rows(
 # %% [markdown]
 # ## What it does to a model
 #
-# `benchmarks/online_budgets.py` lets the small real model write streams of 100 texts, 50 of them from nothing and 10 of every other kind.
+# `benchmarks/online_budgets.py` lets the small real model write three streams of 100 texts, 50 of them from nothing and 10 of every other kind.
 # The policy plays on each; the rows that it would play next stay, 70 % of all and at least half of every layer, and `down_proj` is [re-fitted](../pruning/refit.ipynb) to the whole stream.
 # The divergence from the dense model is measured on 10 other texts of every kind.
 # Beside the policy stands what Part I does: the dearest rows of the texts from nothing alone.
@@ -820,28 +820,28 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 # share = {c: x.mean((0, 2)) for c, x in kl.items()}  # by kind
 # code, worst = [*KINDS].index("code"), {c: x.max() for c, x in share.items()}
 # assert [round(share[c][code], 1) for c in choices[:2]] == [0.8, 0.5]
-# assert (change["from nothing"][:, code] > 0.1).all()  # in every stream
-# assert max(change["0.5"][:, code].max(), change["0.9"][:, code].max()) < 0
+# assert (change["from nothing"][:, code : code + 2] > 0.1).all()  # in every stream
+# assert all((change[c].mean(1) > 0).all() for c in ("0.5", "0.9"))
 # assert worst["from nothing"] > 1.1 * max(worst[c] for c in choices[1:])
 # assert min(worst["0.5"], worst["0.9"]) > worst["0"] - 0.02  # no nearer
-# assert share["0"].mean() < min(share["0.5"].mean(), share["0.9"].mean())
 # kept = {k: np.mean([s["0"]["kept"][k] for s in streams]) for k in KINDS}
-# assert kept["story"] > kept["equations"] and worst["0"] == share["0"][2]
+# assert kept["story"] > kept["equations"] and share["0"][2] > share["0"][4]
 
 # %% [markdown]
 # Text from nothing is an echo chamber, and what opens it is a few texts of every other kind.
-# They bring code, equations and French nearer by far, and text from nothing is a little farther for it.
+# They bring code and equations nearer by far in every stream, and French in the mean.
 #
-# Fairness on top of that does what it was made for: the least share that is kept of any kind grows with $\alpha$.
-# Code, of which the least was kept, comes nearer in every stream.
-# But the worst kind is no nearer than under the pool, for it is another, and the mean over the kinds is no smaller.
+# Fairness on top of that does what it was made for: more is kept of the kind of which least was kept.
+# The divergences do not follow.
+# Code comes nearer in two streams of three, stories are farther, and the worst kind is no nearer than under the pool.
+# The mean over the kinds is a little larger in every stream.
 #
 # Three reasons are likely.
 # The pool keeps nearly the same share of every kind already, so that fairness has little to even out.
 # A share of a cost is not a divergence: stories lose a smaller share than equations, and are farther.
 # And what comes seldom is measured on few texts: to weigh it more is to weigh noise more.
 # The re-fit follows the pool in all cases, and was left so that only the rows differ.
-# Few streams of few texts stand behind all of this, so a small gain or loss of the mean would not have been seen.
+# Three streams of few texts stand behind all of this, so for a single kind a gain of a few hundredths would not have been seen.
 #
 # How far is the policy from the best rows of its stream?
 
