@@ -37,6 +37,7 @@ from prunefair.fairness.offline_optimum import (
 from prunefair.fairness.ratings import load_ratings, movielens_stream, shuffled
 from prunefair.fairness.simulation import simulate
 from prunefair.fairness.stochastic import (
+    FrankWolfeBandit,
     drawn_from,
     in_context_order,
     mean_optimum,
@@ -172,6 +173,33 @@ RATED = {name: "full" for name in FULL} | {
 }
 
 
+def frank_wolfe_bandits(policy, stream, orders, rngs) -> np.ndarray:
+    """Final rewards of copies of a new `FrankWolfeBandit`, one an order, in step.
+
+    The rounds of `stream` come in the order of each row of `orders`, shape (S, T), and
+    arms are drawn as `simulate` draws them with each generator; a test compares.
+    """
+    (S, T), N, k = orders.shape, stream.n_arms, policy.prior
+    row, R = np.arange(S), np.ones((S, N))
+    own = np.zeros((2, S, stream.n_contexts, N))  # gains and pulls in each context
+    pooled = np.zeros((2, S, N))
+    draws = np.array([rng.random(T) for rng in rngs])
+    for t in range(T):
+        j, r = stream.contexts[orders[:, t]], stream.rewards[orders[:, t]]
+        gains, pulls = own[:, row, j]
+        predicted = (gains + k * (pooled[0] + 0.5) / (pooled[1] + 1)) / (pulls + k)
+        p = np.full((S, N), policy.explore / N)
+        p[row, (R**-policy.alpha * predicted).argmax(1)] += 1 - policy.explore
+        cumulative = np.cumsum(p, axis=1)
+        arm = (cumulative <= (draws[:, t] * cumulative[:, -1])[:, None]).sum(1)
+        paid = r[row, arm]
+        R[row, arm] += paid
+        for part, value in ((0, paid), (1, 1.0)):
+            own[part, row, j, arm] += value
+            pooled[part, row, arm] += value
+    return R
+
+
 def ratings(name: str) -> dict:
     """Optimum over utility in the order of time and in random orders."""
     alpha, seeds = CONFIGURATION["ratings_alpha"], CONFIGURATION["seeds"]
@@ -185,6 +213,18 @@ def ratings(name: str) -> dict:
 
     times = rng.spawn(seeds if feedback == "bandit" else 1)
     orders = generator("orders").spawn(seeds)
+    if name == "frank_wolfe, bandit":
+        policy, T = FrankWolfeBandit(stream.n_arms, alpha), stream.n_rounds
+        in_time = np.tile(np.arange(T), (seeds, 1))
+        mixed = np.array([order.permutation(T) for order in orders])  # as `shuffled`
+        kinds = {"time": (in_time, times), "shuffled": (mixed, rng.spawn(seeds))}
+        rewards = {
+            kind: frank_wolfe_bandits(policy, stream, *given)
+            for kind, given in kinds.items()
+        }
+        return plain(
+            {k: best / alpha_fair_utility(R, alpha) for k, R in rewards.items()}
+        )
     return plain(
         {
             "time": [ratio(stream, child) for child in times],
