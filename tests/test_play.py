@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -18,6 +20,18 @@ sys.path.insert(0, str(ROOT / "tools"))
 import mystplay  # noqa: E402
 
 from prunefair import plotting  # noqa: E402
+from prunefair.bridge.layer_budgets import play_widths  # noqa: E402
+from prunefair.fairness.movielens import play_race, policy_for, race  # noqa: E402
+from prunefair.fairness.offline_optimum import offline_optimum_of  # noqa: E402
+from prunefair.fairness.online_gradient import (  # noqa: E402
+    _PLANE,
+    _STARTS,
+    AdaptiveState,
+    adaptive_step,
+    play_simplex,
+)
+from prunefair.fairness.ratings import synthetic_stream  # noqa: E402
+from prunefair.fairness.simulation import simulate  # noqa: E402
 from prunefair.fairness.utility import (  # noqa: E402
     equivalent_reward,
     indifferent_reward,
@@ -25,6 +39,19 @@ from prunefair.fairness.utility import (  # noqa: E402
     play_indifference,
 )
 from prunefair.playing import COLOURS, playable, table  # noqa: E402
+from prunefair.pruning.anatomy import (  # noqa: E402
+    parameter_counts,
+    rows_to_keep,
+    throughput_bound,
+)
+from prunefair.pruning.comparison import budget, play_budget  # noqa: E402
+from prunefair.pruning.spectrum import (  # noqa: E402
+    RowSlices,
+    play_spectra,
+    sliced_values,
+    spectra_to_play,
+    widest_gap,
+)
 
 VEGA = ROOT / "tools" / "static" / "vega"
 HASHES = {  # begin those of vega 6.2.0 and vega-lite 6.4.1 as published on npm
@@ -42,6 +69,7 @@ spec.width = 300;
 (async () => {
   const view = new vega.View(vega.parse(lite.compile(spec).spec), {renderer: "none"});
   const found = [];
+  await view.runAsync();
   for (const state of states) {
     for (const [name, value] of Object.entries(state)) view.signal(name, value);
     await view.runAsync();
@@ -182,3 +210,122 @@ def test_the_indifference_chart_computes_what_the_functions_do():
         np.testing.assert_allclose(np.c_[x, y], np.c_[y, x][::-1])
         dots = [(rows[0]["x"], rows[0]["y"]) for rows in state["marks"][1:3]]
         np.testing.assert_allclose(dots, [(even, even), R], rtol=1e-12)
+
+
+@needs_node
+def test_the_simplex_chart_steps_and_projects_as_the_functions_do():
+    rng, states, wanted = np.random.default_rng(7), [], []
+    for start, point in _STARTS.items():
+        for _ in range(8):
+            g, past = rng.uniform(-1.6, 1.6, 2).round(1), float(rng.choice([0, 1, 9]))
+            states.append({"start": start, "g_x": g[0], "g_y": g[1], "past": past})
+            x = np.array(point) / sum(point)
+            gradient = _PLANE.T @ (g - _PLANE @ x)
+            state = AdaptiveState(x, past)
+            wanted.append(adaptive_step(state, gradient, centred=True))
+    found = played(play_simplex(), states, ["p", "S", "q"])
+    for state, after in zip(found, wanted, strict=True):
+        p, S, q = (state["signals"][name] for name in "pSq")
+        np.testing.assert_allclose(p, after.point, atol=2e-6)
+        np.testing.assert_allclose(S, after.squared_norms, rtol=1e-5)
+        np.testing.assert_allclose(q, _PLANE @ after.point, atol=2e-6)
+
+
+@needs_node
+def test_the_spectra_chart_shows_the_distances_of_the_theorem(tmp_path):
+    W = torch.randn(60, 20, generator=torch.Generator().manual_seed(3))
+    slices, lengths = RowSlices(W), W.norm(dim=1)
+    orders = {"random": torch.arange(60), "longest": lengths.argsort(descending=True)}
+    stairs, gaps = spectra_to_play(slices, orders, range(40, 101, 10))
+    chart = play_spectra(stairs, gaps)
+    states = [{"rows": r, "kept": k} for r in orders for k in (40, 70, 100)]
+    for state, at in zip(played(chart, states, ["now"]), states, strict=True):
+        order, percent = orders[at["rows"]], at["kept"]
+        k, _, low, high, most = state["signals"]["now"]
+        assert k == 60 * percent // 100
+        assert abs(high - low - float(slices.distance(order[:k]))) < 1e-4
+        assert high - low <= most + 1e-5 and most == min(60 - k, 20) / 20
+        values = sliced_values(slices, order[:k]).flip(0)[3::4]
+        drawn = [row["value"] for row in state["marks"][1]]
+        np.testing.assert_allclose(drawn, values, rtol=1e-3)
+
+
+def test_the_widest_gap_is_the_distance_and_where_it_is():
+    place, low, high = widest_gap([3.0, 2.0, 1.0], [2.5, 1.5, 0.5])
+    assert (place, low, high) == (0.5, 0, pytest.approx(1 / 3))
+    place, low, high = widest_gap([4.0, 3.0, 2.0, 1.0], [3.5, 1.5, 0.8, 0.2])
+    assert (place, low, high) == (0.8, 0, 0.5)
+
+
+@needs_node
+def test_the_widths_chart_shows_the_stored_table():
+    table = json.loads((ROOT / "book/results/layer_budgets.json").read_text())
+    kinds = [(r, i) for r in ("0.3", "0.1") for i in range(7)]
+    states = [{"share": {"0.3": "30 %", "0.1": "10 %"}[r], "step": i} for r, i in kinds]
+    for (ratio, i), state in zip(
+        kinds, played(play_widths(table), states), strict=True
+    ):
+        alpha, row = [*table[ratio]["costs"].items()][i]
+        assert [one["kept"] for one in state["marks"][0]] == row["widths"]
+        says = " ".join(state["signals"]["says"])
+        assert f"α = {alpha.replace('inf', '∞')}, " in says
+        assert f"{min(row['widths'])} to {max(row['widths'])} rows" in says
+        assert f"{np.mean(row['kl']):.2f} nats" in says
+
+
+@needs_node
+def test_the_race_shows_policy_and_optimum():
+    rng = np.random.default_rng(2)
+    stream = synthetic_stream(n_rounds=400, n_contexts=5, n_arms=4, rng=rng)
+    rewards, found = race(stream, [0, 0.5, 1], points=2)
+    chart = play_race(rewards, found)
+    states = [{"alpha": a, "part": p} for a in (0, 0.5, 1) for p in (1, 2)]
+    names = [*stream.arm_names]
+    for state, at in zip(played(chart, states), states, strict=True):
+        alpha, ticks, dots = at["alpha"], *state["marks"][:2]
+        order = [names.index(row["arm"]) for row in dots]
+        best = offline_optimum_of(stream, alpha).rewards[order]
+        np.testing.assert_allclose([r["value"] for r in ticks], best, rtol=1e-3)
+        policy = policy_for("alpha_fair", stream, alpha, "full")
+        path = simulate(policy, stream, rng=np.random.default_rng(0), n_points=3)
+        wanted = path.rewards[at["part"]][order]
+        np.testing.assert_allclose([r["value"] for r in dots], wanted, rtol=1e-3)
+
+
+@needs_node
+def test_the_calculator_counts_as_the_functions_do():
+    small = {"num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 64}
+    configs = [
+        LlamaConfig(**small, intermediate_size=m, vocab_size=500, tie_word_embeddings=t)
+        for m, t in ((300, True), (1536, False))
+    ]
+    measured = {
+        "a": {10: 1.1, 20: 1.3, 25: 1.6, 30: 2.5},
+        "b": {10: 2, 20: 4, 25: 8, 30: 9},
+    }
+    sizes = {name: budget(c) for name, c in zip(("one", "two"), configs)}
+    states = [
+        {"model": name, "method": method, "multiple": multiple, "ratio": ratio}
+        for name, method in (("one", "a"), ("one", "b"), ("two", "a"))
+        for multiple in (1, 32, 128)
+        for ratio in (*range(0, 30, 4), 25, 30)
+    ]
+    found = played(
+        play_budget(sizes, measured),
+        states,
+        ["kept", "left", "bound", "factor", "seen"],
+    )
+    for state, at in zip(found, states, strict=True):
+        config, shown = configs[at["model"] == "two"], state["signals"]
+        m = config.intermediate_size
+        kept = rows_to_keep(m, at["ratio"] / 100, at["multiple"])
+        assert shown["kept"] == kept
+        assert shown["left"] == parameter_counts(config, kept).total
+        bound = throughput_bound(parameter_counts(config), 1 - kept / m)
+        assert abs(shown["bound"] - bound) < 1e-12
+        removed = 100 * (1 - kept / m)
+        logs = np.log([1, *measured[at["method"]].values()])
+        wanted = np.interp(removed, [0, 10, 20, 25, 30], logs)
+        wanted += max(0, removed - 30) * (logs[4] - logs[3]) / 5
+        np.testing.assert_allclose(shown["factor"], np.exp(wanted), rtol=1e-3)
+        assert shown["seen"] == (at["model"] == "one" and removed < 30.1)

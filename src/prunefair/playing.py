@@ -98,14 +98,14 @@ def slider(name: str, label: str, values: tuple, start):
     return alt.param(name=name, value=start, bind=bind)
 
 
-def choice(name: str, label: str, words: list[str]):
+def choice(name: str, label: str, words: list):
     """A parameter that takes one of `words`, the first one at first, from a list.
 
     Parameters
     ----------
     name, label : str
         Of the parameter in expressions, and what stands before the list.
-    words : list of str
+    words : list of str or int
         What there is to choose from.
 
     Returns

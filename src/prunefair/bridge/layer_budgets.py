@@ -41,6 +41,7 @@ from prunefair.fairness.utility import arm_utility
 # from pathlib import Path
 #
 # from prunefair.fairness.utility import alpha_fair_utility
+# from prunefair.playing import playable
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
 # from prunefair.pruning.estimates import standard_error
@@ -546,6 +547,64 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]]):
 
 # %% [markdown]
 # Even $\alpha = \infty$ takes less than a twentieth from the sum of the costs, and at 30 % almost doubles the divergence: small differences of the sum matter.
+#
+# Which layers give, and which get?
+# The next figure shows the stored widths at every $\alpha$.
+
+
+# %%
+def plot_widths(ax, widths: dict[str, np.ndarray]):
+    """Rows that every layer keeps, a line for each name."""
+    for style, (label, kept) in zip(("o-", "s--", "^:"), widths.items(), strict=False):
+        ax.plot(kept, style, ms=4, label=label)
+    ax.set(xlabel="layer", ylabel="rows kept", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+# %% tags=["hide-input"]
+_WIDTHS_SAY = [
+    "'α = ' + now[0] + ', ' + share + ' of the rows removed'",
+    "'layers keep ' + now[1] + ' to ' + now[2] + ' rows'",
+    "'divergence ' + format(now[3], '.2f') + ' nats a token'",
+]
+
+
+def play_widths(table: dict):
+    """Chart of the widths by Fisher costs that are stored, at every fairness."""
+    import altair as alt
+
+    from prunefair.playing import COLOURS, board, choice, slider
+    from prunefair.playing import table as columns
+
+    stored, found = {"layer": range(len(table["concavity"]))}, {}
+    for ratio in ("0.3", "0.1"):
+        for i, (alpha, row) in enumerate(table[ratio]["costs"].items()):
+            name, widths = f"{100 * float(ratio):g} % {i}", row["widths"]
+            stored[name], kl = widths, round(float(np.mean(row["kl"])), 7)
+            found[name] = [alpha.replace("inf", "∞"), min(widths), max(widths), kl]
+    step = slider("step", "fairness, from 0 to ∞", (0, i, 1), 0)
+    share = choice("share", "rows removed", ["30 %", "10 %"])
+    known = alt.param("found", value=found)
+    now = alt.param("now", expr="found[share + ' ' + step]")
+    chart = alt.Chart(columns(stored)).mark_bar(color=COLOURS[0])
+    chart = chart.transform_calculate(kept="datum[share + ' ' + step]")
+    top = max(max(row) for row in stored.values())
+    kept = alt.Y("kept:Q").title("rows kept").scale(domain=[0, top])
+    layer = alt.X("layer:O").title("layer").axis(labelOverlap=True, labelAngle=0)
+    bars, about = chart.encode(x=layer, y=kept), "Rows that every layer keeps"
+    return board([bars], [step, share, known, now], _WIDTHS_SAY, about=about)
+
+
+# %% tags=["active-ipynb"]
+# stored = table["0.3"]["costs"]
+# widths = {f"α = {a.replace('inf', '∞')}": stored[a]["widths"] for a in ("0", "1", "inf")}
+# with playable(play_widths(table)) as ax:
+#     plot_widths(ax, widths)
+# assert len({sum(kept) for kept in widths.values()}) == 1
+
+# %% [markdown]
+# **Figure (fig-layer-budgets-widths).** <a id="fig-layer-budgets-widths"></a> Rows that each layer of the small real model keeps when the widths share Fisher costs. The fairer they are, the more rows go to the layers in the middle, whose costs are small. On paper: three fairness parameters, with 30 % of the rows removed.
 #
 # On the two windows of WikiText-2 a little fairness, $\alpha = \frac12$, has the smallest perplexity at both ratios, against the order of the divergences.
 # Two windows have no interval, and they choose nothing here.

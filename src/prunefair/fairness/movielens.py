@@ -74,6 +74,7 @@ from prunefair.fairness.utility import (
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
+# from prunefair.playing import playable
 # from prunefair.plotting import figure, listing
 #
 # SEED, ALPHA = 11, 0.9
@@ -416,6 +417,96 @@ def plot_over_time(ax, rounds: np.ndarray, curves: dict[str, np.ndarray], label:
 # **Figure (fig-movielens-jain).** <a id="fig-movielens-jain"></a> Jain's index of the cumulative rewards over time; 1 means that all genres have the same, 1/19 that one genre has everything. The optimum of the first t rounds is not the most even allocation, because alpha is below infinity and rewards differ.
 
 # %% [markdown]
+# ### The race of the arms
+#
+# All of this was one fairness parameter.
+# The next figure plays the same stream at every $\alpha$ from 0, the plain sum, to 1, proportional fairness.
+# Start it with the button: the two leaders lose more than half, and every genre with less than 100 reward units gains.
+
+
+# %%
+def race(stream: RewardStream, alphas, points: int = 10) -> tuple[dict, dict]:
+    r"""Cumulative rewards of the coupled policy over time, at every fairness.
+
+    Parameters
+    ----------
+    stream : RewardStream
+    alphas : iterable of float
+        Fairness parameters, in [0, 1].
+    points : int
+        Equal parts of the stream, after each of which the rewards are taken.
+
+    Returns
+    -------
+    rewards : dict of lists
+        `arm`, the names in the order of the optimum at the last alpha; by percent of
+        alpha and part of the stream, the rewards; and by percent alone, the optimum's.
+    found : dict of str
+        By percent and part, Jain's index, the smallest and the sum of the rewards.
+    """
+    optima = {round(100 * a): offline_optimum_of(stream, a).rewards for a in alphas}
+    order, found = np.argsort(-[*optima.values()][-1]), {}
+    rewards = {"arm": [stream.arm_names[arm] for arm in order]}
+    for percent, best in optima.items():
+        rewards[f"{percent}"] = best[order].tolist()
+        policy = policy_for("alpha_fair", stream, percent / 100, "full")
+        rng = np.random.default_rng(0)  # nothing is drawn
+        path = run_fast(policy, stream, rng=rng, n_points=points + 1)
+        for part, R in enumerate(path.rewards[1:], 1):
+            name = f"{percent} {part}"
+            rewards[name] = R[order].tolist()
+            found[name] = f"{jain_index(R):.2f} {R.min():.0f} {R.sum():.0f}"
+    return rewards, found
+
+
+# %% tags=["hide-input"]
+_RACE_SAYS = [
+    "'α = ' + format(alpha, '.2f') + ', after ' + 10 * part + ' % of the rounds'",
+    "'Jain’s index ' + now[0] + ', poorest ' + now[1] + ', sum ' + now[2]",
+]
+
+
+def play_race(rewards: dict, found: dict):
+    """Chart of `race` with sliders for the fairness and the part of the stream."""
+    import altair as alt
+
+    from prunefair.playing import COLOURS, board, slider, table
+
+    percents = [name for name in rewards if name.isdigit()]
+    parts = len(found) // len(percents)
+    steps = (int(percents[1]) - int(percents[0])) / 100
+    alpha = slider("alpha", "fairness α", (0, int(percents[-1]) / 100, steps), 0)
+    part = slider("part", "tenths of the stream", (1, parts, 1), parts)
+    shown = {"percent": "round(100 * alpha)", "key": "percent + ' ' + part"}
+    shown["now"] = "split(found[key], ' ')"
+    given = [alt.param(name, expr=text) for name, text in shown.items()]
+    top = 2 * max(max(column) for name, column in rewards.items() if name != "arm")
+    value = alt.X("value:Q").title("cumulative reward (reward units)")
+    value = value.scale(type="log", domain=[1, top]).axis(tickCount=4)
+    arm = alt.Y("arm:N").sort(None).title(None)
+    chart = alt.Chart(table(rewards)).encode(x=value, y=arm)
+    best = chart.transform_calculate(value="datum[percent]")
+    run = chart.transform_calculate(value="datum[key]")
+    layers = [best.mark_tick(thickness=3, color=COLOURS[0])]
+    layers.append(run.mark_point(filled=True, opacity=1, size=90, color=COLOURS[1]))
+    given = [alpha, part, alt.param("found", value=found), *given]
+    about = "What every genre has earned, by the fairness parameter"
+    return board(layers, given, _RACE_SAYS, about=about, height=340)
+
+
+# %% tags=["active-ipynb"]
+# rewards, found = race(stream, np.arange(21) / 20)
+# at = {f"α = {int(a) / 100:g}": np.array(rewards[f"{a} 10"]) for a in ("0", "50", "100")}
+# with playable(play_race(rewards, found)) as ax:
+#     plot_arms(ax, rewards["arm"], at)
+# first, last = at["α = 0"], at["α = 1"]
+# leaders, poorest = np.argsort(first)[-2:], first < 100
+# assert (last[leaders] < first[leaders] / 2).all() and (last[poorest] > first[poorest]).all()
+# assert found["90 10"].startswith(f"{results['alpha_fair'].jain:.2f} ")
+
+# %% [markdown]
+# **Figure (fig-movielens-race).** <a id="fig-movielens-race"></a> What every genre has earned as the fairness parameter rises from 0 to 1. Orange: the coupled policy, after as much of the stream as the second slider says; blue: the best fixed map of the whole stream. On paper: the policy at three fairness parameters, after the whole stream.
+#
 # ## A bound that needs only the run
 #
 # The bound proved in advance for the coupled policy is on the $c_\alpha$-regret: with $S_j$ the sum of squared gradient norms in context $j$, [the chapter on full information](full_information.ipynb) shows

@@ -54,6 +54,7 @@ from prunefair.fairness.policy import check_n_arms
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
 #
+# from prunefair.playing import playable
 # from prunefair.plotting import figure
 #
 # SEED = 3
@@ -411,6 +412,125 @@ def plot_steps(ax, gradients):
     ax.axis("off")
     return ax
 
+
+# %% [markdown]
+# Now move one step yourself, a centred one: drag the gradient, whose length in the plane counts.
+# The step points the same way and is never longer than 1, and the projection brings it back.
+# The longer the gradients of the past, the shorter the step.
+
+
+# %%
+_PLANE = np.array([[1, -1, 0], [-1, -1, 2]]) / np.sqrt([[2], [6]])  # axes of the plane
+_STARTS = {
+    "in the middle": [1, 1, 1],
+    "on an edge": [1, 1, 0],
+    "near a corner": [8, 1, 1],
+}
+
+
+def plot_simplex_step(ax, point, gradient, past: float):
+    """One step on the triangle of three arms: gradient, step, projection."""
+    after = adaptive_step(AdaptiveState(point, past), gradient, centred=True)
+    inside = gradient - gradient.mean()
+    step = inside / np.sqrt(after.squared_norms)
+    corners = _PLANE[:, [0, 1, 2, 0]]
+    ax.plot(*corners, "-", color="0.4", lw=1)
+    ends = {"gradient": point + inside, "step": point + step, "projection": after.point}
+    starts = [point, point, point + step]
+    for (label, end), start, line in zip(ends.items(), starts, (":", "-", "--")):
+        ax.plot(*(_PLANE @ np.transpose([start, end])), line, label=label, marker=".")
+    for arm in range(3):
+        ax.annotate(f"arm {arm}", _PLANE[:, arm], (0, 4), textcoords="offset points")
+    ax.set(aspect="equal", xlim=(-1.6, 1.6), ylim=(-1.2, 1.6), xticks=[], yticks=[])
+    ax.legend(loc="upper left")
+    return ax
+
+
+# %% tags=["hide-input"]
+(_A, _, _), (_B, _, _C) = _PLANE.tolist()
+_SIMPLEX = {  # of the end `g` of the gradient, the sum `past` and the point `x`
+    "x": "starts[start]",
+    "u": "[g.x[0] - x[0], g.y[0] - x[1]]",
+    "S": "past + u[0] * u[0] + u[1] * u[1]",
+    "eta": "S > 0 ? 1 / sqrt(S) : 0",
+    "v": "[x[0] + eta * u[0], x[1] + eta * u[1]]",
+    "both": f"1 / 3 + {_B} * v[1]",
+    "w": f"[both + {_A} * v[0], both - {_A} * v[0], 1 / 3 + {_C} * v[1]]",
+    "tau": "max(max(w[0], w[1], w[2]) - 1, -min(w[0], w[1], w[2]) / 2, 0)",
+    "p": "[max(w[0] - tau, 0), max(w[1] - tau, 0), max(w[2] - tau, 0)]",
+    "q": f"[{_A} * (p[0] - p[1]), {_B} * (p[0] + p[1]) + {_C} * p[2]]",
+    "far": "sqrt(pow(v[0] - q[0], 2) + pow(v[1] - q[1], 2))",
+}
+_SIMPLEX_SAYS = [
+    "'step ' + format(eta * sqrt(u[0] * u[0] + u[1] * u[1]), '.2f')"
+    " + ', then a projection of ' + format(far, '.2f')",
+    "'next: ' + format(p[0], '.2f') + ', ' + format(p[1], '.2f')"
+    " + ', ' + format(p[2], '.2f')",
+]
+
+
+# %% tags=["hide-input"]
+def _simplex_layers() -> list:
+    """Triangle, gradient, step and projection of `play_simplex`."""
+    import altair as alt
+
+    from prunefair.playing import COLOURS, table
+
+    x, y = ([*row, row[0]] for row in _PLANE)
+    names = [*(f"arm {arm}" for arm in range(3)), ""]
+    triangle = alt.Chart(table({"x": x, "y": y, "arm": names, "n": range(4)}))
+    flat = [
+        axis(f"{name}:Q").axis(None).scale(domain=[-1.6, 1.6])
+        for name, axis in (("x", alt.X), ("y", alt.Y))
+    ]
+    layers = [triangle.mark_line(color="gray").encode(*flat, order="n:Q")]
+    corners = triangle.transform_filter("datum.n < 3").mark_text(dy=-12)
+    layers.append(corners.encode(x="x:Q", y="y:Q", text="arm:N"))
+    lines = [("x", "tip", 4, [2, 4]), ("x", "v", 0, [1, 0]), ("v", "q", 1, [6, 4])]
+    for start, end, colour, dash in lines:
+        ends = {"x": f"{start}[0]", "y": f"{start}[1]", "x2": f"{end}[0]"}
+        line = alt.Chart(alt.InlineData([{}])).transform_calculate(
+            **ends, y2=f"{end}[1]"
+        )
+        places = {name: f"{name}:Q" for name in ("x", "y", "x2", "y2")}
+        look = {"strokeWidth": 3, "strokeDash": dash, "color": COLOURS[colour]}
+        layers.append(line.mark_rule(**look).encode(**places))
+        dot = line.mark_point(filled=True, opacity=1, size=90, color=COLOURS[colour])
+        layers.append(dot.encode(x="x2:Q", y="y2:Q"))
+    return layers
+
+
+# %% tags=["hide-input"]
+def play_simplex():
+    """Chart of one centred step for three arms; its gradient can be dragged."""
+    import altair as alt
+
+    from prunefair.playing import board, choice, dragged, slider
+
+    labels = {"x": "gradient, sideways", "y": "gradient, upwards"}
+    grid = dragged("g", labels, (-1.6, 1.6, 0.1), (0.9, 0.9))
+    places = {name: _PLANE @ p / sum(p) for name, p in _STARTS.items()}
+    places = {name: [round(float(z), 6) for z in p] for name, p in places.items()}
+    given = [alt.param("starts", value=places), choice("start", "start", [*_STARTS])]
+    given.append(slider("past", "squared norms so far", (0, 9, 0.5), 0))
+    given += [alt.param("tip", expr="[g.x[0], g.y[0]]")]
+    given += [alt.param(name, expr=text) for name, text in _SIMPLEX.items()]
+    about = "The triangle of three arms, a gradient, the step and its projection"
+    layers, size = [*_simplex_layers(), grid], {"width": 300, "height": 300}
+    return board(layers, given, _SIMPLEX_SAYS, about=about, **size)
+
+
+# %% tags=["active-ipynb"]
+# start, tilt = np.full(3, 1 / 3), np.array([1.0, -0.5, 0.6])
+# with playable(play_simplex(), 2, n_columns=2, figsize=(5.6, 3)) as axes:
+#     for ax, past in zip(axes, (0.0, 9.0)):
+#         plot_simplex_step(ax, start, tilt, past)
+#         ax.set(title=f"$S_{{t-1}} = {past:g}$")
+# moved = adaptive_step(AdaptiveState(start, 9.0), tilt, centred=True).point
+# assert abs(moved.sum() - 1) < 1e-15 and moved.min() > 0
+
+# %% [markdown]
+# **Figure (fig-online-gradient-step).** <a id="fig-online-gradient-step"></a> A gradient that you drag (dotted), the step that it gives (solid) and the projection back to the triangle (dashed). A step from the middle that is not projected is a small one, which the squared norms of the past make. On paper: the first gradient of all, and one after a sum of 9.
 
 # %% [markdown]
 # ## The regret bound, link by link

@@ -42,7 +42,11 @@ from prunefair.pruning.surgery import adapter_for
 # import json
 # from pathlib import Path
 #
+# from transformers import LlamaConfig
+#
+# from prunefair.playing import playable
 # from prunefair.plotting import figure
+# from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
 # from prunefair.pruning.estimates import Estimate, standard_error
 # from prunefair.pruning.perplexity import random_llama
 # from prunefair.pruning.records import common_questions, evaluation_order
@@ -868,6 +872,137 @@ def plot_against_size(ax, points: dict[str, dict[float, Range]], groups: dict):
 # **Figure (fig-comparison-size).** <a id="fig-comparison-size"></a> Perplexity on WikiText-2 over that of the dense model against the parameters that are left, for every method at 10, 20, 25 and 30 % of the feed-forward rows where it was measured; a line for each method. Above: all of them; below: those that stay under three times the dense perplexity.
 #
 # Most methods on the model's own text were measured at one ratio, which gives a point.
+
+# %% [markdown]
+# ### What a budget buys
+#
+# The next figure puts a ratio into numbers: rows, parameters, bytes, the largest speed-up by [Theorem (Speed-up from less work)](anatomy.ipynb#thm-anatomy-bound), and the perplexity over that of the dense model.
+# The last one is interpolated between the ratios that were measured, linearly in its logarithm.
+# LLaMA-2-7B has sizes only, since no perplexity of it was measured.
+
+
+# %%
+def budget(config) -> dict[str, float]:
+    """What the sizes of a pruned model follow from, rows of all layers being equal.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        As for `prunefair.pruning.anatomy.parameter_counts`.
+
+    Returns
+    -------
+    sizes : dict of str to float
+        `rows` of a layer; parameters in all, `total`, in matrices that are multiplied,
+        `matrices`, and in one row of every layer, `each`; and the `layers`.
+    """
+    from prunefair.pruning.anatomy import parameter_counts
+
+    counts, rows = parameter_counts(config), config.intermediate_size
+    sizes = {"rows": rows, "total": counts.total, "matrices": counts.matrices}
+    return sizes | {"each": counts.ffn / rows, "layers": config.num_hidden_layers}
+
+
+# %% tags=["hide-input"]
+_PIECES = [  # the logarithm of the factor at `share` percent, between measured ones
+    f"known[{i}] + (known[{i + 1}] - known[{i}]) * (share - {a}) / {b - a}"
+    for i, (a, b) in enumerate(((0, 10), (10, 20), (20, 25), (25, 30)))
+]
+_PREDICTED = "share <= 10 ? {} : share <= 20 ? {} : share <= 25 ? {} : {}"
+_BUDGET = {  # of the sliders `ratio` and `multiple` and the lists `model` and `method`
+    "one": "sizes[model]",
+    "plain": "floor((100 - ratio) * one.rows / 100)",
+    "near": "multiple * ceil(plain / multiple - 0.5)",
+    "kept": "ratio > 0 ? max(near, multiple) : one.rows",
+    "gone": "one.each * (one.rows - kept)",
+    "left": "one.total - gone",
+    "bound": "1 / (1 - gone / one.matrices)",
+    "share": "100 - 100 * kept / one.rows",
+    "known": "measured[method]",
+    "seen": "one.measured && share < 30.1",  # 30 % are rarely whole rows
+    "factor": f"exp({_PREDICTED.format(*_PIECES)})",
+}
+_BUDGET_SAYS = [
+    "kept + ' of ' + one.rows + ' rows in each of ' + one.layers + ' layers'",
+    "format(left / 1e6, ',.1f') + ' M parameters, '"
+    " + format(2 * left / 1e6, ',.0f') + ' MB in bfloat16'",
+    "'at most ' + format(bound, '.2f') + ' times faster'",
+    "seen ? 'perplexity times ' + format(factor, '.2f') + ', interpolated'"
+    " : one.measured ? 'perplexity: not measured beyond 30 %'"
+    " : 'perplexity: not measured for this model'",
+]
+
+
+# %% tags=["hide-input"]
+def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
+    """Calculator of sizes, and of perplexities between those that were measured.
+
+    Parameters
+    ----------
+    sizes : dict of str to dict
+        `budget` of every model; the first one is that of `measured`.
+    measured : dict of str to dict of int to float
+        Of each method, the perplexity factors with 10, 20, 25 and 30 % removed.
+
+    Returns
+    -------
+    chart : altair.LayerChart
+    """
+    import altair as alt
+
+    from prunefair.playing import COLOURS, board, choice, slider, table
+
+    curves = {m: {0: 1.0, **factors} for m, factors in measured.items()}
+    rows = [(m, a, f) for m, curve in curves.items() for a, f in curve.items()]
+    names, removed, factors = zip(*rows)
+    data = table({"method": names, "removed": removed, "factor": factors})
+    logs = {m: [round(math.log(f), 5) for f in c.values()] for m, c in curves.items()}
+    known = {
+        name: one | {"measured": not i} for i, (name, one) in enumerate(sizes.items())
+    }
+    given = [alt.param("sizes", value=known), alt.param("measured", value=logs)]
+    given += [
+        choice("method", "method", [*measured]),
+        choice("model", "model", [*sizes]),
+    ]
+    given += [choice("multiple", "rows a multiple of", [1, 32, 64, 128])]
+    given += [slider("ratio", "feed-forward rows removed (%)", (0, 30, 1), 30)]
+    given += [alt.param(name, expr=text) for name, text in _BUDGET.items()]
+    x = alt.X("removed:Q").title("feed-forward rows removed (%)")
+    y = alt.Y("factor:Q").title("perplexity over the dense model's").scale(type="log")
+    line = alt.Chart(data).transform_filter("datum.method == method && one.measured")
+    line = line.mark_line(point=True, color=COLOURS[0]).encode(x=x, y=y)
+    dot = alt.Chart(alt.InlineData([{}])).transform_filter("seen")
+    dot = dot.transform_calculate(removed="share", factor="factor").encode(x=x, y=y)
+    dot = dot.mark_point(filled=True, opacity=1, size=150, color=COLOURS[1])
+    about = "Sizes of a pruned model, and its perplexity between measured ratios"
+    return board([line, dot], given, _BUDGET_SAYS, about=about, height=240)
+
+
+# %% tags=["active-ipynb"]
+# shape = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+# shape |= {"hidden_size": 576, "intermediate_size": 1536, "vocab_size": 49152}
+# small = LlamaConfig(**shape, tie_word_embeddings=True)
+# large = LlamaConfig(intermediate_size=11008, vocab_size=32000)  # LLaMA-2-7B
+# pruned = [parameter_counts(c, rows_to_keep(c.intermediate_size, 0.3)) for c in (small, large)]
+# assert parameter_counts(small).total == dense.parameters
+# assert pruned[0].total == all_at_30["wanda"][0].parameters
+# assert parameter_counts(large).total == 6_738_415_616
+# sizes = {"SmolLM2-135M": budget(small), "LLaMA-2-7B": budget(large)}
+
+# %% tags=["active-ipynb"]
+# measured = {m: {100 * r: f.value for r, f in zip((0.1, 0.2, 0.25, 0.3), curve.values())}
+#             for m, curve in growth.items() if len(curve) == 4}  # fmt: skip
+# measured = {OWN: measured.pop(OWN), **measured}
+# with playable(play_budget(sizes, measured)) as ax:
+#     for method, factors in measured.items():
+#         ax.plot([0, *factors], [1, *factors.values()], marker=".", label=method)
+#     ax.set(yscale="log", xlabel="feed-forward rows removed (%)")
+#     ax.set(ylabel="perplexity over the dense model's")
+#     ax.legend()
+
+# %% [markdown]
+# **Figure (fig-comparison-budget).** <a id="fig-comparison-budget"></a> A calculator: what a ratio leaves of a model, and what it does to the perplexity on WikiText-2. Small dots were measured, the large one is interpolated. On paper: all methods that were measured at four ratios.
 
 # %% [markdown]
 # ## What each method costs
