@@ -300,8 +300,8 @@ def test_the_calculator_counts_as_the_functions_do():
         for m, t in ((300, True), (1536, False))
     ]
     measured = {
-        "a": {10: 1.1, 20: 1.3, 25: 1.6, 30: 2.5},
-        "b": {10: 2, 20: 4, 25: 8, 30: 9},
+        "a": {0: 1, 10: 1.1, 20: 1.3, 25: 1.6, 30: 2.5},
+        "b": {0: 1, 10: 2, 20: 4, 25: 8, 30: 9},
     }
     sizes = {name: budget(c) for name, c in zip(("one", "two"), configs)}
     states = [
@@ -324,7 +324,7 @@ def test_the_calculator_counts_as_the_functions_do():
         bound = throughput_bound(parameter_counts(config), 1 - kept / m)
         assert abs(shown["bound"] - bound) < 1e-12
         removed = 100 * (1 - kept / m)
-        logs = np.log([1, *measured[at["method"]].values()])
+        logs = np.log([*measured[at["method"]].values()])
         wanted = np.interp(removed, [0, 10, 20, 25, 30], logs)
         wanted += max(0, removed - 30) * (logs[4] - logs[3]) / 5
         np.testing.assert_allclose(shown["factor"], np.exp(wanted), rtol=1e-3)

@@ -570,6 +570,7 @@ _WIDTHS_SAY = [
 ]
 
 
+# %% tags=["hide-input"]
 def play_widths(table: dict):
     """Chart of the widths by Fisher costs that are stored, at every fairness."""
     import altair as alt
@@ -598,7 +599,8 @@ def play_widths(table: dict):
 
 # %% tags=["active-ipynb"]
 # stored = table["0.3"]["costs"]
-# widths = {f"α = {a.replace('inf', '∞')}": stored[a]["widths"] for a in ("0", "1", "inf")}
+# names = {"0": "α = 0", "1": "α = 1", "inf": "α = ∞"}
+# widths = {label: stored[alpha]["widths"] for alpha, label in names.items()}
 # with playable(play_widths(table)) as ax:
 #     plot_widths(ax, widths)
 # assert len({sum(kept) for kept in widths.values()}) == 1

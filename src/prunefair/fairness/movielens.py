@@ -74,7 +74,6 @@ from prunefair.fairness.utility import (
 # from prunefair.fairness.online_gradient import gradient_path, regret, released_step
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import simulate
-# from prunefair.playing import playable
 # from prunefair.plotting import figure, listing
 #
 # SEED, ALPHA = 11, 0.9
@@ -459,13 +458,13 @@ def race(stream: RewardStream, alphas, points: int = 10) -> tuple[dict, dict]:
     return rewards, found
 
 
-# %% tags=["hide-input"]
 _RACE_SAYS = [
     "'α = ' + format(alpha, '.2f') + ', after ' + 10 * part + ' % of the rounds'",
     "'Jain’s index ' + now[0] + ', poorest ' + now[1] + ', sum ' + now[2]",
 ]
 
 
+# %% tags=["hide-input"]
 def play_race(rewards: dict, found: dict):
     """Chart of `race` with sliders for the fairness and the part of the stream."""
     import altair as alt
@@ -474,34 +473,38 @@ def play_race(rewards: dict, found: dict):
 
     percents = [name for name in rewards if name.isdigit()]
     parts = len(found) // len(percents)
-    steps = (int(percents[1]) - int(percents[0])) / 100
-    alpha = slider("alpha", "fairness α", (0, int(percents[-1]) / 100, steps), 0)
+    step, last = int(percents[1]) / 100, int(percents[-1]) / 100
+    alpha = slider("alpha", "fairness α", (0, last, step), 0)
     part = slider("part", "tenths of the stream", (1, parts, 1), parts)
     shown = {"percent": "round(100 * alpha)", "key": "percent + ' ' + part"}
     shown["now"] = "split(found[key], ' ')"
     given = [alt.param(name, expr=text) for name, text in shown.items()]
-    top = 2 * max(max(column) for name, column in rewards.items() if name != "arm")
+    top = 2 * max(max(rewards[name]) for name in rewards if name != "arm")
     value = alt.X("value:Q").title("cumulative reward (reward units)")
     value = value.scale(type="log", domain=[1, top]).axis(tickCount=4)
     arm = alt.Y("arm:N").sort(None).title(None)
     chart = alt.Chart(table(rewards)).encode(x=value, y=arm)
-    best = chart.transform_calculate(value="datum[percent]")
-    run = chart.transform_calculate(value="datum[key]")
-    layers = [best.mark_tick(thickness=3, color=COLOURS[0])]
-    layers.append(run.mark_point(filled=True, opacity=1, size=90, color=COLOURS[1]))
+    best, run = (
+        chart.transform_calculate(value=f"datum[{x}]") for x in ("percent", "key")
+    )
+    dot = run.mark_point(filled=True, opacity=1, size=90, color=COLOURS[1])
     given = [alpha, part, alt.param("found", value=found), *given]
     about = "What every genre has earned, by the fairness parameter"
+    layers = [best.mark_tick(thickness=3, color=COLOURS[0]), dot]
     return board(layers, given, _RACE_SAYS, about=about, height=340)
 
 
 # %% tags=["active-ipynb"]
+# from prunefair.playing import playable
+#
 # rewards, found = race(stream, np.arange(21) / 20)
 # at = {f"α = {int(a) / 100:g}": np.array(rewards[f"{a} 10"]) for a in ("0", "50", "100")}
 # with playable(play_race(rewards, found)) as ax:
 #     plot_arms(ax, rewards["arm"], at)
 # first, last = at["α = 0"], at["α = 1"]
 # leaders, poorest = np.argsort(first)[-2:], first < 100
-# assert (last[leaders] < first[leaders] / 2).all() and (last[poorest] > first[poorest]).all()
+# assert (last[leaders] < first[leaders] / 2).all()
+# assert (last[poorest] > first[poorest]).all()
 # assert found["90 10"].startswith(f"{results['alpha_fair'].jain:.2f} ")
 
 # %% [markdown]

@@ -42,11 +42,7 @@ from prunefair.pruning.surgery import adapter_for
 # import json
 # from pathlib import Path
 #
-# from transformers import LlamaConfig
-#
-# from prunefair.playing import playable
 # from prunefair.plotting import figure
-# from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
 # from prunefair.pruning.estimates import Estimate, standard_error
 # from prunefair.pruning.perplexity import random_llama
 # from prunefair.pruning.records import common_questions, evaluation_order
@@ -922,6 +918,10 @@ _BUDGET = {  # of the sliders `ratio` and `multiple` and the lists `model` and `
     "seen": "one.measured && share < 30.1",  # 30 % are rarely whole rows
     "factor": f"exp({_PREDICTED.format(*_PIECES)})",
 }
+_BUDGET_ABOUT = "Sizes of a pruned model, and its perplexity between measured ratios"
+
+
+# %% tags=["hide-input"]
 _BUDGET_SAYS = [
     "kept + ' of ' + one.rows + ' rows in each of ' + one.layers + ' layers'",
     "format(left / 1e6, ',.1f') + ' M parameters, '"
@@ -942,7 +942,7 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
     sizes : dict of str to dict
         `budget` of every model; the first one is that of `measured`.
     measured : dict of str to dict of int to float
-        Of each method, the perplexity factors with 10, 20, 25 and 30 % removed.
+        Of each method, the perplexity factors with 0, 10, 20, 25 and 30 % removed.
 
     Returns
     -------
@@ -952,11 +952,9 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
 
     from prunefair.playing import COLOURS, board, choice, slider, table
 
-    curves = {m: {0: 1.0, **factors} for m, factors in measured.items()}
-    rows = [(m, a, f) for m, curve in curves.items() for a, f in curve.items()]
-    names, removed, factors = zip(*rows)
-    data = table({"method": names, "removed": removed, "factor": factors})
-    logs = {m: [round(math.log(f), 5) for f in c.values()] for m, c in curves.items()}
+    rows = [(m, a, f) for m, curve in measured.items() for a, f in curve.items()]
+    data = table(dict(zip(("method", "removed", "factor"), zip(*rows))))
+    logs = {m: [round(math.log(f), 5) for f in c.values()] for m, c in measured.items()}
     known = {
         name: one | {"measured": not i} for i, (name, one) in enumerate(sizes.items())
     }
@@ -975,28 +973,33 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
     dot = alt.Chart(alt.InlineData([{}])).transform_filter("seen")
     dot = dot.transform_calculate(removed="share", factor="factor").encode(x=x, y=y)
     dot = dot.mark_point(filled=True, opacity=1, size=150, color=COLOURS[1])
-    about = "Sizes of a pruned model, and its perplexity between measured ratios"
-    return board([line, dot], given, _BUDGET_SAYS, about=about, height=240)
+    return board([line, dot], given, _BUDGET_SAYS, about=_BUDGET_ABOUT, height=240)
 
 
 # %% tags=["active-ipynb"]
+# from transformers import LlamaConfig
+#
+# from prunefair.pruning.anatomy import parameter_counts, rows_to_keep
+#
 # shape = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
 # shape |= {"hidden_size": 576, "intermediate_size": 1536, "vocab_size": 49152}
 # small = LlamaConfig(**shape, tie_word_embeddings=True)
 # large = LlamaConfig(intermediate_size=11008, vocab_size=32000)  # LLaMA-2-7B
-# pruned = [parameter_counts(c, rows_to_keep(c.intermediate_size, 0.3)) for c in (small, large)]
 # assert parameter_counts(small).total == dense.parameters
-# assert pruned[0].total == all_at_30["wanda"][0].parameters
+# pruned = parameter_counts(small, rows_to_keep(1536, 0.3))
+# assert pruned.total == all_at_30["wanda"][0].parameters
 # assert parameter_counts(large).total == 6_738_415_616
 # sizes = {"SmolLM2-135M": budget(small), "LLaMA-2-7B": budget(large)}
 
 # %% tags=["active-ipynb"]
-# measured = {m: {100 * r: f.value for r, f in zip((0.1, 0.2, 0.25, 0.3), curve.values())}
-#             for m, curve in growth.items() if len(curve) == 4}  # fmt: skip
+# from prunefair.playing import playable
+#
+# measured = {m: dict(zip((0, 10, 20, 25, 30), (1.0, *(f.value for f in c.values()))))
+#             for m, c in growth.items() if len(c) == 4}  # fmt: skip
 # measured = {OWN: measured.pop(OWN), **measured}
 # with playable(play_budget(sizes, measured)) as ax:
 #     for method, factors in measured.items():
-#         ax.plot([0, *factors], [1, *factors.values()], marker=".", label=method)
+#         ax.plot(factors.keys(), factors.values(), marker=".", label=method)
 #     ax.set(yscale="log", xlabel="feed-forward rows removed (%)")
 #     ax.set(ylabel="perplexity over the dense model's")
 #     ax.legend()
