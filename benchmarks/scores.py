@@ -41,7 +41,8 @@ from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
 
 ROOT = Path(__file__).parents[1]
-RESULT, CACHE = ROOT / "book" / "results" / "scores.json", ROOT / "build" / "scores"
+RESULT = ROOT / "book" / "results" / "scores.json"
+CACHE = ROOT / "build" / "scores"
 SCORES = (
     "energy",
     "surgeon energy",
