@@ -62,7 +62,7 @@ from prunefair.fairness.bandit_feedback import (
     mean_interval,
     repeated_runs,
 )
-from prunefair.fairness.fast.compiled import gradient_step
+from prunefair.fairness.fast.compiled import fair_solve, gradient_step
 from prunefair.fairness.full_information import (
     AlphaFairGradient,
     kept_point,
@@ -797,6 +797,8 @@ def _dual_error(best, scores, q, floor, play=_exponential_play, least=0.0) -> fl
 #   The quota holds for that $q$, in every round, and nothing of the future is used.
 #
 # The state is one row of losses a context and the last multipliers.
+# The policies solve by `fair_solve` of `prunefair.fairness.fast.compiled`, the steps above compiled; a test compares both.
+# Learning only adds a loss: the next problem is solved when somebody asks what to play.
 
 
 # %%
@@ -886,7 +888,7 @@ def fair_play(
         q = running_frequencies(state.visits, row)
     elif len(q) < len(state.visits):
         q = np.pad(q, (0, len(state.visits) - len(q)))
-    c, play = fair_multipliers(-eta * state.losses, q, floor, state.multipliers)
+    c, play = fair_solve(-eta * state.losses, q, floor, state.multipliers)
     return state._replace(multipliers=c), play
 
 
@@ -1030,9 +1032,13 @@ def learn_(policy: FairLearners, context: Hashable, loss: np.ndarray) -> None:
     context : hashable
     loss : ndarray, shape (N,), float64
     """
-    solved = solved_round(policy, context)
-    policy.learners[context] = Row(solved.row)
-    policy.shared = with_loss(solved.state, solved.row, loss)
+    solved, origin = policy.solved, policy.shared
+    row = policy.learners.get(context, Row(len(origin.visits)))
+    state = with_row(origin, row.index)
+    if solved is not None and solved.origin is origin:  # a better start next time
+        state = state._replace(multipliers=solved.state.multipliers)
+    policy.learners[context] = row
+    policy.shared = with_loss(state, row.index, loss)
 
 
 # %%

@@ -299,6 +299,42 @@ def slate_barrier_step(
     )
 
 
+def fair_solve(
+    scores: np.ndarray, q: np.ndarray, floor: float, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Multipliers and play of the FairCB step, compiled.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (K, N), float64
+        $-\eta L^j_i$ for each context.
+    q : ndarray, shape (K,), float64
+        Probability of each context; sums to 1.
+    floor : float
+        Least probability $\nu < 1 / N$ of each arm.
+    start : ndarray, shape (N,), float64
+        Multipliers to start from, at least 0.
+
+    Returns
+    -------
+    multipliers : ndarray, shape (N,), float64
+    play : ndarray, shape (K, N), float64
+        To rounding what `fair_multipliers` returns.
+
+    Raises
+    ------
+    RuntimeError
+        If Newton's method does not converge.
+
+    References
+    ----------
+    Book {eq}`eq-baselines-dual`.
+    """
+    c = start.copy()
+    play = _kernel("fair_solution")(c, np.ascontiguousarray(-scores), q, float(floor))
+    return c, play
+
+
 class Learners:
     """The learners of a policy as arrays with one row each.
 

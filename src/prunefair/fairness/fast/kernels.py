@@ -811,6 +811,43 @@ def _fair_multipliers(c, losses, eta, q, floor, play, scratch):
     raise RuntimeError("the dual of FairCB needs more Newton steps")
 
 
+@register_jitable
+def _fair_scratch(shape):
+    """Arrays that a solution of FairCB's dual needs, for losses of this shape."""
+    n = shape[1]
+    return (
+        np.empty(shape),
+        np.empty(shape),
+        np.empty(shape),
+        np.empty((n, n)),
+        np.empty((6, n)),
+        np.empty(n, np.int64),
+    )
+
+
+def fair_solution(c, losses, q, floor):
+    """`fair_multipliers` of the chapter for scores that are minus `losses`.
+
+    Parameters
+    ----------
+    c : ndarray, shape (N,)
+        Multipliers to start from; those of the solution afterwards.
+    losses : ndarray, shape (K, N)
+        Losses times the learning rate.
+    q : ndarray, shape (K,)
+        Probability of each context.
+    floor : float
+        Least probability of each arm.
+
+    Returns
+    -------
+    play : ndarray, shape (K, N)
+    """
+    play = np.empty(losses.shape)
+    _fair_multipliers(c, losses, 1.0, q, floor, play, _fair_scratch(losses.shape))
+    return play
+
+
 def fair_rounds(
     contexts, rewards, draws, R, rows, count, losses, visits, multipliers, q, settings
 ):
@@ -837,14 +874,7 @@ def fair_rounds(
     eta, floor, given, bandit = settings
     n = R.size
     play, c, cumulative = np.empty(losses.shape), multipliers.copy(), np.empty(n)
-    scratch = (
-        np.empty(losses.shape),
-        np.empty(losses.shape),
-        np.empty(losses.shape),
-        np.empty((n, n)),
-        np.empty((6, n)),
-        np.empty(n, np.int64),
-    )
+    scratch = _fair_scratch(losses.shape)
     for t in range(contexts.size):
         row = _row_of(contexts[t], rows, count)
         K, r = count[0], rewards[t]
