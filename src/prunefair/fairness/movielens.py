@@ -63,7 +63,6 @@ from prunefair.fairness.utility import (
 )
 
 # %% tags=["active-ipynb"]
-# import json
 # import tempfile
 # from dataclasses import replace
 # from pathlib import Path
@@ -837,6 +836,8 @@ class RewardFedBandit(ScaleFreeBandit):
 # Which verdicts of this page stand on all six, and which are of this stream?
 
 # %% tags=["active-ipynb"]
+# import json
+#
 # cuts = json.loads(Path("../results/recut.json").read_text())["parts"]
 # ratios, shown = {}, ("coupled", "independent", "uniform")
 # print(f"{'U*/U':18}" + "".join(f"{name:18}" for name in shown))
