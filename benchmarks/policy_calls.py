@@ -6,8 +6,8 @@ One process and one thread, 40 arms and 20 contexts.  A policy is asked and told
 turn, in blocks, of which the fastest counts: other load on the machine makes a block
 slower, never faster.  "numpy step" is the same bandit with the step of its chapter,
 which the compiled one replaced.  FairCB solves a problem in every round, which is most
-of its prediction.  mabwiser is measured where it is installed, without contexts: it
-keeps no policy for each.
+of its prediction; with full information `update` asks for the play as well.  mabwiser
+is measured where it is installed, without contexts: it keeps no policy for each.
 """
 
 from __future__ import annotations
@@ -72,16 +72,23 @@ def per_call(calls: list) -> float:
     return (time.process_time_ns() - start) / 1e3 / len(calls)
 
 
+def paid(draw: dict, rng: np.random.Generator) -> dict:
+    """Rewards of what was drawn, an arm or a slate, as `update` takes them."""
+    if "arms" in draw:
+        return {"rewards": rng.random(len(draw["arms"])).tolist()}
+    return {"reward": rng.random()}
+
+
 def row(policy, rng: np.random.Generator) -> dict:
     """Microseconds of a prediction and of an update, the fastest blocks."""
     n, best = CONFIGURATION["calls"], {}
     for _ in range(CONFIGURATION["blocks"] if "Fair" not in repr(policy) else 12):
         contexts = rng.integers(CONFIGURATION["contexts"], size=n).tolist()
         if policy.feedback == "bandit":
-            drawn = [policy.draw(j, rng) for j in contexts]
+            drawn = [policy.draw(j, rng)._asdict() for j in contexts]
             feed = [
-                partial(policy.update, j, arm, reward, probability=p)
-                for j, (arm, p), reward in zip(contexts, drawn, rng.random(n).tolist())
+                partial(policy.update, j, **draw, **paid(draw, rng))
+                for j, draw in zip(contexts, drawn)
             ]
         else:
             rewards = rng.random((n, policy.n_arms))
@@ -131,6 +138,9 @@ def measure() -> dict:
             rows[f"{name}, {feedback}"] = row(
                 make_policy(name, feedback=feedback, **sizes), rng
             )
+    for feedback in POLICIES:
+        slates = make_policy("slates", feedback=feedback, slate=4, **sizes)
+        rows[f"slates of 4, {feedback}"] = row(slates, rng)
     n, alpha, horizon = sizes["n_arms"], sizes["alpha"], sizes["horizon"]
     rows["scale_free, numpy step"] = row(NumpyScaleFree(n, alpha), rng)
     rows["log_barrier, numpy step"] = row(

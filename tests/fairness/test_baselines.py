@@ -425,9 +425,7 @@ def test_an_arm_that_cannot_have_been_drawn_needs_the_probability_of_its_draw():
     for _ in range(2):
         policy.update(0, 0, 0.0, probability=1e-9)
     before = policy.shared
-    with pytest.raises(
-        ValueError, match="arm is 0, .* probability .*e-.*give `prob"
-    ):
+    with pytest.raises(ValueError, match="arm is 0, .* probability .*e-.*give `prob"):
         policy.update(0, 0, 0.0)
     assert policy.shared is before and policy.rewards.tolist() == [1, 1]
     policy.update(0, 0, 0.0, probability=0.5)

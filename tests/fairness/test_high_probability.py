@@ -52,6 +52,19 @@ def test_play_is_a_distribution_that_leaves_no_arm_below_the_rate(n, size, seed)
     assert p.min() >= eta * (1 - 1e-12)
 
 
+def test_the_compiled_play_is_that_of_the_chapter_and_follows_the_rounds():
+    rng, policy = np.random.default_rng(3), OptimisticBandit(5, 0.6, n_contexts=2)
+    for t in range(30):
+        most = earnings_bound(t + 1, 0.6, n_arms=5)
+        rate = min(1 / 10, (4 * np.log(5) / (5 * most)) ** 0.5)
+        np.testing.assert_allclose(policy.eta, rate, rtol=1e-14)
+        p = optimistic_play(policy.learner("x").estimates, rate)
+        np.testing.assert_allclose(policy.probabilities("x"), p, rtol=1e-13)
+        policy.update("x", int(rng.integers(5)), rng.random())
+    policy.add_arm()
+    np.testing.assert_allclose(policy.probabilities("x").sum(), 1)
+
+
 def test_earnings_are_bounded_by_the_integral_of_the_weights():
     for alpha, n in product((0.0, 0.3, 0.9, 1.0), (1, 5)):
         rounds = 700

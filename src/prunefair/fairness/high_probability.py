@@ -55,12 +55,13 @@ from prunefair.fairness.bandit_feedback import (
     scale_free_step,
     stability,
 )
-from prunefair.fairness.fast.compiled import run_fast
+from prunefair.fairness.fast.compiled import optimistic_point, run_fast
 from prunefair.fairness.full_information import surrogate_weights
 from prunefair.fairness.policy import (
     BanditPolicy,
     check_count,
     check_policy_alpha,
+    owned,
 )
 from prunefair.fairness.simulation import RewardStream
 
@@ -618,7 +619,7 @@ class OptimisticBandit(BanditPolicy):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
         self.n_contexts = check_count(n_contexts, "n_contexts")
-        self.shared = Rounds(0)
+        self.shared, self._rate = Rounds(0), (None, 0.0)
 
     room = property(lambda p: 2 * p.n_contexts * np.log(max(p.n_arms, 2)))
 
@@ -626,8 +627,12 @@ class OptimisticBandit(BanditPolicy):
     def eta(self) -> float:
         """Learning rate of the round to come, one over surrogate units."""
         n, t = self.n_arms, self.shared.rounds + 1
-        most = earnings_bound(t, self.alpha, n_arms=n)
-        return float(min(1 / (2 * n), (self.room / (n * most)) ** 0.5))
+        known, eta = self._rate
+        if known != (n, t):
+            most = earnings_bound(t, self.alpha, n_arms=n)
+            eta = float(min(1 / (2 * n), (self.room / (n * most)) ** 0.5))
+            self._rate = (n, t), eta
+        return eta
 
     def config(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("n_arms", "alpha", "n_contexts")}
@@ -636,13 +641,13 @@ class OptimisticBandit(BanditPolicy):
         return OptimisticState(np.zeros(self.n_arms))
 
     def play(self, context: Hashable) -> np.ndarray:
-        return optimistic_play(self.learner(context).estimates, self.eta)
+        return optimistic_point(self.learner(context).estimates, self.eta)
 
     def step(self, context, arm: int, reward: float, probability: float) -> None:
         g = float(reward * surrogate_weights(self.rewards[arm], self.alpha))
         estimates, eta = self.learner(context).estimates.copy(), self.eta
         estimates[arm] += optimistic_gain(g, max(probability, eta), eta)
-        self.learners[context] = OptimisticState(estimates)
+        self.learners[context] = OptimisticState(owned(estimates))
         self.shared = Rounds(self.shared.rounds + 1)
 
 
@@ -671,6 +676,7 @@ def optimistic_play(estimates: np.ndarray, eta: float) -> np.ndarray:
 
 
 # %% [markdown]
+# `OptimisticBandit` plays by the same function compiled, `optimistic_point`.
 # A reward that comes late brings the probability of its draw, which is at least the rate of that time and so at least the rate of now.
 # A log's propensity may be smaller than $\eta_t$ and is then taken as $\eta_t$, where the estimate is still finite.
 # A mask only raises the probabilities of the arms that are left.

@@ -299,6 +299,28 @@ def slate_barrier_step(
     )
 
 
+def optimistic_point(estimates: np.ndarray, eta: float) -> np.ndarray:
+    r"""Play of an optimistic learner, compiled.
+
+    Parameters
+    ----------
+    estimates : ndarray, shape (N,), float64
+        Summed estimates of one context.
+    eta : float
+        Learning rate.
+
+    Returns
+    -------
+    p : ndarray, shape (N,), float64
+        To rounding what `optimistic_play` returns.
+
+    References
+    ----------
+    Book {eq}`eq-high-probability-play`.
+    """
+    return _kernel("optimistic_point")(estimates, eta)
+
+
 def fair_solve(
     scores: np.ndarray, q: np.ndarray, floor: float, start: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -607,6 +607,34 @@ def slate_rounds(
         )
 
 
+@register_jitable
+def _optimistic_point(estimates, eta, w):
+    """The play of the chapter in `w`, shape (N,)."""
+    n, top, total = estimates.size, -_smallest(-estimates), 0.0
+    for i in range(n):
+        w[i] = np.exp(eta * (estimates[i] - top))
+        total += w[i]
+    for i in range(n):
+        w[i] = (1 - eta * n) * (w[i] / total) + eta
+
+
+def optimistic_point(estimates, eta):
+    """The play of an optimistic learner.
+
+    Parameters
+    ----------
+    estimates : ndarray, shape (N,)
+    eta : float
+
+    Returns
+    -------
+    p : ndarray, shape (N,)
+    """
+    w = np.empty(estimates.size)
+    _optimistic_point(estimates, eta, w)
+    return w
+
+
 def optimistic_rounds(
     contexts, rewards, draws, R, rows, count, estimates, rounds, settings
 ):
@@ -634,12 +662,9 @@ def optimistic_rounds(
         log = np.log1p((rounds[0] + 1) / n)
         most = log if alpha == 1 else np.expm1((1 - alpha) * log) / (1 - alpha)
         eta = min(1 / (2 * n), (room / (n * (n * (1 + most)))) ** 0.5)
-        top, total, mixed = -_smallest(-estimates[row]), 0.0, 0.0
+        _optimistic_point(estimates[row], eta, w)
+        mixed = 0.0
         for i in range(n):
-            w[i] = np.exp(eta * (estimates[row, i] - top))
-            total += w[i]
-        for i in range(n):
-            w[i] = (1 - eta * n) * (w[i] / total) + eta
             mixed += w[i]
             cumulative[i] = mixed
         arm = _drawn(cumulative, draws[t])
