@@ -318,7 +318,7 @@ def optimistic_point(estimates: np.ndarray, eta: float) -> np.ndarray:
     ----------
     Book {eq}`eq-high-probability-play`.
     """
-    return _kernel("optimistic_point")(estimates, eta)
+    return _kernel("optimistic_shares")(estimates, eta)
 
 
 def fair_solve(

@@ -618,7 +618,7 @@ def _optimistic_point(estimates, eta, w):
         w[i] = (1 - eta * n) * (w[i] / total) + eta
 
 
-def optimistic_point(estimates, eta):
+def optimistic_shares(estimates, eta):
     """The play of an optimistic learner.
 
     Parameters
