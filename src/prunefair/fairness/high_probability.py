@@ -617,9 +617,8 @@ class OptimisticBandit(BanditPolicy):
 
     def __init__(self, n_arms: int, alpha: float, *, n_contexts: int):
         super().__init__(n_arms)
-        self.alpha = check_policy_alpha(alpha)
-        self.n_contexts = check_count(n_contexts, "n_contexts")
-        self.shared, self._rate = Rounds(0), (None, 0.0)
+        self.alpha, self._rate = check_policy_alpha(alpha), (None, 0.0)
+        self.n_contexts, self.shared = check_count(n_contexts, "n_contexts"), Rounds(0)
 
     room = property(lambda p: 2 * p.n_contexts * np.log(max(p.n_arms, 2)))
 
@@ -627,12 +626,10 @@ class OptimisticBandit(BanditPolicy):
     def eta(self) -> float:
         """Learning rate of the round to come, one over surrogate units."""
         n, t = self.n_arms, self.shared.rounds + 1
-        known, eta = self._rate
-        if known != (n, t):
-            most = earnings_bound(t, self.alpha, n_arms=n)
-            eta = float(min(1 / (2 * n), (self.room / (n * most)) ** 0.5))
-            self._rate = (n, t), eta
-        return eta
+        if self._rate[0] != (n, t):
+            most = n * earnings_bound(t, self.alpha, n_arms=n)
+            self._rate = (n, t), float(min(1 / (2 * n), (self.room / most) ** 0.5))
+        return self._rate[1]
 
     def config(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("n_arms", "alpha", "n_contexts")}
