@@ -345,6 +345,20 @@ def test_factors_say_of_every_ridge_what_eigenvalues_say(seed, k):
     torch.testing.assert_close(found[1], output_error(D, held, kept, weight))
 
 
+def test_a_ridge_below_the_rounding_of_a_moment_is_never_the_best():
+    """Summed in float32, the moment of two like neurons has a negative eigenvalue."""
+    D, h = vectors(3, 40)
+    h[:, 1] = h[:, 0]
+    fit, held = (moments_of(half)[0] for half in h.split(20))
+    fit[0, 1] = fit[1, 0] = fit[0, 0] * (1 + 1e-5)
+    kept = torch.tensor([0, 1, 2, 3])
+    errors = solved_errors(D, fit, held, kept, [1e-6, 0.1])
+    assert errors[0] == float("inf") and 0 < errors[1] < 1
+    pair = Moments([fit], [h.mean(0)], 20), Moments([held], [h.mean(0)], 20)
+    ridge, found = find_ridge([D], pair, [kept])
+    assert found[ridge] == min(found.values()) < float("inf")
+
+
 @given(st.integers(1, 200))
 def test_the_layers_that_judge_a_ridge_are_few_and_evenly_spaced(layers):
     judges = ridge_layers(layers)

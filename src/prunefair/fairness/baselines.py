@@ -1199,7 +1199,7 @@ def make_policy(
     known = POLICIES[feedback] | LATER[feedback]
     if name not in tuple(known):
         raise ValueError(
-            f"name is {shown(name)}; with {feedback} feedback give one of "
+            f"name is {shown(name, 40)}; with {feedback} feedback give one of "
             f"{', '.join(known)}"
         )
     cls = known[name]

@@ -608,7 +608,10 @@ def refit_block(
     for number, ridge in enumerate(ridges):
         damped = H.clone()
         damped.diagonal().mul_(1 + ridge).add_(torch.finfo(H.dtype).tiny)
-        change = torch.cholesky_solve(C, torch.linalg.cholesky(damped))  # (k, d)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if failed:  # rounding is larger than so small a ridge
+            continue
+        change = torch.cholesky_solve(C, factor)  # (k, d)
         more = judge @ change - 2 * missing  # of the error that judges see
         if metric is not None:
             more = more @ (metric.T @ metric).to(more)

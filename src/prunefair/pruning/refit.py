@@ -711,7 +711,8 @@ def solved_errors(
     Returns
     -------
     errors : Tensor, shape (n,), float64
-        `output_error` of each; no unit.
+        `output_error` of each; no unit.  Infinite where a moment that was summed in
+        float32 is not positive definite with so small a ridge.
 
     Raises
     ------
@@ -724,9 +725,10 @@ def solved_errors(
     block, judge, errors = A[S][:, S], B[S][:, S], []
     own = block.diagonal() + torch.finfo(A.dtype).tiny  # a dead neuron
     for ridge in ridges:
-        damped = block + (ridge * own).diag()
-        change = torch.cholesky_solve(M.T, torch.linalg.cholesky(damped)).T
-        errors.append(((change @ judge - 2 * N) * change).sum())
+        factor, failed = torch.linalg.cholesky_ex(block + (ridge * own).diag())
+        change = torch.cholesky_solve(M.T, factor).T
+        error = ((change @ judge - 2 * N) * change).sum()
+        errors.append(torch.where(failed == 0, error, float("inf")))
     return (torch.stack(errors) + lost_energy(D, B, R)) / _energy(D, B)
 
 

@@ -192,8 +192,8 @@ def plot_functional(ax, D, hidden, kept):
 
 # %% tags=["active-ipynb"]
 # small = torch.Generator().manual_seed(1)
-# mix = torch.randn(6, 6, generator=small).double()
-# hidden = torch.randn(300, 6, generator=small).double() @ mix
+# tilt = torch.randn(6, 6, generator=small).double()
+# hidden = torch.randn(300, 6, generator=small).double() @ tilt
 # weights = torch.randn(2, 6, generator=small).double()
 # with figure(figsize=(5.6, 3.4)) as ax:
 #     plot_functional(ax, weights, hidden, [0, 2, 3, 5])
