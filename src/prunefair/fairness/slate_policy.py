@@ -1,4 +1,3 @@
-# %%
 """The coupled policies for slates: k of N arms are chosen in each round."""
 
 from __future__ import annotations
@@ -311,13 +310,3 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
         start = self.cap * self.barrier * state.scale
         estimates = (1 / p - 1 / p.min()) * start / self.barrier
         return state._replace(point=p, estimates=estimates)
-
-# %% tags=["active-ipynb", "remove-cell"]
-# # Does nothing elsewhere; on Colab it fetches the book, installs the package
-# # and goes to the folder of this chapter.
-# import sys
-#
-# if "google.colab" in sys.modules:
-#     !git clone --quiet --depth 1 https://github.com/prunefair/prunefair /content/book
-#     %pip install --quiet "/content/book"
-#     %cd -q /content/book/book/fairness

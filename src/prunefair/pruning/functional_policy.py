@@ -783,7 +783,7 @@ def functional_distances(
 #     print(
 #         f"{name:14s} mean {penalty.mean():.3f}, deviation {penalty.std():.3f}", end=", "
 #     )
-#     print(f"explained {explained:.3f}")
+#     print(f"explained {explained:.2f}")
 #     assert (explained > 0.99) == (name == "lost energy")
 
 # %% [markdown]
@@ -855,7 +855,7 @@ def train_functional(
 # %% tags=["active-ipynb"]
 # some = layers[::6]
 # trained = train_functional(some, 0.3, generator=generator, episodes=4)
-# print("episodes:", *(f"{x:.4f}" for x in trained.history))
+# print("episodes:", *(f"{x:.2f}" for x in trained.history))
 # best = rows_by_scores([trained.policy.scores(la).detach() for la in some], 0.3)
 # random = rows_by_scores([torch.rand(m, generator=generator) for _ in some], 0.3)
 # found, chance = (functional_distances(some, rows).mean() for rows in (best, random))
@@ -1297,7 +1297,7 @@ def uneven_ratios(
 #     common = np.mean([torch.isin(a, b).double().mean() for a, b in pairs])
 #     size = float(torch.cat(scores).sum() / torch.cat(rest).sum())
 #     found[name] = size, np.abs(uneven_ratios(scores, 0.3) - widths).mean()
-#     print(f"{name:13s} {common:.2f} in common, sum {size:.2f}", end=", ")
+#     print(f"{name:13s} {common:.2f} in common, sum {size:.1f}", end=", ")
 #     print(f"widths off by {found[name][1]:.3f}")
 # assert found["random tokens"][0] > 1.5 > found["own text"][0]
 

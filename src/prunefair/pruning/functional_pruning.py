@@ -655,8 +655,8 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 # careless = refit_(smaller, model, pruned.kept, moments, ridge=1e-4)
 # distance = kl_to_dense(model, careless, held)
 # print(
-#     f"KL {distance:.3f} at the ridge 0.0001, "
-#     f"{rows['re-fitted'][0]:.3f} at {options['ridge']}"
+#     f"KL {distance:.2f} at the ridge 0.0001, "
+#     f"{rows['re-fitted'][0]:.2f} at {options['ridge']}"
 # )
 # assert distance > rows["re-fitted"][0]
 

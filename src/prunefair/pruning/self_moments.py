@@ -1050,7 +1050,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # D, e0 = matrices[layer], first[layer] * total[layer] * L
 # e = (D @ later[layer] * D).sum()
 # limit = model.config.max_position_embeddings
-# print(f"layer {layer}: L = {1 + e0 / e:.0f}; limit {limit}")
+# print(f"layer {layer}: L = {1 + e0 / e:.1e}; limit {limit}")
 # assert 1 + e0 / e > limit
 
 # %% [markdown]

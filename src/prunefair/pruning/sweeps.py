@@ -946,12 +946,11 @@ def functional_penalty(
 #     exact = FunctionalSlices(layer)(kept)
 #     found = FunctionalQuadrature(layer, probes=probes)(kept)
 #     gaps.append((found - exact).cpu())
-#     print(", ".join(f"{e:.3f} ~ {f:.3f}" for e, f in zip(exact, found)))
 
 # %% tags=["active-ipynb"]
 # gaps = torch.stack(gaps)
 # inside = gaps - gaps.mean(1, keepdim=True)
-# print(f"error {gaps.mean():.4f}, deviation within a layer {inside.std():.4f}")
+# print(f"error {gaps.mean():.3f}, deviation within a layer {inside.std():.3f}")
 # assert gaps.abs().max() < 0.03 and inside.std() < 0.01
 
 # %% [markdown]
@@ -1555,7 +1554,7 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 #     shared.probes = orthonormal_probes(576, PROBES, generator=generator).to(device)
 #     own.append(shared(rows))
 # own = torch.stack(own) - exact
-# print(f"deviation of the error: common probes {common.std():.4f}, own {own.std():.4f}")
+# print(f"own probes vary {own.std() / common.std():.0f} times as much as common ones")
 # assert own.std() > 1.5 * common.std()
 
 # %% [markdown]
