@@ -1401,7 +1401,7 @@ def plot_rates(ax, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]):
 
 # %% [markdown]
 # With full information the regret at $\alpha=\frac34$ does not only stay bounded, it vanishes, and at $\frac12$ it falls as well: these bounds are not sharp.
-# At $\frac14$ the slope to a million rounds is a little above a quarter, which no bound on the order forbids; to ten million, with five seeds, it is a quarter.
+# At $\frac14$ the slope is a little above a quarter, less so to ten million rounds than to one; no bound on the order forbids that.
 # With bandit feedback it is below a quarter there, and below that of a logarithm from $\frac12$ on.
 #
 # ## Real ratings
