@@ -202,12 +202,20 @@ def test_code_that_only_prints_is_no_check():
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_every_exercise_has_one_form(path):
-    """Question, folded solution, and the code that checks it right behind."""
+    """Question, folded solution, and the code that checks it right behind.
+
+    An exercise that begins with a blank cell has it before its solution.
+    """
     cells = nbformat.read(path, 4).cells
     for place, cell in enumerate(cells):
-        if cell.cell_type == "markdown" and "**Exercise.**" in cell.source:
-            assert re.search(r"(\A|## Exercises\n\n)\*\*Exercise\.\*\* ", cell.source)
-            assert cell.source.count("**Exercise.**") == 1
+        if cell.cell_type == "markdown" and "**Exercise" in cell.source:
+            form = r"(\A|## Exercises\n\n)\*\*Exercise( ★{1,3})?\.\*\* "
+            assert re.search(form, cell.source)
+            assert cell.source.count("**Exercise") == 1
+            if "<summary>Solution" not in cell.source:
+                assert "check_answer(" in cells[place + 1].source
+                place, cell = place + 2, cells[place + 2]
+                assert cell.source.startswith("<details><summary>Solution")
             assert cell.source.endswith("\n</details>"), cell.source[:60]
             code = itertools.takewhile(
                 lambda c: c.cell_type == "code", cells[place + 1 :]

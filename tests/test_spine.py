@@ -130,3 +130,24 @@ def test_the_map_is_drawn_to_the_names_that_titles_begin_with(tmp_path):
     drawn = spine.drawing(root, "pruning", "book/intro")
     assert ">C0</text>" in drawn and "<title>a &lt;b&gt;</title>" in drawn
     assert drawn.count("<path") == 1
+
+
+def test_a_chapter_says_below_its_title_what_it_used(tmp_path):
+    record = {"processor_seconds": 200, "peak_mib": 1536}
+    results = tmp_path / "book" / "results"
+    root_with(tmp_path, [("markdown", "# Cuts: short\n\nText."), ("code", "x = 1")])
+    results.mkdir()
+    (results / "colab.json").write_text(
+        json.dumps({"chapters": {"pruning/c0": record}})
+    )
+    notebook = tmp_path / "book" / "pruning" / "c0.ipynb"
+    document = json.loads(notebook.read_text()) | {"metadata": {}}
+    for metadata, said in (({}, "on Colab."), ({"accelerator": "GPU"}, "been timed.")):
+        notebook.write_text(json.dumps(document | {"metadata": metadata}))
+        page = json.loads(spine.headed(tmp_path, "pruning/c0", notebook.read_text()))
+        text = "".join(page["cells"][0]["source"])
+        assert text.startswith(
+            "# Cuts: short\n\n:::{div} times\nReading: about 5\xa0min"
+        )
+        assert "about 3\xa0min of one processor core and 1.5\xa0GB" in text
+        assert f"{said}\n:::\n\nText." in text

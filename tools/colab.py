@@ -50,7 +50,10 @@ import importlib.util, sys
 from importlib.machinery import ModuleSpec
 spec = ModuleSpec("google.colab", None)
 sys.modules["google.colab"] = importlib.util.module_from_spec(spec)"""
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+USED = """\
+import resource
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime)"""
 
 
 def normal(name: str) -> str:
@@ -108,12 +111,12 @@ def build(python: str) -> None:
 
 
 def prepared(stem: str, content: Path):
-    """The chapter between a cell that simulates Colab and one that tells the memory."""
+    """The chapter between a cell that simulates Colab and one on what it used."""
     notebook = nbformat.read(pairs.notebook_path(ROOT, stem), as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source = first.source.replace("/content", str(content))
     notebook.cells.insert(0, nbformat.v4.new_code_cell(SIMULATED))
-    notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
+    notebook.cells.append(nbformat.v4.new_code_cell(USED))
     return notebook
 
 
@@ -130,7 +133,9 @@ def run(stem: str, folder: Path) -> dict:
             kernel_name="colab",
             resources={"metadata": {"path": str(content)}},
         ).execute()
-        record["peak_mib"] = round(int(notebook.cells[-1].outputs[0].text) / 1024)
+        peak, processor = notebook.cells[-1].outputs[0].text.split()
+        record["peak_mib"] = round(int(peak) / 1024)
+        record["processor_seconds"] = round(float(processor))
     except Exception as error:  # whatever a chapter or its kernel dies of
         record |= {"passed": False, "error": _last_line(str(error) or repr(error))}
     finally:

@@ -9,14 +9,17 @@ extension turns into numbered theorems, exercises, figures and references.
     **Proof.**
     text ∎                                       proof, up to the mark
 
-    **Exercise.** <a id="ex-x"></a>              exercise, up to its solution or to
-    text                                         the end of the cell
+    **Exercise ★★.** <a id="ex-x"></a>           exercise with its difficulty, up to its
+    text                                         solution or to the end of the cell
+    <details><summary>Hint</summary>             hint, which folds within the exercise
+    text
+    </details>
     <details><summary>Solution</summary>         solution, which folds with the code
     text                                         cells right behind it, its check
     </details>
 
-    <div class="alert alert-warning">            note
-    **Deviation.**
+    <div class="alert alert-warning">            note; with `alert-info` a box for what
+    **Deviation.**                               is to be remembered
     text
     </div>
 
@@ -45,12 +48,13 @@ from sphinx.errors import SphinxError
 ANCHOR = r'<a id="([\w-]+)"></a>'
 STATEMENT = re.compile(rf"\*\*(Theorem|Lemma) \((.+)\)\.\*\* {ANCHOR}")
 EQUATION = re.compile(r' *<a id="eq-[\w-]+"></a>')
-EXERCISE = re.compile(rf"\*\*Exercise\.\*\* {ANCHOR}")
+EXERCISE = re.compile(rf"\*\*Exercise((?: ★{{1,3}})?)\.\*\* {ANCHOR}")
 FIGURE = re.compile(rf"\*\*Figure \((fig-[\w-]+)\)\.\*\* {ANCHOR} (.+)\n*")
 MODULE = re.compile(r"\[`([\w.]+)`\]\([\w./]+\.py\)")
 WORKS = "[All works](references.bib)"
 DETAILS = "<details><summary>Solution</summary>"
-NOTE = '<div class="alert alert-warning">'
+HINT = "<details><summary>Hint</summary>"
+NOTES = {f'<div class="alert alert-{kind}">': kind for kind in ("warning", "info")}
 END = "∎"
 LINK = r"\]\([^()\s]*#"
 BIB = r"\]\([^()\s]*references\.bib#([\w-]+)\)"
@@ -80,6 +84,7 @@ class Reader:
     def __init__(self, name: str):
         self.name, self.number, self.open, self.label = name, 0, None, None
         self.gated = False  # whether code belongs to the solution that begins
+        self.hint, self.note = False, None  # whether one is open; its kind
 
     def fail(self, message: str):
         """Stop the build."""
@@ -158,12 +163,20 @@ class Reader:
         if found := EXERCISE.fullmatch(line):
             if self.label:
                 self.fail(f"{self.label} has no solution")
-            self.label = found[1]
+            self.label = found[2]
             return self.begin("exercise") + [
-                ":::{exercise}",
+                f":::{{exercise}}{found[1]}",
                 f":label: {self.label}",
                 "",
             ]
+        if line == HINT:
+            if self.open != "exercise":
+                self.fail("a hint outside its exercise")
+            self.hint = True
+            return [line.replace(">", ' class="hint">', 1)]
+        if line == "</details>" and self.hint:
+            self.hint = False
+            return [line]
         if line == DETAILS and self.gated:
             return [*self.solution("gated", "solution-start")[:-1], ":::", ""]
         if line == DETAILS:
@@ -175,13 +188,14 @@ class Reader:
             self.fail(f"a solution begins with {DETAILS}")
         if line.endswith(END):
             return [line.removesuffix(END).rstrip(), *self.close("proof")]
-        if line == NOTE:
+        if line in NOTES:
+            self.note = NOTES[line]
             return self.begin("note without its title")
         if self.open == "note without its title":
             if not line:
                 return []
             self.open = "note"
-            return [f":::{{admonition}} {line.strip('*.')}", ":class: warning", ""]
+            return [f":::{{admonition}} {line.strip('*.')}", f":class: {self.note}", ""]
         if line == "</div>":
             return self.close("note")
         if line.startswith("#") and self.open:

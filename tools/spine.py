@@ -1,4 +1,4 @@
-"""Sphinx extension: a map of the chapters and their reading times, from the chapters.
+"""Sphinx extension: a map of the chapters, and how long to read and run each of them.
 
 The line `[Map of the chapters](../_toc.yml)` of a page becomes a drawing with a link to
 every chapter, in reading order, and an arc from each chapter to a later one that
@@ -8,6 +8,9 @@ line of text links.
 
 Reading takes a minute for 200 words of prose, half a minute for a displayed equation or
 a figure, and three seconds for a line of code.  Docstrings, which fold, take none.
+
+Below its title every chapter says how long it takes to read, and what it used when it
+was run as on Colab (`book/results/colab.json`).
 """
 
 import ast
@@ -127,10 +130,10 @@ def minutes(root: Path, chapter: str) -> float:
     return total
 
 
-def shown(time: float) -> str:
-    """Minutes rounded to five of them, or hours to halves."""
+def shown(time: float, step: int = 5) -> str:
+    """Minutes rounded to `step` of them, or hours to halves."""
     if time < 90:
-        return f"{5 * max(1, round(time / 5))}\N{NO-BREAK SPACE}min"
+        return f"{step * max(1, round(time / step))}\N{NO-BREAK SPACE}min"
     return f"{round(time / 30) / 2:g}\N{NO-BREAK SPACE}h"
 
 
@@ -200,8 +203,43 @@ def timed(root: Path, line: str, page: str) -> str:
     return line.replace(TIME, shown(sum(minutes(root, name) for name in found)))
 
 
+def needed_to_run(root: Path, chapter: str) -> str:
+    """What a run of a chapter used, in words."""
+    results = root / "book" / "results" / "colab.json"
+    record = json.loads(results.read_text(encoding="utf-8"))["chapters"][chapter]
+    seconds = record.get("processor_seconds", record["seconds"])
+    memory = record["peak_mib"] / 1024
+    time = f"{seconds}\N{NO-BREAK SPACE}s" if seconds < 90 else shown(seconds / 60, 1)
+    text = (
+        f"about {time} of one processor core and {max(memory, 0.1):.1f}"
+        "\N{NO-BREAK SPACE}GB of memory, on a laptop as on Colab"
+    )
+    notebook = json.loads((root / "book" / f"{chapter}.ipynb").read_text("utf-8"))
+    if notebook["metadata"].get("accelerator") == "GPU":
+        text += "; a GPU is used where there is one, and has not been timed"
+    return text
+
+
+def headed(root: Path, chapter: str, text: str) -> str:
+    """The notebook `text` of a chapter, JSON, with its times below the title."""
+    document = json.loads(text)
+    cell = document["cells"][0]
+    title, _, rest = "".join(cell["source"]).partition("\n")
+    head = (
+        f":::{{div}} times\nReading: about {shown(minutes(root, chapter))}. "
+        f"Running: {needed_to_run(root, chapter)}.\n:::"
+    )
+    cell["source"] = f"{title}\n\n{head}\n{rest}"
+    return json.dumps(document)
+
+
 def _read(app, docname, source):
     root, text = Path(app.srcdir), source[0]
+    chapter = docname.removeprefix("book/")
+    if chapter in sum(acts(root).values(), []):
+        app.env.note_dependency(str(root / "book" / "results" / "colab.json"))
+        source[0] = headed(root, chapter, text)
+        return
     if MAP not in text and TIME not in text or docname.count("/") > 1:
         return
     app.env.note_reread()  # it depends on every chapter

@@ -46,6 +46,7 @@ from prunefair.fairness.policy import check_alpha
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
 #
+# from prunefair.exercises import Question, check_answer
 # from prunefair.playing import playable
 # from prunefair.plotting import figure
 #
@@ -96,6 +97,10 @@ def plot_shared_hour(axes, w, shares: dict):
 #
 # For a finite $\alpha \ge 0$ and $u > 0$ we set
 #
+# <div class="alert alert-info">
+#
+# **The objective of Part II.**
+#
 # <a id="eq-utility-phi"></a>
 # $$
 # \phi_\alpha(u) = \frac{u^{1-\alpha}}{1-\alpha} \quad (\alpha \ne 1), \qquad \phi_1(u) = \ln u,
@@ -104,6 +109,8 @@ def plot_shared_hour(axes, w, shares: dict):
 # $$
 # U_\alpha(R) = \sum_{i} \phi_\alpha(R_i), \qquad U_\infty(R) = \min_i R_i .
 # $$ (eq-utility-sum)
+#
+# </div>
 #
 # At $u = 0$ we take the limit, so $\phi_\alpha(0) = 0$ for $\alpha < 1$ and $-\infty$ for $\alpha \ge 1$.
 # The derivative has the same form on both sides of $\alpha = 1$:
@@ -1057,9 +1064,89 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 #     assert abs(plain.sum() - fenchel_young_gap(R, p, alpha)) < 1e-13 * size + 1e-10
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# earned = np.array([1, 1 / 2, 1 / 10])
+# given_up = price_of_fairness(earned / 3, earned.max())
+# Question(
+#     "Three arms earn 1, 1/2 and 1/10 an hour. How much of the largest total does "
+#     "proportional fairness give up?",
+#     right=f"{given_up:.0%}",
+#     because=f"Equal time earns {earned.mean():.3f} of at most 1 reward unit.",
+#     wrong={
+#         f"{1 - given_up:.0%}": "That is what is left of it.",
+#         "67%": "The best arm loses two thirds of its time, but the others earn in it.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# poor, rich = utility_gradient([1.0, 16.0], alpha=0.5)
+# Question(
+#     "One arm has 1 reward unit, another has 16, and α = 1/2. How many times as much "
+#     "is the next reward unit worth to the poorer one?",
+#     right=f"{poor / rich:.0f}",
+#     because="A unit is worth one over the square root of what the arm has.",
+#     wrong={
+#         "16": "That is right at α = 1, where relative changes count.",
+#         "1": "That is right at α = 0, where only the total counts.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# all_or_even = alpha_fair_utility([[9.0, 0.0], [1.0, 1.0]], alpha=1)
+# Question(
+#     "At α = 1, which allocation is better: (9, 0) or (1, 1)?",
+#     right="(1, 1)" if all_or_even[1] > all_or_even[0] else "(9, 0)",
+#     because="The logarithm of nothing is minus infinity, whatever the other has.",
+#     wrong={
+#         "(9, 0)": "Its total is larger, but one arm has nothing.",
+#         "neither": "One of them has a finite utility and the other has not.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-utility-1"></a>
+# **Exercise ★.** <a id="ex-utility-0"></a>
+# Write a function that gives the reward which, given to every arm, is as good as `R`, for $\alpha \ne 1$.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Average $R_i^{1-\alpha}$ over the arms, and ask which single reward has this average.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def as_good_for_all(R, alpha):
+#     """Reward for every arm that is as good as `R`, shape (N,)."""
+#     # your lines
+#
+#
+# check_answer(as_good_for_all, equivalent_reward, ([1.0, 4.0], 0.5), ([1.0, 4.0], 2))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# If every arm has $u$, the average is $u^{1-\alpha}$, so $u$ is the average to the power $1/(1-\alpha)$: [(eq-utility-equivalent)](#eq-utility-equivalent).
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def as_good_for_all(R, alpha):
+#     """Reward for every arm that is as good as `R`, shape (N,)."""
+#     return np.mean(np.array(R) ** (1 - alpha)) ** (1 / (1 - alpha))
+#
+#
+# calls = [([1.0, 4.0], 0.5), ([1.0, 4.0], 2), ([3.0, 1.0, 2.0], 0)]
+# assert check_answer(as_good_for_all, equivalent_reward, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-utility-1"></a>
 # By hand: two arms earn 1 and 4 for a whole hour.
 # Find the shares, the rewards and the price of fairness at $\alpha = 1/2$ and $\alpha = 2$.
 #
@@ -1078,7 +1165,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # np.testing.assert_allclose(prices, [0.15, 0.5])
 
 # %% [markdown]
-# **Exercise.** <a id="ex-utility-2"></a>
+# **Exercise ★★.** <a id="ex-utility-2"></a>
 # A limit: $\phi_\alpha$ itself has no limit as $\alpha \to 1$.
 # Show that $(u^{1-\alpha} - 1) / (1 - \alpha)$ tends to $\ln u$, that it gives the same preferences as $\phi_\alpha$, and that the error is at most $\frac12 |1 - \alpha| (\ln u)^2 \max(1, u^{1-\alpha})$.
 #
@@ -1098,7 +1185,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 #     assert (error <= bound + 1e-12).all()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-utility-3"></a>
+# **Exercise ★★.** <a id="ex-utility-3"></a>
 # Breaking an assumption: [Theorem (Fairness as a vote of relative changes)](#thm-utility-variational) asks for positive entries.
 # Let two arms share an hour with $w = (1, 0)$, so the second can earn nothing.
 # Which allocations maximise $U_{1/2}$, and which maximise $U_1$?
@@ -1121,7 +1208,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # assert alpha_fair_utility(1 + R, 1).argmax() == 10
 
 # %% [markdown]
-# **Exercise.** <a id="ex-utility-4"></a>
+# **Exercise ★★★.** <a id="ex-utility-4"></a>
 # The conjugate of the minimum: compute $\inf_{R \ge 0} \big( \sum_i p_i R_i - \min_i R_i \big)$ for every $p$, and say what the prices of a max-min fair allocation look like.
 #
 # <details><summary>Solution</summary>
