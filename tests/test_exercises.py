@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunefair.exercises import Question, check_answer
+from prunefair.exercises import Quiz, check_answer
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "book").glob("*/*.ipynb"))
@@ -45,9 +45,9 @@ class Text(HTMLParser):
 def test_every_answer_is_shown_with_its_reason_and_one_is_right(text, right, wrong):
     if right in wrong:
         with pytest.raises(ValueError, match="none that is right"):
-            Question(text, right, "so", wrong)
+            Quiz(text, right, "so", wrong)
         return
-    question = Question(text, right, "so", wrong)
+    question = Quiz(text, right, "so", wrong)
     page = question._repr_html_()
     assert page.count("<strong>Right.</strong>") == 1
     assert page.count("<strong>No.</strong>") == len(wrong)
@@ -55,26 +55,24 @@ def test_every_answer_is_shown_with_its_reason_and_one_is_right(text, right, wro
     for said in (text, right, *wrong, *wrong.values()):
         assert said.replace("`", "") in words.replace("`", "")
     assert repr(question).count("( ) ") >= 1 + len(wrong)
-    assert (
-        page == Question(text, right, "so", dict([*wrong.items()][::-1]))._repr_html_()
-    )
+    assert page == Quiz(text, right, "so", dict([*wrong.items()][::-1]))._repr_html_()
 
 
 def test_answers_stand_by_size_and_no_order_tells_the_right_one():
-    sizes = Question("?", "47 %", "so", {"100 %": "no", "5.5 %": "no", "−3 %": "no"})
+    sizes = Quiz("?", "47 %", "so", {"100 %": "no", "5.5 %": "no", "−3 %": "no"})
     assert [*sizes.answers] == ["−3 %", "5.5 %", "47 %", "100 %"]
     places = set()
     for n in range(20):
-        mixed = Question("?", f"right {n}", "so", {f"wrong {n}": "no", f"no {n}": "no"})
+        mixed = Quiz("?", f"right {n}", "so", {f"wrong {n}": "no", f"no {n}": "no"})
         places.add([*mixed.answers].index(f"right {n}"))
     assert places == {0, 1, 2}
 
 
 def test_a_question_without_reason_or_choice_is_refused():
     with pytest.raises(ValueError, match="wrong has the answers"):
-        Question("?", "1", "so", {})
+        Quiz("?", "1", "so", {})
     with pytest.raises(ValueError, match="'2' has no reason"):
-        Question("?", "1", "so", {"2": ""})
+        Quiz("?", "1", "so", {"2": ""})
 
 
 def mean(x):
@@ -165,7 +163,7 @@ def test_a_chapter_asks_and_has_an_exercise_that_begins_with_a_blank_cell(path):
     cells = nbformat.read(path, 4).cells
     headings = [re.findall(r"^## .*", c.source, re.M) for c in cells]
     order = [h for found in headings for h in found][-3:]
-    asked = [i for i, c in enumerate(cells) if calls(c, "Question")]
+    asked = [i for i, c in enumerate(cells) if calls(c, "Quiz")]
     assert order == ["## Check yourself", "## Exercises", "## What you can do now"]
     begins = next(i for i, h in enumerate(headings) if "## Check yourself" in h)
     ends = next(i for i, h in enumerate(headings) if "## Exercises" in h)

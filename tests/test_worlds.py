@@ -57,6 +57,7 @@ def faults(text):
             r"<[^>]+>|\s", "", token.content
         ) not in (
             "",
+            "Hint",
             "Solution",
         ):
             yield f"Markdown behind a tag without a blank line: {token.content}"

@@ -25,7 +25,7 @@ def _shown(value) -> str:
 
 
 @dataclass(frozen=True)
-class Question:
+class Quiz:
     """A question with answers to choose from; each says why it is right or wrong.
 
     A notebook and a page show every answer as a line to open, by mouse, finger or
@@ -50,8 +50,8 @@ class Question:
 
     Examples
     --------
-    >>> from prunefair.exercises import Question
-    >>> Question(
+    >>> from prunefair.exercises import Quiz
+    >>> Quiz(
     ...     "How many rows has a layer of 1536 at a ratio of 0.3?",
     ...     right=f"{int(0.7 * 1536)}",
     ...     because="0.7 times 1536 is 1075.2, and the paper rounds down.",

@@ -46,7 +46,7 @@ from prunefair.fairness.policy import check_alpha
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
 #
-# from prunefair.exercises import Question, check_answer
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.playing import playable
 # from prunefair.plotting import figure
 #
@@ -1072,7 +1072,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # %% tags=["active-ipynb", "remove-input"]
 # earned = np.array([1, 1 / 2, 1 / 10])
 # given_up = price_of_fairness(earned / 3, earned.max())
-# Question(
+# Quiz(
 #     "Three arms earn 1, 1/2 and 1/10 an hour. How much of the largest total does "
 #     "proportional fairness give up?",
 #     right=f"{given_up:.0%}",
@@ -1085,7 +1085,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 
 # %% tags=["active-ipynb", "remove-input"]
 # poor, rich = utility_gradient([1.0, 16.0], alpha=0.5)
-# Question(
+# Quiz(
 #     "One arm has 1 reward unit, another has 16, and α = 1/2. How many times as much "
 #     "is the next reward unit worth to the poorer one?",
 #     right=f"{poor / rich:.0f}",
@@ -1098,7 +1098,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 
 # %% tags=["active-ipynb", "remove-input"]
 # all_or_even = alpha_fair_utility([[9.0, 0.0], [1.0, 1.0]], alpha=1)
-# Question(
+# Quiz(
 #     "At α = 1, which allocation is better: (9, 0) or (1, 1)?",
 #     right="(1, 1)" if all_or_even[1] > all_or_even[0] else "(9, 0)",
 #     because="The logarithm of nothing is minus infinity, whatever the other has.",
