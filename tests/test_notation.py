@@ -1,5 +1,6 @@
 """The notation page: where a symbol is first used, and that it means one thing."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -87,3 +88,25 @@ def test_regret_has_a_symbol_of_its_own():
             stem
         )
     assert holds("R_T(u)", "R") and not holds(r"\mathrm{Reg}_T \in \mathbb R", "R")
+
+
+def plain(text):
+    """Lower-case words, without hyphens."""
+    return re.sub("[-–]", " ", text.lower())
+
+
+def test_the_glossary_is_in_order_and_its_chapters_use_the_terms():
+    text = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    names = []
+    for section in text.split("\n## ")[1:]:
+        rows = re.findall(r"^\| (.+) \| (.+) \| \[.+\]\((.+)\) \|$", section, re.M)
+        terms = [term for term, _, _ in rows]
+        assert len(rows) == section.count("\n|") - 2 and len(rows) > 20
+        assert terms == sorted(terms, key=plain)
+        names += terms
+        for term, meaning, link in rows:
+            cells = json.loads((ROOT / "book" / link).read_text("utf-8"))["cells"]
+            chapter = " ".join("".join(cell["source"]) for cell in cells)
+            assert plain(term) in plain(chapter), (term, link)
+            assert 20 < len(meaning) < 200
+    assert len({*names}) == len(names)
