@@ -22,7 +22,6 @@ from storing import Table, cpu, in_pieces, options_of, tensors_once
 from prunefair.bridge.online_budgets import (
     KINDS,
     best_rows,
-    continued_sample,
     fair_rows,
     first_tokens,
     play_rows,
@@ -30,6 +29,7 @@ from prunefair.bridge.online_budgets import (
 )
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.refit import refit_
 from prunefair.pruning.self_moments import (
     Moments,
@@ -82,9 +82,9 @@ class Bench:
         for name, kind in KINDS.items():
             n = counts if isinstance(counts, int) else counts[name]
             options["temperature"] = kind.temperature
-            texts[name] = continued_sample(
-                self.model, self.first[name], n, self.c["length"], **options
-            )
+            first = self.first[name]
+            length = len(first) + self.c["length"]
+            texts[name] = self_sample(self.model, n, length, start=first, **options)
         return texts
 
     def measure(self, seed):

@@ -13,7 +13,6 @@ from prunefair.bridge.layer_budgets import kept_costs, share_rows
 from prunefair.bridge.online_budgets import (
     RowState,
     best_rows,
-    continued_sample,
     fair_rows,
     first_tokens,
     nearest_rows,
@@ -23,7 +22,6 @@ from prunefair.bridge.online_budgets import (
 )
 from prunefair.fairness.full_information import approximation_factor
 from prunefair.fairness.utility import alpha_fair_utility
-from prunefair.pruning.perplexity import self_sample
 from prunefair.pruning.self_moments import down_projections
 from prunefair.pruning.surgery import tiny_model
 
@@ -254,23 +252,6 @@ def tiny():
     return tiny_model("llama", generator=torch.Generator().manual_seed(8))
 
 
-def test_text_from_one_token_is_the_self_sample(tiny):
-    draw = torch.Generator()
-    texts = continued_sample(tiny, [1], 3, 7, generator=draw.manual_seed(9))
-    same = self_sample(tiny, 3, 8, start=1, generator=draw.manual_seed(9))
-    assert torch.equal(texts, same)
-    longer = continued_sample(tiny, [1, 5, 2], 2, 4, generator=draw)
-    assert longer.shape == (2, 7) and longer[:, :3].tolist() == [[1, 5, 2]] * 2
-
-
-def test_cold_text_is_the_likeliest(tiny):
-    options = {"generator": torch.Generator().manual_seed(10), "temperature": 1e-4}
-    text = continued_sample(tiny, [1, 5], 2, 3, **options)
-    with torch.no_grad():
-        best = tiny(text[:, :-1]).logits.argmax(-1)[:, 1:]
-    assert torch.equal(text[:, 2:], best)
-
-
 def hidden_of(model, text):
     """What enters every `down_proj`, and what the model says of the next token."""
     hidden = []
@@ -330,17 +311,7 @@ def test_errors_name_what_is_wrong(call, match):
         call(np.full(SHAPE, 1 / 18))
 
 
-@pytest.mark.parametrize(
-    ("call", "match"),
-    [
-        (lambda m, g: continued_sample(m, [], 1, 1, generator=g), "0 tokens"),
-        (
-            lambda m, g: continued_sample(m, [1], 1, 1, generator=g, temperature=0),
-            "temperature is 0",
-        ),
-        (lambda m, g: text_costs(m, torch.tensor([[1, 2, 3]]), 3), "given is 3"),
-    ],
-)
-def test_errors_of_text_name_what_is_wrong(tiny, call, match):
-    with pytest.raises(ValueError, match=match):
-        call(tiny, torch.Generator())
+def test_a_text_that_is_given_whole_has_no_cost(tiny):
+    for given_tokens in (0, 3):
+        with pytest.raises(ValueError, match=f"given is {given_tokens}; give 1 to 2"):
+            text_costs(tiny, torch.tensor([[1, 2, 3]]), given_tokens)

@@ -258,6 +258,67 @@ def test_temperature_one_leaves_the_draws_alone(tiny):
     assert torch.equal(one, tokens)
 
 
+def drawn_without_cache(model, first, n, length, temperature, generator):
+    """Texts behind given tokens, every token by a pass over the whole text so far."""
+    texts = [list(first) for _ in range(n)]
+    while len(texts[0]) < length:
+        with torch.no_grad():
+            logits = [model(torch.tensor([t])).logits[0, -1].float() for t in texts]
+        p = (torch.stack(logits) / temperature).softmax(-1)
+        for text, token in zip(texts, p.multinomial(1, generator=generator)):
+            text.append(int(token))
+    return texts
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("first", [[4], [1, 5, 2], [7, 7, 0, 3, 1, 2]])
+def test_text_behind_a_start_is_that_of_a_model_without_cache(tiny, first, temperature):
+    options = {"start": first, "temperature": temperature}
+    found = self_sample(tiny, 3, 10, generator=seeded(9), **options)
+    own = drawn_without_cache(tiny, first, 3, 10, temperature, seeded(9))
+    assert found.tolist() == own and found.dtype == torch.int64
+    for wrong in (first[-1:], first[::-1]):  # the whole start is read, in its order
+        if wrong != first:
+            other = drawn_without_cache(tiny, wrong, 3, 10, temperature, seeded(9))
+            behind = [text[len(wrong) :] for text in other]
+            assert behind != [text[len(first) :][: len(behind[0])] for text in own]
+
+
+def test_a_start_may_be_a_number_a_list_or_an_array(tiny):
+    def drawn(start, length=6):
+        return self_sample(tiny, 2, length, generator=seeded(3), start=start)
+
+    assert torch.equal(drawn(4), drawn([4]))
+    for same in (torch.tensor([4, 2]), np.array([4, 2]), (4, 2)):
+        assert torch.equal(drawn([4, 2]), drawn(same))
+    assert drawn([4, 2], 2).tolist() == [[4, 2], [4, 2]]  # nothing left to draw
+
+
+def test_cold_text_behind_a_start_is_the_likeliest(tiny):
+    options = {"generator": seeded(10), "temperature": 1e-4, "start": [1, 5]}
+    text = self_sample(tiny, 2, 5, **options)
+    with torch.no_grad():
+        best = tiny(text[:, :-1]).logits.argmax(-1)[:, 1:]
+    assert torch.equal(text[:, 2:], best)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ([], "start is torch.float32 of shape .0,.; give one text"),
+        ([[1, 2]], "start is torch.int64 of shape .1, 2.; give one text"),
+        ([0.5], "start is torch.float32 of shape .1,.; give one text"),
+        ("Once", "start is 'Once'; give one text"),
+        ([1, 11], "start holds 11, and the model has embeddings of the tokens 0 to 10"),
+        (-1, "start holds -1"),
+        (range(6), "length is 5, and start alone has 6 tokens; give a length of 6"),
+    ],
+)
+def test_a_start_that_is_none_is_refused(tiny, start, message):
+    with pytest.raises(ValueError, match=message):
+        self_sample(tiny, 1, 5, generator=seeded(), start=start)
+
+
 def test_self_sample_rejects_bad_arguments(tiny):
     for temperature in (0, -1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"temperature is {temperature}"):

@@ -41,7 +41,6 @@ from prunefair.fairness.full_information import surrogate_weights
 from prunefair.fairness.offline_optimum import gap_unit
 from prunefair.fairness.policy import check_policy_alpha
 from prunefair.fairness.utility import utility_gradient
-from prunefair.models import measuring
 from prunefair.pruning.functional_policy import fisher_sums, log_likelihood
 
 # %% tags=["active-ipynb"]
@@ -111,62 +110,6 @@ def first_tokens(tokenizer, asked: str | None) -> list[int]:
     return tokenizer.encode(chat, add_special_tokens=False)
 
 
-# %%
-@torch.no_grad()
-def continued_sample(
-    model,
-    first: Sequence[int],
-    n_sequences: int,
-    length: int,
-    *,
-    generator: torch.Generator,
-    temperature: float = 1.0,
-) -> torch.Tensor:
-    """Texts that the model samples itself behind given tokens.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Causal language model.
-    first : sequence of int
-        Tokens that every text begins with; at least one.
-    n_sequences, length : int
-        Number of texts, and of tokens that are sampled in each.
-    generator : torch.Generator
-        Source of the draws.
-    temperature : float
-        Positive divisor of the logits.
-
-    Returns
-    -------
-    tokens : Tensor, shape (n_sequences, len(first) + length), int64
-        On the CPU.
-
-    Raises
-    ------
-    ValueError
-        If there is no first token, a size is below 1, or `temperature` is not positive
-        and finite.
-    """
-    if min(len(first), n_sequences, length) < 1:
-        raise ValueError(
-            f"first, n_sequences, length are {len(first)} tokens, {n_sequences!r} and "
-            f"{length!r}; give positive numbers of each"
-        )
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature!r}; give a positive number")
-    tokens, cache = torch.tensor(first).expand(n_sequences, -1), None
-    last = tokens
-    with measuring(model, length=len(first) + length):
-        for _ in range(length):
-            out = model(last.to(model.device), past_key_values=cache, use_cache=True)
-            cache, logits = out.past_key_values, out.logits[:, -1].float()
-            p = (logits / temperature).softmax(-1).to(generator.device)
-            last = torch.multinomial(p, 1, generator=generator).cpu()
-            tokens = torch.cat([tokens, last], 1)
-    return tokens
-
-
 # %% [markdown]
 # What a text tells is the Fisher cost of every row, of the tokens behind the beginning that was given.
 # One pass backwards gives all of them, so every row is seen after every text: this is full information, and no bandit is needed.
@@ -219,9 +162,7 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 # draw = torch.Generator().manual_seed(SEED)
 # tiny = tiny_model("llama", generator=draw)
 # options = {"generator": torch.Generator().manual_seed(1)}
-# texts = continued_sample(tiny, [1], 3, 7, **options)
-# again = self_sample(tiny, 3, 8, start=1, generator=torch.Generator().manual_seed(1))
-# assert torch.equal(texts, again)
+# texts = self_sample(tiny, 3, 8, start=[1], **options)
 # costs = text_costs(tiny, texts, 1)
 # whole = torch.stack(fisher_costs(tiny, texts)).numpy()
 # np.testing.assert_allclose(costs.mean(0), whole, rtol=1e-4)
@@ -925,7 +866,7 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 # Fairness among kinds of text is a mix of texts, and what comes seldom counts as much as all else at $\alpha = 1$.
 # On the small model it matters that a kind is there at all, and not how much it weighs.
 #
-# - Let a model write text of several kinds, and say what every row is worth on each: `KINDS` (`Kind`), `first_tokens`, `continued_sample`, `text_costs`.
+# - Let a model write text of several kinds, and say what every row is worth on each: `KINDS` (`Kind`), `first_tokens`, `text_costs`.
 # - Keep the best rows for given worths, or the fair ones of a whole stream with a certificate: `best_rows`, `fair_rows` (`FairRows`).
 # - Learn them text by text: `play_rows` (`RowPlay`), from `row_step` (`RowState`) and `nearest_rows`.
 # - Draw what it does to every kind: `plot_by_text`.

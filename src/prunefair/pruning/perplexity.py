@@ -509,21 +509,22 @@ def self_sample(
     length: int,
     *,
     generator: torch.Generator,
-    start: int | None = None,
+    start: int | Sequence[int] | None = None,
     temperature: float = 1.0,
 ) -> torch.Tensor:
-    """Texts that the model samples itself, token by token.
+    """Texts that the model samples itself, token by token, from a start on.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         Causal language model.
     n_sequences, length : int
-        Number of texts and tokens in each, the start token included.
+        Number of texts and tokens in each, those of `start` included.
     generator : torch.Generator
         Source of the draws, on any device.
-    start : int, optional
-        First token of every text; by default `start_token` of the model.
+    start : int or sequence of int, optional
+        Token or tokens that every text begins with, such as a question that it
+        answers; by default `start_token` of the model.
     temperature : float
         Positive divisor of the logits; at 1 the texts are the model's own, below it
         they are more likely ones.
@@ -536,8 +537,9 @@ def self_sample(
     Raises
     ------
     ValueError
-        If a size is below 1, `temperature` is not positive and finite, the model has
-        no start token and none is given, or its context is shorter than `length`.
+        If a size is below 1, `temperature` is not positive and finite, `start` is
+        empty, not of the model's tokens or longer than `length`, the model has no
+        start token and none is given, or its context is shorter than `length`.
 
     References
     ----------
@@ -549,22 +551,29 @@ def self_sample(
         )
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature is {temperature!r}; give a positive number")
-    tokens = torch.full((n_sequences, length), start_token(model, start))
-    cache = None
+    first = _first_tokens(model, start)
+    if len(first) > length:
+        raise ValueError(
+            f"length is {length!r}, and start alone has {len(first)} tokens; give a "
+            f"length of {len(first)} or more, which counts them, too"
+        )
+    tokens, cache = torch.empty(n_sequences, length, dtype=torch.int64), None
+    unread = tokens[:, : len(first)] = first.expand(n_sequences, -1)
     with measuring(model, length=length - 1):
-        for i in tqdm(range(length - 1), "self-sampled text"):
-            last = tokens[:, i : i + 1].to(model.device)
-            out = model(last, past_key_values=cache, use_cache=True)
+        for i in tqdm(range(len(first), length), "self-sampled text"):
+            out = model(unread.to(model.device), past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             logits = out.logits[:, -1].float() / temperature
             p = logits.softmax(-1).to(generator.device)
-            tokens[:, i + 1] = torch.multinomial(p, 1, generator=generator)[:, 0].cpu()
+            unread = torch.multinomial(p, 1, generator=generator).cpu()
+            tokens[:, i] = unread[:, 0]
     return tokens
 
 
 # %% [markdown]
 # The first token of every text comes from the model's configuration unless the caller knows better.
 # A model that names no token for the beginning of a text gets the one for its end.
+# Text that answers a question begins with more than one: its tokens are read at once, and the draws go on behind them.
 
 
 # %%
@@ -594,6 +603,18 @@ def start_token(model, start: int | None = None) -> int:
         if token is not None:
             return int(token)
     raise ValueError("start is None and the model names no such token; give start")
+
+
+def _first_tokens(model, start) -> torch.Tensor:
+    """Tokens that every text begins with, shape (k,), int64."""
+    if start is None:
+        return torch.tensor([start_token(model)])
+    try:
+        first = torch.atleast_1d(torch.as_tensor(start))
+    except (TypeError, ValueError, RuntimeError):
+        first = start  # the check says what is wrong with it
+    check_tokens(first, model, ndim=1, argument="start")
+    return first.cpu()
 
 
 # %% [markdown]
