@@ -177,6 +177,7 @@ def test_a_chapter_asks_and_has_an_exercise_that_begins_with_a_blank_cell(path):
     assert re.match(r"(## Exercises\n\n)?\*\*Exercise ★", before.source)
     assert "<details><summary>Hint</summary>" in before.source
     assert solution.source.startswith("<details><summary>Solution</summary>")
+    assert check.source.startswith("# @title Solution {")  # which Colab folds
     assert re.search(r"^assert check_answer\(", check.source, re.M)
     exercises = "\n".join(c.source for c in cells if c.cell_type == "markdown")
     assert "**Exercise.**" not in exercises  # each says how hard it is

@@ -1,5 +1,6 @@
 """What the README shows runs as it stands."""
 
+import json
 import re
 import subprocess
 import sys
@@ -27,3 +28,16 @@ def test_every_python_block_of_the_readme_runs(block, tmp_path):
         policy = ScaleFreeBandit.load(tmp_path / "policy.npz")
         assert list(policy.learners) == [("ada", "evening")]
         np.testing.assert_allclose(policy.rewards.sum(), 4)
+
+
+def test_links_of_the_readme_lead_to_files_and_headings():
+    root = Path(__file__).resolve().parents[1]
+    links = re.findall(r"\]\((?!https?:)([^)#]+)#?([^)]*)\)", README)
+    assert len(links) > 20 and sum(bool(place) for _, place in links) >= 4
+    for path, place in links:
+        assert (root / path).exists(), path
+        if place:  # as a notebook's headings are called on GitHub and in Jupyter
+            cells = json.loads((root / path).read_text(encoding="utf-8"))["cells"]
+            text = "\n".join("".join(c["source"]) for c in cells if "outputs" not in c)
+            headings = re.findall(r"^#+ (.+)$", text, re.M)
+            assert place in [h.replace(" ", "-") for h in headings], place

@@ -5,10 +5,11 @@ r"""
 One hour is shared by three arms that earn 1, 1/2 and 1/10 reward units an hour.
 The total is largest if the first arm gets the whole hour, and then two arms have nothing.
 **How much of the total must we give up so that every arm gets its share?**
-*Proportional* fairness gives each arm a third of the hour, and with it up 47 % of the total.
+*Proportional* fairness gives each arm a third of the hour, and the total is 47 % smaller than it could be.
 
 This chapter defines the objective of everything in Part II.
 It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry ([Mo and Walrand 2000](../references.bib#mo2000fair)).
+An allocation that maximises it is called $\alpha$-fair.
 It also derives the concave conjugate of these utilities, from which [the offline optimum](offline_optimum.ipynb) gets its certificate.
 
 ## Notation
@@ -1127,7 +1128,8 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 #     # your lines
 #
 #
-# check_answer(as_good_for_all, equivalent_reward, ([1.0, 4.0], 0.5), ([1.0, 4.0], 2))
+# rewards = np.array([1.0, 4.0])
+# check_answer(as_good_for_all, equivalent_reward, (rewards, 0.5), (rewards, 2))
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -1137,12 +1139,13 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def as_good_for_all(R, alpha):
 #     """Reward for every arm that is as good as `R`, shape (N,)."""
-#     return np.mean(np.array(R) ** (1 - alpha)) ** (1 / (1 - alpha))
+#     return np.mean(R ** (1 - alpha)) ** (1 / (1 - alpha))
 #
 #
-# calls = [([1.0, 4.0], 0.5), ([1.0, 4.0], 2), ([3.0, 1.0, 2.0], 0)]
+# calls = [(rewards, 0.5), (rewards, 2), (np.array([3.0, 1.0, 2.0]), 0)]
 # assert check_answer(as_good_for_all, equivalent_reward, *calls)
 
 # %% [markdown]
@@ -1189,7 +1192,7 @@ def _fenchel_excess(u, p, alpha, right=lambda p, u: p * u, price=utility_gradien
 # Breaking an assumption: [Theorem (Fairness as a vote of relative changes)](#thm-utility-variational) asks for positive entries.
 # Let two arms share an hour with $w = (1, 0)$, so the second can earn nothing.
 # Which allocations maximise $U_{1/2}$, and which maximise $U_1$?
-# Why do the policies of this book start from $R_i(0) = 1$?
+# The policies of this book give every arm one reward unit to begin with, $R_i(0) = 1$: why?
 #
 # <details><summary>Solution</summary>
 #
