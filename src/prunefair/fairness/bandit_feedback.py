@@ -47,7 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -509,9 +509,6 @@ class ScaleFreeBandit(BanditPolicy):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
 
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha}
-
     def initial(self) -> ScaleFreeState:
         n = self.n_arms
         return ScaleFreeState(np.full(n, 1 / n), np.zeros(n), 0.0, 0.0)
@@ -683,9 +680,6 @@ class LogBarrierBandit(BanditPolicy):
         self.log_horizon = float(np.log(self.horizon))
 
     barrier = property(lambda self: self.n_arms * self.log_horizon)
-
-    def config(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("n_arms", "alpha", "horizon", "cap")}
 
     def initial(self) -> LogBarrierState:
         n, scale = self.n_arms, surrogate_weights(self.rewards, self.alpha).max()
@@ -1194,9 +1188,6 @@ class SingleScaleFreeBandit(ScaleFreeBandit):
         super().__init__(n_arms, 0.0)
 
     begun = None  # no warm start
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms}
 
     def play(self, context: Hashable) -> np.ndarray:
         return super().play(None)

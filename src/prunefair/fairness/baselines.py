@@ -219,9 +219,6 @@ class Hedge(FullInformationPolicy):
         """Learning rate of the theorem, one over reward units."""
         return (8 * np.log(self.n_arms) / self.horizon) ** 0.5
 
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "horizon": self.horizon}
-
     def initial(self) -> NoState:
         return NoState()
 
@@ -380,9 +377,6 @@ class IndependentGradient(FullInformationPolicy):
     def __init__(self, n_arms: int, alpha: float):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha}
 
     def initial(self) -> IndependentState:
         return IndependentState(*initial_state(self.n_arms), np.ones(self.n_arms))

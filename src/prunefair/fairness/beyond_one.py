@@ -34,22 +34,19 @@ On real ratings at $\alpha=10$, half of the coupled policy beside half of unifor
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from prunefair.fairness.baselines import HedgeState
 from prunefair.fairness.fast.compiled import gradient_step
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
 from prunefair.fairness.limits import check_lengths, nested_shares
-from prunefair.fairness.one_context import leader
+from prunefair.fairness.one_context import FollowTheLeader, leader
 from prunefair.fairness.policy import (
-    FullInformationPolicy,
     Policy,
     check_alpha,
     check_real,
 )
-from prunefair.fairness.uniform import NoState
 from prunefair.fairness.utility import equivalent_reward
 
 # %% tags=["active-ipynb"]
@@ -280,7 +277,7 @@ def check_made_for(alpha: float) -> float:
 
 
 # %%
-class HalfLeader(FullInformationPolicy):
+class HalfLeader(FollowTheLeader):
     r"""Half the leader of all contexts together, half uniform play.
 
     Parameters
@@ -308,22 +305,10 @@ class HalfLeader(FullInformationPolicy):
     array([0.457, 0.543])
     """
 
-    def __init__(self, n_arms: int, alpha: float):
-        super().__init__(n_arms)
-        self.alpha = check_made_for(alpha)
-        self.shared = HedgeState(np.zeros(self.n_arms))
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha}
-
-    def initial(self) -> NoState:
-        return NoState()
+    checked_alpha = staticmethod(check_made_for)
 
     def play(self, context: Hashable) -> np.ndarray:
-        return (leader(1 + self.shared.gains, self.alpha) + 1 / self.n_arms) / 2
-
-    def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
-        self.shared = HedgeState(self.shared.gains + rewards)
+        return (super().play(context) + 1 / self.n_arms) / 2
 
 
 # %% [markdown]
@@ -466,9 +451,6 @@ class HalfGradient(AlphaFairGradient):
     def __init__(self, n_arms: int, alpha: float):
         super().__init__(n_arms, min(check_made_for(alpha), 1.0))
         self.alpha, self.shared = float(alpha), OwnBooks(np.ones(self.n_arms))
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha}
 
     def rearranged(self, state, places, rewards):
         if isinstance(state, OwnBooks):

@@ -554,8 +554,8 @@ class AlphaFairGradient(FullInformationPolicy):
         self.step_kind, self.weights = step, weights
 
     def config(self) -> dict[str, Any]:
-        given = (self.n_arms, self.alpha, self.step_kind, self.weights)
-        return dict(zip(("n_arms", "alpha", "step", "weights"), given))
+        given = super().config()  # `step` is a method
+        return given | ({"step": self.step_kind} if "step" in given else {})
 
     def initial(self) -> AdaptiveState | ReleasedState:
         state = initial_state(self.n_arms)

@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -630,9 +630,6 @@ class OptimisticBandit(BanditPolicy):
             most = n * earnings_bound(t, self.alpha, n_arms=n)
             self._rate = (n, t), float(min(1 / (2 * n), (self.room / most) ** 0.5))
         return self._rate[1]
-
-    def config(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("n_arms", "alpha", "n_contexts")}
 
     def initial(self) -> OptimisticState:
         return OptimisticState(np.zeros(self.n_arms))

@@ -39,7 +39,7 @@ The rest is as in [full information](full_information.ipynb) and [bandit feedbac
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -248,9 +248,6 @@ class LateGradient(AlphaFairGradient):
         super().__init__(n_arms, alpha)
         self.waiting = check_count(waiting, "waiting", least=0)
         self._told = 0  # more that waits at the step to come
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha, "waiting": self.waiting}
 
     def update(self, context, rewards, *, played=None, waiting: int = 0) -> None:
         """Learn from a round, as other policies with full information do.

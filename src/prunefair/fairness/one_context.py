@@ -46,7 +46,6 @@ Quantities without a round are those after round $T$.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import numpy as np
 import scipy
@@ -404,13 +403,12 @@ class FollowTheLeader(FullInformationPolicy):
     array([0.667, 0.333])
     """
 
+    checked_alpha = staticmethod(check_leader_alpha)
+
     def __init__(self, n_arms: int, alpha: float):
         super().__init__(n_arms)
-        self.alpha = check_leader_alpha(alpha)
+        self.alpha = self.checked_alpha(alpha)
         self.shared = HedgeState(np.zeros(self.n_arms))
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha}
 
     def initial(self) -> NoState:
         return NoState()

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from copy import copy
 from importlib import import_module
-from inspect import isabstract
+from inspect import isabstract, signature
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -671,9 +671,12 @@ class Policy(ABC):
         for context, learner in state["learners"].items():
             self.learners[context] = learner
 
-    @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Arguments that build an equal, untrained policy; plain JSON values."""
+        """Arguments that build an equal, untrained policy; plain JSON values.
+
+        They are the attributes that have the names of the constructor's arguments.
+        """
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
     @abstractmethod
     def initial(self) -> NamedTuple:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -139,9 +139,6 @@ class SlateGradient(SlatePolicy, AlphaFairGradient):
         super().__init__(n_arms, alpha)
         self.slate = check_slate(slate, self.n_arms)
 
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha, "slate": self.slate}
-
     def initial(self) -> AdaptiveState:
         return AdaptiveState(np.full(self.n_arms, self.slate / self.n_arms), 0.0)
 
@@ -215,9 +212,6 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
     def __init__(self, n_arms: int, alpha: float, slate: int, *, horizon: float):
         super().__init__(n_arms, alpha, horizon=horizon)
         self.slate = check_slate(slate, self.n_arms)
-
-    def config(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("n_arms", "alpha", "slate", "horizon")}
 
     def initial(self) -> LogBarrierState:
         state = super().initial()

@@ -43,7 +43,7 @@ Policies are those of the earlier chapters; $\alpha<1$, and quantities without a
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -844,9 +844,6 @@ class _Estimating(FullInformationPolicy):
         self.prior = _check_prior(self.n_arms if prior is None else prior)
         self.shared = self.initial()
 
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms, "alpha": self.alpha, "prior": self.prior}
-
     def initial(self) -> Sums:
         return Sums(np.zeros(self.n_arms), 0.0)
 
@@ -950,9 +947,6 @@ class FrankWolfeBandit(BanditPolicy):
         self.prior = _check_prior(self.n_arms if prior is None else prior)
         self.shared = self.initial()
 
-    def config(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("n_arms", "alpha", "prior", "explore")}
-
     def initial(self) -> Pulls:
         return Pulls(*np.zeros((2, self.n_arms)))
 
@@ -1017,9 +1011,6 @@ class DualDescent(_Estimating):
         super().__init__(n_arms, alpha, prior=prior)
         theta = np.full(self.n_arms, self.alpha * np.log(self.n_arms))  # asks for 1 / N
         self.shared = Prices(*self.initial(), theta)
-
-    def config(self) -> dict[str, Any]:
-        return super().config() | {"horizon": self.horizon}
 
     def scale(self) -> np.ndarray:
         """Prices of the arms, shape (N,)."""
@@ -1088,9 +1079,6 @@ class Resolving(FullInformationPolicy):
         self.horizon = _check_horizon(horizon)
         self.growth = check_real(growth, "growth", lambda f: 1 < f < 1e9, "exceed 1")
         self.shared = Schedule(0.0, 1.0)
-
-    def config(self) -> dict[str, Any]:
-        return {k: getattr(self, k) for k in ("n_arms", "alpha", "horizon", "growth")}
 
     def initial(self) -> Planned:
         return Planned(np.full(self.n_arms, 1 / self.n_arms), np.zeros(self.n_arms))

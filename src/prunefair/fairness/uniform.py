@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,17 @@ class NoState(NamedTuple):
     """State of a learner that learns nothing."""
 
 
-class Uniform(FullInformationPolicy):
+class _Even:
+    """What both forms share: play is uniform."""
+
+    def initial(self) -> NoState:
+        return NoState()
+
+    def play(self, context: Hashable) -> np.ndarray:
+        return np.full(self.n_arms, 1 / self.n_arms)
+
+
+class Uniform(_Even, FullInformationPolicy):
     """Every arm with the same probability, whatever happens.
 
     Parameters
@@ -23,20 +33,11 @@ class Uniform(FullInformationPolicy):
         Number of arms $N$, or their names.
     """
 
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms}
-
-    def initial(self) -> NoState:
-        return NoState()
-
-    def play(self, context: Hashable) -> np.ndarray:
-        return np.full(self.n_arms, 1 / self.n_arms)
-
     def step(self, context: Hashable, x: np.ndarray, rewards: np.ndarray) -> None:
         pass
 
 
-class UniformBandit(BanditPolicy):
+class UniformBandit(_Even, BanditPolicy):
     """Pulls every arm with the same probability, whatever happens.
 
     Parameters
@@ -44,15 +45,6 @@ class UniformBandit(BanditPolicy):
     n_arms : int or sequence
         Number of arms $N$, or their names.
     """
-
-    def config(self) -> dict[str, Any]:
-        return {"n_arms": self.n_arms}
-
-    def initial(self) -> NoState:
-        return NoState()
-
-    def play(self, context: Hashable) -> np.ndarray:
-        return np.full(self.n_arms, 1 / self.n_arms)
 
     def step(self, context, arm: int, reward: float, probability: float) -> None:
         pass
