@@ -5,6 +5,8 @@
 writes `book/results/bandit_engine.json` and prints it as a table: every policy on real
 ratings, once by `simulate` and once by `run_fast` in the same process; a stream with
 1000 arms, made and played in blocks; and many runs at once by `run_batch`.
+
+Not in pieces: what is measured is time, which workers would lengthen.
 """
 
 from __future__ import annotations

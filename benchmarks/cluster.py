@@ -7,6 +7,8 @@ one worker and two of each engine, in turns; then pieces that do nothing, and ta
 ever more pieces.  What a thousand workers would take follows from these, for pieces are
 given out and stored one by one.  Other work on the machine lengthens the seconds of the
 wall clock, so that the processor time that the pieces got stands beside them.
+
+Not in pieces itself: it times those that it gives to workers.
 """
 
 from __future__ import annotations

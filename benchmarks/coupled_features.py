@@ -1,6 +1,6 @@
 """Features in the place of contexts: a ridge learner made fair, on real ratings.
 
-    python benchmarks/coupled_features.py [--results FILE]
+    python benchmarks/coupled_features.py [--results FILE] [--workers 2]
 
 Arms are genres, a round is a rating, contexts are the most active users.  The ridge
 learner is not told who the user is; it reads a 1 and, for each genre, the share of the
@@ -13,12 +13,13 @@ from users to genres.
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is imported
 
 import numpy as np
-from storing import Table, cpu, options_of
+from storing import Table, cpu, in_pieces, made_once, options_of
 
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, mean_interval
 from prunefair.fairness.coupled import RidgeLearner, coupled
@@ -38,6 +39,7 @@ CONFIGURATION = {
     "explore": 0.05,
     "seed": 7,
 }
+DRAWN = ("ridge on histories", "scale-free by user")
 
 
 def histories(stream) -> np.ndarray:
@@ -71,40 +73,45 @@ def by_users(stream, rng: np.random.Generator) -> np.ndarray:
     return policy.rewards
 
 
-def measure() -> dict:
-    """Optimum over utility of each, with 95 % intervals over runs."""
+def material() -> tuple:
+    """Stream, histories, and the certified optimum; once in each process."""
     stream = movielens_stream(load_ratings()).first(CONFIGURATION["rounds"])
-    alpha, features = CONFIGURATION["alpha"], histories(stream)
-    best = solve_offline(
-        reward_sums(stream.contexts, stream.rewards, stream.n_contexts), alpha
-    )
-    seeds = np.random.default_rng(CONFIGURATION["seed"])
-    found = {}
-    for name, play in (
-        ("ridge on histories", lambda rng: by_features(stream, features, rng)),
-        ("scale-free by user", lambda rng: by_users(stream, rng)),
-    ):
-        rewards = [play(rng) for rng in seeds.spawn(CONFIGURATION["runs"])]
-        ratio = best.utility / alpha_fair_utility(np.array(rewards), alpha)
-        mean, half = mean_interval(ratio)
-        found[name] = {"ratio": float(mean), "half": float(half)}
-        print(name, found[name], flush=True)
-    for name, policy in (
-        ("full information by user", AlphaFairGradient(stream.n_arms, alpha)),
-        ("uniform", Uniform(stream.n_arms)),
-    ):
+    sums = reward_sums(stream.contexts, stream.rewards, stream.n_contexts)
+    return stream, histories(stream), solve_offline(sums, CONFIGURATION["alpha"])
+
+
+def played(name: str) -> dict:
+    """Optimum over utility of one policy, with its 95 % interval over runs."""
+    (stream, features, best), c = made_once(material), CONFIGURATION
+    rngs = np.random.default_rng(c["seed"]).spawn(2 * c["runs"])
+    if name in DRAWN:
+        i = DRAWN.index(name)
+        rngs = rngs[i * c["runs"] : (i + 1) * c["runs"]]
+        play = [partial(by_features, stream, features), partial(by_users, stream)][i]
+        rewards = np.array([play(rng) for rng in rngs])
+    else:
+        policy = Uniform(stream.n_arms)
+        if name != "uniform":
+            policy = AlphaFairGradient(stream.n_arms, c["alpha"])
         run_fast(policy, stream, n_points=1)
-        ratio = best.utility / alpha_fair_utility(policy.rewards, alpha)
-        found[name] = {"ratio": float(ratio), "half": 0.0}
-        print(name, found[name], flush=True)
-    return {"optimum": float(best.utility), "policies": found}
+        rewards = policy.rewards
+    ratio = best.utility / alpha_fair_utility(rewards, c["alpha"])
+    mean, half = mean_interval(ratio) if name in DRAWN else (ratio, 0.0)
+    return {"ratio": float(mean), "half": float(half)}
+
+
+def optimum() -> float:
+    return float(made_once(material)[2].utility)
 
 
 def main() -> None:
-    """Measure and store the table."""
-    options = options_of(__doc__, RESULT).parse_args()
+    """Measure what the table lacks."""
+    options = in_pieces(options_of(__doc__, RESULT))
     table = Table(options.results, CONFIGURATION, "numpy", "numba", device=cpu())
-    table.replace(measure())
+    names = [*DRAWN, "full information by user", "uniform"]
+    pieces = [(("optimum",), optimum)]
+    pieces += [(("policies", name), partial(played, name)) for name in names]
+    table.fill(pieces, options, partial(print, flush=True))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ WikiText-2 test, by which nothing is chosen.
 
 A run is put aside after each look in the folder `--scratch` and goes on from there; its
 pieces are stored as they come.  On one core a thousand tokens take about half a minute.
+
+Not in pieces for workers: each step of a training needs the one before.
 """
 
 from __future__ import annotations

@@ -1,20 +1,29 @@
 """Models pruned by their own text and by WikiText-2, on text of other kinds.
 
-    python benchmarks/domains.py [--device cuda] [--scratch FOLDER]
+    python benchmarks/domains.py [--device cuda] [--scratch FOLDER] [--only nats/wanda]
 
 fills `book/results/domains.json`: every pruned model reads windows of five kinds of
 text.  Each finished piece, one model on one kind of text, is stored and never done
-again; the statistics of the model wait in the scratch folder.  Nothing is chosen by
-what is found: each ridge is found by the text that the method reads.
+again; the statistics of the model wait in the scratch folder, which several workers
+share only on one machine.  Nothing is chosen by what is found: each ridge is found by
+the text that the method reads.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, options_of
+from storing import (
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    latest,
+    made_once,
+    options_of,
+)
 
 from prunefair.models import default_device, load_model, load_tokenizer
 from prunefair.pruning.domains import DOMAINS, domain_windows
@@ -52,10 +61,11 @@ CONFIGURATION = {
 }
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model, what each method reads, and the models that come of it."""
 
     def __init__(self, device, scratch):
+        self.given = device, scratch
         self.model = load_model("smollm2", dtype=torch.float32, device=device)
         self.tokenizer = load_tokenizer("smollm2")
         self.store = FolderStore(scratch, CONFIGURATION | {"models": None})
@@ -96,8 +106,16 @@ class Bench:
         )
         return SelfStatistics(tuple(halves), [*found["fisher"]])
 
+    @cached_property
+    def windows(self):
+        """Windows of every kind of text."""
+        c = CONFIGURATION
+        size = {"window": c["window"], "count": c["windows"], "seed": c["order_seed"]}
+        return {d: domain_windows(self.tokenizer, d, **size) for d in DOMAINS}
+
+    @latest
     def pruned(self, name):
-        """A model of the table."""
+        """A model of the table, kept for the next piece."""
         method, kind = MODELS[name]
         if method is None:
             return self.model
@@ -113,35 +131,36 @@ class Bench:
             CONFIGURATION["ratio"]
         )
 
+    def nats(self, name, domain):
+        """Information of every window of one kind of text, for one model."""
+        model, windows = self.pruned(name), self.windows[domain]
+        return [float(token_nats(model, w[None]).sum()) for w in windows]
+
+    def parameters(self, name):
+        return self.pruned(name).num_parameters()
+
+
+def pieces(bench):
+    """Place of every piece, and what makes it; those of one model in a row."""
+    for name in MODELS:
+        for domain in DOMAINS:
+            yield ("nats", name, domain), partial(bench.nats, name, domain)
+        yield ("parameters", name), partial(bench.parameters, name)
+
 
 def main() -> None:
     """Measure what the table lacks."""
     parser = options_of(__doc__, RESULT)
     parser.add_argument("--device", default=default_device())
     parser.add_argument("--scratch", type=Path, default=Path("build/domains"))
-    options = parser.parse_args()
+    options = in_pieces(parser)
     device = cpu(torch.get_num_threads())
     if options.device != "cpu":
         device = torch.cuda.get_device_name(options.device)
     packages = ("torch", "transformers")
     table = Table(options.results, CONFIGURATION, *packages, device=device)
-    bench = Bench(options.device, options.scratch)
-    size = {"window": CONFIGURATION["window"], "count": CONFIGURATION["windows"]}
-    windows = {
-        domain: domain_windows(
-            bench.tokenizer, domain, seed=CONFIGURATION["order_seed"], **size
-        )
-        for domain in DOMAINS
-    }
-    for name in MODELS:
-        lacking = [domain for domain in DOMAINS if not table.has("nats", name, domain)]
-        model = bench.pruned(name) if lacking else None
-        for domain in lacking:
-            nats = [float(token_nats(model, w[None]).sum()) for w in windows[domain]]
-            table.add(nats, "nats", name, domain)
-            print(name, domain, sum(nats) / windows[domain].numel(), flush=True)
-        if lacking:
-            table.add(model.num_parameters(), "parameters", name)
+    bench = made_once(Bench, options.device, options.scratch)
+    table.fill(pieces(bench), options, partial(print, flush=True))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import OncePerProcess, Table, cpu, in_pieces, options_of, tensors_once
+from storing import (
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    once,
+    options_of,
+    tensors_once,
+)
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.anatomy import rows_to_keep
@@ -196,7 +204,7 @@ class Bench(OncePerProcess):
         options = {"penalty": PENALTIES[penalty], "generator": generator, **TRAINING}
         return train_functional(layers, ratio, **options)
 
-    @functools.cache  # noqa: B019
+    @once
     def scores(self, penalty):
         """Scores of the policy trained on all layers, and its training."""
         generator = torch.Generator().manual_seed(0)

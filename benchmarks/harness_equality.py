@@ -1,6 +1,6 @@
 """Accuracies of this book and of lm-evaluation-harness on the same questions.
 
-    python benchmarks/harness_equality.py [RESULT]
+    python benchmarks/harness_equality.py [--workers 2]
 
 Needs the extra `eval`.  The small real model, dense and with a tenth of the rows of
 every layer removed at random, answers the first questions of every task twice: by
@@ -10,6 +10,7 @@ Seconds are processor time of one thread, which other load on the machine change
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -17,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
-from storing import Table, cpu, options_of
+from storing import Table, cpu, in_pieces, options_of
 
 from prunefair.harness import HarnessResult, harness_results
 from prunefair.models import load_model, load_tokenizer
@@ -79,7 +79,6 @@ def comparison(ours: TaskResult, theirs: HarnessResult) -> dict:
 
 def measure(label: str) -> dict:
     """One model, every task, both programs."""
-    torch.set_num_threads(1)
     tokenizer = load_tokenizer(CONFIGURATION["model"])
     model = load_model(CONFIGURATION["model"]) if label == "dense" else pruned_model()
     assert model.dtype == torch.float32
@@ -101,13 +100,13 @@ def measure(label: str) -> dict:
 
 
 def main() -> None:
-    """Measure and store the table."""
-    options = options_of(__doc__, RESULT).parse_args()
+    """Measure what the table lacks, model by model."""
+    options = in_pieces(options_of(__doc__, RESULT))
     names = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy")
     table = Table(options.results, CONFIGURATION, *names, device=cpu())
     labels = ("dense", "pruned")
-    tables = Parallel(n_jobs=2)(delayed(measure)(label) for label in labels)
-    table.replace({"tasks": dict(zip(labels, tables))})
+    pieces = [(("tasks", name), functools.partial(measure, name)) for name in labels]
+    table.fill(pieces, options, functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":

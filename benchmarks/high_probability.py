@@ -6,6 +6,8 @@ writes `book/results/high_probability.json` and prints it as a table: four polic
 uniform play on streams that are fixed in advance and against adversaries that see every
 draw.  All seeds are played in step, as arrays whose first axis is the seed; a test
 compares every policy here with its class.
+
+Not in pieces: all seeds of a game are one vectorised run of a few seconds.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ gate matrices (576 columns) and on one random matrix in the shape of LLaMA-2-7B'
 time of both on the CPU; and training with each on every third layer of the small model.
 About eight minutes on one core; with names of parts (`n_576`, `n_4096`, `training`)
 only these are measured anew.
+
+Not in pieces: times are measured, and the parts draw from one generator in turn.
 """
 
 from __future__ import annotations

@@ -19,7 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import Table, cpu, in_pieces, options_of, tensors_once
+from storing import (
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    made_once,
+    once,
+    options_of,
+    tensors_once,
+)
 
 from prunefair.bridge.layer_budgets import kept_costs, refit_values, share_rows
 from prunefair.models import load_model, load_tokenizer
@@ -55,11 +64,12 @@ CONFIGURATIONS = {"smollm2": CONFIGURATION, "gemma3": CONFIGURATION | SECOND}
 RATIOS = {"smollm2": (0.3, 0.1), "gemma3": (0.3,)}
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model, its statistics, and the texts that judge."""
 
-    def __init__(self, configuration):
-        self.c = c = configuration
+    def __init__(self, name):
+        self.given = (name,)
+        self.c = c = CONFIGURATIONS[name]
         self.model = load_model(c["model"], dtype=torch.float32)
         known = tensors_once(ROOT / "build" / "layer_budgets", c["model"], self.measure)
         second, mean, fisher = (
@@ -90,7 +100,7 @@ class Bench:
             for i, x in enumerate(each)
         }
 
-    @functools.cache  # noqa: B019
+    @once
     def values(self, kind):
         """Value of every number of rows, of each layer."""
         if kind == "costs":
@@ -184,7 +194,7 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.process_time()
     table = Table(options.results, c, "torch", "transformers", device=cpu())
-    bench = Bench(c)
+    bench = made_once(Bench, options.model)
     print(f"{time.process_time() - start:.0f} s to begin with", flush=True)
     table.fill(pieces(bench), options, functools.partial(print, flush=True))
 

@@ -11,6 +11,9 @@ Of packages it needs what an image with PyTorch for GPUs holds: torch, transform
 safetensors, numpy, scipy, tqdm and the source of this book, found beside this file if
 it is not installed.  Random weights are written to the scratch folder first, if its
 disk has room, and read from there as those of a real checkpoint are.
+
+Not in pieces for workers: one GPU, whose times are measured, and each stage needs the
+one before.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ which an interrupted part goes on; a stage that is there already is not stored a
 All weights are random, of the right shapes: memory and time are measured, nothing about
 quality.  They are stored in bfloat16 and computed with in float32, because a processor
 without bfloat16 arithmetic needs ten times as long for it.
+
+Not in pieces for workers: times and peaks are measured, and each stage needs the one
+before.
 """
 
 from __future__ import annotations

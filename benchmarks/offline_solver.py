@@ -7,6 +7,8 @@ function, so the gaps compare.  cvxpy is timed at its second solve, with new sum
 compiles again only beyond `DPP_ENTRIES` sums; null where Clarabel found no optimum.
 Times are CPU seconds of the process with one thread, which other load on the machine
 stretches little.  Last, the optimum of the ratings after each of 200 numbers of rounds.
+
+Not in pieces: what is measured is time, which workers would lengthen.
 """
 
 from __future__ import annotations

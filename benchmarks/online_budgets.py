@@ -17,7 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from storing import Table, cpu, in_pieces, options_of, tensors_once
+from storing import (
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    latest,
+    made_once,
+    once,
+    options_of,
+    tensors_once,
+)
 
 from prunefair.bridge.online_budgets import (
     KINDS,
@@ -59,11 +69,11 @@ OWN, BEST = "from nothing", "best"
 BUILD = ROOT / "build" / "online_budgets"
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model and the texts that judge."""
 
-    def __init__(self, configuration):
-        self.c = c = configuration
+    def __init__(self):
+        self.c = c = CONFIGURATION
         self.model = load_model(c["model"], dtype=torch.float32)
         tokenizer = load_tokenizer(c["model"])
         self.first = {
@@ -104,7 +114,7 @@ class Bench:
             found |= {f"second {i}": H.float(), f"mean {i}": mean.float()}
         return found
 
-    @functools.lru_cache(1)  # noqa: B019
+    @latest
     def statistics(self, seed):
         """Shares of every row in each text of each kind, and the moments."""
         known = tensors_once(BUILD, f"seed-{seed}", lambda: self.measure(seed))
@@ -186,7 +196,7 @@ class Bench:
         found = [(a.exp() * (a - b)).sum(-1).mean(1) for a, b in zip(p, q, strict=True)]
         return rounded(torch.cat(found))
 
-    @functools.cache  # noqa: B019
+    @once
     def dense(self, name):
         return [*self.log_distribution(self.model, name)]
 
@@ -221,7 +231,7 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.process_time()
     table = Table(options.results, CONFIGURATION, "torch", "transformers", device=cpu())
-    bench = Bench(CONFIGURATION)
+    bench = made_once(Bench)
     print(f"{time.process_time() - start:.0f} s to begin with", flush=True)
     table.fill(pieces(bench), options, functools.partial(print, flush=True))
 

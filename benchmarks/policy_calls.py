@@ -8,6 +8,8 @@ slower, never faster.  "numpy step" is the same bandit with the step of its chap
 which the compiled one replaced.  FairCB solves a problem in every round, which is most
 of its prediction; with full information `update` asks for the play as well.  mabwiser
 is measured where it is installed, without contexts: it keeps no policy for each.
+
+Not in pieces: what is measured is time, which workers would lengthen.
 """
 
 from __future__ import annotations

@@ -6,19 +6,28 @@ writes `book/results/policy_reuse.json`: policies trained at 10, 30 and 40 % wit
 seeds each and used at 10 to 40 %, beside random rows; ratios of 0 to 40 % spread over
 the layers, rising and falling; the top rows beside draws.  Each selection is judged by
 its mean KS distance, the divergence from the dense model on text that it samples
-itself, and the perplexity on the beginning of the test part of WikiText-2.  Less than
-twenty minutes on one core; a finished selection is kept, so it resumes where it
-stopped.
+itself, and the perplexity on the beginning of the test part of WikiText-2.  A policy is
+a piece, and so is a selection, once the policies are there.  Less than twenty minutes
+on one core.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from storing import Table, cpu, options_of
+from storing import (
+    THEN,
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    made_once,
+    options_of,
+)
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.estimates import standard_error
@@ -63,6 +72,9 @@ class Remembered(torch.nn.Module):
         self.model, self.config, self.answers = model, model.config, {}
         self.device = model.device
 
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
     def forward(self, tokens, use_cache=False):
         key = tokens.numpy().tobytes()
         if key not in self.answers:
@@ -70,15 +82,14 @@ class Remembered(torch.nn.Module):
         return SimpleNamespace(logits=self.answers[key])
 
 
-class Experiment:
-    """The model, its texts and the table that is filled."""
+class Experiment(OncePerProcess):
+    """The model, and the texts by which its selections are judged."""
 
-    def __init__(self, table: Table):
-        self.table, c = table, CONFIGURATION
+    def __init__(self):
+        c = CONFIGURATION
         self.model = load_model("smollm2")
         self.matrices = row_matrices(self.model)
         self.slices = [RowSlices(W, dtype=DTYPE) for W in self.matrices]
-        self.equal = [torch.zeros(len(W)) for W in self.matrices]
         generator = torch.Generator().manual_seed(c["sample_seed"])
         shape = c["self_sampled_texts"]
         self.texts = self_sample(self.model, *shape, generator=generator)
@@ -86,24 +97,29 @@ class Experiment:
         length = c["window"] * c["wikitext2_test_windows"]
         self.wikitext = wikitext_tokens(load_tokenizer("smollm2"))[:length]
 
-    def scores(self, ratio: float, seed: int) -> list[torch.Tensor]:
-        """Scores of the policy trained at `ratio`, trained now unless it is stored."""
-        place = "policies", f"{ratio} seed {seed}"
-        if not self.table.has(*place):
-            trained = train_policy(
-                self.matrices,
-                ratio,
-                episodes=CONFIGURATION["episodes"],
-                draws=CONFIGURATION["draws"],
-                generator=torch.Generator().manual_seed(seed),
-                dtype=DTYPE,
-            )
-            weights = trained.policy.weights.tolist()
-            history = [round(x, 5) for x in trained.history]
-            self.table.add({"weights": weights, "ks": history}, *place)
-        weights = self.table[place[0]][place[1]]["weights"]
+    def policy(self, ratio: float, seed: int) -> dict:
+        """The policy trained at `ratio`."""
+        trained = train_policy(
+            self.matrices,
+            ratio,
+            episodes=CONFIGURATION["episodes"],
+            draws=CONFIGURATION["draws"],
+            generator=torch.Generator().manual_seed(seed),
+            dtype=DTYPE,
+        )
+        history = [round(x, 5) for x in trained.history]
+        return {"weights": trained.policy.weights.tolist(), "ks": history}
+
+    def scores(self, weights) -> list[torch.Tensor]:
+        """Scores of a policy, or equal ones."""
+        if weights is None:
+            return [torch.zeros(len(W)) for W in self.matrices]
         policy = RowPolicy(torch.tensor(weights))
         return [policy.scores(W).detach() for W in self.matrices]
+
+    def dense_log_perplexity(self) -> float:
+        window = CONFIGURATION["window"]
+        return round(math.log(perplexity(self.model, self.wikitext, window=window)), 4)
 
     def judge(self, kept) -> dict:
         """What keeping these rows costs."""
@@ -119,44 +135,44 @@ class Experiment:
             "log_perplexity": round(nats, 4),
         }
 
-    def record(self, name: str, scores, ratio, *, draw: int | None = None) -> None:
-        """Judge one selection, unless the table has it already."""
-        if not self.table.has("runs", name):
-            noise = None if draw is None else torch.Generator().manual_seed(draw)
-            kept = rows_by_scores(scores, ratio, generator=noise)
-            self.table.add(self.judge(kept), "runs", name)
+    def run(self, weights, ratio, draw: int | None = None) -> dict:
+        """One selection by a policy, or at random, and what it costs."""
+        noise = None if draw is None else torch.Generator().manual_seed(draw)
+        return self.judge(rows_by_scores(self.scores(weights), ratio, generator=noise))
 
 
-def run(table: Table) -> None:
-    """All selections of the configuration."""
-    c, e = CONFIGURATION, Experiment(table)
+def pieces(e: Experiment, table: Table):
+    """Place of every piece of the configuration, and what makes it."""
+    c = CONFIGURATION
     rising = spread_ratios(len(e.matrices), *c["spread"])
     plans = {"rising": rising, "falling": rising[::-1]}
-    if not table.has("dense_log_perplexity"):
-        nats = math.log(perplexity(e.model, e.wikitext, window=c["window"]))
-        table.add(round(nats, 4), "dense_log_perplexity")
+    ratios = {str(ratio): ratio for ratio in c["used_at"]}
+    yield ("dense_log_perplexity",), e.dense_log_perplexity
     for seed in range(c["seeds"]):
-        for ratio in c["used_at"]:
-            e.record(f"random / {seed} / {ratio}", e.equal, ratio, draw=seed)
-        for plan, ratios in plans.items():
-            e.record(f"random / {seed} / {plan}", e.equal, ratios, draw=seed)
-        for trained_at in c["trained_at"]:
-            scores = e.scores(trained_at, seed)
-            for ratio in c["used_at"]:
-                e.record(f"{trained_at} / {seed} / {ratio}", scores, ratio)
-            if trained_at == c["spread_trained_at"]:
-                for plan, ratios in plans.items():
-                    e.record(f"{trained_at} / {seed} / {plan}", scores, ratios)
-            if trained_at == c["sampled_at"]:
-                for draw in range(c["sampled_draws"]):
-                    name = f"{trained_at} / {seed} / draw {draw}"
-                    e.record(name, scores, trained_at, draw=draw)
+        for ratio in c["trained_at"]:
+            yield ("policies", f"{ratio} seed {seed}"), partial(e.policy, ratio, seed)
+    yield THEN
+    for seed in range(c["seeds"]):
+        for name, ratio in (ratios | plans).items():
+            place = "runs", f"random / {seed} / {name}"
+            yield place, partial(e.run, None, ratio, seed)
+        for at in c["trained_at"]:
+            weights = table["policies"][f"{at} seed {seed}"]["weights"]
+            spread = plans if at == c["spread_trained_at"] else {}
+            for name, ratio in (ratios | spread).items():
+                yield (
+                    ("runs", f"{at} / {seed} / {name}"),
+                    partial(e.run, weights, ratio),
+                )
+            for draw in range(c["sampled_draws"] if at == c["sampled_at"] else 0):
+                place = "runs", f"{at} / {seed} / draw {draw}"
+                yield place, partial(e.run, weights, at, draw)
 
 
 def main():
-    options = options_of(__doc__, RESULT).parse_args()
-    device = cpu(torch.get_num_threads())
-    run(Table(options.results, CONFIGURATION, "torch", device=device))
+    options = in_pieces(options_of(__doc__, RESULT))
+    table = Table(options.results, CONFIGURATION, "torch", device=cpu())
+    table.fill(pieces(made_once(Experiment), table), options, print)
 
 
 if __name__ == "__main__":

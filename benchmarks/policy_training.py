@@ -11,6 +11,8 @@ decomposition with vectors, one step a layer) and, as `values only`, without wha
 result does not depend on.  Memory is the rise of the resident set above its value
 before the training, each side three times in a process of its own, where the allocator
 gives freed memory back at once.  About seven minutes on an idle core.
+
+Not in pieces: what is measured is time and memory, which workers would change.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
     python benchmarks/pruning_methods.py [--minutes 30] [--device cuda]
                                          [--only wanda] [--ratios 0.3] [--seeds 0]
+                                         [--workers 2]
     python benchmarks/pruning_methods.py --model gemma3 --ratios 0.3
                               --results book/results/pruning_methods_gemma3.json
 
@@ -9,12 +10,13 @@ fills `book/results/pruning_methods.json`, or the table of the second real model
 sizes are smaller and which SliceGPT cannot cut.  The work is cut into small pieces,
 some windows of WikiText-2 or some questions of one model, and a finished piece is never
 done again: the run may be stopped at any moment and goes on where it was, with the
-models that lag behind first.  Runs side by side on other methods or ratios each keep
-what the others have stored.  On a CPU the first 2000 questions of HellaSwag are asked,
-on a GPU all of them.  Choosing the rows is cheap and is repeated in each run unless the
-folder `build/pruning_methods` still holds it; a model whose rows have come out
-otherwise than those that were measured is refused.  `--machine` names what the table
-cannot see, such as the instructions that the matrix products use.
+models that lag behind first.  Workers share the folder `build/pruning_methods`.  Runs
+side by side on other methods or ratios each keep what the others have stored.  On a CPU
+the first 2000 questions of HellaSwag are asked, on a GPU all of them.  Choosing the
+rows is cheap and is repeated in each run unless the folder still holds it; a model
+whose rows have come out otherwise than those that were measured is refused.
+`--machine` names what the table cannot see, such as the instructions that the matrix
+products use.
 """
 
 from __future__ import annotations
@@ -24,16 +26,23 @@ import hashlib
 import json
 import os
 import time
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from storing import (
+    OncePerProcess,
     check_same,
+    one_thread,
     options_of,
     read_table,
+    run_by,
     tensors_once,
     versions,
+    with_engine,
     write_table,
     write_whole,
 )
@@ -123,12 +132,14 @@ STAGES = [(4, 2, 0), (8, 4, 0), (8, 4, 40), (16, 8, 100), (32, 16, 200), (64, 32
 STAGES += [(128, 64, 800), (10**6, 10**6, 10**6)]
 
 
-class Bench:
+class Bench(OncePerProcess):
     """The dense model, what it is measured on, and the rows that each method keeps."""
 
-    def __init__(self, device, configuration=CONFIGURATION):
-        self.device, self.configuration = device, configuration
-        name, self.batch = configuration["model"], configuration.get("batch", 8)
+    def __init__(self, device, name="smollm2"):
+        self.given = device, name
+        self.device, self.configuration = device, CONFIGURATIONS[name]
+        configuration = self.configuration
+        self.batch = configuration.get("batch", 8)
         self.model = load_model(name, dtype=DTYPE, device=device)
         self.tokenizer = load_tokenizer(name)
         self.matrices = [W.float() for W in row_matrices(self.model)]
@@ -141,6 +152,7 @@ class Bench:
         self.windows = [windows[i] for i in evaluation_order(len(windows), rng=rng)]
         self.questions = {name: self.ordered(name) for name in TASK_CHANCE}
         self.kept, self.seconds, self.sliced = {}, {}, {}
+        self.latest = None, None
         chosen_by = json.dumps([configuration, RATIOS], sort_keys=True).encode()
         self.cache = BUILD / hashlib.sha256(chosen_by).hexdigest()[:12]
         self.cache.mkdir(parents=True, exist_ok=True)
@@ -224,6 +236,23 @@ class Bench:
         validation = wikitext_tokens(self.tokenizer, "validation")[: n * own]
         return torch.cat([self.beginning.expand(n, -1), validation.view(n, own)], 1)
 
+    def rows_of(self, method, seed, ratio):
+        """Rows that a method keeps, by whichever worker they were chosen; or none."""
+        if method in ("dense", SLICEGPT):
+            return None
+        if (method, seed, ratio) not in self.kept:
+            self.choose(method, seed)
+        return self.kept[method, seed, ratio]
+
+    def alone(self):
+        """Numbers of a CPU that do not depend on how many threads there are."""
+        return one_thread() if self.device == "cpu" else nullcontext()
+
+    def chosen(self, method, seed):
+        """Rows of a method, put into the folder."""
+        with self.alone():
+            self.choose(method, seed)
+
     def choose(self, method, seed):
         """Rows of a method at every ratio, from the cache where it holds them."""
         path = self.cache / f"{method.replace(' ', '_')}-{seed}.npz"
@@ -262,7 +291,7 @@ class Bench:
                 self.sliced[record.ratio] = select.prune(record.ratio)
             return self.sliced[record.ratio]
         method, repair = parted(record.method)
-        kept = self.kept[method, record.seed, record.ratio]
+        kept = self.rows_of(method, record.seed, record.ratio)
         model = prune_rows(self.model, kept)
         if repair == RECONSTRUCTED:
             return self.reconstructed(model, method, record)
@@ -315,8 +344,12 @@ class Bench:
 
     def record(self, method, seed, ratio, samples):
         """New record of a model, with everything that is cheap."""
+        with self.alone():
+            return self.cheap(method, seed, ratio, samples)
+
+    def cheap(self, method, seed, ratio, samples):
         key = parted(method)[0], seed, ratio
-        kept = self.kept.get(key)
+        kept = self.rows_of(*key)
         record = ModelRecord(
             method=method,
             seed=seed,
@@ -338,28 +371,33 @@ class Bench:
         record.kl = kl.mean(1).tolist()
         return record
 
-    def read(self, model, record, count):
-        """Read the next `count` windows."""
-        done = len(record.nats)
+    def measured(self, record, name, done, count):
+        """Outcomes of the next windows or questions, `done` of which there are."""
+        with self.alone():
+            if self.latest[0] != name_of(record):
+                self.latest = name_of(record), self.pruned(record)
+            if name == "windows":
+                return self.read(self.latest[1], done, count)
+            return self.ask(self.latest[1], name, done, count)
+
+    def read(self, model, done, count):
+        """Nats of `count` windows from the one numbered `done`."""
+        found = []
         for start, first, end in self.windows[done : done + count]:
             own = self.text[start : end - int(len(self.beginning) > 0)]
             nats = token_nats(model, torch.cat([self.beginning, own])[None])[0]
-            record.nats.append(float(nats[first - end :].sum()))
+            found.append(float(nats[first - end :].sum()))
+        return found
 
-    def ask(self, model, record, task, count):
-        """Ask the next `count` questions of a task."""
-        done = record.n_answered(task)
+    def ask(self, model, task, done, count):
+        """Marks of `count` questions of a task, by each rule."""
         questions = self.questions[task][done : done + count]
-        if not questions:  # another run has answered them meanwhile
-            return
         size = self.batch if self.device == "cpu" else 64
         scores = log_likelihoods(model, self.tokenizer, questions, batch_size=size)
         chance = TASK_CHANCE[task]
         outcome = task_result(questions, scores, chance, length=LENGTH).per_question
         rules = [r for r in (outcome.correct, outcome.correct_norm) if r is not None]
-        marks = ["".join("01"[int(right)] for right in rule) for rule in rules]
-        before = record.answers.get(task, [""] * len(marks))
-        record.answers[task] = [old + new for old, new in zip(before, marks)]
+        return ["".join("01"[int(right)] for right in rule) for rule in rules]
 
 
 def name_of(record):
@@ -379,21 +417,52 @@ def missing(bench, record, stage):
     return {name: n for name, n in lacking.items() if n > 0}
 
 
-def work(bench, record, lacking, deadline):
-    """Do what a record lacks, in pieces, until the deadline."""
-    model = bench.pruned(record)
-    for name, n in lacking.items():
-        piece = n if bench.device != "cpu" else (4 if name == "windows" else 1000)
-        for done in range(0, n, piece):
-            if time.monotonic() > deadline:
-                return
-            if name == "windows":
-                before = len(record.nats)
-                bench.read(model, record, min(piece, n - done))
-            else:
-                before = record.n_answered(name)
-                bench.ask(model, record, name, min(piece, n - done))
-            yield f"{name_of(record)}/{name} from {before}"
+def pieces(bench, records, stage):
+    """Place and function of what some records lack of a stage, model by model."""
+    for record in records:
+        who = replace(record, nats=[], kl=[], lost=[], answers={})
+        for name, n in missing(bench, record, stage).items():
+            piece = n if bench.device != "cpu" else (4 if name == "windows" else 1000)
+            before = n_done(record, name)
+            for done in range(before, before + n, piece):
+                count = min(piece, before + n - done)
+                make = partial(bench.measured, who, name, done, count)
+                yield (name_of(record), name, done), make
+
+
+def n_done(record, name):
+    return len(record.nats) if name == "windows" else record.n_answered(name)
+
+
+def added(record, name, outcomes):
+    """Store the next outcomes of a record in it."""
+    if name == "windows":
+        record.nats += outcomes
+        return
+    before = record.answers.get(name, [""] * len(outcomes))
+    record.answers[name] = [old + new for old, new in zip(before, outcomes)]
+
+
+def in_order(found, keys):
+    """What comes, in the order of `keys`."""
+    keys, waiting = iter(keys), {}
+    key = next(keys, None)
+    for name, value in found:
+        waiting[name] = value
+        while key in waiting:
+            yield key, waiting.pop(key)
+            key = next(keys, None)
+
+
+def in_turn(found, records):
+    """Add what comes to the records, each where the one before it is; give its name."""
+    waiting = {}
+    for (of, name, done), outcomes in found:
+        waiting[of, name, done] = outcomes
+        record = records[of]
+        while (next_ := (of, name, n_done(record, name))) in waiting:
+            added(record, name, waiting.pop(next_))
+            yield f"{of}/{name} from {next_[2]}"
 
 
 def methods():
@@ -452,14 +521,13 @@ def with_origins(table, stored, piece):
 
 def described(device):
     if device == "cpu":
-        return f"cpu, {torch.get_num_threads()} threads"
+        return "cpu, 1 threads"
     return torch.cuda.get_device_name(device)
 
 
 def main():
     parser = options_of(__doc__, RESULT)
     parser.add_argument("--model", choices=CONFIGURATIONS, default="smollm2")
-    parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--device", default=default_device())
     parser.add_argument("--machine", default="", help="added to the device's name")
     names = ["dense", *dict(methods())]
@@ -467,8 +535,7 @@ def main():
     for name, kind, every in (("--ratios", float, RATIOS), ("--seeds", int, SEEDS)):
         choice = {"type": kind, "choices": every, "default": [*every]}
         parser.add_argument(name, nargs="+", **choice)
-    options = parser.parse_args()
-    deadline = time.monotonic() + 60 * options.minutes
+    options = with_engine(parser)
     path, configuration = options.results, CONFIGURATIONS[options.model]
     stored = read_table(path)
     device = [described(options.device), options.machine]
@@ -476,7 +543,7 @@ def main():
     table["versions"] = versions("torch", "transformers")
     table["samples"] = stored.get("samples")
     check_same(path, stored and settings(stored), settings(table))
-    bench = Bench(options.device, configuration)
+    bench = Bench(options.device, options.model)
     if not stored:
         generator = torch.Generator().manual_seed(configuration["sample_seed"])
         size, drawn = configuration["samples"], {"generator": generator}
@@ -485,29 +552,35 @@ def main():
     table["windows"] = [end - first for _, first, end in bench.windows]
     table["questions"] = {name: len(q) for name, q in bench.questions.items()}
     records = by_model(stored)
-    wanted = [("dense", None, 0.0)]
+    wanted, chosen = [("dense", None, 0.0)], []
     for method, seed in methods():
         out = method not in options.only or method in configuration.get("left_out", ())
         if out or seed not in (None, *options.seeds):
             continue
         if method != SLICEGPT:
-            bench.choose(parted(method)[0], seed)
+            chosen.append((parted(method)[0], seed))
         wanted += [(method, seed, ratio) for ratio in reversed(RATIOS)]
+    choices = [(key, partial(bench.chosen, *key)) for key in dict.fromkeys(chosen)]
+    for key, _ in run_by(options, choices, whole=True):
+        bench.choose(*key)  # from the folder
     wanted = [key for key in wanted if key[2] in (0, *options.ratios)]
+    new = [key for key in wanted if key not in records]
+    begun = [(key, partial(bench.record, *key, samples)) for key in new]
     for key in wanted:
-        if key not in records:
-            records[key] = bench.record(*key, samples)
-            write(path, table, records, name_of(records[key]))
-        elif records[key].rows != bench.rows(records[key]):
+        if key in records and records[key].rows != bench.rows(records[key]):
             raise ValueError(
                 f"the rows of {key} are not those that {path} was measured with; "
                 "restore the cache or the version that chose them, or take it out"
             )
+    for key, record in in_order(run_by(options, begun, whole=True), new):
+        records[key] = record
+        write(path, table, records, name_of(record))
     chosen = [records[key] for key in wanted if key[0] in options.only]
     for stage in STAGES:
-        for record in sorted(chosen, key=is_main, reverse=True):
-            for made in work(bench, record, missing(bench, record, stage), deadline):
-                write(path, table, records, made)
+        ordered = sorted(chosen, key=is_main, reverse=True)
+        found = run_by(options, pieces(bench, ordered, stage))
+        for made in in_turn(found, {name_of(r): r for r in ordered}):
+            write(path, table, records, made)
     write(path, table, records)
 
 

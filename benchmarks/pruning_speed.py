@@ -5,6 +5,8 @@
 fills `book/results/pruning_speed.json`, in processor seconds of one thread: sampling
 texts, then moments and Fisher costs by a pass each with whole products, by one pass
 with half of the symmetric ones, and without the costs.
+
+Not in pieces: what is measured is time, which workers would lengthen.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ validation, the dense one on other windows, since they are drawn after A; rank, 
 and rate were fixed before any recovered model was judged, and sizes were raised once
 after that.  Each is judged before and after on the first windows of WikiText-2 test, by
 its divergence from the dense model on other self-sampled text, and on the first
-questions of two zero-shot tasks.  A finished part is kept, so that a run resumes where
-it stopped; `--seeds` adds to the table, other sizes need another file.
+questions of two zero-shot tasks.  Each model before, and each training after it, is a
+piece; the steps of one training depend on each other.  `--seeds` adds to the table,
+other sizes need another file.
 
 The default sizes take about half an hour of one core.  With more at hand:
 
@@ -21,12 +22,22 @@ The default sizes take about half an hour of one core.  With more at hand:
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from storing import Table, cpu, options_of
+from storing import (
+    THEN,
+    OncePerProcess,
+    Table,
+    cpu,
+    in_pieces,
+    latest,
+    made_once,
+    options_of,
+)
 
 from prunefair.models import load_model, load_tokenizer
 from prunefair.pruning.perplexity import (
@@ -69,52 +80,71 @@ def pruned_model(method, dense):
     return dense
 
 
-def judged(model, dense, material, options):
-    """Nats of test windows, divergence of self-sampled texts, answers to questions."""
-    nats = window_nats(
-        model,
-        material["test"],
-        options.test_window,
-        options.windows,
-        beginning=beginning_tokens(material["tokenizer"]),
-    )
-    kl = kl_per_position(dense, model, material["samples"]).mean(1)
-    results = zero_shot(model, material["tokenizer"], TASKS, limit=options.questions)
-    return {
-        "nats": [round(float(x), 5) for x in nats],
-        "kl": [round(float(x), 5) for x in kl],
-        "correct": {
-            name: "".join(str(int(x)) for x in result.per_question.correct)
-            for name, result in results.items()
-        },
-    }
+class Bench(OncePerProcess):
+    """The dense model, what judges, and what is trained on."""
 
+    def __init__(self, device, plan, windows, test_window, questions):
+        self.given = device, plan, windows, test_window, questions
+        self.plan, self.windows = plan, (test_window, windows)
+        self.dense = load_model("smollm2", dtype=torch.float32, device=device)
+        self.tokenizer = load_tokenizer("smollm2")
+        self.validation = wikitext_tokens(self.tokenizer, "validation")
+        self.test = wikitext_tokens(self.tokenizer, "test")
+        self.samples = self_sample(self.dense, 8, 64, generator=seeded("judged text"))
+        self.questions = questions
 
-def run_method(method, dense, material, options, plan, table):
-    """Fill in what is missing of one method."""
-    place = "runs", method
-    seeds = range(options.seeds)
-    missing = [s for s in seeds if not table.has(*place, "after", str(s))]
-    if table.has(*place, "before") and not missing:
-        return
-    begin = time.process_time()
-    model = pruned_model(method, dense)
-    if not table.has(*place, "before"):
-        before = judged(model, dense, material, options)
+    @latest
+    def start(self, method):
+        """The pruned model, kept for the next piece."""
+        return pruned_model(method, self.dense)
+
+    def judged(self, model):
+        """Nats of test windows, divergence of own texts, answers to questions."""
+        beginning = beginning_tokens(self.tokenizer)
+        nats = window_nats(model, self.test, *self.windows, beginning=beginning)
+        kl = kl_per_position(self.dense, model, self.samples).mean(1)
+        results = zero_shot(model, self.tokenizer, TASKS, limit=self.questions)
+        return {
+            "nats": [round(float(x), 5) for x in nats],
+            "kl": [round(float(x), 5) for x in kl],
+            "correct": {
+                name: "".join(str(int(x)) for x in result.per_question.correct)
+                for name, result in results.items()
+            },
+        }
+
+    def before(self, method):
+        """A model as it is pruned."""
+        begin = time.process_time()
+        model = self.start(method)
+        before = self.judged(model)
         seconds = round(time.process_time() - begin, 1)
         done = {"after": {}, "parameters": model.num_parameters(), "before": before}
-        table.add(done | {"seconds_before": seconds}, *place)
-    for seed in missing:
-        begin = time.process_time()
+        return done | {"seconds_before": seconds}
+
+    def after(self, method, seed):
+        """The same model after training."""
+        model, begin = self.start(method), time.process_time()
         generator = torch.Generator().manual_seed(100 + seed)
-        result = recover(model, material["validation"], plan, generator=generator)
+        result = recover(model, self.validation, self.plan, generator=generator)
         trained = time.process_time() - begin
-        after = judged(result.model, dense, material, options)
+        after = self.judged(result.model)
         after["trained"] = result.n_trained
         after["losses"] = [round(float(x), 4) for x in result.losses]
         after["seconds_training"] = round(trained, 1)
         after["seconds"] = round(time.process_time() - begin, 1)
-        table.add(after, *place, "after", str(seed))
+        return after
+
+
+def pieces(bench, seeds):
+    """Place of every piece, and what makes it."""
+    for method in METHODS:
+        yield ("runs", method), functools.partial(bench.before, method)
+    yield THEN  # each lies in the one of its method
+    for method in METHODS:
+        for seed in range(seeds):
+            place = "runs", method, "after", str(seed)
+            yield place, functools.partial(bench.after, method, seed)
 
 
 def arguments():
@@ -127,7 +157,7 @@ def arguments():
     parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--test-window", type=int, default=512)
     parser.add_argument("--questions", type=int, default=200)
-    return parser.parse_args()
+    return in_pieces(parser)
 
 
 def main():
@@ -139,23 +169,14 @@ def main():
     configuration = {"model": "smollm2", "ratio": RATIO, "plan": asdict(plan)}
     configuration |= sizes | {"tasks": list(TASKS), "samples": [8, 64], "seeds": SEED}
     configuration |= {"trained_on": "WikiText-2 validation", "dtype": "float32"}
-    threads = torch.get_num_threads()
     table = Table(
         options.results,
         configuration,
         *("torch", "transformers", "peft"),
-        device=cpu(threads) if options.device == "cpu" else options.device,
+        device=cpu() if options.device == "cpu" else options.device,
     )
-    dense = load_model("smollm2", dtype=torch.float32, device=options.device)
-    tokenizer = load_tokenizer("smollm2")
-    material = {
-        "tokenizer": tokenizer,
-        "validation": wikitext_tokens(tokenizer, "validation"),
-        "test": wikitext_tokens(tokenizer, "test"),
-        "samples": self_sample(dense, 8, 64, generator=seeded("judged text")),
-    }
-    for method in METHODS:
-        run_method(method, dense, material, options, plan, table)
+    bench = made_once(Bench, options.device, plan, *sizes.values())
+    table.fill(pieces(bench, options.seeds), options, print)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ beforehand on 64 self-sampled texts, are re-fitted to 16, 64 and 256 texts and j
 the divergence from the dense model on texts of another seed.  One of them is also
 re-fitted to other texts of the model, more, longer, or sampled at other temperatures;
 and layer after layer, to what the pruned model itself feeds its blocks.
+
+Not in pieces: all texts, policies and random rows are drawn from one generator in turn,
+and the moments of more texts are added to those of fewer.  A quarter of an hour.
 """
 
 from __future__ import annotations

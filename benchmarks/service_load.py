@@ -8,6 +8,8 @@ The service runs on one core, some callers on another; each draws a visit in one
 the disk with every visit and every reward, "quick" survives a kill, but not a loss of
 power.  Other load on the machine stretches what a clock says; the CPU time of the
 service for a request is told apart.
+
+Not in pieces: what is measured is time, which workers would lengthen.
 """
 
 from __future__ import annotations

@@ -40,13 +40,18 @@ def options_of(doc: str, result: Path) -> argparse.ArgumentParser:
 
 def in_pieces(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """What the command line says, with the options of `Table.fill`."""
+    parser.add_argument("--only", default="", help="pieces whose place begins so")
+    return with_engine(parser)
+
+
+def with_engine(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the command line says, with those that `run_pieces` needs."""
     parser.add_argument(
         "--minutes",
         dest="deadline",
         type=lambda text: time.monotonic() + 60 * float(text),
         default=float("inf"),
     )
-    parser.add_argument("--only", default="", help="pieces whose place begins so")
     parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
     parser.add_argument(
         "--workers",
@@ -66,13 +71,36 @@ def cpu(threads: int = 1) -> str:
 class OncePerProcess:
     """What is not sent to a worker, but made there once for all its pieces."""
 
+    given = ()  # what it is made with
+
     def __reduce__(self):
-        return made_once, (type(self),)
+        return made_once, (type(self), *self.given)
 
 
 @functools.cache
-def made_once(kind: type):
-    return kind()
+def made_once(kind: type, *given):
+    return kind(*given)
+
+
+def once(method, *, latest: bool = False):
+    """A method that computes each answer once, and that workers can read.
+
+    They cannot read a `functools.cache` in a class of the script that is run.
+    """
+
+    @functools.wraps(method)
+    def answer(self, *asked):
+        known = self.__dict__.setdefault(f"known {method.__name__}", {})
+        if asked not in known:
+            if latest:
+                known.clear()
+            known[asked] = method(self, *asked)
+        return known[asked]
+
+    return answer
+
+
+latest = functools.partial(once, latest=True)  # keeps one answer, the last
 
 
 @contextlib.contextmanager
@@ -98,6 +126,17 @@ def made(make, made_by) -> tuple:
         start = time.process_time()
         value = make()
         return value, made_by(), time.process_time() - start
+
+
+def run_by(options: argparse.Namespace, pieces, *, whole: bool = False):
+    """`run_pieces` as the command line has it; the whole of it takes its time."""
+    return run_pieces(
+        pieces,
+        backend=options.backend,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        seconds=float("inf") if whole else options.deadline - time.monotonic(),
+    )
 
 
 def maker(packages: tuple[str, ...], device) -> dict:
@@ -192,14 +231,7 @@ class Table(dict):
                 for place, make in stage
                 if not self.has(*place) and "/".join(place).startswith(options.only)
             ]
-            found = run_pieces(
-                lacking,
-                backend=options.backend,
-                workers=options.workers,
-                scheduler=options.scheduler,
-                seconds=options.deadline - time.monotonic(),
-            )
-            for place, (value, made_by, seconds) in found:
+            for place, (value, made_by, seconds) in run_by(options, lacking):
                 self.add(value, *place, made_by=made_by)
                 say(*place, f"in {seconds:.0f} s")
             if not all(self.has(*place) for place, _ in stage):

@@ -5,6 +5,8 @@
 Random weights in the geometry of TinyLlama (1.1 billion parameters, bfloat16) are
 written in files of at most 500 MB, then pruned by 30 % in two fresh processes.  What
 is stored is how far the resident memory rises above its value before the work starts.
+
+Not in pieces: what is measured is memory, of two fresh processes.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 Both models live in one process and take turns, so that a change of the machine's
 speed meets both.  Seconds are processor time of one thread, which other load on the
 machine changes less than the time on the wall.
+
+Not in pieces: what is measured is time, which workers would lengthen.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ PLACES = [("a", "slow"), ("a", "1"), ("b",), *(("c", str(n)) for n in range(6))]
 
 
 def filled(folder, *, kill=False, **given):
-    """Bytes of the table, attempts at each place, and how often each was stored."""
+    """Bytes of the table, attempts at each place, how often each was stored, and those
+    that were before the kill."""
     from storing import THEN, Table
 
     class Counted(Table):
@@ -60,7 +61,7 @@ def filled(folder, *, kill=False, **given):
             super().add(value, *place, **made_by)
 
     folder.mkdir()
-    piece, Counted.stored = noted(folder), Counter()
+    early, piece, Counted.stored = [], noted(folder), Counter()
     table = Counted(folder / "table.json", {"n": 1}, "numpy", device="here")
 
     def pieces():
@@ -76,6 +77,7 @@ def filled(folder, *, kill=False, **given):
             time.sleep(0.01)
         while kill and len(table.stored) < 2:  # in the middle
             time.sleep(0.01)
+        early.extend([*table.stored])
         os.kill(int(log.read_text()), signal.SIGKILL)
 
     if kill:
@@ -84,7 +86,7 @@ def filled(folder, *, kill=False, **given):
         (folder / "a-slow").write_text("none ")
     table.fill(pieces(), options_of(**given), lambda *_: None)
     tries = {p: len((folder / "-".join(p)).read_text().split()) for p in PLACES}
-    return (folder / "table.json").read_bytes(), tries, table.stored
+    return (folder / "table.json").read_bytes(), tries, table.stored, early
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +98,15 @@ def alone(tmp_path_factory):
 def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
     backend, alone, tmp_path
 ):
-    found, tries, stored = filled(tmp_path / "x", kill=True, backend=backend, workers=2)
+    found, tries, stored, early = filled(
+        tmp_path / "x", kill=True, backend=backend, workers=2
+    )
     assert found == alone[0]
     assert tries["a", "slow"] == 2  # the one that was killed was run again
     assert stored == {place: 1 for place in [*PLACES, ("total",)]}
-    assert sum(tries.values()) <= len(PLACES) + 4  # what was finished was not
+    assert len(early) >= 2 and {tries[p] for p in early} == {
+        1
+    }  # what was there was not
 
 
 def test_a_worker_that_always_dies_ends_the_run(monkeypatch):
@@ -185,6 +191,66 @@ def test_what_all_pieces_read_is_made_once_in_a_process():
     found = [value for _, value in run_pieces(reads, workers=2)]
     assert os.getpid() not in dict(found)
     assert len(set(found)) == len(dict(found))  # one number in each process
+
+
+READ_BY_A_WORKER = """
+import functools, sys
+from storing import once
+from prunefair.cluster import run_pieces
+
+class Bench:
+    @KEPT
+    def value(self, n):
+        return 7 * n
+
+    def piece(self, n):
+        return self.value(n), self.value(n)
+
+if __name__ == "__main__":
+    pieces = [(n, functools.partial(Bench().piece, n)) for n in (1, 2)]
+    print(sorted(run_pieces(pieces, workers=2)))
+"""
+
+
+@pytest.mark.parametrize("kept", ["once", "functools.cache"])
+def test_what_a_worker_cannot_read_is_told_and_once_can_be(kept, tmp_path):
+    import subprocess
+    import sys
+
+    script = tmp_path / "script.py"
+    script.write_text(READ_BY_A_WORKER.replace("KEPT", kept))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True
+    )
+    if kept == "once":
+        assert run.stdout == "[(1, (7, 7)), (2, (14, 14))]\n"
+    else:
+        error = run.stderr.strip().splitlines()[-1]
+        assert error.startswith("TypeError: pieces has one that a worker cannot read")
+
+
+def test_answers_are_kept_for_each_object_and_question():
+    from storing import latest, once
+
+    class Bench:
+        asked = 0
+
+        @once
+        def value(self, n):
+            self.asked += 1
+            return n
+
+        @latest
+        def last(self, n):
+            self.asked += 1
+            return n
+
+    a, b = Bench(), Bench()
+    assert [a.value(1), a.value(2), a.value(1), b.value(1)] == [1, 2, 1, 1]
+    assert (a.asked, b.asked) == (2, 1)
+    assert [a.last(1), a.last(1), a.last(2), a.last(1)] == [1, 1, 2, 1]
+    assert a.asked == 5
 
 
 def test_places_are_ordered_as_they_are_told_and_others_keep_theirs(tmp_path):

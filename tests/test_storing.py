@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -96,6 +97,20 @@ def test_every_benchmark_writes_its_table_where_it_is_told(path):
     assert "options.results" in path.read_text()
     uses = [n for n in ast.walk(tree) if getattr(n, "id", "") == "RESULT"]
     assert len(uses) == 2, "where it is defined, and as the default"
+
+
+@pytest.mark.parametrize("path", STORING, ids=lambda p: p.stem)
+def test_every_benchmark_takes_workers_or_says_why_it_has_none(path):
+    tree = ast.parse(path.read_text())
+    called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    workers = bool({"in_pieces", "with_engine"} & called)
+    assert workers != ("Not in pieces" in ast.get_docstring(tree))
+    assert not {"Parallel", "Pool", "ProcessPoolExecutor"} & called
+    for node in ast.walk(tree):  # a worker cannot read these in a class of the script
+        for inner in node.body if isinstance(node, ast.ClassDef) else ():
+            known = [ast.unparse(d) for d in getattr(inner, "decorator_list", ())]
+            words = {word for d in known for word in re.findall(r"\w+", d)}
+            assert not {"cache", "lru_cache"} & words
 
 
 def test_options_begin_with_the_table(tmp_path):

@@ -61,6 +61,8 @@ def run_pieces(
         If nobody answers at `scheduler`.
     RuntimeError
         If workers die again and again before a piece is finished.
+    TypeError
+        If workers of this machine cannot read a piece.
 
     Examples
     --------
@@ -124,6 +126,8 @@ def _results(left, backend, workers, scheduler, deadline) -> Iterator:
                     if time.monotonic() > deadline and parallel.pre_dispatch == "all":
                         return  # what waits on the cluster is not begun
             except death as error:
+                if "un-serialize" in str(error):  # nobody died
+                    raise _unreadable(error) from error
                 deaths, last = deaths + (DEATHS + 1 if backend == "dask" else 1), error
             finally:
                 results.close()
@@ -215,6 +219,15 @@ def _need(module: str, backend: str) -> None:
             f"{named('backend')} is {backend!r}, which needs the package {module}; "
             f"pip install {module}, or give {named('backend', 'processes')}"
         )
+
+
+def _unreadable(error: Exception) -> TypeError:
+    cause = str(error.__cause__ or "").strip().splitlines()
+    why = next((line for line in reversed(cause) if "Error" in line), error)
+    return TypeError(
+        f"pieces has one that a worker cannot read ({shown(str(why))}); keep locks, "
+        "open files and functools.cache out of what it holds"
+    )
 
 
 def _nobody(scheduler: str | None, kind: str, error: Exception) -> ConnectionError:

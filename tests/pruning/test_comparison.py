@@ -238,7 +238,7 @@ def test_the_second_model_has_a_table_of_its_own_and_reads_from_a_beginning(
     truth = perplexity(model, text, window=50, beginning=[1])
     np.testing.assert_allclose(found, truth, rtol=1e-4)
     assert sum(table["windows"]) == len(text)  # the beginning comes before the first
-    calibration = bench.Bench("cpu", bench.CONFIGURATIONS["gemma3"]).calibration()
+    calibration = bench.Bench("cpu", "gemma3").calibration()
     assert calibration.shape == (8, 1024) and set(calibration[:, 0].tolist()) == {1}
     read = bench.wikitext_tokens(None, "validation")[: 8 * 1023]
     assert torch.equal(calibration[:, 1:].flatten(), read)
@@ -342,6 +342,23 @@ def test_what_another_machine_adds_is_named_with_it(bench, monkeypatch):
         for m in second["models"]
         if len(m["nats"]) == 2
     }
+
+
+def test_outcomes_that_come_in_any_order_give_the_same_table(bench):
+    outcomes = {("a", "windows", n): [float(n), n + 1.0] for n in (0, 2, 4)}
+    outcomes |= {("b", "piqa", n): ["01"[n % 2], "0"] for n in range(3)}
+    tables = []
+    for order in (list(outcomes), list(outcomes)[::-1]):
+        records = {name: record(method=name) for name in "ab"}
+        made = bench.in_turn([(key, outcomes[key]) for key in order], records)
+        assert sorted(made)[0] == "a/windows from 0" and len(records["a"].nats) == 6
+        tables.append([r.to_json() for r in records.values()])
+    assert tables[0] == tables[1]
+    assert records["b"].answers["piqa"] == ["010", "000"]
+    known = {key: number for number, key in enumerate("abcd")}
+    for order in ("abcd", "dbca"):
+        found = [(key, known[key]) for key in order]
+        assert [*bench.in_order(found, "abcd")] == [*known.items()]
 
 
 def test_processes_that_write_one_table_at_a_time_lose_nothing(bench, tmp_path):

@@ -365,22 +365,27 @@ def test_the_benchmark_trains_on_validation_and_judges_on_test():
     assert len(read) == len(texts)  # no other reads
 
 
-def test_the_stored_table_is_resumed_and_other_sizes_are_refused(monkeypatch):
-    before, begun = benchmark.RESULT.read_bytes(), []
-
-    def only_recorded(method, dense, material, options, plan, table):
-        begun.append(table["runs"])
-
+def test_the_stored_table_is_resumed_and_other_sizes_are_refused(monkeypatch, tmp_path):
+    stored = json.loads(benchmark.RESULT.read_text())
+    path, n = tmp_path / "table.json", len(stored["runs"]["dense"]["after"])
+    path.write_bytes(benchmark.RESULT.read_bytes())
     for name in ("load_model", "load_tokenizer", "wikitext_tokens", "self_sample"):
         monkeypatch.setattr(benchmark, name, lambda *arguments, **options: None)
-    monkeypatch.setattr(benchmark, "run_method", only_recorded)
-    monkeypatch.setattr(sys, "argv", ["recovery.py", "--seeds", "3"])
-    benchmark.main()
-    assert begun[-1] == json.loads(before)["runs"]
-    monkeypatch.setattr(sys, "argv", ["recovery.py", "--steps", "7"])
-    with pytest.raises(SystemExit, match="another plan and does not belong"):
+    for name in ("before", "after"):
+        monkeypatch.setattr(benchmark.Bench, name, lambda bench, *which: which)
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["r.py", "--results", str(path), *options])
         benchmark.main()
-    assert benchmark.RESULT.read_bytes() == before
+
+    run("--seeds", str(n))
+    assert path.read_bytes() == benchmark.RESULT.read_bytes()
+    run("--seeds", str(n + 1))
+    for method, row in json.loads(path.read_text())["runs"].items():
+        assert row["after"].pop(str(n)) == [method, n]
+        assert row == stored["runs"][method]
+    with pytest.raises(SystemExit, match="another plan and does not belong"):
+        run("--steps", "7")
 
 
 # before and after
