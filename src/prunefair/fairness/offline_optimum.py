@@ -70,6 +70,7 @@ from prunefair.fairness.utility import (
 # import cvxpy as cp
 # from scipy.optimize import linprog
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.fairness import offline_optimum as package
 # from prunefair.fairness.ratings import load_ratings, movielens_stream
 # from prunefair.fairness.simulation import checkpoints
@@ -111,6 +112,9 @@ from prunefair.fairness.utility import (
 # G_{ji} = \sum_{t :\, j_t = j} r_i(t) .
 # $$ (eq-offline-sums)
 #
+# Must we keep fifty thousand rounds to find the best map?
+# A table with one row for each person and one column for each genre is enough, and nothing smaller would be.
+#
 # **Theorem (The sums are sufficient, and no less would do).** <a id="thm-offline-sums"></a>
 # For every $\alpha$ the utilities of all maps depend on the stream only through the $M \times N$ matrix $G$.
 # If $N \ge 2$, two streams with different sums are told apart by the rewards of some map.
@@ -120,7 +124,8 @@ from prunefair.fairness.utility import (
 # For the second let $G_{ji} \ne G'_{ji}$, and take two maps that agree in all contexts but $j$, where one plays arm $i$ and the other another arm.
 # Their rewards $R_i$ differ by $G_{ji}$ on one stream and by $G'_{ji}$ on the other, so at least one of the two maps earns different rewards on the two streams. ∎
 #
-# The problem therefore has $MN$ variables, whatever $T$ is, and the order of the rounds plays no role.
+# In words: what a fixed map earns depends on how much each arm paid in each context, and neither on the order of the rounds nor on their number.
+# The problem therefore has $MN$ variables, whatever $T$ is.
 
 
 # %%
@@ -233,6 +238,10 @@ def _sums_error(streams, maps, statistic=reward_sums) -> float:
 # %% [markdown]
 # So the **offline optimum** is the concave problem
 #
+# <div class="alert alert-info">
+#
+# **The offline optimum.**
+#
 # <a id="eq-offline-primal"></a>
 # $$
 # \begin{gathered}
@@ -240,6 +249,8 @@ def _sums_error(streams, maps, statistic=reward_sums) -> float:
 # \text{subject to} \quad x_j \in \Delta_N \text{ for each context } j .
 # \end{gathered}
 # $$ (eq-offline-primal)
+#
+# </div>
 #
 # We ask for $c_i > 0$, so that the utility and its gradient are finite at every map.
 
@@ -304,12 +315,19 @@ def check_map(x, shape: tuple[int, int], slate: int = 1) -> np.ndarray:
 # %% [markdown]
 # ## A bound for every price
 #
+# A solver can say that its map is the best, but why should we believe it?
+# We want a number that no map can exceed, from an argument that needs no solver: trade at fixed prices.
+#
 # Let a price $p_i > 0$ be paid for a reward unit of arm $i$.
-# Each context then sells its rounds to the arm that pays most for them, the initial rewards are sold as well, and the arms keep $-\phi_*(p_i)$:
+# Context $j$ gets most for its rounds from the arm with the largest $p_i G_{ji}$, and the initial rewards are sold as well.
+# An arm that buys $u$ reward units is left with $\phi(u) - p_i u$, at most $-\phi_*(p_i)$ by the definition of the [conjugate](utility.ipynb).
+# The sum of all these gains is the **dual value** of the prices:
 #
 # $$
 # D(p) = \sum_j \max_i p_i G_{ji} + \sum_i c_i p_i - \sum_i \phi_*(p_i) .
 # $$ (eq-offline-dual)
+#
+# It exceeds the utility of every map, and the theorem says by how much.
 #
 # **Theorem (What is between a price and a map).** <a id="thm-offline-weak"></a>
 # For every map $x$ and every $p$ in the domain of $\phi_*$
@@ -327,6 +345,12 @@ def check_map(x, shape: tuple[int, int], slate: int = 1) -> np.ndarray:
 # **Proof.**
 # Add and subtract $\sum_i p_i R_i(x) = \sum_i c_i p_i + \sum_{j,i} p_i G_{ji} x_{ji}$ and use $\sum_i x_{ji} = 1$.
 # The terms of the first sum are not negative because no $p_i G_{ji}$ exceeds the maximum, those of the second by the Fenchel–Young inequality [(eq-utility-fenchel-young)](utility.ipynb#eq-utility-fenchel-young). ∎
+#
+# In words: a map falls short of a dual value for two reasons only.
+# A context was sold to an arm that pays less than another, or a price is not what a further reward unit adds to the utility of its arm.
+#
+# A bound that never meets the optimum would certify little.
+# This one meets it, at the prices that a map sets by itself: its own marginal utilities.
 #
 # **Theorem (Strong duality and the certificate).** <a id="thm-offline-strong"></a>
 # Problem [(eq-offline-primal)](#eq-offline-primal) has a solution $x^*$, and with $p^* = \phi'(R(x^*))$
@@ -356,9 +380,13 @@ def check_map(x, shape: tuple[int, int], slate: int = 1) -> np.ndarray:
 # For $x = x^*$ this is $D(p^*) = U(x^*)$, and no $D(p)$ is below $U(x^*)$ by [Theorem (What is between a price and a map)](#thm-offline-weak).
 # Two optimal maps with different $R$ would both be beaten by their midpoint, as $\phi$ is strictly concave for $\alpha > 0$. ∎
 #
+# In words: price each arm at its marginal utility, and ask what every context would earn at these prices if it served only the arm that pays most.
+# What the map earns less is all that any other map can be ahead by.
+#
 # We did not need a minimax theorem: concavity and one directional derivative are enough.
-# The certificate is the gap of the Frank–Wolfe method ([Jaggi 2013](../references.bib#jaggi2013frankwolfe)), and it can be computed for *any* map, wherever the map comes from.
-# It is linear in the error of $p$, while [(eq-offline-gap)](#eq-offline-gap) at another price may be smaller; a solver that has prices of its own should use them.
+# The certificate can be computed for *any* map, wherever the map comes from.
+# It is known as the gap of the Frank–Wolfe method, which repeatedly moves a map towards the best one at its prices ([Jaggi 2013](../references.bib#jaggi2013frankwolfe)).
+# At other prices the difference [(eq-offline-gap)](#eq-offline-gap) may be smaller, so a solver that has prices of its own should use them.
 #
 # The next function draws [Figure (fig-offline-price)](#fig-offline-price), at the head of this chapter.
 
@@ -386,7 +414,7 @@ def plot_price_line(ax, G, best: OfflineOptimum, alpha: float):
 
 # %% [markdown]
 # The functions below also take a number of arms that are chosen at once, `slate`, which is 1 here.
-# With the sum of that many largest entries in the place of the maximum, everything carries over to [slates](slates.ipynb).
+# Everything carries over to [slates](slates.ipynb) if the maximum is replaced by the sum of that many largest entries.
 
 
 # %%
@@ -525,7 +553,8 @@ def certificate(x, G, alpha: float, initial=1.0, *, p=None, slate: int = 1) -> f
 
 
 # %% [markdown]
-# The check: the certificate is the difference of the two objectives, every price bounds every map, and by hand, for one context and two arms with sums $(3, 3)$ and $\alpha = 1$, the even map is optimal with $U = 2 \ln 2.5$.
+# The check: the certificate is the difference of dual value and utility, at the prices of the map and at others.
+# By hand, for one context and two arms with sums $(3, 3)$ and $\alpha = 1$, the even map is optimal with $U = 2 \ln 2.5$.
 
 
 # %%
@@ -614,9 +643,10 @@ def certified_optimum(
 # Compiling with parameters takes an array of $(MN)^2$ numbers, so beyond a few thousand sums they enter as constants instead and each solve compiles.
 # Some details matter.
 # The rewards $R$ are variables of their own, tied to $x$ by $N$ equations: written out in the objective, their sums over all contexts can make Clarabel ([Goulart and Chen 2024](../references.bib#goulart2024clarabel)) give up at a thousand contexts.
-# `cp.power` replaces its exponent by a rational number with a small denominator unless `approx=False` asks for power cones, and a solver's own tolerance is no certificate: we certify its answer with [(eq-offline-certificate)](#eq-offline-certificate).
+# `cp.power` replaces its exponent by a rational number with a small denominator, unless `approx=False` asks for the exact power.
+# A solver's own tolerance is no certificate, so we certify its answer with [(eq-offline-certificate)](#eq-offline-certificate).
 # A change of the unit of reward changes no optimal map ([Theorem (Elasticity)](utility.ipynb#thm-utility-elasticity)), so we choose one in which the rewards are of order one, and two others if Clarabel gives up.
-# With exponents near zero it does so now and then, and more often if the utility is divided by $1 - \alpha$, which we therefore leave out.
+# It gives up now and then when the exponent $1 - \alpha$ is near zero, and more often if the utility is divided by $1 - \alpha$; so we leave this division out.
 
 
 # %%
@@ -731,7 +761,8 @@ def offline_problem(n_contexts: int, n_arms: int, alpha: float) -> OfflineProble
 # ## A solver of our own
 #
 # We need the optimum at hundreds of checkpoints, with a gap that does not show in any figure.
-# The structure helps: all coupling between contexts goes through the $N$ rewards, and all coupling between arms through the $M$ simplex constraints.
+# The structure helps: contexts are coupled only through the $N$ rewards, and arms only through the $M$ constraints $x_j \in \Delta_N$.
+# A reader who only wants to use `solve_offline` may go on at the picture of the best map, [Figure (fig-offline-map)](#fig-offline-map).
 #
 # **The path.**
 # Write $y_j$ for the price that context $j$ gets for its rounds and $z_{ji} = y_j - p_i G_{ji}$ for what arm $i$ falls short of it.
@@ -1085,7 +1116,7 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 
 # %% [markdown]
 # The check: the solver against cvxpy at many sizes, more contexts than arms and fewer.
-# Neither may beat the other by more than the other's certificate, and ours is the smaller one.
+# Neither may beat the other by more than the other's certificate, and our certificate is the smaller one.
 
 # %% tags=["active-ipynb"]
 # for M, N, alpha in [(1, 5, 0.9), (3, 7, 0.5), (7, 3, 1), (20, 20, 2), (40, 8, 0.3)]:
@@ -1099,7 +1130,9 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 #     print(f"M = {M:2d}, N = {N:2d}, alpha = {alpha:.1f}: {ours.iterations:2d} steps")
 
 # %% [markdown]
-# How sharp the two theorems are: at an optimum and its prices [(eq-offline-gap)](#eq-offline-gap) is an equality, and the certificate of uniform play is what it misses when $\alpha$ is near 0, more when $\phi$ is curved.
+# How sharp are the two theorems?
+# At an optimum the dual value of its prices is the utility, to nine digits, so the first has no room left.
+# The certificate of uniform play is 1.002 times what uniform play really misses at $\alpha = 0.001$, and 1.656 times at $\alpha = 0.9$, where $\phi$ is curved.
 
 # %% tags=["active-ipynb"]
 # even = np.full(G.shape, 1 / G.shape[1])
@@ -1108,11 +1141,12 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 #     weak = _weak_share(best.x, best.prices, G, alpha)
 #     strong = _certificate_share(even, best.utility, G, alpha)
 #     assert max(weak, strong) <= 1 + 1e-12
-#     print(f"alpha {alpha}: constants {weak:.9f} of the dual,"
-#           f" {strong:.4f} of the certificate")
+#     assert weak > 1 - 1e-8
+#     print(f"alpha {alpha}: certificate of uniform play {1 / strong:.3f} of its miss")
 
 # %% [markdown]
 # How long both take, by `benchmarks/offline_solver.py`: CPU seconds of one thread on random sums, at $\alpha=0.9$, the second solve of each.
+# With 100 contexts and 1000 arms ours takes 0.069 seconds and cvxpy 3.247, and our gap is the smaller one in every row.
 # Beyond a few thousand sums cvxpy's time includes a compilation; where Clarabel stops without an answer, no time is given.
 
 # %% tags=["active-ipynb"]
@@ -1131,6 +1165,8 @@ def offline_optimum_of(stream: RewardStream, alpha: float) -> OfflineOptimum:
 # %% [markdown]
 # Now the ratings.
 # More fairness gives up more of the total and is more even, as in [the shared hour](utility.ipynb).
+# At $\alpha = 0.9$ the best map gives up 0.466 of the largest total.
+# Jain's index, which is 1 for equal rewards, then is 0.548, against 0.138 for the map with the largest total.
 # The prices say what a further reward unit would add, genre by genre.
 
 # %% tags=["active-ipynb"]
@@ -1159,9 +1195,10 @@ def plot_map(ax, x, arm_names):
 # %% tags=["active-ipynb"]
 # with figure(figsize=(5.6, 5.2)) as ax:
 #     plot_map(ax, best.x, stream.arm_names)
+# assert ((best.x > 1e-3).sum(1) > 1).sum() == 16 and (best.x > 1e-3).sum(1).max() == 3
 
 # %% [markdown]
-# **Figure (fig-offline-map).** <a id="fig-offline-map"></a> The best map for the ratings at alpha = 0.9: most people get one genre, a few get a mixture of two or three.
+# **Figure (fig-offline-map).** <a id="fig-offline-map"></a> The best map for the ratings at alpha = 0.9: most of the 75 people get one genre, 16 of them a mixture of two or three.
 #
 # ## The optimum over time
 #
@@ -1259,7 +1296,8 @@ def optimum_over_time(
 # </div>
 #
 # To see [(eq-offline-inner-product)](#eq-offline-inner-product): with the inner product every arm has the reward $1 + \sum_{j,i} G_{ji} x_{ji}$, which is largest if each context plays the arm with its largest sum.
-# One round and one line are enough to tell the two apart, because in one round no more than the largest single reward can be earned.
+# One round is enough to tell the two apart, because in one round no more than the largest single reward can be earned.
+# After one round the script reports 203.64 where the optimum is 190.72, and after all rounds 525.15 in place of 353.91.
 
 
 # %%
@@ -1323,10 +1361,92 @@ def plot_optimum(ax, curve, wrong, uniform):
 
 # %% [markdown]
 # **Figure (fig-offline-curve).** <a id="fig-offline-curve"></a> The offline optimum after each number of rounds (alpha = 0.9). The inner product lies far above what any map attains; a regret measured against it mostly measures the error.
+
+# %% [markdown]
+# ## Check yourself
 #
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# uniform_play = np.full(G.shape, 1 / G.shape[1])
+# has = alpha_fair_utility(1 + (G * uniform_play).sum(0), 0.9)
+# misses = certificate(uniform_play, G, 0.9)
+# Quiz(
+#     f"Uniform play has {has:.0f} utility units and the certificate {misses:.0f}. "
+#     "What do we know of the best map, without solving for it?",
+#     right=f"It has at most {has + misses:.0f}.",
+#     because=f"The certificate bounds what is missed; the best has {best.utility:.0f}.",
+#     wrong={f"It has {has + misses:.0f}.": "Only at the optimum is the bound attained.",
+#            f"It has at least {has + misses:.0f}.": "The bound is from above."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# backwards = reward_sums(stream.contexts[::-1], stream.rewards[::-1], len(G))
+# change = abs(solve_offline(backwards, 0.9).utility - best.utility)
+# Quiz(
+#     "The same ratings come in the opposite order. What happens to the best map?",
+#     right="Nothing." if change < 1e-6 else "It changes.",
+#     because="It sees the stream only through the sums of each arm in each context.",
+#     wrong={
+#         "It earns less.": "A policy that learns may; a map that is fixed may not.",
+#         "It must be solved again.": "The sums are the same, and so is the problem.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# shown, true = inner_product_benchmark(G, 0.9) - 340, best.utility - 340
+# Quiz(
+#     "A policy reaches 340 utility units on the ratings. Which regret does the authors' "
+#     "benchmark give it, in utility units?",
+#     right=f"{shown:.0f}",
+#     because="Most of it is the error of the benchmark, which no map can attain.",
+#     wrong={
+#         f"{true:.0f}": "That is its distance to the best map, the true regret.",
+#         "0": "The benchmark is larger than what the policy has.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-offline-1"></a>
+# **Exercise ★.** <a id="ex-offline-0"></a>
+# Write the certificate of a map for initial rewards of 1, the right side of [(eq-offline-certificate)](#eq-offline-certificate).
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# The rewards of the map come first, then their prices $R_i^{-\alpha}$, then what each context could earn and what it does earn at these prices.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def still_open(x, G, alpha):
+#     """What the best map can be ahead of the map `x`, shape (M, N)."""
+#     # your lines
+#
+#
+# even, sums = np.full((2, 2), 0.5), np.array([[3.0, 1.0], [2.0, 4.0]])
+# check_answer(still_open, certificate, (even, sums, 0.5), (even, sums, 1))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# At the prices $p_i = R_i^{-\alpha}$ a context could earn $\max_i p_i G_{ji}$ and does earn $\sum_i p_i G_{ji} x_{ji}$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def still_open(x, G, alpha):
+#     """What the best map can be ahead of the map `x`, shape (M, N)."""
+#     pG = (1 + (G * x).sum(0)) ** -alpha * G  # (M, N)
+#     return (pG.max(1) - (pG * x).sum(1)).sum()
+#
+#
+# calls = [(even, sums, 0.5), (even, sums, 1), (np.eye(2), sums, 0.9)]
+# assert check_answer(still_open, certificate, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-offline-1"></a>
 # By hand: two contexts, two arms, $G = \begin{pmatrix} 3 & 3 \\ 3 & 0 \end{pmatrix}$, $c = (1, 1)$ and any $\alpha > 0$.
 # Find an optimal map, its rewards and its prices, and check the certificate.
 #
@@ -1346,7 +1466,7 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     np.testing.assert_allclose(found.rewards, [4, 4], rtol=1e-4)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-offline-2"></a>
+# **Exercise ★★.** <a id="ex-offline-2"></a>
 # A limit: as $\alpha$ grows, the optimum should approach the max-min fair map.
 # Write the max-min problem as a linear program, solve it for the ratings, and compare the smallest reward with that of the optimum at $\alpha = 2, 5, 10$.
 # What does [(eq-utility-maxmin)](utility.ipynb#eq-utility-maxmin) promise?
@@ -1372,9 +1492,16 @@ def plot_optimum(ax, curve, wrong, uniform):
 #     print(f"alpha {alpha:2d}: smallest reward {least:.1f}, max-min {-found.fun:.1f}")
 
 # %% [markdown]
-# **Exercise.** <a id="ex-offline-3"></a>
+# **Exercise ★★★.** <a id="ex-offline-3"></a>
 # How many contexts have to randomise?
 # Show that for $\alpha > 0$ some optimal map has at most $M + N - 1$ positive entries, so that at most $N - 1$ contexts play more than one arm.
+#
+# <details><summary>Hint</summary>
+#
+# The optimal maps form a polytope, because all of them have the same rewards.
+# How many positive entries has a vertex, and are all of its equations independent?
+#
+# </details>
 #
 # <details><summary>Solution</summary>
 #
@@ -1406,7 +1533,7 @@ def plot_optimum(ax, curve, wrong, uniform):
 # print(f"most arms that one context mixes in the solver's map: {mixing}")
 
 # %% [markdown]
-# **Exercise.** <a id="ex-offline-4"></a>
+# **Exercise ★★.** <a id="ex-offline-4"></a>
 # Breaking an assumption: what is lost if $c_i = 0$ is allowed?
 #
 # <details><summary>Solution</summary>
@@ -1432,9 +1559,9 @@ def plot_optimum(ax, curve, wrong, uniform):
 # %% [markdown]
 # ## What you can do now
 #
-# The sums $G$ carry everything that a fixed map can earn, so the benchmark costs the same for any number of rounds.
-# Any map and any prices give a bound; at the optimum they meet, so the optimum comes with its proof.
-# The authors' script takes an inner product where the vector is meant, and its benchmark is far above the optimum from the first round on.
+# The sums $G$ carry everything that a fixed map can earn: a table of 75 people and 19 genres replaces 53 372 rounds.
+# Any map and any prices give a bound; at the optimum they meet, so the optimum comes with its proof, here 353.9061 utility units with less than a billionth left open.
+# The authors' script takes an inner product where the vector is meant, and reports 525.15.
 #
 # - Solve the problem, certified to a relative gap of $10^{-9}$: `solve_offline` for sums, `offline_optimum_of` for a stream, `optimum_over_time` (`OptimumOverTime`) for its first rounds; `reward_sums` and `sums_over_time` add up.
 # - Bound what any map can reach, yours included: `dual_value`, `certificate`, and `certified_optimum` for a map of your own; the result is an `OfflineOptimum`.
