@@ -1381,7 +1381,7 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
-# The entries that stay positive are the largest ones, so only the $\tau_k$ have to be tried: [(eq-online-gradient-projection)](#eq-online-gradient-projection).
+# The entries that stay positive are the largest ones, so only the $\tau_k$ of [Theorem (Projection onto the simplex)](#thm-online-gradient-projection) have to be tried.
 #
 # </details>
 
