@@ -3,8 +3,10 @@ r"""
 # Late feedback: what waiting costs, and what a log can tell
 
 A click comes seconds after the page, a purchase days after; most services learn in batches, and some only from a log of another policy.
-If at most $m$ rounds of a context wait for their rewards at any time, a step that knows $m$ keeps the guarantee of [full information](full_information.ipynb) with $1+2m\sqrt N$ in the place of 1.
-In the worst case waiting costs a factor of the order of $\sqrt m$ in the regret, and nothing in the factor $c_\alpha$.
+What does a fair policy lose if it learns late, and can it learn from what another policy did?
+
+Suppose that at most $m$ rounds of a context wait for their rewards at any time.
+Then a step that knows $m$ keeps the guarantee of [full information](full_information.ipynb): waiting costs at most a factor of the order of $\sqrt m$ in the regret, and nothing in the factor $c_\alpha$.
 And a log of draws whose probabilities were kept tells what *any* fixed map would have earned, without bias.
 
 ## Notation
@@ -50,6 +52,7 @@ from prunefair.fairness.simulation import RewardStream
 from prunefair.messages import shown
 
 # %% tags=["active-ipynb"]
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.fairness.bandit_feedback import bernoulli_stream, mean_interval
 # from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 # from prunefair.fairness.simulation import simulate
@@ -61,7 +64,7 @@ from prunefair.messages import shown
 
 # %% [markdown]
 # In the picture, a bar is a round from its play to the arrival of its reward.
-# Count the bars that cross the dotted line: so many rounds wait at that step.
+# Count the bars that cross the dotted line: they are the rounds that wait at that step.
 # Below, look at how the weight of an arm lags behind.
 
 # %% tags=["active-ipynb"]
@@ -77,14 +80,17 @@ from prunefair.messages import shown
 # ## A step that knows how many rounds wait
 #
 # Rewards of a context arrive in any order, one round after the other.
-# Step $k$ moves the learner by
+# Rounds that wait together have been played at nearly the same point, and each of them will push the learner, perhaps all in one direction.
+# Eleven steps from one point are one step that is eleven times too long.
+# So a step has to be shorter, the more rounds wait: step $k$ moves the learner by
 #
 # $$
 # y_{k+1}=\Pi_\Delta\Big(y_k+\frac{g_k}{\sqrt{\hat S_k}}\Big),\qquad\hat S_k=\sum_{l\le k}\lVert g_l\rVert\big(\lVert g_l\rVert+2mb\big),
 # $$ (eq-late-feedback-step)
 #
 # and a round is played at the point of the moment, $x_k=y_{k'}$ with some $k'\le k$.
-# With $m=0$ this is the step of [online gradient](online_gradient.ipynb).
+# With $m=0$ this is the step of [online gradient](online_gradient.ipynb), and the regret is at most $2\sqrt{\sum_k\lVert g_k\rVert^2}$.
+# We want the same form of guarantee for the late step, however the rewards are delayed.
 #
 # **Theorem (The late step).** <a id="thm-late-feedback-step"></a>
 # If at every step at most $m$ other rounds have been played whose rewards have not arrived, and $\lVert g_k\rVert\le b$ for all $k$, then for every $u\in\Delta$ and every number $n$ of steps
@@ -108,7 +114,8 @@ from prunefair.messages import shown
 #
 # *Together* the sums are $\sum_k\eta_k\lVert g_k\rVert\big(\frac12\lVert g_k\rVert+mb\big)=\frac12\sum_k(\hat S_k-\hat S_{k-1})/\sqrt{\hat S_k}\le\sqrt{\hat S_n}$, and $\frac1{\eta_n}=\sqrt{\hat S_n}$. ∎
 #
-# The count by $l$ is the point: what a step costs are the rounds that wait *while it is made*, and their number is known then, though their rewards are not.
+# In words: four times as many waiting rounds cost twice the regret.
+# The count by $l$ is the point of the proof: what a step costs are the rounds that wait *while it is made*, and their number is known then, though their rewards are not.
 # So $m$ need not be known in advance: the proof holds with another number $m_k$ in each term of $\hat S$, as long as no more than $m_k$ rounds wait at step $k$.
 # That regret grows like the root of the sum of all delays is known: [Quanrud and Khashabi (2015)](../references.bib#quanrud2015delays) show it for plain gradient steps, and [McMahan and Streeter (2014)](../references.bib#mcmahan2014delay) adapt to the gradients as well.
 
@@ -149,12 +156,14 @@ def late_step(state: AdaptiveState, gradient, waiting: int) -> AdaptiveState:
 # first = late_step(AdaptiveState(np.array([0.5, 0.5]), 0.0), [1, 0], 1)
 # np.testing.assert_allclose(first.squared_norms, 1 + 8**0.5)
 # np.testing.assert_allclose(first.point[0] - 0.5, (1 + 8**0.5) ** -0.5 / 2)
+# assert round((1 + 8**0.5) ** -0.5, 3) == 0.511
 
 # %% [markdown]
 # ## Late and fair
 #
 # Which cumulative rewards weigh a reward that comes late?
-# Those of the moment at which it arrives, $R$ before its own credit; what is credited is $r_i(t)\,x_i(t)$ with the play of *then*.
+# Those of the moment at which it arrives: $R$ before its own credit.
+# What is credited is $r_i(t)\,x_i(t)$, with the play of the round in which it was earned.
 # Nothing of [Theorem (From linear regret to fair utility)](full_information.ipynb#thm-full-information-reduction) is lost.
 #
 # The next function draws [Figure (fig-late-feedback-waiting)](#fig-late-feedback-waiting), at the head of this chapter.
@@ -183,6 +192,9 @@ def plot_waiting(axes, delays, alpha: float):
 
 
 # %% [markdown]
+# So far the regret is that of one learner, in surrogate rewards $r_iR_i^{-\alpha}$.
+# What we want is a bound on utility, for all contexts together; the price of waiting should be read off it.
+#
 # **Theorem (Late and fair).** <a id="thm-late-feedback-fair"></a>
 # Let one learner with the late step play in each context, weights be $R_i^{-\alpha}$ at arrival, and let all rewards have arrived after round $T$.
 # If never more than $m$ rounds of a context wait at one of its steps, then for every fixed map
@@ -202,7 +214,7 @@ def plot_waiting(axes, delays, alpha: float):
 # Further $\lVert g\rVert^2\le\sum_ig_i$ and $\lVert g\rVert\le\sum_ig_i$, so $\hat S_j\le(1+2m\sqrt N)\sum_k\sum_ig_{k,i}\le a\,\max_i\sum_kg_{k,i}\le a\big(V_j+2\sqrt{\hat S_j}\big)$, where $V_j$ is what the learner earned in surrogate rewards.
 # Hence $\sqrt{\hat S_j}\le a+\sqrt{a^2+aV_j}\le2a+\sqrt{aV_j}$; sum over $j$ with the inequality of Cauchy and Schwarz and $\sum_jV_j\le U$. ∎
 #
-# So the order $T^{(1-\alpha)/2}$ stays, with $\sqrt m$ in front.
+# In words: the policy is as fair as without delay, up to the same factor $c_\alpha$; the bound keeps its order $T^{(1-\alpha)/2}$, with $\sqrt m$ in front.
 # A batch of $m+1$ rounds that are learnt together is a special case.
 # For bandits we have no such theorem: their estimates divide by probabilities, so no bound $b$ on the gradients is known in advance.
 
@@ -403,7 +415,7 @@ def block_stream(n_rounds: int, length: int) -> RewardStream:
 #             assert game.waited <= m and _late_share(game, m) <= 1
 
 # %% [markdown]
-# And the theorem itself, with a sweep over delays: standard and $c_\alpha$-regret of the same stream, learnt ever later.
+# And the theorem itself, on one stream with ever longer delays: the $c_\alpha$-regret stays below its bound, and the standard regret is printed.
 # The step of [full information](full_information.ipynb) does not know $m$ and has no theorem here; both are told what was played.
 
 # %% tags=["active-ipynb"]
@@ -419,7 +431,9 @@ def block_stream(n_rounds: int, length: int) -> RewardStream:
 #     print(f"m = {m:4}: late step {sweep[m][0]:5.2f}, plain step {sweep[m][1]:5.2f}")
 
 # %% [markdown]
-# The late step is cautious: it prepares for the worst order, which random rewards are not, so here the plain step is better, and on the alternating blocks it is the other way round:
+# The late step is cautious: it prepares for the worst order, and random rewards do not come in it.
+# So here the plain step is better: at a delay of 100 it misses 1.89 utility units, the late step 13.86.
+# On blocks in which the arms pay in turn it is the other way round:
 
 # %% tags=["active-ipynb"]
 # for m in (10, 100, 1000):
@@ -451,18 +465,31 @@ def plot_late(ax, sweep: dict, names):
 # %% [markdown]
 # **Figure (fig-late-feedback-sweep).** <a id="fig-late-feedback-sweep"></a> What waiting costs on random rewards with three contexts and four arms at $\alpha=\frac12$: standard regret after 4000 rounds against the delay.
 #
+# On the blocks the late step misses 1.23 where the plain one misses 5.25, at a delay of 100.
+# Take the late step where the order of rewards may be against you, and the plain one where it is as good as random.
+#
 # ## What a log can tell
 #
 # A log holds, for every round, the context, the arm that was drawn, its reward and the probability $p_t$ with which it was drawn.
 # What would arm $i$ have earned under a map $x^*$ that never played?
 # An arm that was drawn with a small probability stands for many rounds in which it was not:
 #
+# <div class="alert alert-info">
+#
+# **What a map would have earned, from a log.**
+#
 # <a id="eq-late-feedback-estimate"></a>
 # $$
 # \hat G_i=\sum_tx^*_{j_t,i}\Big[\hat r_i(t)+\frac{\mathbb 1\{I_t=i\}}{p_t}\big(r_i(t)-\hat r_i(t)\big)\Big].
 # $$ (eq-late-feedback-estimate)
 #
+# A draw counts as one over its probability; a prediction has to be corrected only by what it missed.
+#
+# </div>
+#
 # With $\hat r=0$ this is inverse propensity weighting, after [Horvitz and Thompson (1952)](../references.bib#horvitz1952sampling); with predictions it is called doubly robust ([Dudík et al. 2011](../references.bib#dudik2011doubly)).
+#
+# Is the estimate right on average, and how far off is it in one log?
 #
 # **Theorem (Value from a log).** <a id="thm-late-feedback-log"></a>
 # Let rewards and contexts be fixed, arm $i$ be drawn in round $t$ with probability $p_i(t)>0$, independently between rounds, and $\hat r$ not depend on the draws.
@@ -483,6 +510,9 @@ def plot_late(ax, sweep: dict, names):
 # $\mathbb 1\{I_t=i\}/p_i(t)$ has the mean 1 and the variance $\frac1{p_i(t)}-1$; the rest of round $t$ is a constant, and variances of independent rounds add.
 # A draw whose reward is seen is an event of probability $p_i(t)s_t$.
 # The last statement is Jensen's inequality. ∎
+#
+# In words: the estimate is right on average, however bad the predictions are.
+# It varies much where the log seldom draws what the map wants, and little where the predictions are good.
 #
 # If the policy of the log learns, $p(t)$ depends on earlier draws.
 # Each round is unbiased given the past, so the mean is right all the same, and the variance is the mean of the right side, as the errors of two rounds are uncorrelated.
@@ -754,14 +784,15 @@ def predictions(log: RewardLog, n_contexts: int, n_arms: int) -> np.ndarray:
 #     print(f"{name:18} bias {e.mean():+.3f}, error {np.sqrt((e**2).mean()):.3f}")
 
 # %% [markdown]
-# The unbiased ones pass a test of their bias for every arm; both refinements have a smaller error.
+# A log misses the total of an arm by 18 % with inverse propensities alone, and by 17 % with either refinement: the predictions come from only one other log.
+# The two unbiased estimates pass a test of their bias for every arm.
 
 # %% tags=["active-ipynb"]
 # for name in ("inverse propensity", "doubly robust"):
 #     z = errors[name].mean(0) / (errors[name].std(0, ddof=1) / 20)  # 400 logs
 #     assert abs(z).max() < 4
 # spread = {name: np.sqrt((e**2).mean()) for name, e in errors.items()}
-# assert max(list(spread.values())[1:]) < spread["inverse propensity"]
+# assert [f"{e:.0%}" for e in spread.values()] == ["18%", "17%", "17%"]
 # utility = alpha_fair_utility(1 + truth, 0.5)
 # for name, totals in found.items():
 #     mean, half = mean_interval(alpha_fair_utility(1 + np.array(totals), 0.5) / utility)
@@ -791,10 +822,101 @@ def plot_estimates(ax, errors: dict):
 
 # %% [markdown]
 # **Figure (fig-late-feedback-estimates).** <a id="fig-late-feedback-estimates"></a> Relative error of three estimates of what four arms would earn under a map that never played, over 400 logs; in each group the arms from the one that the log draws most to the one that it draws least. Thin lines hold nine tenths of the logs, thick ones half.
+
+# %% [markdown]
+# ## Check yourself
 #
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# unit = np.tile([1.0, 0.0, 0.0, 0.0], (500, 1))
+# grows = (_late_norms(unit, 100)[-1] / _late_norms(unit, 25)[-1]) ** 0.5
+# Quiz(
+#     "Instead of 25 rounds a hundred wait for their rewards. By which factor does the "
+#     "proved regret of the late step grow?",
+#     right=f"{grows:.0f}",
+#     because="The bound is twice the root of S, and S grows with what waits.",
+#     wrong={
+#         f"{grows**2:.0f}": "That is the factor of S, and the regret is its root.",
+#         "1": "A round that is learnt late has been played at an older point.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# Quiz(
+#     "Rewards are random, and a hundred rounds wait. Which step has the smaller regret?",
+#     right="the plain one" if sweep[100][1] < sweep[100][0] else "the late one",
+#     because=f"It misses {sweep[100][1]:.2f}, the late one {sweep[100][0]:.2f}: "
+#     "caution against the worst order is not needed here.",
+#     wrong={
+#         "the late one": "Its theorem is for the worst order; random rewards do not "
+#         "come in it.",
+#         "they are equal": "The late step is shorter as soon as anything waits.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# rare = RewardLog(*(np.array([v]) for v in (0, 1, 1.0, 0.03)))
+# stands_for = arm_totals(rare, [[0.0, 1.0]])[1]
+# Quiz(
+#     "A log draws an arm with probability 0.03 and sees a reward of 1. The map that is "
+#     "asked for always pulls this arm. How many reward units does the draw count?",
+#     right=f"{stands_for:.0f}",
+#     because="It stands for the rounds in which the arm was not drawn, too.",
+#     wrong={
+#         "1": "That would be the log's own earnings, not the map's.",
+#         "0.03": "Such a weight makes seldom draws count even less.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-late-feedback-1"></a>
+# **Exercise ★.** <a id="ex-late-feedback-0"></a>
+# Write the estimate [(eq-late-feedback-estimate)](#eq-late-feedback-estimate) without predictions, for all arms: what would each earn under the map `x`, shape (M, N)?
+# No reward is missing.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Each round adds to the arm that was drawn only: its reward, times what the map would play, over the probability of the draw.
+# `np.bincount(arms, weights, n)` sums weights by arm.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def what_arms_earn(contexts, arms, rewards, probabilities, x):
+#     """Estimated total of every arm under the map `x`, shape (N,)."""
+#     # your lines
+#
+#
+# def ours(contexts, arms, rewards, probabilities, x):
+#     return arm_totals(RewardLog(contexts, arms, rewards, probabilities), x)
+#
+#
+# x = np.array([[0.2, 0.8], [1.0, 0.0]])
+# tiny = [0, 1, 0], [1, 0, 0], [1.0, 0.5, 0.25], [0.5, 0.4, 0.5]
+# tiny = tuple(map(np.array, tiny))
+# check_answer(what_arms_earn, ours, (*tiny, x), (*(v[:1] for v in tiny), x))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# By hand for the first round: arm 1 is drawn with probability $\frac12$, pays 1, and the map would play it with 0.8: it adds 1.6 to arm 1 and nothing to arm 0.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def what_arms_earn(contexts, arms, rewards, probabilities, x):
+#     """Estimated total of every arm under the map `x`, shape (N,)."""
+#     each = x[contexts, arms] * rewards / probabilities
+#     return np.bincount(arms, each, x.shape[1])
+#
+#
+# assert check_answer(what_arms_earn, ours, (*tiny, x), (*(v[:1] for v in tiny), x))
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-late-feedback-1"></a>
 # By hand: two rounds of one context are both played at $(\frac12,\frac12)$ and pay $(1,0)$ and $(0,1)$; both rewards arrive after the second play.
 # What does `LateGradient` credit, and what does an update that is not told?
 #
@@ -816,7 +938,7 @@ def plot_estimates(ax, errors: dict):
 # np.testing.assert_allclose(credited[False], [0.5, 0])
 
 # %% [markdown]
-# **Exercise.** <a id="ex-late-feedback-2"></a>
+# **Exercise ★★.** <a id="ex-late-feedback-2"></a>
 # The limit: everything arrives at the end, $m=T-1$.
 # What is the order of the bound, and what does the policy play?
 #
@@ -835,7 +957,7 @@ def plot_estimates(ax, errors: dict):
 # assert late_bound(policy.squared_norms, 0.5, 2) > alpha_fair_utility([601, 1], 0.5)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-late-feedback-3"></a>
+# **Exercise ★★.** <a id="ex-late-feedback-3"></a>
 # Break an assumption: rewards are missing *because* of their value; a click is reported, the absence of a click often is not.
 # In which direction are the estimates wrong?
 #
@@ -860,7 +982,10 @@ def plot_estimates(ax, errors: dict):
 # %% [markdown]
 # ## What you can do now
 #
-# Feedback that waits costs a root of how much of it waits, and a log with propensities answers what another map would have earned.
+# Feedback that waits costs a root of how much of it waits: four times as many waiting rounds double the proved regret, and the factor $c_\alpha$ stays.
+# The step that is safe for every order pays for it on random rewards, where it misses 13.86 utility units against 1.89, at a delay of 100.
+# A log with propensities answers what another map would have earned, without bias.
+# For a map nearly the reverse of the log's, 3000 rounds gave each arm's total to within 17 or 18 %.
 #
 # - Learn from late or batched rewards: `LateGradient` by `late_step`, with its certificate `late_bound`; play a stream with any delays by `late_game` (`LateGame`), hard ones from `block_stream`; drawn by `plot_late`.
 # - Write a log with what it needs, `RewardLog` by `draw_log`, and ask it: `arm_totals` without bias, with `predictions` for less variance, `self_normalised_totals` within range; drawn by `plot_estimates`.
