@@ -3,8 +3,9 @@ r"""
 # Layer budgets: rows shared as a fair allocation
 
 A pruner may keep 70 % of the rows of a model. Which layer gets how many?
+(A row is a neuron of a feed-forward block: a row of `gate_proj` and `up_proj`, with its column of `down_proj`.)
 That is an allocation, and Part II has a family of objectives for it, from the largest sum at $\alpha = 0$ to the largest minimum at $\alpha = \infty$.
-The [widths by Fisher cost](../pruning/functional_policy.ipynb) of Part I turn out to be its member $\alpha = 0$.
+The [widths by Fisher cost](../pruning/functional_policy.ipynb) of Part I, which keep the neurons that the model's output depends on most, turn out to be its member $\alpha = 0$.
 Would a fairer one leave a better model?
 On the small real model the answer is no: the divergence from the dense model is 0.52 nats a token at $\alpha = 0$ and 0.88 at $\alpha = 1$, worse than the 0.66 of equal widths.
 
@@ -45,7 +46,7 @@ from prunefair.fairness.utility import arm_utility
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
 # from prunefair.pruning.estimates import standard_error
-# from prunefair.pruning.functional_policy import uneven_ratios
+# from prunefair.pruning.functional_policy import fisher_costs, uneven_ratios
 # from prunefair.pruning.refit import output_error, refit_down
 #
 # SEED = 340
@@ -57,6 +58,9 @@ from prunefair.fairness.utility import arm_utility
 
 # %% tags=["active-ipynb"]
 # from prunefair.bridge import layer_budgets as package
+# from prunefair.exercises import Quiz, check_answer
+# from prunefair.pruning.perplexity import self_sample
+# from prunefair.pruning.surgery import prune_rows, tiny_model
 #
 # sizes = np.array([[0.6], [1.0], [2.0]])
 # costs = sizes * np.random.default_rng(SEED + 1).lognormal(0, 0.7, (3, 12))
@@ -113,7 +117,8 @@ def kept_costs(costs: np.ndarray) -> np.ndarray:
 
 # %% [markdown]
 # Another value is what the kept neurons can give back of a block's output after a [re-fit](../pruning/refit.ipynb).
-# For all $k$ at once it takes one Cholesky factor.
+# To compute a re-fit for every width of every layer would be slow.
+# The theorem finds all of them at once, from one Cholesky factor of $H$, the second moment of the neurons $h$; $D$ is `down_proj`.
 #
 # **Theorem (The re-fit of every width from one factor).** <a id="thm-layer-budgets-refit"></a>
 # Let the neurons be numbered in the order in which they are kept, $H = C C^\top$ with $C$ lower triangular and $H$ positive definite.
@@ -134,6 +139,9 @@ def kept_costs(costs: np.ndarray) -> np.ndarray:
 # Let $h_1 = x + e$, $h_2 = e$ and $D = (1, -1)$, with $x$ and $e$ uncorrelated, $\mathbb E\, x^2 = 1$ and $\mathbb E\, e^2 = 9$.
 # The output is $x$; the first neuron alone gives back a tenth of it, the second nothing, both everything.
 # So the values are $(0, \frac1{10}, 1)$ or $(0, 0, 1)$. ∎
+#
+# In words: each further neuron gives back the part of the output that the ones before it could not imitate.
+# Two neurons that are useless alone may be useful together, so this value need not be concave.
 #
 # A ridge $\rho$ adds to $H$ a share of its diagonal, as if every neuron had noise of its own.
 
@@ -195,12 +203,18 @@ def refit_values(D, H, order, *, ridge: float) -> np.ndarray:
 # %% [markdown]
 # ## The allocation, and why greedy is enough
 #
-# We look for the widths of
+# <div class="alert alert-info">
+#
+# **The widths that are asked for.**
 #
 # <a id="eq-layer-budgets-problem"></a>
 # $$
 # \max_{k}\; \sum_l \phi_\alpha\bigl(V_l(k_l)\bigr), \qquad \sum_l k_l \le K, \quad a_l \le k_l \le m .
 # $$ (eq-layer-budgets-problem)
+#
+# At $\alpha = 0$ the values are added, at $\alpha = \infty$ the poorest layer alone counts.
+#
+# </div>
 #
 # The gain of the next row of a layer is
 #
@@ -209,6 +223,9 @@ def refit_values(D, H, order, *, ridge: float) -> np.ndarray:
 # g_l(k) = \phi_\alpha(V_l(k + 1)) - \phi_\alpha(V_l(k)) .
 # $$ (eq-layer-budgets-gain)
 #
+# There are far too many widths to try all of them.
+# The obvious way is greedy: give each row to the layer in which it is worth most.
+# Is that enough, and how could one tell?
 # A choice may be judged without knowing the best one, by a price.
 #
 # **Theorem (Greedy widths and their certificate).** <a id="thm-layer-budgets-greedy"></a>
@@ -237,6 +254,8 @@ def refit_values(D, H, order, *, ridge: float) -> np.ndarray:
 #
 # (4) To have at least $t$ everywhere takes at least $n_l(t) = \min\{k \ge a_l : V_l(k) \ge t\}$ rows in layer $l$.
 # As long as some layer is below $t$, greedy gives rows only to layers below $t$, so no layer has more than $n_l(t)$; if $\sum_l n_l(t) \le K$, it gets there. ∎
+#
+# In words: where every further row of a layer is worth less than the one before, greedy is exact, and one price for all layers proves it.
 #
 # With Part II's [conjugate](../fairness/utility.ipynb) the same bound needs prices of value instead of the utility itself: $\phi_\alpha(v) \le p v - \phi_{\alpha*}(p)$, so $\max_j (p_l V_l(j) - \lambda j) - \phi_{\alpha*}(p_l)$ may stand for the $l$-th maximum, for any $p_l > 0$.
 # Where a value is not concave, the code adds rows by the slopes of the least concave function above the utility, and the certificate says how much that can have missed.
@@ -445,7 +464,7 @@ def plot_row_gains(axes, values, budget: int, alphas):
 
 
 # %% [markdown]
-# By hand of a machine: all widths of three small layers, for seven $\alpha$; and the widths of Part I at $\alpha = 0$.
+# We try all widths of three small layers, for seven $\alpha$; and at $\alpha = 0$ we find the widths of Part I.
 
 # %% tags=["active-ipynb"]
 # values = [kept_costs(rng.exponential(size=m) * s) for m, s in ((4, 1), (5, 3), (6, 9))]
@@ -464,6 +483,26 @@ def plot_row_gains(axes, values, budget: int, alphas):
 # widths = [rows_to_keep(40, r) for r in uneven_ratios(costs, 0.3)]
 # same = share_rows([kept_costs(c) for c in costs], 84, 0, least=20)
 # assert same.widths.tolist() == widths
+
+# %% [markdown]
+# ## From costs to a smaller model
+#
+# With a model of your own four steps are needed: let it write texts, ask them for the Fisher cost of every row, share the rows, and keep the dearest ones of each layer.
+# Here they are for a tiny random model, of which 70 % of the rows stay.
+
+# %% tags=["active-ipynb"]
+# draw = torch.Generator().manual_seed(SEED)
+# tiny = tiny_model("llama", generator=draw)
+# own_costs = fisher_costs(tiny, self_sample(tiny, 8, 16, generator=draw))
+# rows = sum(len(layer) for layer in own_costs)
+# half = [len(layer) // 2 for layer in own_costs]
+# shared = share_rows([kept_costs(c) for c in own_costs], int(0.7 * rows), 0, least=half)
+# kept = [c.topk(int(k)).indices.sort()[0] for c, k in zip(own_costs, shared.widths)]
+# small = prune_rows(tiny, kept)
+# assert [block.mlp.down_proj.in_features for block in small.model.layers] == [
+#     *shared.widths
+# ]
+# print(f"{rows} rows, widths {shared.widths}, gap {shared.gap:.0e}")
 
 # %% [markdown]
 # ## What it does to a model
@@ -525,12 +564,14 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]]):
 # equal = np.array(table["0.3"]["equal"][""]["kl"])
 # assert round(equal.mean(), 2) == 0.66
 # for x in kl["re-fit, 30 %"].values():
-#     assert (x - equal).mean() > 1.96 * standard_error(x - equal)
+#     assert (x - equal).mean() > max(1.96 * standard_error(x - equal), 0.15)
 
 # %% [markdown]
-# At both ratios $\alpha = 0$ is the nearest to the dense model by its own texts, beyond the error of every pair, so one $\alpha$ serves both, and it is the present rule.
+# At both ratios $\alpha = 0$ is the nearest to the dense model by its own texts, beyond the error of every pair.
+# With 30 % of the rows removed the divergence is 0.521, against 0.656 of equal widths and 0.955 at $\alpha = \infty$.
+# So one $\alpha$ serves both ratios, and it is the rule of Part I.
 # A likely reason is the value that is shared: a Fisher cost stands for a divergence, small divergences of layers about add up, and a layer of small costs is better left poor than made rich.
-# The re-fit value counts every layer's output as equally important, which it is not: at every $\alpha$ it is worse than equal widths.
+# The re-fit value counts every layer's output as equally important, which it is not: at every $\alpha$ it is worse than equal widths, by at least 0.15 nats a token.
 #
 # The same in perplexities, and what fairness takes from the sum of the costs:
 
@@ -546,7 +587,7 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]]):
 # assert factor[1] < factor[0] < factor[2]
 
 # %% [markdown]
-# Even $\alpha = \infty$ takes less than a twentieth from the sum of the costs, and at 30 % almost doubles the divergence: small differences of the sum matter.
+# Even $\alpha = \infty$ takes only 4.5 % from the sum of the costs, and yet almost doubles the divergence at 30 %: small differences of the sum matter.
 #
 # Which layers give, and which get?
 # The next figure shows the stored widths at every $\alpha$.
@@ -608,10 +649,11 @@ def play_widths(table: dict):
 # %% [markdown]
 # **Figure (fig-layer-budgets-widths).** <a id="fig-layer-budgets-widths"></a> Rows that each layer of the small real model keeps when the widths share Fisher costs. The fairer they are, the more rows go to the layers in the middle, whose costs are small. On paper: three fairness parameters, with 30 % of the rows removed.
 #
-# On the two windows of WikiText-2 a little fairness, $\alpha = \frac12$, has the smallest perplexity at both ratios, against the order of the divergences.
+# On the two windows of WikiText-2 the order is another one.
+# A little fairness, $\alpha = \frac12$, has the smallest perplexity at both ratios: 1.83 times the dense one against 1.94 at $\alpha = 0$, and 1.31 against 1.39.
 # Two windows have no interval, and they choose nothing here.
 # One model and 16 short texts stand behind all of this.
-# At 50 % nothing could be seen, because the bound of half a layer then leaves no choice.
+# If half of all rows had to go, nothing could be seen: every layer keeps at least half of its own, so there would be no choice.
 #
 # How far from concave is the re-fit value?
 # Its distance from the least concave function above it, and what the certificate says was missed:
@@ -621,15 +663,102 @@ def play_widths(table: dict):
 # gaps = [row["gap"] for a, row in table["0.3"]["re-fit"].items()]
 # print(f"distance: median {np.median(far):.3f}, largest {far.max():.2f} of the output")
 # print(f"largest gap of the utility: {max(gaps):.1e}")
-# assert max(gaps) < 2e-4 < far.max()
+# assert max(gaps) < 2e-4 < far.max() and round(max(gaps), 5) == 0.00015
 # assert max(row["gap"] for row in table["0.3"]["costs"].values()) < 1e-9
 
 # %% [markdown]
-# It is not concave in some layers, by a large part of the output, and the widths found are optimal all the same up to a few units of the fourth decimal.
+# In some layers it is far from concave, by up to 0.30 of the output; the widths found are optimal all the same, up to 0.00015 utility units.
+
+# %% [markdown]
+# ## Check yourself
 #
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# by_alpha = {a: x.mean() for a, x in kl["costs, 30 %"].items()}
+# Quiz(
+#     "The rows of the small model are shared by Fisher costs. Which α leaves the model "
+#     "that is nearest to the dense one?",
+#     right=f"{min(by_alpha, key=by_alpha.get)}",
+#     because="Small divergences about add up, so the sum of what is kept counts.",
+#     wrong={
+#         "1": "Then a layer that has little is favoured, even if it matters little.",
+#         "∞": "The poorest layer has most, and the divergence is almost twice as large.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# apart = refit_values(torch.tensor([[1.0, -1.0]]), H, torch.tensor([1, 0]), ridge=1e-9)
+# Quiz(
+#     "A neuron alone gives back nothing of a block's output. Is it worthless?",
+#     right="no" if apart[2] - apart[0] > 0.99 and apart[1] < 1e-6 else "yes",
+#     because="With a second one it may give back everything: values may be convex.",
+#     wrong={"yes": "So a pruner would think that adds neurons one by one."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# unequal = share_rows([[0, 1, 1.9], [0, 1, 1.5, 1.81]], 7, 0, sizes=[3, 1])
+# Quiz(
+#     f"Rows have different sizes, and the certificate says {unequal.gap:.2f}. What do "
+#     "we know of the widths?",
+#     right=f"others may be better, by at most {unequal.gap:.2f}",
+#     because="The gap bounds what was missed; here it is 0.09.",
+#     wrong={
+#         f"others are better by {unequal.gap:.2f}": "The bound need not be reached.",
+#         "nothing": "A price bounds the utility of all widths at once.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-layer-budgets-1"></a>
+# **Exercise ★.** <a id="ex-layer-budgets-0"></a>
+# Write greedy widths for concave values at $\alpha = 0$: begin with one row in each layer, and give each further row to the layer that gains most by it, until `budget` rows are given.
+# `values` holds a vector for each layer, $V_l(0), V_l(1), \dots$
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Keep a list of widths.
+# In a loop compute the gain `v[k + 1] - v[k]` of every layer that has a row left, and add one to the width of the best.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def greedy_widths(values, budget):
+#     """Rows of every layer, shape (L,)."""
+#     # your lines
+#
+#
+# def ours(values, budget):
+#     return share_rows(values, budget, 0).widths
+#
+#
+# three = [[0, 4, 7, 9, 10], [0, 2, 3, 3.5], [0, 6, 11]]
+# check_answer(greedy_widths, ours, (three, 5), (three, 3), (three, 8))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# With five rows the first layer gets two, the second one and the third two: after the first rows the largest gains are 5 and 3.
+# `share_rows` sorts all gains at once, which is the same because they do not increase within a layer.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def greedy_widths(values, budget):
+#     """Rows of every layer, shape (L,)."""
+#     kept = [1] * len(values)
+#     while sum(kept) < budget:
+#         gains = [np.diff(v)[k] if k + 1 < len(v) else -1 for v, k in zip(values, kept)]
+#         kept[np.argmax(gains)] += 1
+#     return kept
+#
+#
+# assert check_answer(greedy_widths, ours, (three, 5), (three, 3), (three, 8))
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-layer-budgets-1"></a>
 # By hand: two layers of two rows have the costs $(4, 3)$ and $(1, 1)$, three rows may stay, and each layer keeps one.
 # Which layer gets the third row at $\alpha = 0$ and at $\alpha = \infty$?
 #
@@ -645,7 +774,7 @@ def play_widths(table: dict):
 # assert share_rows(pair, 3, np.inf).widths.tolist() == [1, 2]
 
 # %% [markdown]
-# **Exercise.** <a id="ex-layer-budgets-2"></a>
+# **Exercise ★★.** <a id="ex-layer-budgets-2"></a>
 # Break an assumption: rows of the first layer have three parameters, those of the second one, and seven parameters may stay.
 # The costs are $(1, 0.9)$ and $(1, 0.5, 0.31)$.
 # Is greedy by gain a parameter still optimal?
@@ -666,7 +795,9 @@ def play_widths(table: dict):
 # %% [markdown]
 # ## What you can do now
 #
-# Widths are an allocation, solved exactly, with a certificate; the sum, and no fairness, is the right objective for Fisher costs.
+# Widths are an allocation, and greedy solves it, with a certificate.
+# For Fisher costs the sum is the right objective: with 30 % of the rows removed the small model is 0.521 nats a token from the dense one, 0.656 with equal widths and 0.955 if the poorest layer alone counts.
+# Fairness among layers takes at most 4.5 % from the sum of the costs, and even that matters.
 #
 # - Say what rows are worth: `kept_costs`, `refit_values`, `marginal_gains`.
 # - Share them: `share_rows` (`Budget`), and judge any widths by a price: `row_certificate`.
