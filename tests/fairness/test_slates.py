@@ -1,5 +1,7 @@
 """Slates: the capped simplex, its learner, its optimum, and a draw that is exact."""
 
+import inspect
+import re
 from fractions import Fraction
 
 import cvxpy as cp
@@ -197,9 +199,35 @@ def test_a_slate_of_more_arms_than_there_are_is_refused():
 )
 def test_what_was_no_slate_cannot_have_been_played(played):
     policy = SlateGradient(5, 0.5, 2)
-    with pytest.raises(ValueError, match="played is "):
+    remedy = "it must hold the 5 probabilities that were played, whose sum is 2"
+    with pytest.raises(ValueError, match=f"played is .*; {remedy}"):
         policy.update(0, np.ones(5), played=played)
     assert not policy.learners and (policy.rewards == 1).all()
+
+
+def test_a_slate_is_told_by_names_where_arms_came_or_went():
+    """As every policy with full information is; the others keep what they earned."""
+    policy = SlateGradient(list("abcd"), 0.5, 2)
+    policy.update("x", [1.0, 0.2, 0.0, 0.6])
+    earned = dict(zip(policy.arms, policy.rewards))
+    shown = dict(zip(policy.arms, policy.probabilities("x")))
+    policy.retire_arm("b")
+    policy.add_arm("e")
+    policy.update("x", [0.5, 1.0, 0.25, 1.0], played=shown)
+    now = dict(zip(policy.arms, policy.rewards))
+    told = {"a": 0.5, "c": 1.0, "d": 0.25}
+    for arm, reward in told.items():
+        np.testing.assert_allclose(now[arm], earned[arm] + reward * shown[arm])
+    assert now["e"] == 1
+    before = policy.rewards
+    for wrong, match in (
+        ({"a": 1.0, "z": 1.0}, "played has 'z', which is and was no arm"),
+        ({"a": 1.0, "c": 0.5}, "played is .*whose sum is 2"),
+        ({"a": 2.0, "c": 0.0}, "played is .*whose sum is 2"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            policy.update("x", np.ones(4), played=wrong)
+    assert policy.rewards is before
 
 
 @pytest.mark.parametrize("v", [np.ones((2, 2)), np.array([]), np.array([1, np.nan])])
@@ -325,10 +353,24 @@ def test_a_bandit_for_slates_is_saved_takes_arms_and_forgets_what_is_gone(tmp_pa
         (dict(arms=[0, 1, 2], rewards=[1, 1, 1]), "at most 2"),
         (dict(arms=[], rewards=[]), "at most 2"),
         (dict(arms=[0, 1], rewards=[1]), "a reward for each"),
-        (dict(arms=[0, 7], rewards=[1, 1]), "arm is 7"),
-        (dict(arms=[0, 1], rewards=[1, 2]), "reward is 2"),
-        (dict(arms=[0, 1], rewards=[1, 1], probabilities=[0.5]), "one for each arm"),
-        (dict(arms=[0], rewards=[1], probabilities=[2.0]), "probability is 2.0"),
+        (
+            dict(arms=[0, 7], rewards=[1, 1]),
+            r"arms is \[0, 7\], where arm is 7; it mus",
+        ),
+        (dict(arms=[0, 1], rewards=[1, 2]), r"rewards is \[1, 2\], where reward is 2"),
+        (dict(arms=[0, 1], rewards=[1, 1], probabilities=[0.5]), "of the 2 arms"),
+        (dict(arms=[0], rewards=[1], probabilities=[2.0]), "probability is 2.0; it mu"),
+        (dict(arms=3, rewards=[1]), "arms is 3; give a list"),
+        (dict(arms="01", rewards=[1, 1]), "arms is '01'; give a list"),
+        (dict(arms={0, 1}, rewards=[1, 1]), "arms is {0, 1}; give a list"),
+        (dict(arms=np.array(3), rewards=[1]), r"arms is array\(3\); give a list"),
+        (dict(arms=[0], rewards=1.0), "rewards is 1.0; give a list"),
+        (dict(arms=[0], rewards={0: 1.0}), "rewards is {0: 1.0}; give a list"),
+        (dict(arms=[0], rewards=[1], probabilities=0.5), "probabilities is 0.5; give"),
+        (
+            dict(arms=[0], rewards=[1], probabilities=["half"]),
+            r"probabilities is \['half'\], where probability is 'half'; it must lie",
+        ),
     ],
 )
 def test_what_no_slate_can_have_answered_is_refused(told, match):
@@ -340,6 +382,84 @@ def test_what_no_slate_can_have_answered_is_refused(told, match):
         rows = {k: [v, told.get(k, v)] for k, v in ok.items()}
         policy.update_many([0, 0], **rows)
     assert not policy.learners and (policy.rewards == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (dict(n_arms=0), "n_arms is 0; it must be a positive whole number"),
+        (dict(n_arms={"a", "b"}), "n_arms is {.*, a set, .*give a list or a tuple"),
+        (dict(n_arms=["a", "a"]), "n_arms is .*no two are equal"),
+        (dict(alpha=1.5), "alpha is 1.5; it must lie in .0, 1. for a policy"),
+        (dict(alpha="fair"), "alpha is 'fair'; it must be a number"),
+        (dict(slate=6), "slate is 6, more than there are arms; choose at most 5"),
+        (dict(slate=1.5), "slate is 1.5; it must be a positive whole number"),
+        (dict(horizon=1), "horizon is 1; it must be at least 2"),
+        (dict(horizon=None), "horizon is None; it must be at least 2"),
+    ],
+)
+def test_what_a_policy_for_slates_is_built_from_is_checked(given, match):
+    for kind in (SlateGradient, SlateBandit):
+        fine = dict(n_arms=5, alpha=0.5, slate=2, horizon=9) | given
+        if kind is SlateGradient and "horizon" in given:
+            continue
+        if kind is SlateGradient:
+            del fine["horizon"]
+        with pytest.raises(ValueError, match=match):
+            kind(**fine)
+
+
+@pytest.mark.parametrize(
+    "policy", [SlateGradient(5, 0.5, 2), SlateBandit(5, 0.5, 2, horizon=9)]
+)
+def test_what_is_asked_is_checked_before_any_work(policy, monkeypatch):
+    monkeypatch.setattr(type(policy), "play", None)  # whoever works, falls
+    rng, one = np.random.default_rng(0), np.arange(5) == 0
+    for call, error, match in (
+        (lambda: policy.probabilities([]), TypeError, "context is"),
+        (lambda: policy.probabilities([], mask=~one), TypeError, "context is"),
+        (lambda: policy.probabilities(0, mask=one), ValueError, "at least 2 arms"),
+        (lambda: policy.probabilities(0, mask=[1] * 5), ValueError, "5 booleans"),
+        (lambda: policy.draw(0, 7), ValueError, "rng is 7; give a generator"),
+        (lambda: policy.draw(0, rng, mask=one), ValueError, "at least 2 arms"),
+        (lambda: policy.retire_arm(9), ValueError, "arm is 9; it must be one of"),
+    ):
+        with pytest.raises(error, match=match):
+            call()
+
+
+@pytest.mark.parametrize("kind", [SlateGradient, SlateBandit])
+def test_every_argument_of_a_policy_for_slates_is_documented(kind):
+    names = ("probabilities", "draw", "update", "update_many", "retire_arm", "add_arm")
+    for call in (kind, *(getattr(kind, name) for name in names)):
+        text = inspect.getdoc(call)
+        assert "Raises" in text
+        for name in inspect.signature(call).parameters:
+            assert name == "self" or re.search(rf"\b{name}\b.* : ", text), (call, name)
+
+
+def test_tools_of_slates_name_what_is_wrong():
+    x, rng = np.array([0.5, 0.75, 0.75]), np.random.default_rng(0)
+    for call, match in (
+        (lambda: systematic_slate(x, 1.0), "offset is 1.0; .*an offset in .0, 1"),
+        (lambda: systematic_slate(x[:2], 0.5), "x has the sum 1.25 and"),
+        (lambda: systematic_slate(x * np.nan, 0.5), "x has the sum nan and"),
+        (lambda: drawn_slate(x, rng=3), "rng is 3; give a generator"),
+        (lambda: drawn_slate(x[1:], rng=rng), "x has the sum 1.5 and"),
+        (lambda: slate_factor(0, 1), "n_arms is 0"),
+        (lambda: slate_path(np.ones((3, 4)), 5), "slate is 5"),
+        (lambda: slate_step(AdaptiveState(x, 0.0), 0 * x, 4), "slate is 4"),
+        (lambda: slate_phase_stream([2, 3], 0, rng=rng), "slate is 0"),
+        (lambda: slate_barrier_point(x, 4), "slate is 4"),
+        (
+            lambda: slate_bandit_bound(
+                1.0, 1.0, 0.5, 4, n_arms=3, n_contexts=1, horizon=9
+            ),
+            "slate is 4",
+        ),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
 
 
 def test_a_batch_is_the_rounds_one_by_one():

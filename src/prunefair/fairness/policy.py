@@ -316,14 +316,28 @@ def check_rewards(rewards, n_arms: int) -> np.ndarray:
     return r.astype(np.float64)
 
 
-def check_played(played, n_arms: int) -> np.ndarray:
-    """Return `played` as float64 of shape (N,), or raise if it is no distribution."""
+def check_played(played, n_arms: int, slate: int = 1) -> np.ndarray:
+    """Return `played` as float64 of shape (N,), or raise if it cannot have been played.
+
+    Parameters
+    ----------
+    played : array_like, shape (N,)
+        Probabilities of the arms.
+    n_arms, slate : int
+        Numbers of arms and of those that are chosen in a round, $N$ and $k$.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, an entry below 0 or above 1, or another sum than $k$.
+    """
     x = array_of(played)
     fits = x.dtype.kind in "biuf" and x.shape == (n_arms,)
-    if not fits or not ((x >= 0).all() and abs(x.sum() - 1) <= 1e-6):
+    capped = slate == 1 or (fits and (x <= 1 + 1e-6).all())
+    if not (fits and capped and (x >= 0).all() and abs(x.sum() - slate) <= 1e-6):
         raise ValueError(
             f"played is {shown(played)}; it must hold the {n_arms} probabilities that "
-            "were played, as `probabilities` returned them"
+            f"were played, whose sum is {slate}, as `probabilities` returned them"
         )
     return x.astype(np.float64)
 
@@ -566,6 +580,7 @@ class Policy(ABC):
     """
 
     feedback: ClassVar[str]
+    slate = 1  # arms that are chosen in a round
 
     def __init__(self, n_arms: int):
         self._lock = threading.Lock()
@@ -783,9 +798,8 @@ class Policy(ABC):
                 f"rewards has shape {r.shape}; it must be {(len(rows), self.n_arms)}, a "
                 "row for each round of the log, which has one at least"
             )
-        slate = getattr(self, "slate", 1)
         G = reward_sums(rows, r, len(index))
-        optimum = solve_offline(G, self.alpha, slate=slate)
+        optimum = solve_offline(G, self.alpha, slate=self.slate)
         gradients = r * optimum.rewards**-self.alpha
         begun = {
             context: self.begun(optimum.x[row], gradients[np.array(rows) == row])
@@ -1146,14 +1160,14 @@ class FullInformationPolicy(Policy):
     def _in_order(self, played) -> np.ndarray:
         """What was played, shape (N,), as the arms stand now; by their names if given."""
         if not isinstance(played, Mapping):
-            return check_played(played, self.n_arms)
+            return check_played(played, self.n_arms, self.slate)
         named = {check_context(arm): p for arm, p in played.items()}
         unknown = named.keys() - self._places.keys() - self.retired
         if unknown:
             raise ValueError(
                 f"played has {shown(min(unknown, key=repr))}, which is and was no arm"
             )
-        check_played(list(named.values()), len(named))
+        check_played(list(named.values()), len(named), self.slate)
         return np.array([named.get(arm, 0.0) for arm in self.arms], np.float64)
 
     def _learn(self, context: Hashable, r: np.ndarray, x: np.ndarray | None) -> None:

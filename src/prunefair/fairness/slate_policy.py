@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,6 @@ from prunefair.fairness.online_gradient import AdaptiveState
 from prunefair.fairness.policy import (
     NEVER,
     Policy,
-    array_of,
     check_context,
     check_generator,
     check_mask,
@@ -32,19 +31,66 @@ from prunefair.messages import shown
 
 
 class SlateDraw(NamedTuple):
-    """Names of the arms that were drawn, and the probability with which each was."""
+    """Names of the arms that were drawn, and the probability with which each was.
+
+    Attributes
+    ----------
+    arms : tuple, length k
+        In the order of the policy's `arms`.
+    probabilities : ndarray, shape (k,), float64
+        In the same order.
+    """
 
     arms: tuple
     probabilities: np.ndarray
 
 
-class SlatePolicy(Policy):
-    """What policies for slates share: play is a point of the capped simplex."""
+def _each(values, name: str, check: Callable) -> list:
+    """What `check` makes of every entry, one for each arm of a slate, or raise.
 
-    slate: int
+    Parameters
+    ----------
+    values : sequence or array_like, shape (k,)
+        What the caller was given.
+    name : str
+        Its name.
+    check : callable
+        Takes an entry, and returns it checked.
+    """
+    listed = isinstance(values, Iterable) and getattr(values, "shape", True) != ()
+    if not listed or isinstance(values, str | bytes | Mapping | Set):
+        raise ValueError(
+            f"{name} is {shown(values)}; give a list with an entry for each arm"
+        )
+    values = list(values)
+    try:
+        return [check(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {shown(values)}, where {error}") from error
+
+
+class SlatePolicy(Policy):
+    """What policies for slates share: play is a point of the capped simplex.
+
+    Attributes
+    ----------
+    slate : int
+        Number of arms chosen in each round, $k$.
+    """
 
     def retire_arm(self, arm: Hashable) -> None:
-        """End an arm, as every policy does; a slate of the others must be left."""
+        """End an arm, as every policy does; a slate of the others must be left.
+
+        Parameters
+        ----------
+        arm : hashable
+            Its name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such arm, or no slate without it; nothing is changed then.
+        """
         if self._place(arm) >= 0 and self.n_arms == self.slate:
             raise ValueError(
                 f"arm is {shown(arm)}, one of {self.slate} for a slate of {self.slate}; "
@@ -60,17 +106,28 @@ class SlatePolicy(Policy):
         context : hashable
             As `check_context` says.
         mask : array_like of bool, shape (N,), optional
-            Whether each arm may be played now; at least `slate` of them.
+            Whether each arm may be played now; at least `slate` of them.  Such a round
+            is told to `update` with what was played, `played` or `probabilities`.
+
+        Returns
+        -------
+        x : ndarray, shape (N,), float64
+            Entries in [0, 1] whose sum is `slate`, 0 where an arm may not be played.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `context` is none, or `mask` leaves no slate.
         """
-        x = super().probabilities(context)
         if mask is None:
-            return x
-        allowed = check_mask(mask, self.n_arms)
+            return super().probabilities(context)
+        context, allowed = check_context(context), check_mask(mask, self.n_arms)
         if allowed.sum() < self.slate:
             raise ValueError(
                 f"mask is {shown(mask)}; it must leave at least {self.slate} arms, the "
                 "size of a slate"
             )
+        x = np.array(self.play(context))
         x[~allowed] = 0
         x[allowed] = capped_projection(x[allowed], self.slate)
         return x
@@ -85,7 +142,16 @@ class SlatePolicy(Policy):
         rng : numpy.random.Generator
             Gives an order of the arms and one uniform number.
         mask : array_like of bool, shape (N,), optional
-            Whether each arm may be played now.
+            Whether each arm may be played now; at least `slate` of them.
+
+        Returns
+        -------
+        draw : SlateDraw
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `probabilities`, or if `rng` is no generator.
         """
         check_generator(rng)
         with self._lock:  # so that the names are those of the probabilities
@@ -153,22 +219,6 @@ class SlateGradient(SlatePolicy, AlphaFairGradient):
             return state
         return state._replace(point=capped_projection(state.point, self.slate))
 
-    def _checked(self, context: Hashable, rewards, played) -> tuple:
-        context, r, _ = super()._checked(context, rewards, None)
-        if played is None:
-            return context, r, None
-        x = array_of(played)
-        fits = x.dtype.kind in "biuf" and x.shape == (self.n_arms,)
-        if not fits or not (
-            (x >= 0).all() and (x <= 1).all() and abs(x.sum() - self.slate) <= 1e-6
-        ):
-            raise ValueError(
-                f"played is {shown(played)}; it must hold {self.n_arms} inclusion "
-                f"probabilities whose sum is {self.slate}, as `probabilities` returned "
-                "them"
-            )
-        return context, r, x.astype(np.float64)
-
 
 class SlateBandit(SlatePolicy, LogBarrierBandit):
     r"""Chooses $k$ arms in each round and sees the rewards of these alone.
@@ -229,8 +279,9 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
         ----------
         context : hashable
             The context $j_t$, as `check_context` says.
-        arms : sequence
-            Names of the arms that were shown, all different, at most `slate`.
+        arms : sequence, length k
+            Names of the arms that were shown, all different; fewer than `slate` where
+            only some of them are answered for.
         rewards : array_like, shape (k,)
             Their rewards in [0, 1], reward units, in this order.
         probabilities : array_like, shape (k,), optional
@@ -250,23 +301,43 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
         with self._lock:
             self._learn(*self._checked(context, arms, rewards, probabilities))
 
+    def update_many(self, contexts, arms, rewards, *, probabilities=None) -> None:
+        """Learn from several rounds in their order, as `update` one by one would.
+
+        Parameters
+        ----------
+        contexts : sequence, length T
+            Context of each round.
+        arms, rewards : sequence of sequences, length T
+            The arms that were shown in each round, and their rewards.
+        probabilities : sequence of array_like, length T, optional
+            With which each arm was drawn.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `update`, with the number of the round; the state is unchanged then.
+        """
+        super().update_many(contexts, arms, rewards, probabilities=probabilities)
+
     def _checked(self, context: Hashable, arms, rewards, probabilities) -> tuple:
-        key, places = check_context(context), [self._place(arm) for arm in arms]
-        r = [check_reward(reward) for reward in rewards]
-        given = [] if probabilities is None else probabilities
-        p = np.array([check_probability(float(x)) for x in given])
+        key, places = check_context(context), _each(arms, "arms", self._place)
+        r = _each(rewards, "rewards", check_reward)
         if not 0 < len(set(places)) == len(places) == len(r) <= self.slate:
             raise ValueError(
                 f"arms is {shown(arms)} and rewards {shown(rewards)}; give at most "
                 f"{self.slate} different arms, and a reward for each"
             )
+        places, r = np.array(places), np.array(r)
         if probabilities is None:
-            return key, np.array(places), np.array(r), None
+            return key, places, r, None
+        p = np.array(_each(probabilities, "probabilities", check_probability))
         if len(p) != len(places):
             raise ValueError(
-                f"probabilities is {shown(probabilities)}; give one for each arm"
+                f"probabilities is {shown(probabilities)}; give one for each of the "
+                f"{len(places)} arms"
             )
-        return key, np.array(places), np.array(r), p
+        return key, places, r, p
 
     def _learn(self, context, places: np.ndarray, r: np.ndarray, p) -> None:
         p = self.play(context)[places] if p is None else p

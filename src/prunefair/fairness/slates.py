@@ -64,7 +64,12 @@ from prunefair.fairness.online_gradient import (
     regret_factor,
     simplex_projection,
 )
-from prunefair.fairness.policy import check_slate
+from prunefair.fairness.policy import (
+    check_count,
+    check_generator,
+    check_n_arms,
+    check_slate,
+)
 from prunefair.fairness.simulation import Game, RewardStream
 from prunefair.fairness.utility import (
     alpha_fair_utility,
@@ -324,14 +329,15 @@ def slate_factor(n_arms: int, slate: int) -> float:
     Raises
     ------
     ValueError
-        If `slate` is out of range.
+        If `n_arms` is no positive whole number, or `slate` out of range.
 
     References
     ----------
     Book {eq}`eq-slates-regret`.
     """
-    k = check_slate(slate, n_arms)
-    return regret_factor(n_arms, nonnegative=True) * min(k, n_arms - k) ** 0.5
+    n = check_n_arms(n_arms)
+    k = check_slate(slate, n)
+    return regret_factor(n, nonnegative=True) * min(k, n - k) ** 0.5
 
 
 # %%
@@ -352,10 +358,16 @@ def slate_step(state: AdaptiveState, gradient: np.ndarray, slate: int) -> Adapti
     state : AdaptiveState
         For $k = 1$ to the byte what `adaptive_step` returns.
 
+    Raises
+    ------
+    ValueError
+        If `slate` is out of range.
+
     References
     ----------
     Book {eq}`eq-slates-step`.
     """
+    slate = check_slate(slate, gradient.size)
     total = state.squared_norms + float(gradient @ gradient)
     if total == 0:
         return state
@@ -366,8 +378,26 @@ def slate_step(state: AdaptiveState, gradient: np.ndarray, slate: int) -> Adapti
 
 # %%
 def slate_path(gradients: np.ndarray, slate: int) -> GradientPath:
-    """Path of the learner for slates over the rows of `gradients`, shape (T, N)."""
+    """Path of the learner for slates over the rows of `gradients`.
+
+    Parameters
+    ----------
+    gradients : ndarray, shape (T, N), float64
+        Surrogate units.
+    slate : int
+        Number of arms chosen, $k$.
+
+    Returns
+    -------
+    path : GradientPath
+
+    Raises
+    ------
+    ValueError
+        If `slate` is out of range.
+    """
     n = gradients.shape[1]
+    slate = check_slate(slate, n)
     state, points, totals = AdaptiveState(np.full(n, slate / n), 0.0), [], []
     points.append(state.point)
     for g in gradients:
@@ -608,7 +638,13 @@ def slate_phase_stream(
     -------
     stream : RewardStream
         With $k$ times as many arms as there are phases.
+
+    Raises
+    ------
+    ValueError
+        If `slate` is no positive whole number, and as `phase_stream`.
     """
+    slate = check_count(slate, "slate")
     games = [phase_stream(lengths, rng=rng) for _ in range(slate)]
     rewards = np.hstack([game.rewards for game in games])
     return RewardStream(
@@ -689,12 +725,23 @@ def systematic_slate(x: np.ndarray, offset: float) -> np.ndarray:
     places : ndarray, shape (k,), int
         In increasing order.
 
+    Raises
+    ------
+    ValueError
+        If the sum of `x` is no whole number, or `offset` is not in [0, 1).
+
     References
     ----------
     Book {prf:ref}`thm-slates-draw`.
     """
     edges = np.cumsum(x)
-    slate = round(float(edges[-1]))
+    total = float(edges[-1])
+    slate = round(total) if total < np.inf else 0
+    if not (0 <= offset < 1 and abs(total - slate) <= 1e-6):
+        raise ValueError(
+            f"x has the sum {total:.9g} and offset is {offset!r}; give inclusion "
+            "probabilities whose sum is a whole number, and an offset in [0, 1)"
+        )
     edges[edges >= edges[-1]] = slate  # the last arm with a share, and those after it
     return edges.searchsorted(offset + np.arange(slate), "right")
 
@@ -712,8 +759,13 @@ def drawn_slate(x: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     Returns
     -------
     places : ndarray, shape (k,), int
+
+    Raises
+    ------
+    ValueError
+        If the sum of `x` is no whole number, or `rng` no generator.
     """
-    order = rng.permutation(x.size)
+    order = check_generator(rng).permutation(x.size)
     places = systematic_slate(x[order], rng.random())
     while (np.diff(places) == 0).any():  # only if rounding made an interval too long
         places = systematic_slate(x[order], rng.random())
@@ -895,12 +947,17 @@ def slate_barrier_point(v: np.ndarray, slate: int) -> np.ndarray:
     x : ndarray, shape (N,), float64
         Inclusion probabilities, all positive.
 
+    Raises
+    ------
+    ValueError
+        If `v` is not a finite vector, or `slate` out of range.
+
     References
     ----------
     Book {eq}`eq-slates-shown`.
     """
-    x, left = np.ones(v.size), np.arange(v.size)
     rest = check_slate(slate, v.size)
+    x, left = np.ones(v.size), np.arange(v.size)
     while left.size:
         x[left] = rest * log_barrier_step(rest * v[left])
         full = x[left] > 1
@@ -933,10 +990,16 @@ def slate_update(
     -------
     state : LogBarrierState
 
+    Raises
+    ------
+    ValueError
+        If `slate` is out of range.
+
     References
     ----------
     Book {eq}`eq-slates-shown`.
     """
+    slate = check_slate(slate, state.point.size)
     start = 2 * barrier * state.scale
     z = barrier / (start + state.penalties) * losses  # (k,)
     cost = (z - np.log1p(z)).sum() * (start + state.penalties) / barrier
@@ -1015,9 +1078,10 @@ def slate_bandit_bound(
     ----------
     Book {eq}`eq-slates-mean`.
     """
+    k = check_slate(slate, check_n_arms(n_arms))
     sizes = {"n_arms": n_arms, "n_contexts": n_contexts, "horizon": horizon}
     single = bandit_bound(utility, scales, alpha, **sizes)  # with 1 where k is
-    return single + (1 - alpha) ** alpha * (check_slate(slate, n_arms) - 1)
+    return single + (1 - alpha) ** alpha * (k - 1)
 
 
 # %% [markdown]
