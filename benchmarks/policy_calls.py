@@ -1,13 +1,15 @@
 """CPU time of a call of every policy, beside the chapters' steps and mabwiser's.
 
-    python benchmarks/policy_calls.py [--results FILE]
+    python benchmarks/policy_calls.py [--results FILE] [--only ROWS]
 
 One process and one thread, 40 arms and 20 contexts.  A policy is asked and told in
 turn, in blocks, of which the fastest counts: other load on the machine makes a block
 slower, never faster.  "numpy step" is the same bandit with the step of its chapter,
-which the compiled one replaced.  FairCB solves a problem in every round, which is most
-of its prediction; with full information `update` asks for the play as well.  mabwiser
-is measured where it is installed, without contexts: it keeps no policy for each.
+which the compiled one replaced.  Bandits are told with which probability an arm was
+drawn.  With full information "update" is told nothing and asks for the play itself, and
+"told" is given what was played, as a service gives it: FairCB solves a problem for its
+play in every round.  mabwiser is measured where it is installed, without contexts: it
+keeps no policy for each.
 
 Not in pieces: what is measured is time, which workers would lengthen.
 """
@@ -84,7 +86,7 @@ def paid(draw: dict, rng: np.random.Generator) -> dict:
 def row(policy, rng: np.random.Generator) -> dict:
     """Microseconds of a prediction and of an update, the fastest blocks."""
     n, best = CONFIGURATION["calls"], {}
-    for _ in range(CONFIGURATION["blocks"] if "Fair" not in repr(policy) else 12):
+    for _ in range(CONFIGURATION["blocks"]):
         contexts = rng.integers(CONFIGURATION["contexts"], size=n).tolist()
         if policy.feedback == "bandit":
             drawn = [policy.draw(j, rng)._asdict() for j in contexts]
@@ -97,6 +99,9 @@ def row(policy, rng: np.random.Generator) -> dict:
             feed = [partial(policy.update, j, r) for j, r in zip(contexts, rewards)]
         ask = [partial(policy.probabilities, j) for j in contexts]
         found = {"predict": per_call(ask), "update": per_call(feed)}
+        if policy.feedback == "full":
+            told = [partial(f, played=policy.probabilities(*f.args[:1])) for f in feed]
+            found["told"] = per_call(told)
         best = {k: min(v, best.get(k, v)) for k, v in found.items()}
     return best
 
@@ -129,38 +134,46 @@ def theirs(rng: np.random.Generator) -> dict:
     return rows
 
 
-def measure() -> dict:
-    """All policies."""
-    rng = np.random.default_rng(CONFIGURATION["seed"])
+def builders() -> dict:
+    """What makes the policy of each row."""
     sizes = {k: CONFIGURATION[k] for k in ("alpha", "horizon")}
     sizes |= {"n_arms": CONFIGURATION["arms"], "n_contexts": CONFIGURATION["contexts"]}
-    rows = {}
-    for feedback, names in POLICIES.items():
-        for name in names:
-            rows[f"{name}, {feedback}"] = row(
-                make_policy(name, feedback=feedback, **sizes), rng
-            )
-    for feedback in POLICIES:
-        slates = make_policy("slates", feedback=feedback, slate=4, **sizes)
-        rows[f"slates of 4, {feedback}"] = row(slates, rng)
+    named = [
+        (f"{name}, {feedback}", partial(make_policy, name, feedback=feedback, **sizes))
+        for feedback, names in POLICIES.items()
+        for name in names
+    ]
+    slates = partial(make_policy, "slates", slate=4, **sizes)
+    named += [(f"slates of 4, {f}", partial(slates, feedback=f)) for f in POLICIES]
     n, alpha, horizon = sizes["n_arms"], sizes["alpha"], sizes["horizon"]
-    rows["scale_free, numpy step"] = row(NumpyScaleFree(n, alpha), rng)
-    rows["log_barrier, numpy step"] = row(
-        NumpyLogBarrier(n, alpha, horizon=horizon), rng
-    )
-    for name, found in rows.items():
-        print(name, {k: round(v, 1) for k, v in found.items()}, flush=True)
+    return dict(named) | {
+        "scale_free, numpy step": partial(NumpyScaleFree, n, alpha),
+        "log_barrier, numpy step": partial(NumpyLogBarrier, n, alpha, horizon=horizon),
+    }
+
+
+def measure(only: str) -> dict:
+    """The rows whose name begins so."""
+    rows = {}
+    for name, build in builders().items():
+        if name.startswith(only):
+            rng = np.random.default_rng(CONFIGURATION["seed"])
+            rows[name] = row(build(), rng)
+            print(name, {k: round(v, 1) for k, v in rows[name].items()}, flush=True)
     return rows
 
 
 def main() -> None:
     """Measure and store the table."""
-    options = options_of(__doc__, RESULT).parse_args()
+    parser = options_of(__doc__, RESULT)
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    options = parser.parse_args()
     there = importlib.util.find_spec("mabwiser") is not None
     names = ("numpy", "numba", *["mabwiser"] * there)
     table = Table(options.results, CONFIGURATION, *names, device=cpu())
-    rows = measure()
-    found = theirs(np.random.default_rng(0)) if there else None
+    rows = table.get("microseconds", {}) | measure(options.only)
+    known = table.get("mabwiser")
+    found = theirs(np.random.default_rng(0)) if there and not options.only else known
     table.replace({"microseconds": rows, "mabwiser": found})
 
 

@@ -842,7 +842,7 @@ def with_loss(state: FairState, row: int, loss: np.ndarray) -> FairState:
     losses, visits = state.losses.copy(), state.visits.copy()
     losses[row] += loss
     visits[row] += 1
-    return state._replace(losses=losses, visits=visits)
+    return FairState(owned(losses), owned(visits), state.multipliers)
 
 
 # %%
@@ -883,7 +883,7 @@ def fair_play(
     elif len(q) < len(state.visits):
         q = np.pad(q, (0, len(state.visits) - len(q)))
     c, play = fair_solve(-eta * state.losses, q, floor, state.multipliers)
-    return state._replace(multipliers=c), play
+    return state._replace(multipliers=owned(c)), owned(play)
 
 
 # %%
@@ -1335,17 +1335,25 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 #
 # The steps of the coupled policies are compiled, at the first update, once for a machine.
 # These are CPU microseconds of a call with 40 arms on one core of a busy machine; the rows "numpy step" take the step of the chapter as it stands there.
+# With full information `update` asks what was played unless it is told (`played`), which is the last column; a bandit is told the probability of its draw in any case.
+#
+# All of them are below 3 to ask and 30 to tell, but for the play of FairCB.
+# It is the solution of a problem in 40 unknowns, found to $10^{-11}$ by two Newton steps from the last one.
+# They evaluate 800 exponentials three times and solve two systems, which is most of its 40 to 60 microseconds.
+# A service asks before it tells, so the price is paid when FairCB is asked; an update that has to ask pays it as well.
 
 # %% tags=["active-ipynb"]
 # table = json.loads((RESULTS / "policy_calls.json").read_text())
-# print("policy                        predict   update")
+# theirs = {f"mabwiser, {k}": cost for k, cost in (table["mabwiser"] or {}).items()}
+# print("policy                        predict   update     told")
+# for name, cost in (table["microseconds"] | theirs).items():
+#     figures = (cost.get(column, np.nan) for column in ("predict", "update", "told"))
+#     print(f"{name:28}", *(f"{x:8.1f}" for x in figures if x == x))
 # for name, cost in table["microseconds"].items():
-#     print(f"{name:28} {cost['predict']:8.1f} {cost['update']:8.1f}")
-# for name, cost in (table["mabwiser"] or {}).items():
-#     print(f"{'mabwiser, ' + name:28} {cost['predict']:8.1f} {cost['update']:8.1f}")
-# for name, cost in table["microseconds"].items():
-#     if "faircb" not in name and "numpy" not in name:
-#         assert cost["predict"] <= 3 and cost["update"] <= 30
+#     if "numpy" not in name:
+#         assert "faircb" in name or cost["predict"] <= 3
+#         assert cost.get("told", cost["update"]) <= 30
+#         assert name == "faircb, full" or cost["update"] <= 30
 
 # %% [markdown]
 # The service of `examples/service.py` keeps 40 arms and 10 000 segments behind HTTP (`pip install "prunefair[serve]"`).

@@ -333,8 +333,8 @@ def check_played(played, n_arms: int, slate: int = 1) -> np.ndarray:
     """
     x = array_of(played)
     fits = x.dtype.kind in "biuf" and x.shape == (n_arms,)
-    capped = slate == 1 or (fits and (x <= 1 + 1e-6).all())
-    if not (fits and capped and (x >= 0).all() and abs(x.sum() - slate) <= 1e-6):
+    fits = fits and x.size and x.min() >= 0 and (slate == 1 or x.max() <= 1 + 1e-6)
+    if not (fits and abs(x.sum() - slate) <= 1e-6):  # false for NaN as well
         raise ValueError(
             f"played is {shown(played)}; it must hold the {n_arms} probabilities that "
             f"were played, whose sum is {slate}, as `probabilities` returned them"

@@ -57,12 +57,13 @@ def _each(values, name: str, check: Callable) -> list:
     check : callable
         Takes an entry, and returns it checked.
     """
-    listed = isinstance(values, Iterable) and getattr(values, "shape", True) != ()
-    if not listed or isinstance(values, str | bytes | Mapping | Set):
-        raise ValueError(
-            f"{name} is {shown(values)}; give a list with an entry for each arm"
-        )
-    values = list(values)
+    if type(values) not in (list, tuple):
+        listed = isinstance(values, Iterable) and getattr(values, "shape", True) != ()
+        if not listed or isinstance(values, str | bytes | Mapping | Set):
+            raise ValueError(
+                f"{name} is {shown(values)}; give a list with an entry for each arm"
+            )
+        values = values.tolist() if isinstance(values, np.ndarray) else list(values)
     try:
         return [check(value) for value in values]
     except (TypeError, ValueError) as error:

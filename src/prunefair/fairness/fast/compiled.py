@@ -353,7 +353,7 @@ def fair_solve(
     Book {eq}`eq-baselines-dual`.
     """
     c = start.copy()
-    play = _kernel("fair_solution")(c, np.ascontiguousarray(-scores), q, float(floor))
+    play = _kernel("fair_solution")(c, np.ascontiguousarray(scores), q, float(floor))
     return c, play
 
 

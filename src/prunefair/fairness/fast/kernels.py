@@ -727,13 +727,16 @@ def _violation(c, excess):
 
 @register_jitable
 def _solve_positive(H, b, size):
-    """Solve H x = b in place of `b`, `H` positive definite, by elimination."""
+    """Solve H x = b in place of `b` by elimination.
+
+    `H` is symmetric and positive definite; its half above the diagonal is read.
+    """
     for k in range(size):
         pivot = max(H[k, k], 1e-300)
         for i in range(k + 1, size):
-            factor = H[i, k] / pivot
+            factor = H[k, i] / pivot
             b[i] -= factor * b[k]
-            for m in range(k + 1, size):
+            for m in range(i, size):
                 H[i, m] -= factor * H[k, m]
     for k in range(size - 1, -1, -1):
         for m in range(k + 1, size):
@@ -742,7 +745,27 @@ def _solve_positive(H, b, size):
 
 
 @register_jitable
-def _newton_direction(c, excess, play, q, H, free, b, direction):
+def _take_squares(H, D, size):
+    """Subtract the products of the first columns of `D`, above the diagonal of `H`.
+
+    Four rows of `D` at once: the inner loops are short, and what costs is their number.
+    """
+    fours = len(D) - len(D) % 4
+    for a in range(size):
+        row = H[a]
+        for k in range(0, fours, 4):
+            one, two, three, four = D[k], D[k + 1], D[k + 2], D[k + 3]
+            w, x, y, z = one[a], two[a], three[a], four[a]
+            for m in range(a, size):
+                row[m] -= (w * one[m] + x * two[m]) + (y * three[m] + z * four[m])
+        for k in range(fours, len(D)):
+            w = D[k, a]
+            for m in range(a, size):
+                row[m] -= w * D[k, m]
+
+
+@register_jitable
+def _newton_direction(c, excess, play, q, H, D, free, b, direction):
     """`multiplier_step` of the chapter, over the free multipliers alone."""
     n, last, size = c.size, -1, 0
     for i in range(n):
@@ -754,16 +777,13 @@ def _newton_direction(c, excess, play, q, H, free, b, direction):
             b[size] = -excess[i]
             size += 1
     for a in range(size):
-        for m in range(size):
-            H[a, m] = 0.0
+        H[a, a:size] = 0.0
         H[a, a] = 1e-14
     for k in range(q.size):
         for a in range(size):
-            direction[a] = q[k] * play[k, free[a]]
-        for a in range(size):
-            H[a, a] += q[k] * direction[a]
-            for m in range(size):
-                H[a, m] -= direction[a] * direction[m]
+            D[k, a] = q[k] * play[k, free[a]]
+            H[a, a] += q[k] * D[k, a]
+    _take_squares(H, D[: q.size], size)
     _solve_positive(H, b, size)
     longest, widest = 1e-300, 0.0
     for k in range(q.size):
@@ -778,7 +798,7 @@ def _newton_direction(c, excess, play, q, H, free, b, direction):
 @register_jitable
 def _fair_descent(c, losses, factor, q, floor, n_steps, play, scratch):
     """`_newton_descent` of the chapter: success and steps; changes `c` and `play`."""
-    logs, new_logs, new_play, H, vectors, free = scratch
+    logs, new_logs, new_play, D, H, vectors, free = scratch
     excess, new_excess, direction, moved, step, b = vectors
     direction[:] = 0.0
     _boundary_step(c, direction, 1.0, moved, step)
@@ -788,7 +808,7 @@ def _fair_descent(c, losses, factor, q, floor, n_steps, play, scratch):
         solved = _violation(c, excess) <= TOLERANCE
         if solved or taken == n_steps:
             return solved, taken
-        _newton_direction(c, excess, play, q, H, free, b, direction)
+        _newton_direction(c, excess, play, q, H, D, free, b, direction)
         scale = 1.0
         for _ in range(60):
             _boundary_step(c, direction, scale, moved, step)
@@ -816,7 +836,7 @@ def _fair_multipliers(c, losses, eta, q, floor, play, scratch):
     spread = 1.0
     for k in range(q.size):
         widest = -_smallest(-losses[k]) - _smallest(losses[k])
-        spread = max(spread, eta * widest)
+        spread = max(spread, abs(eta) * widest)
     last, scale, factor = 0.0, 1 / spread, 4.0
     best = np.zeros(c.size)
     while spent < MAX_ITER:
@@ -844,21 +864,22 @@ def _fair_scratch(shape):
         np.empty(shape),
         np.empty(shape),
         np.empty(shape),
+        np.empty(shape),
         np.empty((n, n)),
         np.empty((6, n)),
         np.empty(n, np.int64),
     )
 
 
-def fair_solution(c, losses, q, floor):
-    """`fair_multipliers` of the chapter for scores that are minus `losses`.
+def fair_solution(c, scores, q, floor):
+    """`fair_multipliers` of the chapter.
 
     Parameters
     ----------
     c : ndarray, shape (N,)
         Multipliers to start from; those of the solution afterwards.
-    losses : ndarray, shape (K, N)
-        Losses times the learning rate.
+    scores : ndarray, shape (K, N)
+        Minus the losses, times the learning rate.
     q : ndarray, shape (K,)
         Probability of each context.
     floor : float
@@ -868,8 +889,8 @@ def fair_solution(c, losses, q, floor):
     -------
     play : ndarray, shape (K, N)
     """
-    play = np.empty(losses.shape)
-    _fair_multipliers(c, losses, 1.0, q, floor, play, _fair_scratch(losses.shape))
+    play = np.empty(scores.shape)
+    _fair_multipliers(c, scores, -1.0, q, floor, play, _fair_scratch(scores.shape))
     return play
 
 
