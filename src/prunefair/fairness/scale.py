@@ -1085,8 +1085,14 @@ def _lives_share(gradients: np.ndarray, lives: int, factor=None, group=None) -> 
 #         f"{name:28} {row['learners']:>9} learners, {row['megabytes']:6.0f} MB, "
 #         f"{row['bytes_a_learner']:4.0f} bytes each, {row['seconds']:4.0f} s"
 #     )
+# used = {name: row["megabytes"] for name, row in STORED["memory"].items()}
+# assert round(used["all kept"]) == 379
+# assert used["the last 10,000 kept"] < 2 and round(used["16,384 buckets"]) == 6
 
 # %% [markdown]
+# A learner weighs less than 400 bytes, and a million of them 379 MB.
+# With the last 10 000 kept the policy stays below 2 MB, with 16 384 buckets at 6 MB, however many contexts there are; all three take some 30 to 50 µs a round.
+#
 # And what does it do to fairness?
 # A hundred thousand rounds of 10 000 contexts whose visits fall like $1/j$, eight arms, $\alpha=\frac12$, five streams of each sort: on the first each context has its own chances, on the second there are twenty kinds of contexts, and the contexts of one kind are alike.
 # The table is again the optimum over the utility, where the optimum may play each context in its own way.
