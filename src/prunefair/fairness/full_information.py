@@ -1534,6 +1534,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def behind_at_most(squared_norms, alpha, n_arms):
 #     """Bound on what the best map can be ahead of c times the policy."""
 #     regret = (2 - 1 / n_arms) * np.sqrt(squared_norms).sum()

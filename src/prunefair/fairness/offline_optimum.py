@@ -1436,6 +1436,7 @@ def plot_optimum(ax, curve, wrong, uniform):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def still_open(x, G, alpha):
 #     """What the best map can be ahead of the map `x`, shape (M, N)."""
 #     pG = (1 + (G * x).sum(0)) ** -alpha * G  # (M, N)

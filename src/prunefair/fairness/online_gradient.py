@@ -1386,6 +1386,7 @@ def plot_worst_ratios(ax, worst: dict[str, tuple[np.ndarray, float]]):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def nearest_distribution(v):
 #     """Point of the simplex that is nearest to `v`, shape (N,)."""
 #     u = np.sort(v)[::-1]  # (N,) descending
