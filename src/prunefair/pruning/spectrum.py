@@ -35,6 +35,7 @@ import torch
 # import numpy as np
 # from scipy.stats import ks_2samp
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.playing import playable
 # from prunefair.plotting import figure
@@ -44,6 +45,22 @@ import torch
 # device = default_device()
 
 # %% [markdown]
+# Here is what the distance measures, for a matrix of twelve rows and seven columns of which three rows go.
+# At each value the staircase is the share of singular values up to it; the distance is the longest vertical arrow that fits between the two.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning import spectrum as package
+#
+# small = torch.Generator().manual_seed(SEED)
+# whole = torch.randn(12, 7, generator=small, dtype=torch.float64)
+# left = whole[3:]  # three rows are deleted
+# spectra = package.singular_values(whole), package.singular_values(left)
+# with figure() as ax:
+#     package.plot_staircases(ax, *spectra)
+
+# %% [markdown]
+# **Figure (fig-spectrum-staircases).** <a id="fig-spectrum-staircases"></a> The Kolmogorov–Smirnov distance between a spectrum before and after three rows are deleted. Each singular value is one step of a staircase; the distance is the widest vertical gap between the two. The second staircase lies to the left: every value has become smaller.
+#
 # ## Notation
 #
 # | symbol | in code | meaning |
@@ -71,6 +88,7 @@ import torch
 #
 # and the smaller of the two products is the cheaper.
 # The price is precision: squares of small singular values are small against rounding errors of large ones.
+# The next theorem says how many digits that costs, so that we know when the cheap way is safe.
 #
 # **Theorem (Error of the Gram route).** <a id="thm-spectrum-gram"></a>
 # Let $\varepsilon$ be the unit roundoff, let the entries of $\hat G$ be the products of columns of $W$ summed in any order with $m \varepsilon \le 1/2$, and let $\hat\lambda$ be the exact eigenvalues of a matrix within $n\varepsilon\,\|\hat G\|_F$ of $\hat G$.
@@ -90,6 +108,7 @@ import torch
 # By Weyl's inequality ([Horn and Johnson 2013](../references.bib#hornjohnson2013matrix)) no eigenvalue moves by more.
 # For the last claim use $\hat\sigma_i - \sigma_i = (\hat\lambda_i - \sigma_i^2) / (\hat\sigma_i + \sigma_i)$ and $\|W\|_F^2 \le n \sigma_1^2$. ∎
 #
+# In words: a singular value that is a hundredth of the largest loses four digits, and one that is a tenth loses two.
 # The code scales $W$ by a power of two first, so that no square overflows or vanishes.
 
 
@@ -168,6 +187,7 @@ def singular_values(W, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 # %% [markdown]
 # We load the gate matrices of the small model and compare with a singular value decomposition in float64.
+# Their smallest singular value is 0.04 of the largest, so float64 keeps twelve digits and float32 four.
 # Then a matrix made to be hard: its singular values fall from 1 to $10^{-9}$.
 
 # %% tags=["active-ipynb"]
@@ -295,6 +315,7 @@ def plot_gram_errors(ax, values, errors: dict):
 # The kernel of $W_R$ has dimension at least $n - r$, so $V' = V \cap \ker W_R$ has dimension at least $i$.
 # On $V'$ we have $\|W_S x\| = \|W x\| \ge \sigma_{i+r}(W)\,\|x\|$, and a subspace of dimension $i$ inside $V'$ shows $\sigma_i(W_S) \ge \sigma_{i+r}(W)$. ∎
 #
+# In words: deleting rows makes no singular value larger, and it pushes none further down than $r$ places of the old spectrum.
 # Neither bound can be improved: deleting rows that are zero attains the upper one, and deleting the first $r$ rows of a diagonal matrix with descending entries attains the lower one for all $i$ at once.
 
 
@@ -416,9 +437,6 @@ def plot_interlacing(ax, full, sliced, deleted: int):
 
 
 # %% tags=["active-ipynb"]
-# small = torch.Generator().manual_seed(SEED)
-# whole = torch.randn(12, 7, generator=small, dtype=torch.float64)
-# left = whole[3:]  # three rows are deleted
 # with figure() as ax:
 #     plot_interlacing(ax, singular_values(whole), singular_values(left), 3)
 
@@ -515,8 +533,8 @@ def ks_distance(x, y) -> torch.Tensor:
 
 
 # %% [markdown]
-# The same two spectra as staircases: at each value the share of singular values up to it.
-# The distance is the longest vertical arrow that fits between them.
+# The next function draws [Figure (fig-spectrum-staircases)](#fig-spectrum-staircases), at the head of this chapter.
+# There the distance is 2/7.
 
 
 # %%
@@ -543,15 +561,6 @@ def plot_staircases(ax, x, y, names=("whole matrix", "what is left")):
     return ax
 
 
-# %% tags=["active-ipynb"]
-# spectra = singular_values(whole), singular_values(left)
-# with figure() as ax:
-#     plot_staircases(ax, *spectra)
-# assert ks_distance(*spectra) == 2 / 7
-
-# %% [markdown]
-# **Figure (fig-spectrum-staircases).** <a id="fig-spectrum-staircases"></a> The Kolmogorov–Smirnov distance between a spectrum before and after three rows are deleted. Each singular value is one step of a staircase; the distance is the widest vertical gap between the two. The second staircase lies to the left: every value has become smaller.
-
 # %% [markdown]
 # SciPy has the same statistic, one pair of samples at a time.
 # The check is equality, not closeness, with samples of few different values so that ties abound, and for a batch at once.
@@ -567,10 +576,12 @@ def plot_staircases(ax, x, y, names=("whole matrix", "what is left")):
 # batch = ks_distance(x, y)
 # assert batch.shape == (3, 4)
 # assert batch[2, 1] == ks_2samp(x[2, 1], y[1]).statistic
+# assert ks_distance(*spectra) == 2 / 7  # of the figure
 # assert ks_distance([1, 1, 2], [1, 2, 2]) == 1 / 3  # by hand: they differ on [1, 2)
 
 # %% [markdown]
 # Interlacing now says what the distance can be.
+# We want its range, because a policy that is paid for small distances should know how much there is to gain.
 #
 # **Theorem (Slicing moves a spectrum one way, and not too far).** <a id="thm-spectrum-ks"></a>
 # Let $k = m - r \ge n$, and let $F$ and $F_S$ be the distributions of the $n$ singular values of $W$ and of $W_S$.
@@ -587,7 +598,8 @@ def plot_staircases(ax, x, y, names=("whole matrix", "what is left")):
 # If $\sigma_i(W_S) \le t$ then $\sigma_{i+r}(W) \le t$ by the lower bound: either $i + r \le n$ and it is one of the values that $F(t)$ counts, or $i$ is one of at most $\min(r, n)$ indices above $n - r$.
 # Hence $n F_S(t) \le n F(t) + \min(r, n)$. ∎
 #
-# So deleting rows can only *shrink* a spectrum, never widen it, and the distance measures by how much.
+# In words: deleting rows can only *shrink* a spectrum, and the distance is the largest share of singular values that fall below one threshold.
+# With $r = 461$ rows deleted and $n = 576$ columns the distance can be as large as 0.80; random rows give 0.17 in the mean over all layers.
 #
 # The policy compares $W$ with many selections:
 #
@@ -844,6 +856,7 @@ def uniform_selections(
 #     assert [spectral_distance(W, rows, values) for rows in kept] == [*D]
 #     assert (D * n == (D * n).round()).all() and (D <= min(m - k, n) / n).all()
 #     assert (sliced <= values * (1 + 1e-12)).all()  # as quantiles: F <= F_S
+# assert (m - k, n) == (461, 576)
 # print(f"allowed at 30 %: {min(m - k, n) / n:.2f}, random: {D.mean():.2f}")
 
 # %% [markdown]
@@ -1001,6 +1014,7 @@ def play_spectra(stairs: dict, gaps: dict):
 # Uniformly random rows keep the share $k/m$ of every Gram matrix in the mean, $\mathbb{E}\, W_S^\top W_S = \frac{k}{m}\, G$.
 # So a first guess is that all singular values shrink by $\sqrt{k/m}$.
 # The guess is right in total and wrong at both ends.
+# The theorem says in which direction it is wrong, for every matrix.
 #
 # **Theorem (Random slicing spreads the spectrum).** <a id="thm-spectrum-skew"></a>
 # Let $S$ be uniform among the sets of $k$ rows and $\mu_i = \frac{m}{k}\,\sigma_i(W_S)^2$.
@@ -1020,6 +1034,7 @@ def play_spectra(stairs: dict, gaps: dict):
 # At $j = n$ the sum is the trace, which is linear.
 # The last claim is $j = 1$, and the difference of $j = n$ and $j = n - 1$. ∎
 #
+# In words: after the common factor is undone, random slicing raises the largest values and lowers the smallest.
 # With all selections of a small matrix enumerated, the theorem is an identity of numbers.
 
 # %% tags=["active-ipynb"]
@@ -1031,7 +1046,7 @@ def play_spectra(stairs: dict, gaps: dict):
 # print("E sum mu - sum sigma^2:", [f"{g:.3f}" for g in gain[:-1]])
 
 # %% [markdown]
-# So in the mean, after the common factor, the large values stand higher and the small ones lower than before: the slice is *skewed* against the whole.
+# We say that the slice is *skewed* against the whole.
 # Two distances tell the effects apart, the one the policy sees and the one left when the common factor is undone,
 #
 # $$
@@ -1134,21 +1149,23 @@ def plot_ratios(ax, ratios, references: dict):
 # distance = torch.stack([effect.distance for effect in effects]).cpu()
 # shape = torch.stack([effect.shape_distance for effect in effects]).cpu()
 # assert round(distance.mean().item(), 2) == 0.17
-# assert shape.mean() < distance.mean() / 2
+# assert round((distance - shape).mean().item(), 2) == 0.09 > distance.mean() / 2
 # print(f"mean distance {distance.mean():.3f}, of the shape {shape.mean():.3f}")
 # gap = (ratios - lines["Gaussian matrix"]).abs()
 # assert gap[:, 29:547].max() < 0.05 < gap.max()  # all but 29 values at each end
 
 # %% [markdown]
-# But for 5 % of the values at each end, the ratios of every layer are within 0.05 of those of a Gaussian matrix: there the effect is that of random slicing and says little about the layer.
-# The largest and the smallest values do tell layers apart.
-# More than half of the distance of a random selection is the common factor.
+# Leave out 5 % of the values at each end: between them the ratios of every layer are within 0.05 of those of a Gaussian matrix.
+# So there the effect is that of random slicing and says little about the layer.
+# The largest value does tell layers apart: it keeps between 0.83 and 0.98 of its size, while the common factor is 0.84.
+# The mean distance of a random selection is 0.167, and 0.077 after the common factor is undone: more than half of it is that factor.
 # That factor is bought by norm: $\sum_i \sigma_i(W_S)^2$ is the sum of the squared norms of the kept rows.
 # A policy can lower its penalty by keeping long rows, without any care for directions; the exercises do so.
 #
 # ## How small can the distance be?
 #
-# The same two facts give a floor that no selection passes.
+# Interlacing and the sum of squares also give a floor below which no selection can come.
+# We want it to know whether a policy's distance is still far from the best.
 #
 # **Theorem (Floor of the spectral distance).** <a id="thm-spectrum-floor"></a>
 # Let $k \ge n$, let $\ell_1 \le \ell_2 \le \dots$ be the squared norms of the rows of $W$, ascending, and $r = m - k$.
@@ -1201,6 +1218,7 @@ def distance_floor(slices: RowSlices, kept: int) -> float:
 
 
 # %% [markdown]
+# In words: the deleted rows take at least the norm of the $r$ shortest rows with them, and the spectrum must give up that much.
 # The check enumerates all selections of small matrices, with rows of like and of unlike norm.
 # The figure shows the floor of each layer of the real model below the distances of random rows.
 
@@ -1238,9 +1256,98 @@ def plot_layer_distances(ax, distances: dict, floor):
 # %% [markdown]
 # **Figure (fig-spectrum-layers).** <a id="fig-spectrum-layers"></a> KS distance of random selections of 70 % of the rows in each layer, as the policy sees it and after undoing the common factor $\sqrt{k/m}$ (line: mean, band: range of five selections). The floor of the last theorem bounds the distance itself, not that of the shape.
 #
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# falls = (singular_values(whole) >= singular_values(whole[3:])).all()
+# Quiz(
+#     "Three of twelve rows are deleted. What happens to the largest singular value?",
+#     right="It falls, or stays where it is." if falls else "It may rise.",
+#     because="Without those rows no vector is stretched more than before.",
+#     wrong={
+#         "It may rise, as few small ones are left.": "Values are not rescaled.",
+#         "It falls by a quarter.": "That depends on the rows; it may not fall at all.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# both = [d.mean().item() for d in (distance, shape)]
+# part = "more than half" if both[1] < both[0] / 2 else "less than half"
+# Quiz(
+#     "Random rows have a mean KS distance of 0.17. How much of it comes from a "
+#     "factor that shrinks all singular values alike?",
+#     right=part,
+#     because=f"With the factor undone, {both[1]:.2f} of {both[0]:.2f} is left.",
+#     wrong={
+#         "nothing": "The distance looks at sizes, and all of them shrink.",
+#         "all of it": "The ends of the spectrum move by other factors.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# orders = [W.norm(dim=1).topk(1075).indices.cpu() for W in matrices]
+# long = np.mean([s.distance(rows).item() for s, rows in zip(prepared, orders)])
+# Quiz(
+#     "A policy is paid for a small distance only. What beats random rows?",
+#     right="Keep the longest rows." if long < distance.mean() else "Nothing.",
+#     because=f"Their mean distance is {long:.2f}, as more of the norm stays.",
+#     wrong={
+#         "Keep the shortest rows.": "They hold least of the norm.",
+#         "Nothing, they are best.": f"The floor is {float(floor.mean()):.2f}, not "
+#         "0.17.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-spectrum-1"></a>
+# **Exercise ★.** <a id="ex-spectrum-0"></a>
+# Write the Kolmogorov–Smirnov distance of two samples.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Only the values of the pooled sample matter.
+# For each of them, compare the share of `x` up to it with the share of `y` up to it.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def widest_difference(x, y):
+#     """KS distance of two samples, shapes (p,) and (q,), as a float."""
+#     # your lines
+#
+#
+# def book_distance(x, y):
+#     return float(ks_distance(x, y))
+#
+#
+# x, y = np.array([1.0, 2.0, 2.0, 5.0]), np.array([2.0, 3.0, 4.0])
+# check_answer(widest_difference, book_distance, (x, y), (y, y))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Both distribution functions change only at values of one of the samples, so the largest difference is found there.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def widest_difference(x, y):
+#     """KS distance of two samples, shapes (p,) and (q,), as a float."""
+#     pooled = np.concatenate([x, y])[:, None]
+#     return abs((x <= pooled).mean(1) - (y <= pooled).mean(1)).max()
+#
+#
+# calls = [(x, y), (y, y), (x[:1], y), (x[:3], y / 2)]
+# assert check_answer(widest_difference, book_distance, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-spectrum-1"></a>
 # By hand: $W$ has the rows $(3, 0)$, $(0, 2)$ and $(0, 1)$.
 # Which spectra and distances do its three selections of two rows have, and which of them attain a bound of [(eq-spectrum-interlacing)](#eq-spectrum-interlacing)?
 #
@@ -1262,7 +1369,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert RowSlices(W).distance(kept).tolist() == [0.5, 0.5, 0.5]
 
 # %% [markdown]
-# **Exercise.** <a id="ex-spectrum-2"></a>
+# **Exercise ★.** <a id="ex-spectrum-2"></a>
 # A limit: let the ratio go to 0, until one row of the first gate matrix is deleted.
 # Which distances does [Theorem (Slicing moves a spectrum one way, and not too far)](#thm-spectrum-ks) allow, and which occur?
 #
@@ -1281,7 +1388,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert slices.distance(everything) == 0
 
 # %% [markdown]
-# **Exercise.** <a id="ex-spectrum-3"></a>
+# **Exercise ★★.** <a id="ex-spectrum-3"></a>
 # Break the assumption $k \ge n$ of [Theorem (Slicing moves a spectrum one way, and not too far)](#thm-spectrum-ks): a slice with fewer rows than columns has only $k$ singular values.
 # Find a matrix whose slice has the same distribution though most of its rows are gone.
 # What changes if the slice's spectrum is filled up with zeros to $n$ values?
@@ -1306,7 +1413,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 # assert ks_distance(full.round(decimals=12), sliced.round(decimals=12)) == 0
 
 # %% [markdown]
-# **Exercise.** <a id="ex-spectrum-4"></a>
+# **Exercise ★.** <a id="ex-spectrum-4"></a>
 # Keep the longest 70 % of the rows of each gate matrix, and then the shortest.
 # How do the distances compare with random rows and with the floor?
 #
@@ -1314,7 +1421,8 @@ def plot_layer_distances(ax, distances: dict, floor):
 #
 #
 # Long rows hold more than their share of the norm, so the spectrum shrinks less and the distance falls; short rows do the opposite.
-# No policy is needed for that, and the floor is still half as far: [row_policy](row_policy.ipynb) starts from here.
+# The longest rows give 0.133, random ones 0.167, the shortest 0.221, and the floor is 0.065.
+# No policy is needed for that: [row_policy](row_policy.ipynb) starts from here.
 #
 # </details>
 
@@ -1334,8 +1442,9 @@ def plot_layer_distances(ax, distances: dict, floor):
 # %% [markdown]
 # ## What you can do now
 #
-# Deleting rows moves a spectrum down, by at most the interlacing bound, and its KS distance to the whole is a multiple of $1/n$ that is bounded from both sides.
-# Random rows shrink the spectrum of the real model by a common factor and spread it; the factor makes up more than half of the distance that PruneNet's policy is trained on.
+# Deleting rows moves every singular value down, by at most $r$ places, and the KS distance to the whole is a multiple of $1/n$ that is bounded from both sides.
+# At 30 % of the small model theory allows 0.80, random rows give 0.17, the longest rows 0.133, and no selection can have less than 0.065 in the mean over layers.
+# More than half of the distance of random rows, 0.09 of 0.167, is one common factor, which long rows avoid without any care for directions.
 #
 # - Compute singular values by a Gram matrix, and know what that costs in digits: `singular_values`, `graded_matrix`, `plot_gram_errors`.
 # - Judge a selection of rows by the paper's objective: `ks_distance`, `spectral_distance`, and `RowSlices` for many selections of one matrix (`row_mask`, `sliced_values`).
