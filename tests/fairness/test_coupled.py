@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from prunefair.fairness import full_information as full
 from prunefair.fairness.bandit_feedback import ScaleFreeBandit, scale_free_step
 from prunefair.fairness.coupled import (
+    KernelLearner,
     RegressorLearner,
     RidgeLearner,
     coupled,
@@ -80,6 +81,7 @@ def stochastic_gradient():
 
 LEARNERS = {
     "ridge": lambda: RidgeLearner(N, D),
+    "kernel": lambda: KernelLearner(N, D, rng=np.random.default_rng(5), size=30),
     "regressor": stochastic_gradient,
     "scale-free": ScaleFree,
     "foolish": Foolish,
@@ -208,6 +210,72 @@ def test_the_ridge_learner_solves_its_normal_equations():
     np.testing.assert_allclose(
         learner.predict(x, w), 0.05 + 0.8 * (np.arange(N) == best)
     )
+
+
+def test_random_features_have_the_kernel_for_their_inner_products():
+    rng, s = np.random.default_rng(6), 0.7
+    learner = KernelLearner(2, D, rng=rng, scale=s, size=20_000)
+    X = rng.normal(size=(6, D)) / 2
+    features = np.array([learner._features(x) for x in X])
+    squares = ((X[:, None] - X) ** 2).sum(-1)
+    found = features @ features.T
+    np.testing.assert_allclose(found, np.exp(-squares / (2 * s**2)), atol=0.03)
+    assert abs(found - np.exp(-squares / (2 * (2 * s) ** 2))).max() > 0.1
+
+
+def test_a_kernel_learns_what_is_not_linear_in_features():
+    """Arms 0 and 1 pay by the sign of a product, of which no line tells anything."""
+    rng, T = np.random.default_rng(7), 1500
+    features, rewards = rng.uniform(-1, 1, (T, D)), np.zeros((T, N))
+    same = features[:, 0] * features[:, 1] > 0
+    rewards[:, 0], rewards[:, 1] = same, ~same
+    earned = []
+    for learner in (RidgeLearner(2, D), KernelLearner(2, D, rng=rng, scale=0.7)):
+        policy = coupled(learner, 2, 0.5)
+        played(policy, features, rewards, np.random.default_rng(3))
+        earned.append((policy.rewards.sum() - 2) / T)
+    assert earned[0] < 0.6 and earned[1] > 0.85
+
+
+def test_a_kernel_learner_is_resumed_with_its_random_features(tmp_path):
+    def build(seed, size=9):
+        rng = np.random.default_rng(seed)
+        return coupled(KernelLearner(3, D, rng=rng, size=size), list("abc"), alpha=0.5)
+
+    policy, again = build(1), build(2)
+    told(policy, 20, np.random.default_rng(4))
+    policy.add_arm("d"), policy.retire_arm("a")
+    policy.save(tmp_path / "p.npz")
+    x = np.ones(D)
+    assert (again.probabilities(x).shape, policy.probabilities(x).shape) == ((3,),) * 2
+    again.resume(tmp_path / "p.npz")
+    assert all_of(again) == all_of(policy)
+    seeds = [np.random.default_rng(3) for _ in range(2)]
+    assert str(told(policy, 9, seeds[0])) == str(told(again, 9, seeds[1]))
+    other = build(1, 8)
+    before = all_of(other)
+    with pytest.raises(ValueError, match="frequencies must be .8, .. finite floats"):
+        other.resume(tmp_path / "p.npz")
+    assert all_of(other) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        (dict(rng=3), "rng is 3; give a generator"),
+        (dict(scale=0), "scale is 0; it must be positive and finite"),
+        (dict(scale="wide"), "scale is 'wide'; it must be positive"),
+        (dict(size=0.5), "size is 0.5; it must be a positive whole number"),
+        (dict(n_features=0), "n_features is 0; it must be a positive whole number"),
+        (dict(n_arms=0), "n_arms is 0; it must be a positive whole number"),
+        (dict(width=-1), "width is -1; it must be at least 0"),
+        (dict(explore=2), "explore is 2; "),
+    ],
+)
+def test_what_a_kernel_learner_is_built_from_is_checked(given, match):
+    fine = dict(n_arms=3, n_features=2, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=match):
+        KernelLearner(**fine | given)
 
 
 def test_names_masks_and_what_is_refused():

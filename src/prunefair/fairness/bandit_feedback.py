@@ -1407,7 +1407,8 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # So `coupled(learner, n_arms, alpha)` of `prunefair.fairness.coupled` makes a fair policy of any object that predicts a distribution from a context, whatever that is, and is told the gain $g_{I_t}(t)$ of the arm that was drawn.
 # On every path and against every map $x^*$ from contexts to arms, $U^*-c_\alpha U\le(1-\alpha)^\alpha\big[\sum_t\langle g(t),x^*_t-e_{I_t}\rangle-\frac{N\alpha}{1-\alpha}\big]$: what the learner guarantees for gains, the policy has for fairness.
 # Gains shrink as their arms grow rich, rewards do not; a learner that models rewards is therefore told the weights, too, and multiplies by them.
-# `RidgeLearner` is linear in features (LinUCB), `RegressorLearner` takes any incremental regressor of scikit-learn, and the tests hold a bandit of mabwiser to the same bound, on paths where a smaller factor fails.
+# `RidgeLearner` is linear in features (LinUCB), and `KernelLearner` the same in random features of a Gaussian kernel ([Rahimi and Recht 2007](../references.bib#rahimi2007random)), for rewards that are smooth in them.
+# `RegressorLearner` takes any incremental regressor of scikit-learn, and the tests hold a bandit of mabwiser to the same bound, on paths where a smaller factor fails.
 # With [a scale-free learner](#the-scale-free-learner) for each context the result is the policy of this chapter.
 #
 # On all of the [ratings](movielens.ipynb), $\alpha=0.9$ and 20 runs, a ridge learner that is not told the user but reads the shares of genres in the user's ratings so far stands beside the bandit by users.

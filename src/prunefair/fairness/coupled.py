@@ -422,18 +422,104 @@ class RidgeLearner:
 
     def _features(self, context) -> np.ndarray:
         """Features as an array of shape (d,), or raise."""
-        d = self.sums.shape[1]
-        try:
-            x = np.asarray(context)
-            fits = x.dtype.kind in "fiub" and x.shape == (d,)
-        except ValueError:  # ragged
-            fits = False
-        if not (fits and (np.abs(x) <= 1e100).all()):
-            raise ValueError(
-                f"context is {shown(context)}; it must be {d} finite numbers, none of "
-                "them beyond 1e100"
-            )
-        return x.astype(np.float64)
+        return check_features(context, self.sums.shape[1])
+
+
+def check_features(context, n_features: int) -> np.ndarray:
+    """Return `context` as float64 of shape (d,), or raise if it is no such vector."""
+    try:
+        x = np.asarray(context)
+        fits = x.dtype.kind in "fiub" and x.shape == (n_features,)
+    except ValueError:  # ragged
+        fits = False
+    if not (fits and (np.abs(x) <= 1e100).all()):
+        raise ValueError(
+            f"context is {shown(context)}; it must be {n_features} finite numbers, none "
+            "of them beyond 1e100"
+        )
+    return x.astype(np.float64)
+
+
+class KernelLearner(RidgeLearner):
+    r"""Rewards smooth in features: `RidgeLearner` on random features of a kernel.
+
+    In the place of $x$ it reads $\sqrt{2/n}\cos(\langle\omega_k,x\rangle+b_k)$,
+    $k=1,\dots,n$, with $\omega_k$ normal and $b_k$ uniform.  The mean of an inner
+    product of two such vectors is the Gaussian kernel $e^{-\|x-y\|^2/(2s^2)}$.
+
+    Parameters
+    ----------
+    n_arms, n_features : int
+        Numbers of arms and of features that a context has.
+    rng : numpy.random.Generator
+        Draws the random features, once.
+    scale : float
+        $s$, in units of the features: contexts much nearer than that are alike.
+    size : int
+        Number of random features, $n$; memory is of the order $N n^2$.
+    width, explore : float
+        As for `RidgeLearner`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    {cite}`rahimi2007random`.
+    """
+
+    def __init__(
+        self,
+        n_arms: int,
+        n_features: int,
+        *,
+        rng: np.random.Generator,
+        scale: float = 1.0,
+        size: int = 100,
+        width: float = 0.5,
+        explore: float = 0.05,
+    ):
+        n, d = check_count(size, "size"), check_count(n_features, "n_features")
+        s = check_real(
+            scale, "scale", lambda s: 0 < s < np.inf, "be positive and finite"
+        )
+        super().__init__(n_arms, n, width=width, explore=explore)
+        self.frequencies = check_generator(rng).normal(size=(n, d)) / s
+        self.phases = rng.uniform(0, 2 * np.pi, n)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All state, the random features as well."""
+        own = {"frequencies": self.frequencies, "phases": self.phases}
+        return super().arrays() | own
+
+    def resume(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take up the state of a learner of as many features, and its random ones.
+
+        Raises
+        ------
+        ValueError
+            If it has another shape or is not finite.
+        """
+        own = {k: arrays.get(k) for k in ("frequencies", "phases")}
+        for name, value in own.items():
+            mine = getattr(self, name)
+            if not (
+                isinstance(value, np.ndarray)
+                and (value.shape, value.dtype) == (mine.shape, mine.dtype)
+                and np.isfinite(value).all()
+            ):
+                raise ValueError(f"{name} must be {mine.shape} finite floats")
+        super().resume({k: v for k, v in arrays.items() if k not in own})
+        self.frequencies, self.phases = (own[k].copy() for k in own)
+
+    def _features(self, context) -> np.ndarray:
+        """Random features of a context, shape (n,), or raise."""
+        x = check_features(context, self.frequencies.shape[1])
+        return (2 / len(self.phases)) ** 0.5 * np.cos(
+            self.frequencies @ x + self.phases
+        )
 
 
 class RegressorLearner:
