@@ -746,6 +746,7 @@ def play_widths(table: dict):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def greedy_widths(values, budget):
 #     """Rows of every layer, shape (L,)."""
 #     kept = [1] * len(values)

@@ -907,6 +907,7 @@ def plot_estimates(ax, errors: dict):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def what_arms_earn(contexts, arms, rewards, probabilities, x):
 #     """Estimated total of every arm under the map `x`, shape (N,)."""
 #     each = x[contexts, arms] * rewards / probabilities

@@ -1001,6 +1001,7 @@ class RewardFedBandit(ScaleFreeBandit):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def left_on_the_table(R, G, alpha):
 #     """Bound on the regret of a run with rewards `R`, (N,), and sums `G`, (M, N)."""
 #     p = R**-alpha

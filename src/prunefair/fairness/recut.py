@@ -812,6 +812,7 @@ def plot_ratio_by_visits(ax, runs: Mapping[str, Sequence[Played]]):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def verdict_on(margins):
 #     """`"stands"`, `"fails"` or `"open"`, by the interval of the mean."""
 #     mean, half = mean_interval(margins)
