@@ -236,6 +236,19 @@ def test_the_projection_wants_a_finite_vector(v):
         capped_projection(v, 1)
 
 
+def test_lists_are_taken_and_a_sum_that_is_no_number_of_arms_is_refused():
+    v = [1.5, 0.25, -0.5, 0.75]
+    for one, other in (
+        (capped_projection(v, 2), capped_projection(np.array(v), 2)),
+        (slate_barrier_point(v, 2), slate_barrier_point(np.array(v), 2)),
+        (slate_path([v, v], 2).points, slate_path(np.array([v, v]), 2).points),
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert len(drawn_slate([0.5, 0.5, 1.0], rng=np.random.default_rng(0))) == 2
+    with pytest.raises(ValueError, match="x has the sum 1.7 .*whole"):
+        systematic_slate([0.5, 0.2, 1.0], 0.2)
+
+
 def test_a_policy_begins_where_the_best_map_of_a_log_plays():
     log = stream(80)
     best = solve_offline(

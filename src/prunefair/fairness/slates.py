@@ -7,7 +7,8 @@ On streams of 3000 ratings a cache that aims at hits alone scores 1.13 of them a
 Does the theory of this book survive a choice of $k$ arms out of $N$?
 
 It survives with one condition, that no arm is chosen twice.
-The learner projects onto another set, its regret grows by the factor $\sqrt{\min(k,N-k)}$, the offline optimum keeps its certificate, and $c_\alpha$ is the right factor for every $k$ as long as nothing bounds $N$.
+The learner projects onto another set, and its regret grows by the factor $\sqrt{\min(k,N-k)}$.
+The offline optimum keeps its certificate, and $c_\alpha$ is the right factor for every $k$, as long as $N$ may be large.
 A cache that holds more than the share $1-\alpha$ of all files is a different matter: uniform play is then better than $c_\alpha$ promises.
 
 ## Notation
@@ -80,6 +81,7 @@ from prunefair.fairness.utility import (
 #
 # import cvxpy as cp
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.fairness.adversaries import play_suite
 # from prunefair.fairness.fast.compiled import run_fast
 # from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
@@ -115,7 +117,9 @@ from prunefair.fairness.utility import (
 # %% [markdown]
 # ## Projection onto the capped simplex
 #
-# As for the simplex one number does it, and now each entry is cut from above as well.
+# A learner takes a step along the gradient and leaves the set of mixtures of slates; a projection brings it back to the nearest point.
+# We want to compute it as easily as for the simplex, where one number is subtracted from all entries and what is negative is cut.
+# Here, too, one number does it, and each entry is cut from above as well.
 #
 # **Theorem (Projection onto the capped simplex).** <a id="thm-slates-projection"></a>
 # Let $1\le k\le N$ and $h(\tau)=\sum_i\min(\max(v_i-\tau,0),1)$.
@@ -143,6 +147,7 @@ from prunefair.fairness.utility import (
 # For the replacement subtract $u_k$ first, which moves $\tau$ into $[-1,0]$.
 # Then every entry of at least 1 is cut to 1 and every entry of at most $-1$ to 0, whatever its size. ∎
 #
+# In words: subtract one number from all entries, cut them at 0 and at 1, and choose the number so that $k$ is left.
 # Between two neighbours among the $2N$ numbers $v_i-1,v_i$ the function $h$ is linear, so sorting them and adding up its slopes finds the root in $O(N\log N)$ operations.
 # After the replacement all of them lie in $[-2,1]$: no input is too large for the sums.
 
@@ -180,6 +185,7 @@ def capped_projection(v: np.ndarray, slate: int) -> np.ndarray:
     >>> capped_projection(np.array([5.0, 0.5, 0.25, -1.0]), 2)
     array([1.   , 0.625, 0.375, 0.   ])
     """
+    v = np.asarray(v, np.float64)
     if v.ndim != 1 or not (v.size and np.isfinite(v).all()):
         raise ValueError(f"v is {v!r}; it must be a finite vector, not empty")
     k = check_slate(slate, v.size)
@@ -263,6 +269,7 @@ def _projection_share(points, slates, project: Callable = capped_projection) -> 
 # %% [markdown]
 # ## What a wider set costs the learner
 #
+# How much more may the learner miss, if it has to find the best slate and not the best arm?
 # Two slates differ in at most $2m$ arms, where $m=\min(k,N-k)$: two points of the set can be $\sqrt m$ times as far apart as in the simplex.
 # A step longer by the same factor balances the proof again.
 #
@@ -307,8 +314,8 @@ def _projection_share(points, slates, project: Callable = capped_projection) -> 
 # The slate of all first or all second arms and $k-m$ others earns $m|\sum_t\varepsilon_t|$, in the mean $m\sqrt{2T/\pi}$ up to a factor that tends to 1.
 # As $S_T=2mT$, this is $\sqrt{mS_T/\pi}$. ∎
 #
-# So the price of a slate is a factor $\sqrt m$, and it is real.
-# It is not monotone in $k$: to leave out one arm is as easy as to choose one.
+# In words: a slate multiplies the regret by $\sqrt m$, and for gradients of either sign no learner avoids it.
+# The price is not monotone in $k$: to leave out one arm is as easy as to choose one.
 
 
 # %%
@@ -396,6 +403,7 @@ def slate_path(gradients: np.ndarray, slate: int) -> GradientPath:
     ValueError
         If `slate` is out of range.
     """
+    gradients = np.asarray(gradients, np.float64)
     n = gradients.shape[1]
     slate = check_slate(slate, n)
     state, points, totals = AdaptiveState(np.full(n, slate / n), 0.0), [], []
@@ -469,6 +477,7 @@ def _regret_share(path: GradientPath, slate: int, factor=slate_factor) -> float:
 #
 # *Utility.* $\sum_iR_i\le N+kT$, and Jensen's inequality. ∎
 #
+# In words: slates are no harder to play fairly than single arms.
 # Apart from the utility itself the slate has dropped out: the bound is that for single arms, with what $k$ arms a round can earn in place of what one can.
 # So $U^*-c_\alpha U=O\big(\sqrt M\,N^{(1+\alpha)/2}(kT)^{(1-\alpha)/2}\big)$.
 # The condition that no arm is chosen twice is needed: if an arm could be played five times in a round, it would earn 5 at the weight 1, where $\phi$ grows by less, and the telescoping lemma fails.
@@ -482,7 +491,7 @@ def _regret_share(path: GradientPath, slate: int, factor=slate_factor) -> float:
 
 # %% [markdown]
 # The policy is `SlateGradient` of `prunefair.fairness.slate_policy`, the coupled policy with another set and a compiled step: for $k=1$ it plays as `AlphaFairGradient` to the byte.
-# What arms that come and go, files and masks need is the same projection.
+# Arms that come and go, saved files and masks need nothing but the same projection.
 # Under a mask the play is projected onto the slates of what is left: each arm that may be played then has at least its share of before, since $\tau\le0$.
 
 # %% [markdown]
@@ -513,6 +522,8 @@ def _explicit_share(game: Game, slate: int, bound: Callable = _explicit_bound):
 # %% [markdown]
 # ## The offline optimum
 #
+# Is a map of slates the best one?
+# As for single arms we want an answer that does not depend on how the map was found.
 # A context sells its rounds to the $k$ arms that pay most for them.
 # With $\Sigma_k$ in place of the maximum the dual of [the offline optimum](offline_optimum.ipynb) is
 #
@@ -540,7 +551,8 @@ def _explicit_share(game: Game, slate: int, bound: Callable = _explicit_bound):
 # The first is not negative because $\Sigma_k(v)$ is the largest $\langle v,q\rangle$ over $q\in\Delta_k$.
 # At $p=\phi'(R(x))$ it is also the largest derivative of the concave $U$ at $x$ towards another map, which is zero exactly at an optimum. ∎
 #
-# A gap of zero thus proves a map of slates optimal, as it did for single arms.
+# In words: what the contexts could still earn at the prices of a map bounds how far the map is from the best one.
+# A gap of zero proves a map of slates optimal, as it did for single arms.
 # The solver of [the offline optimum](offline_optimum.ipynb) takes the number of arms as `slate`, and so do `certificate` and `dual_value`.
 # It follows its path with a second family of slacks: $z_{ji}$ belongs to $x_{ji}\ge0$ and $w_{ji}$ to $x_{ji}\le1$, with $z-w=y_j-p_iG_{ji}$ and $xz=(1-x)w=\mu$.
 # After the elimination of $z$ and $w$ the Newton system is the same arrow, with $\theta=(z/x+w/(1-x))^{-1}$.
@@ -615,6 +627,7 @@ def _offline_share(maps, G, alpha, slate, dual=dual_value) -> float:
 # (b) $x^*\le1$, so $R_i=1+\frac kN\sum_tr_i(t)\ge\frac kN\big(1+\sum_tr_i(t)x^*_{j_t,i}\big)=\frac kNR_i^*$, and $\phi$ is homogeneous of degree $1-\alpha$.
 # The quotient of $(N/k)^{1-\alpha}$ and $c_\alpha=(1-\alpha)^{-(1-\alpha)}$ is $\big((1-\alpha)N/k\big)^{1-\alpha}$. ∎
 #
+# In words: choosing few of many arms at once, one cannot be promised more than with single arms; choosing a large part of them, one can.
 # At $\alpha=0.9$ a cache that holds more than a tenth of the files is beyond the reach of the theory: there the guarantee $c_\alpha$ is weaker than that of a policy which looks at nothing.
 # Which factor is best for a given $k/N$ is open; it is at most $\min\big(c_\alpha,(N/k)^{1-\alpha}\big)$.
 
@@ -705,6 +718,7 @@ def _uniform_share(G, alpha, slate, factor=lambda N, k, a: (N / k) ** (1 - a)):
 # An interval of length at most 1 that is open at one end contains no two points one apart: the arms differ.
 # It contains a point of $v+\mathbb Z$ if and only if $v$ lies in the interval taken modulo 1, a set of length $x_i$ in $[0,1)$. ∎
 #
+# In words: one random number draws the whole slate, and each arm is in it as often as the policy asked.
 # Nothing is said of pairs: two neighbours with small $x_i$ are never chosen together.
 # So the arms are put in a random order first, which changes no inclusion probability.
 
@@ -733,6 +747,12 @@ def systematic_slate(x: np.ndarray, offset: float) -> np.ndarray:
     References
     ----------
     Book {prf:ref}`thm-slates-draw`.
+
+    Examples
+    --------
+    >>> from prunefair.fairness.slates import systematic_slate
+    >>> systematic_slate([0.5, 0.5, 1.0], offset=0.2)
+    array([0, 2])
     """
     edges = np.cumsum(x)
     total = float(edges[-1])
@@ -765,6 +785,7 @@ def drawn_slate(x: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     ValueError
         If the sum of `x` is no whole number, or `rng` no generator.
     """
+    x = np.asarray(x, np.float64)
     order = check_generator(rng).permutation(x.size)
     places = systematic_slate(x[order], rng.random())
     while (np.diff(places) == 0).any():  # only if rounding made an interval too long
@@ -867,6 +888,7 @@ def _draw_share(x: np.ndarray, select: Callable = systematic_slate) -> float:
 #
 # with $\Lambda=\ln T$, sums over the rounds of the context $j$, and $s_j=\max_iR_i^{-\alpha}$ at its first visit.
 # Here $M_t$ is not solved for: it is what the loss may cost if $x$ may be any vector with positive entries.
+# The first theorem bounds the regret in *estimated* losses, whatever slates were drawn; the second takes the mean and arrives at the utility.
 #
 # **Theorem (The learner of what is shown, on every path).** <a id="thm-slates-path"></a>
 # Let $T\ge2$ and $b=8\ln2-4$, and for $u\in\Delta_k$ let $u'=(1-\frac1T)u+\frac k{TN}\mathbf 1$.
@@ -901,6 +923,9 @@ def _draw_share(x: np.ndarray, select: Callable = systematic_slate) -> float:
 # $B_t^2-B_{t-1}^2=2M_tB_{t-1}+M_t^2\le bN\Lambda q_t+\frac b4ks_jM_t$.
 # Summed, $A_j^2+4N\Lambda s_jA_j\le bN\Lambda Q_j+\frac b4ks_jA_j$, and $\frac b4k<0.39N<4N\Lambda$ as $\Lambda\ge\ln2$. ∎
 #
+# In words: on every path the regret in estimated losses is a root of what was seen.
+# The estimates are right on average, so their mean is what we are after.
+#
 # **Theorem (Fair slates from what is shown).** <a id="thm-slates-shown"></a>
 # For a stream fixed in advance, $0\le\alpha<1$ and $T\ge2$, slates drawn with inclusion probabilities $x(t)$, and the best fixed map into $\Delta_k$,
 #
@@ -922,7 +947,7 @@ def _draw_share(x: np.ndarray, select: Callable = systematic_slate) -> float:
 # The theorem on paths bounds the rest by $\mathbb E\sum_j\big(2N\Lambda s_j+2\sqrt{bN\Lambda Q_j}\big)$.
 # As $g\le1$, $\sum_jQ_j\le\sum_t\langle g(t),e_{A_t}\rangle\le U$ by [Lemma (Telescoping)](full_information.ipynb#lem-full-information-telescoping); Cauchy–Schwarz over the contexts and Jensen's inequality for the root give the claim. ∎
 #
-# Beside single arms only one term knows of $k$, and the utility.
+# In words: the guarantee is that of one arm a round, plus $k$, with what slates can earn for the utility.
 # Joint probabilities of two arms appear nowhere: any way to draw a slate serves that has the right inclusion probabilities.
 #
 # The point of the learner is found with what there is.
@@ -956,6 +981,7 @@ def slate_barrier_point(v: np.ndarray, slate: int) -> np.ndarray:
     ----------
     Book {eq}`eq-slates-shown`.
     """
+    v = np.asarray(v, np.float64)
     rest = check_slate(slate, v.size)
     x, left = np.ones(v.size), np.arange(v.size)
     while left.size:
@@ -1200,17 +1226,26 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 # **Figure (fig-slates-cache).** <a id="fig-slates-cache"></a> What each genre earned in a cache of 3, mean of 17 streams. Counting hits alone leaves the rare genres with next to nothing; a larger $\alpha$ lifts them.
 
 # %% [markdown]
-# Fairness has its price: 1.13 hits a round at $\alpha=0$, 0.83 at 0.5 and 0.62 at 0.9, while Jain's index rises from 0.26 over 0.42 to 0.55.
-# With full information the policy is in the mean within 4 % of the best fixed map at every $\alpha$.
-# On the first stream it is ahead of the map, for a learner may follow what a person asks for now.
+# <div class="alert alert-info">
 #
-# What is shown alone tells much less.
-# At $\alpha=0$ `SlateBandit` has 0.91 hits a round.
-# At $\alpha=0.9$ its utility is within one percent of that of uniform slates: 3000 rounds are few for its cautious rate.
+# **What fairness costs a cache.**
+#
+# From $\alpha=0$ to 0.9 the cache loses 45 % of its hits, from 1.13 to 0.62 a round, and Jain's index doubles, from 0.26 to 0.55.
+# At $\alpha=0.5$ it has 0.83 hits and an index of 0.42.
+#
+# </div>
+#
+# With full information the policy is on average within 4 % of the best fixed map at every $\alpha$.
+# On the first stream it is even ahead of the map, because a learner may follow what a person asks for now.
+#
+# A policy that is told only of what it has shown learns much less.
+# At $\alpha=0$ `SlateBandit` has 0.91 hits a round, against 0.42 of uniform slates.
+# At $\alpha=0.9$ its utility is 0.4 % above that of uniform slates: 3000 rounds are few for its cautious rate.
 
 # %% tags=["active-ipynb"]
 # hits = [table[a, "SlateGradient"]["hits"][0] for a in (0.0, 0.5, 0.9)]
 # np.testing.assert_allclose(hits, [1.13, 0.83, 0.62], atol=0.005)
+# assert f"{1 - hits[2] / hits[0]:.0%}" == "45%"
 # even = [table[a, "SlateGradient"]["Jain's index"][0] for a in (0.0, 0.5, 0.9)]
 # np.testing.assert_allclose(even, [0.26, 0.42, 0.55], atol=0.005)
 # quotients = {key: means["OPT/U"] for key, means in table.items()}
@@ -1228,9 +1263,92 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 
 # %% [markdown]
 #
+
+# %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# costs_like_one = [k for k in range(2, 20) if slate_factor(20, k) == slate_factor(20, 1)]
+# Quiz(
+#     "Which slate of 20 arms is as easy to learn as a single arm?",
+#     right=f"{costs_like_one[0]}",
+#     because="To choose all but one is to choose the one that stays out.",
+#     wrong={
+#         "2": "Its regret is larger by a factor of √2.",
+#         "10": "That is the hardest: two slates can differ in all places.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# by_theory, by_nothing = approximation_factor(0.9), (19 / 3) ** (1 - 0.9)
+# Quiz(
+#     "A cache holds 3 of 19 genres, and α = 0.9. Within which factor of the optimum can "
+#     "one be sure to stay, as the number of rounds grows?",
+#     right=f"{min(by_theory, by_nothing):.2f}",
+#     because="Uniform slates promise it: the cache holds more than a tenth of all.",
+#     wrong={
+#         f"{by_theory:.2f}": "The coupled policy has it, but uniform slates have more.",
+#         "1.00": "On a fixed adversarial order nobody comes so close.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# plain, fairest = (table[a, "SlateGradient"]["hits"][0] for a in (0.0, 0.9))
+# Quiz(
+#     "By how much do the hits of the cache fall from α = 0 to α = 0.9?",
+#     right=f"{1 - fairest / plain:.0%}",
+#     because="Rare genres fill places in which popular ones would have been hit.",
+#     wrong={
+#         "1%": "That is the distance from the best map for α = 0.9, in its own utility.",
+#         "0%": "The learner's regret does not grow, but it aims at something else.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-slates-1"></a>
+# **Exercise ★.** <a id="ex-slates-0"></a>
+# Write the draw of a slate: lay the probabilities `x` end to end, and return the places of the arms that the teeth at `offset`, `offset + 1`, ... fall into.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# `np.cumsum` gives the right ends of the intervals.
+# How many of them does a tooth have to its left, or on it?
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def under_the_comb(x, offset):
+#     """Places of the arms of a slate, in increasing order."""
+#     # your lines
+#
+#
+# calls = [([0.5, 0.5, 1.0], 0.2), ([0.25, 0.75, 0.5, 0.5], 0.5)]
+# check_answer(under_the_comb, systematic_slate, *calls)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# A tooth at $v$ falls into $[C_{i-1},C_i)$ if exactly $i-1$ ends are at most $v$; counted from 0 that number is the place.
+# `systematic_slate` does the same and guards against a last end that rounding has moved.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def under_the_comb(x, offset):
+#     """Places of the arms of a slate, in increasing order."""
+#     teeth = offset + np.arange(round(sum(x)))
+#     return (np.cumsum(x) <= teeth[:, None]).sum(1)
+#
+#
+# assert check_answer(under_the_comb, systematic_slate, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-slates-1"></a>
 # By hand: project $(1,\frac12,0)$ onto the slates of two arms.
 #
 # <details><summary>Solution</summary>
@@ -1245,7 +1363,7 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 # np.testing.assert_allclose(found, [1, 0.75, 0.25])
 
 # %% [markdown]
-# **Exercise.** <a id="ex-slates-2"></a>
+# **Exercise ★.** <a id="ex-slates-2"></a>
 # The limit $k=N-1$: show that $\Pi_k(v)=\mathbf 1-\Pi_{N-k}(-v)$, so that choosing all arms but one is choosing one arm to leave out.
 #
 # <details><summary>Solution</summary>
@@ -1261,7 +1379,7 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 #         np.testing.assert_allclose(capped_projection(v, k), other, atol=1e-14)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-slates-3"></a>
+# **Exercise ★★.** <a id="ex-slates-3"></a>
 # Breaking an assumption: let an arm be chosen up to $b$ times in a round, $0\le x_i\le b$.
 # Which initial reward $R_i(0)$ repairs the telescoping lemma, and what does it say then?
 #
@@ -1281,7 +1399,7 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 # assert (lemma <= -a / (1 - a) * b ** (1 - a) + 1e-9).all()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-slates-4"></a>
+# **Exercise ★★.** <a id="ex-slates-4"></a>
 # Breaking an assumption: a shop learns from the *best* article of each slate alone, as people buy one.
 # Let it estimate as in [(eq-slates-shown)](#eq-slates-shown), but with $g_i(t)=0$ for every arm of the slate except the best.
 # Show by two arms and $k=2$ that no proof can go through.
@@ -1309,6 +1427,9 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 # ## What you can do now
 #
 # Fairness over slates costs the learner the factor $\sqrt{\min(k,N-k)}$ in front of the norms and nothing in front of the utility.
+# A cache of 3 among 19 genres gives up 45 % of its hits for twice the Jain's index, and with full information it stays within 4 % of the best fixed map.
+# Told only of its own genres it learns much less: after 3000 rounds at $\alpha=0.9$ its utility is 0.4 % above that of uniform slates.
+# If a slate holds more than the share $1-\alpha$ of all arms, uniform slates have a better guarantee than $c_\alpha$.
 #
 # - Play: `SlateGradient` chooses $k$ arms and sees all rewards, `SlateBandit` sees those of the slate.
 #   `make_policy` calls both `slates`; `probabilities` are those of inclusion, `draw` returns a `SlateDraw` of names, and both take a `warm_start` from a log.
