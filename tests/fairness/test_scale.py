@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from prunefair.fairness.fast.compiled import run_fast
 from prunefair.fairness.full_information import (
@@ -33,6 +34,7 @@ from prunefair.fairness.scale import (
     late_state_bound,
     lives_of,
     play_late,
+    plot_copy,
     plot_late_state,
     row_projections,
 )
@@ -138,6 +140,10 @@ def test_rows_are_projected_as_one_by_one(seed, n):
         ({"late": [1, 2, 3]}, "late is"),
         ({"late": 0.5}, "late is 0.5"),
         ({"shift": -1.0}, "below 0"),
+        ({"shift": np.nan}, "NaN"),
+        ({"shift": [1.0, 2.0, 3.0]}, "shift is"),
+        ({"streams": 5}, "streams is"),
+        ({"streams": [5, 5]}, "streams is"),
         ({"streams": []}, "streams is"),
         ({"streams": "x"}, "streams is"),
     ],
@@ -298,6 +304,19 @@ def test_an_exchange_after_nothing_changes_nothing_and_too_much_known_is_refused
     np.testing.assert_array_equal(exchange(workers, known), known)
     with pytest.raises(ValueError, match="known is"):
         exchange(workers, known + 1)
+    with pytest.raises(ValueError, match="known is .*for each arm"):
+        exchange(workers, np.ones(3))
+    with pytest.raises(ValueError, match="known is .*for each arm"):
+        exchange([*workers, AlphaFairGradient(3, 0.5)], known)
+
+
+def test_a_copy_is_drawn_with_its_gap_closed_at_every_exchange():
+    axes = Figure().subplots(2)
+    plot_copy(axes, np.ones((2, 9)), 3, 0.5)
+    have, known = (line.get_ydata() for line in axes[0].lines)
+    np.testing.assert_array_equal(have - known, [1, 2, 0, 1, 2, 0, 1, 2, 0])
+    weights = [line.get_ydata() for line in axes[1].lines]
+    np.testing.assert_allclose(weights, [have**-0.5, known**-0.5])
 
 
 # --- contexts ---------------------------------------------------------------------
@@ -384,6 +403,10 @@ def test_two_contexts_meet_as_seldom_as_at_random():
         met += (buckets[:, None] == buckets).sum() - n
     share, pairs = met / (keys * n * (n - 1)), keys * n * (n - 1) / 2
     assert abs(share - 1 / 16) < 6 * (1 / 16 / pairs) ** 0.5
+    with pytest.raises(ValueError, match="visits is .*negative"):
+        collision_loss([3, -1], 2)
+    with pytest.raises(ValueError, match="size is 8"):
+        late_floor(15, 8, 100, 0.7, 0.5)
     for bad in ({"n_buckets": 0}, {"n_buckets": 4, "key": -1}):
         with pytest.raises(ValueError, match="is 0|is -1"):
             bucket_of("a", **bad)
