@@ -2,17 +2,19 @@
 r"""
 # Online budgets: rows for every kind of text
 
-A pruner that reads what a model writes from nothing keeps what this model says anyway.
+A pruner of Part I lets a model write texts from nothing, behind the start token alone, and keeps the rows that these texts need.
+So it keeps what this model says anyway.
 Where the small real model is asked for code, it is then about 0.8 nats a token from the dense one.
 Ten texts of every other kind, among fifty from nothing, bring that to 0.5.
 
 Do weights that favour what comes seldom bring more?
 Part II has a policy that learns them, text by text, with a guarantee; here it shares the rows of a model among kinds of text.
-It keeps more of the kind that has least, as it should; the worst divergence is no smaller for it.
+It keeps more of the kind that has least, as it should; but the worst divergence does not become smaller.
 
 ## Notation
 
 A model has $L$ layers of $m$ rows, $J = Lm$ in all; $x_j \in [0, 1]$ is the share of row $j$ that is kept.
+(A row is a neuron of a feed-forward block, as in [layer budgets](layer_budgets.ipynb).)
 $K$ rows are kept in all, and at least $a$ in every layer.
 Texts come in $n$ kinds; text $t$ is of kind $i_t$, and $f_j(t)$ is the [Fisher cost](../pruning/functional_policy.ipynb) of row $j$ on it.
 $R_i$, $w_i$, $U$ and $c_\alpha$ are those of [full information](../fairness/full_information.ipynb), with a kind of text in the place of an arm.
@@ -56,11 +58,26 @@ from prunefair.pruning.functional_policy import fisher_sums, log_likelihood
 # from prunefair.plotting import figure
 # from prunefair.pruning.functional_policy import fisher_costs
 # from prunefair.pruning.perplexity import self_sample
-# from prunefair.pruning.surgery import tiny_model
+# from prunefair.pruning.surgery import prune_rows, tiny_model
 
 # %% tags=["active-ipynb"]
+# from prunefair.bridge import online_budgets as package
+# from prunefair.exercises import Quiz, check_answer
+#
 # SEED = 348
 # rng = np.random.default_rng(SEED)
+
+# %% [markdown]
+# The smallest case fits on a picture.
+# One row of two may stay; common texts need the first, rare ones the second, and a row may be kept in part.
+# Look at the two ends: at $\alpha = 0$ the rare kind gets nothing, and at $\alpha = 1$ it gets half, however rare it is.
+
+# %% tags=["active-ipynb"]
+# with figure(figsize=(5.6, 2.8)) as ax:
+#     package.plot_rare_share(ax, (0.4, 0.2, 0.05, 0.01))
+
+# %% [markdown]
+# **Figure (fig-online-budgets-rare).** <a id="fig-online-budgets-rare"></a> How much of the row that is kept the rare kind of text gets, by the fairness parameter, if it makes 40, 20, 5 or 1 of a hundred texts. The first exercise derives the curves.
 
 # %% [markdown]
 # ## Kinds of text
@@ -108,6 +125,22 @@ def first_tokens(tokenizer, asked: str | None) -> list[int]:
         return [tokenizer.bos_token_id]
     chat = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
     return tokenizer.encode(chat, add_special_tokens=False)
+
+
+# %% [markdown]
+# The next function draws [Figure (fig-online-budgets-rare)](#fig-online-budgets-rare), at the head of this chapter.
+
+
+# %%
+def plot_rare_share(ax, frequencies):
+    """Share of one row that a kind of text gets against a more frequent one."""
+    alpha = np.linspace(0.02, 1, 200)
+    for q in frequencies:
+        odds = (q / (1 - q)) ** ((1 - alpha) / alpha)
+        ax.plot(alpha, odds / (1 + odds), label=f"{100 * q:g} of 100 texts")
+    ax.set(xlabel=r"fairness $\alpha$", ylabel="share of the row", ylim=(0, 0.52))
+    ax.legend()
+    return ax
 
 
 # %% [markdown]
@@ -194,6 +227,9 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 #
 # It stands for the divergence avoided: costs are divergences to second order of one row at a time, and their sum leaves out what rows do together.
 #
+# The guarantee of Part II is about policies that share rounds among arms.
+# Does it survive if who acts and who earns differ?
+#
 # **Theorem (Whoever earns).** <a id="thm-online-budgets-reduction"></a>
 # Let $0 \le \alpha < 1$, let $X$ be any set and $r_i(t) : X \to [0, 1]$ for $i = 1, \dots, n$.
 # A policy plays $x(t) \in X$, and $R_i(0) = 1$, $R_i(t) = R_i(t-1) + r_i(t)(x(t))$, $w_i(t) = R_i(t-1)^{-\alpha}$.
@@ -215,6 +251,7 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 # Summed over $i$, with $\sum_t \sum_i w_i(t)\, r_i(t)(x^*) = \mathrm{Reg}_T(x^*) + V$, this is $\beta^{1-\alpha} U^* \le (\alpha + \beta) U + \beta \bigl[\mathrm{Reg}_T(x^*) - \frac{n\alpha}{1-\alpha}\bigr]$.
 # Divide by $\beta^{1-\alpha}$ and take $\beta = 1 - \alpha$. ∎
 #
+# In words: whatever is chosen, and whoever is paid, a policy with little linear regret in weighted rewards has the fairness guarantee.
 # Part II is the case $n = N$ in which $X$ holds the maps from contexts to distributions and $r_i(t)(x) = r_i(t)\, x_{j_t, i}$.
 # Without contexts, and with rewards linear in the action, it is the setting of [Sinha et al. (2023)](../references.bib#sinha2023noregret).
 # Here there are no contexts: one set of rows must serve all kinds of text, and the kind only says who is paid.
@@ -222,7 +259,8 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 # ## A step for every row
 #
 # The weights make one learner of all: its gain from row $j$ is $g_j(t) = w_{i_t}(t)\, f_j(t) / \sum_k f_k(t)$.
-# The [step for slates](../fairness/slates.ipynb) would do, but one row in a thousand holds a large part of the cost, and a step common to all is then short for all others.
+# The [step for slates](../fairness/slates.ipynb) would do, but a few rows hold a large part of the cost.
+# A step common to all rows has to be short enough for these, and is then too short for all others.
 # So every row gets its own ([Duchi et al. 2011](../references.bib#duchi2011adagrad)):
 #
 # <a id="eq-online-budgets-step"></a>
@@ -255,6 +293,8 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 # Since $h_j$ does not decrease and $|x_j - u_j| \le 1$, the distances add up to at most $\frac{1}{2\beta} \sum_j h_j(T)$.
 # With $g_j(t)^2 = h_j(t)^2 - h_j(t-1)^2 \le 2 h_j(t) \bigl(h_j(t) - h_j(t-1)\bigr)$ the last terms add up to at most $\beta \sum_j h_j(T)$.
 # Together this is $\frac1{2\beta} + \beta = \sqrt 2$ times the sum. ∎
+#
+# In words: every row adds to the regret by the root of its own squared gains, so rows that hardly matter cost hardly anything.
 #
 # The projection needs one number, and one for every layer that would have too few rows.
 # With $\tau_l$ the price at which layer $l$ has just $a$, the conditions of optimality give
@@ -353,6 +393,9 @@ def nearest_rows(v, steepness, budget: int, least: int) -> np.ndarray:
 #
 # Let $F_{ij}$ be the sum of $f_j(t) / \sum_k f_k(t)$ over the texts of kind $i$, so that $R_i(x) = 1 + \sum_j F_{ij} x_j$ for fixed $x$.
 #
+# How far are given rows from the fairest ones?
+# As in Part II, prices answer that without knowing the fairest ones.
+#
 # **Theorem (The best rows in hindsight).** <a id="thm-online-budgets-gap"></a>
 # For every $x \in X$, with $p_i = R_i(x)^{-\alpha}$,
 #
@@ -371,8 +414,15 @@ def nearest_rows(v, steepness, budget: int, least: int) -> np.ndarray:
 # The points of $X$ with $R(x) = R^*$ are a polytope, and all of them are optimal.
 # At a corner of it, as many constraints hold with equality as there are rows, and at most $n + L + 1$ of them are not bounds of a single row. ∎
 #
-# So the fair rows are those that Part I would keep, had it weighed the texts of kind $i$ by $R_i^{-\alpha}$: *fairness is a mix of texts*.
-# The code climbs by this: it goes towards the best rows for the prices of the moment, as far as the utility rises ([Frank and Wolfe 1956](../references.bib#frank1956quadratic)).
+# <div class="alert alert-info">
+#
+# **Fairness is a mix of texts.**
+#
+# The fair rows are those that Part I would keep, had it weighed the texts of kind $i$ by $R_i^{-\alpha}$.
+#
+# </div>
+#
+# `fair_rows` climbs by this: it goes towards the best rows for the prices of the moment, as far as the utility rises ([Frank and Wolfe 1956](../references.bib#frank1956quadratic)).
 
 
 # %%
@@ -526,9 +576,10 @@ def _step_length(R, change, alpha: float) -> float:
 # **Proof.**
 # $R_i = T q_i s_i$, and $\phi_\alpha(uv) = u^{1-\alpha} \phi_\alpha(v)$; at $\alpha = 1$ the logarithm of the product is a sum. ∎
 #
+# In words: a kind that makes the share $q_i$ of the texts counts by $q_i^{1 - \alpha}$.
 # So $\alpha$ goes from the pool, where a kind counts as often as it comes, to $\alpha = 1$, where how often it comes does not matter.
 # Beyond 1 what is rare counts for more than what is common.
-# The shares kept are all near 1 and can move the weights by little: with this reward, the frequencies are what fairness changes.
+# The shares kept are all near 1 and hardly move the weights: with this reward, the frequencies are what fairness changes.
 
 # %% tags=["active-ipynb"]
 # q = np.array([0.9, 0.09, 0.01])
@@ -546,6 +597,9 @@ def _step_length(R, change, alpha: float) -> float:
 
 # %% [markdown]
 # ## The policy
+#
+# All parts are there: a reward for each text, weights, a step for every row and a projection.
+# `play_rows` puts them together, and keeps beside each round the regret and its bound.
 
 
 # %%
@@ -727,6 +781,7 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 # table = json.loads(Path("../results/online_budgets.json").read_text())
 # choices = "from nothing", "0", "0.5", "0.9"
 # streams = [s for s in table["pruned"].values() if len(s) == len(choices)]
+# assert table["configuration"]["ratio"] == 0.3  # so 70 % stay
 # kl = {c: np.array([[s[c]["kl"][kind] for kind in KINDS] for s in streams])
 #       for c in choices}  # (streams, kinds, texts)  # fmt: skip
 # names = ["from nothing alone", *(rf"all, $\alpha$ = {c}" for c in choices[1:])]
@@ -770,12 +825,13 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 
 # %% [markdown]
 # Text from nothing is an echo chamber, and what opens it is a few texts of every other kind.
-# They bring code and equations nearer by far in every stream, and French in the mean.
+# They bring code nearer by 0.221 nats a token and equations by 0.125, both by more than 0.1 in every stream, and French by 0.136 on average.
 #
-# Fairness on top of that does what it was made for: more is kept of the kind of which least was kept.
+# Fairness on top of that does what it was made for: of the kind of which least is kept, 0.926 is kept instead of 0.922.
 # The divergences do not follow.
-# Code comes nearer in two streams of three, stories are farther, and the worst kind is no nearer than under the pool.
-# The mean over the kinds is a little larger in every stream.
+# Code comes nearer in two streams of three, and stories are farther.
+# The worst kind has 0.692 nats a token under the pool, 0.714 at $\alpha = \frac12$ and 0.719 at $\alpha = 0.9$.
+# The mean over the kinds is a little larger in every stream, by 0.005 and 0.013 on average.
 #
 # Three reasons are likely.
 # The pool keeps nearly the same share of every kind already, so that fairness has little to even out.
@@ -800,12 +856,124 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 
 # %% [markdown]
 # It learns while it is judged, so it keeps less in the mean than rows that were chosen in hindsight.
-# The price is a few units of reward in a hundred texts, a fraction of what the bound allows.
+# At $\alpha = 0$ the price is 3.1 units of reward in a hundred texts; the bound allows 36.
+
+# %% [markdown]
+# ## Your own kinds of text
+#
+# To prune a model for texts of your own, say how each kind begins, let the model write, and play.
+# Here a tiny random model has two kinds, of which the second comes in one text of five; half of its rows stay.
+
+# %% tags=["active-ipynb"]
+# draw = {"generator": torch.Generator().manual_seed(SEED)}
+# shares, domains = [], []
+# for domain, (first, n) in enumerate((([1], 16), ([1, 5, 9], 4))):  # token numbers
+#     written = self_sample(tiny, n, 12, start=first, **draw)
+#     costs = text_costs(tiny, written, given=len(first))
+#     shares += [*(costs / costs.sum((1, 2), keepdims=True))]
+#     domains += n * [domain]
+
+# %% tags=["active-ipynb"]
+# order = np.random.default_rng(SEED).permutation(20)  # as they would come
+# own = {"budget": costs[0].size // 2, "least": costs[0].shape[1] // 4}
+# stream = [shares[t] for t in order], [domains[t] for t in order]
+# learnt = play_rows(*stream, 2, 0.9, **own)
+# rows = [torch.tensor(k.nonzero()[0]) for k in best_rows(learnt.point, **own)]
+# small = prune_rows(tiny, rows)
+# print("widths", [block.mlp.down_proj.in_features for block in small.model.layers])
+
+# %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# counts_for = {a: (0.01 / 0.99) ** (1 - a) for a in (0, 0.5, 1)}
+# Quiz(
+#     "One text in a hundred is code. How much does code count at α = 1/2, against 1 for "
+#     "all other texts together, if they are one kind?",
+#     right=f"{counts_for[0.5]:.2f}",
+#     because="A kind counts by its frequency to the power 1 − α.",
+#     wrong={
+#         f"{counts_for[0]:.2f}": "That is the pool, α = 0.",
+#         f"{counts_for[1]:.2f}": "That is α = 1, where frequencies do not matter.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# there = share["from nothing"][code] - share["0"][code]
+# weighs = share["0"][code] - share["0.9"][code]
+# Quiz(
+#     "What brought code nearer to the dense model?",
+#     right="that there were texts of it" if there > weighs else "that they weighed more",
+#     because=f"Ten texts are worth {there:.2f} nats a token, their weight {weighs:.2f}.",
+#     wrong={
+#         "that they weighed more": "The pool, where every text counts the same, has it.",
+#         "that more rows were kept": "Every choice keeps as many rows.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# more = kept["story"] - kept["equations"]
+# Quiz(
+#     f"Of the cost of stories a little more is kept, {more:.3f}, than of equations, and "
+#     "yet stories are farther from the dense model. What does that say?",
+#     right="a share of a cost is not a divergence" if more > 0 else "nothing",
+#     because="What a kind of text loses depends on the size of its costs as well.",
+#     wrong={
+#         "the policy is wrong": "It has the rewards that it was given, near the best.",
+#         "stories are rare": "They come as often as equations.",
+#     },
+# )
 
 # %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-online-budgets-1"></a>
+# **Exercise ★.** <a id="ex-online-budgets-0"></a>
+# Write the rows that are fair at the moment: kinds have had `R`, shape (n,), and `F`, shape (n, L, m), holds what each row is worth to each kind.
+# Weigh the kinds, add up, and keep the best rows by `best_rows`.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# A kind weighs $R_i^{-\alpha}$.
+# `np.tensordot(weights, F, 1)` is the weighted sum over the first axis.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def fair_at_the_moment(R, F, alpha):
+#     """Which of the rows stay, shape (L, m): 3 in all, at least 1 in a layer."""
+#     # your lines
+#
+#
+# def ours(R, F, alpha):
+#     scores = np.tensordot(utility_gradient(R, alpha), F, 1)
+#     return best_rows(scores, budget=3, least=1)
+#
+#
+# R, F = np.array([8.0, 2.0]), np.array([[[5, 4, 1], [1, 0, 0]], [[0, 0, 2], [0, 3, 4]]])
+# check_answer(fair_at_the_moment, ours, (R, F, 0.0), (R, F, 0.9))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# At $\alpha=0$ all texts weigh the same: rows of both layers with 5, 4 and 4 stay.
+# At 0.9 the second kind weighs more than three times as much, and so two rows of the second layer stay, and from the first layer the one that the second kind needs.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def fair_at_the_moment(R, F, alpha):
+#     """Which of the rows stay, shape (L, m): 3 in all, at least 1 in a layer."""
+#     return best_rows(np.tensordot(R**-alpha, F, 1), budget=3, least=1)
+#
+#
+# assert check_answer(fair_at_the_moment, ours, (R, F, 0.0), (R, F, 0.9))
+
+# %% [markdown]
+# **Exercise ★★.** <a id="ex-online-budgets-1"></a>
 # By hand: one row of two may stay, the first is all that kind A needs and the second all that kind B needs.
 # Four texts in five are of kind A.
 # Which share of the first row is fair at $\alpha = 0$, at $\frac12$, and as $\alpha \to 1$?
@@ -824,7 +992,7 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 #     np.testing.assert_allclose(fair.x[0], [share, 1 - share], atol=1e-3)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-online-budgets-2"></a>
+# **Exercise ★.** <a id="ex-online-budgets-2"></a>
 # A limit: what is promised to a kind of text that never comes?
 #
 # <details><summary>Solution</summary>
@@ -839,7 +1007,7 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 # assert (four.point == play.point).all() and (four.rewards[:, 3] == 1).all()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-online-budgets-3"></a>
+# **Exercise ★★.** <a id="ex-online-budgets-3"></a>
 # Break an assumption: one step for all rows, as for slates, where half of every text's cost sits in one row.
 # Which of the two bounds of the regret is smaller, and by how much?
 #
@@ -864,7 +1032,8 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 # ## What you can do now
 #
 # Fairness among kinds of text is a mix of texts, and what comes seldom counts as much as all else at $\alpha = 1$.
-# On the small model it matters that a kind is there at all, and not how much it weighs.
+# On the small model it matters that a kind is there at all: ten texts of each bring code nearer by 0.221 nats a token.
+# How much they weigh matters little: from $\alpha = 0$ to 0.9 the mean divergence grows by 0.013, within the error.
 #
 # - Let a model write text of several kinds, and say what every row is worth on each: `KINDS` (`Kind`), `first_tokens`, `text_costs`.
 # - Keep the best rows for given worths, or the fair ones of a whole stream with a certificate: `best_rows`, `fair_rows` (`FairRows`).
