@@ -4,15 +4,17 @@ r"""
 
 With two contexts every policy loses a fixed share of the optimum, whatever it does ([limits](limits.ipynb)).
 With one context the loss is next to nothing.
-For every $\alpha$ strictly between 0 and 1, a policy that needs one power of one number for each arm stays behind the best fixed distribution by at most a constant and a power of $\ln T$, on every sequence.
-On a stream of 40 000 rounds that the policy of [full information](full_information.ipynb) ends 0.68 units of utility below the optimum, this one is never 0.1 below it.
+For every $\alpha$ strictly between 0 and 1 there is a policy that stays behind the best fixed distribution by at most a constant and a power of $\ln T$, on every sequence.
+It needs one power of one number for each arm.
+On a stream of 40 000 rounds the policy of [full information](full_information.ipynb) ends 0.68 units of utility below the optimum; this one is never 0.1 below it.
 
 It follows the leader: it plays the distribution that would have been best so far.
 For sums of rewards that is a well-known mistake, for an adversary can let the leader change in every round.
 For a concave utility the leader is a distribution that changes slowly, and following it is right.
 
 A second policy, for $\alpha\le\frac12$, watches its own rewards as well.
-Its proof is the one that load balancing has known since [Even-Dar et al. (2009)](../references.bib#evendar2009global), turned from costs into rewards; it shows where one half becomes a border, and turned back it balances loads.
+Its proof is the one that load balancing has known since [Even-Dar et al. (2009)](../references.bib#evendar2009global), turned from costs into rewards.
+It shows why its argument ends at one half, and turned back it balances loads.
 
 ## Notation
 
@@ -59,6 +61,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # %% tags=["active-ipynb"]
 # import cvxpy as cp
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.fairness.full_information import AlphaFairGradient
 # from prunefair.fairness.limits import nested_ceiling, nested_optimum, phase_stream
 # from prunefair.fairness.simulation import RewardStream, simulate
@@ -85,6 +88,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # %% [markdown]
 # ## The best fixed distribution
 #
+# To follow the leader in every round, we want it in closed form.
 # Suppose first that arms start with nothing: a fixed distribution $x$ then makes $R_i=H_ix_i$ out of the sums $H_i$.
 #
 # **Theorem (The leader).** <a id="thm-one-context-leader"></a>
@@ -107,7 +111,8 @@ from prunefair.fairness.utility import alpha_fair_utility
 # At $x=\lambda(H)$ the left side is $\sum_iH_i^{\beta+q\beta}\big/(\sum_kH_k^q)^\beta$, and $\beta+q\beta=\beta\,\frac{\alpha+\beta}\alpha=q$: equality.
 # An initial reward adds at least 0 and at most $\phi(1)=\frac1\beta$ to the utility of an arm, because $(1+u)^\beta\le1+u^\beta$. ∎
 #
-# By how much $q$ prefers the arm with the largest sum depends on $\alpha$: at $\alpha=\frac12$ the best shares are proportional to the sums, towards 0 the leader takes all, and towards 1 the shares become equal.
+# In words: the best shares are proportional to a power of the sums.
+# At $\alpha=\frac12$ they are proportional to the sums themselves; towards 0 the arm with the largest sum takes all, and towards 1 the shares become equal.
 
 
 # %%
@@ -243,6 +248,7 @@ def _leader_share(H, best, alpha, value=leader_value, room=None) -> float:
 # With $1+\gamma=\frac1\beta$ this is $\lVert R\rVert_\beta=Y^{1/\beta}\ge P^\gamma=\lVert H\rVert_q$.
 # If all $H_i$ grow in proportion, $\lambda$ is constant and $R_i=\lambda_iH_i$. ∎
 #
+# In words: in small steps, always playing what would have been best so far earns at least as much as what is best in the end.
 # The proof says more than the theorem: $\lVert R\rVert_\beta$ is ahead of $\lVert H\rVert_q$ by exactly the right side of [(eq-one-context-parts)](#eq-one-context-parts), which measures how unevenly the path treated the arms.
 # Note that nothing in it distinguishes small from large $\alpha$.
 #
@@ -250,6 +256,7 @@ def _leader_share(H, best, alpha, value=leader_value, room=None) -> float:
 # The leader gets $R_0=1$ and $R_1=\int_0^1\frac s{1+s}ds=1-\ln2$, so $\lVert R\rVert_{1/2}=(1+\sqrt{1-\ln2})^2=2.415$, and the best fixed distribution has 2.
 #
 # For a polygon as the path, quadrature gives the rewards; the first corner is reached from 0 in a straight line.
+# On random paths the optimum is between 0.8638 and 1.0000 of what the leader has.
 
 
 # %%
@@ -284,6 +291,7 @@ def _corners(n_arms: int, n_corners: int, *, rng: np.random.Generator) -> np.nda
 # %% tags=["active-ipynb"]
 # R = _path_rewards(np.array([[1, 0], [1, 1.0]]), 0.5)
 # np.testing.assert_allclose(R, [1, 1 - np.log(2)])
+# assert round((R**0.5).sum() ** 2, 3) == 2.415
 # for a in ALPHAS:
 #     shares = [
 #         _path_share(_corners(n, 6, rng=rng), a) for n in (2, 3, 5) for _ in range(8)
@@ -357,6 +365,7 @@ def plot_path(ax, corners, alpha: float):
 # Concavity with $\phi(0)=0$ makes $\phi(u+v)\le\phi(u)+\phi(v)$, so the left side is at most $U+\sum_i\phi(\varepsilon_i)$ and $\varepsilon_i\le\frac q{8\ln2}\ln(1+T)$.
 # On the other side $U^*\le\frac1\beta\lVert G\rVert_q^\beta+\frac N\beta$ by [(eq-one-context-optimum)](#eq-one-context-optimum). ∎
 #
+# In words: whole rounds cost each arm at most a logarithm of the rounds, so the leader misses a constant and a power of $\ln T$.
 # $N/\beta$ is the utility that all arms together have before the first round.
 # The optimum grows like $T^\beta$, so this regret is sublinear in any sense: for one context the factor in front of $U$ is 1, not $c_\alpha$, for every $0<\alpha<1$.
 # As $\alpha\to0$, $q$ and the bound grow without limit, as they must: for sums no policy has less than the order of $\sqrt T$ ([online gradient](online_gradient.ipynb)).
@@ -510,7 +519,7 @@ def leader_bound(n_rounds, alpha: float, n_arms: int) -> np.ndarray:
 
 
 # %% [markdown]
-# There are six adversaries, of which four look at the play.
+# The check plays against six adversaries, of which four look at the play; they use at most 0.719 of the bounds.
 # Four reward arms in turn, the arm played least, the arm whose reward is the largest share of its sum, and arms at random.
 # Two choose the reward that leaves utility over value smallest, or rewards under which every distribution earns the same utility.
 
@@ -602,7 +611,8 @@ def _rounds_share(alpha, R, H, error=leader_error, bound=leader_bound) -> float:
 # ## What it misses, measured
 #
 # Two arms pay in turn, which is nearly the worst that we know for the leader.
-# The standard regret, against the certified optimum, up to a million rounds:
+# The cell measures the standard regret, against the certified optimum, up to a million rounds.
+# At $\alpha=0.3$ it falls from 0.673 after a thousand rounds to 0.181; at $\alpha=0.1$ it rises from 6.858 to 7.914.
 
 # %% tags=["active-ipynb"]
 # horizons = (10 ** np.arange(2, 6.01, 0.5)).astype(int)
@@ -669,7 +679,8 @@ RATES = np.array(
 
 # %% [markdown]
 # A search over streams of five phases found this one, at $\alpha=0.9$.
-# The greedy play falls behind the best fixed distribution by a factor that does not depend on the horizon, so its standard regret is of the order of the utility; the leader is ahead.
+# The optimum is 1.0074 times the utility of the greedy play, whatever the horizon, so its standard regret is of the order of the utility.
+# The leader is ahead: the optimum is 0.9947 of what it has.
 
 # %% tags=["active-ipynb"]
 # sums = np.cumsum(TIMES[:, None] * RATES, axis=0)
@@ -681,7 +692,8 @@ RATES = np.array(
 # print(f"optimum over greedy {behind:.4f}, over leader {_path_share(sums, 0.9):.4f}")
 
 # %% [markdown]
-# In rounds, the coupled policy on a stream of the same kind, which was found for it:
+# The same happens to the coupled policy itself, in rounds, on a stream of the same kind that was found for it.
+# After 40 000 rounds it misses 0.683 utility units, and the leader is ahead by 0.124:
 
 # %% tags=["active-ipynb"]
 # rates = [[1, 0.741], [1, 0.06], [1, 0.384], [0.877, 0.656], [0.333, 1]]
@@ -719,12 +731,19 @@ def plot_missed(ax, rounds, missed: dict):
 #
 # ## A gap that never grows
 #
-# Watching the own rewards as well leads to another policy and another proof, for $\alpha\le\frac12$ only:
+# The leader looks only at what arms would have earned.
+# Watching what they did earn as well leads to another policy and another proof, for $\alpha\le\frac12$ only:
+#
+# <div class="alert alert-info">
+#
+# **The rule whose gap never grows.**
 #
 # <a id="eq-one-context-gap-rule"></a>
 # $$
 # x_i(t)\ \propto\ R_i(t-1)^\alpha\,H_i(t-1)^{q-1}.
 # $$ (eq-one-context-gap-rule)
+#
+# </div>
 #
 # At $\alpha=\frac12$ the second factor is 1: play in proportion to the roots of what the arms have got, whatever the others would have paid.
 #
@@ -774,10 +793,11 @@ def plot_missed(ax, rounds, missed: dict):
 # There $R_i\le H_i\le1+T$ and $\alpha+q-1=\beta^2/\alpha$, so the right side is at most $C_T$; and $\lVert R(0)\rVert_\beta=N^{1/\beta}\ge N^{1/q}=\lVert H(0)\rVert_q$.
 # Hence $\lVert G\rVert_q\le\lVert H\rVert_q\le\lVert R\rVert_\beta+C_T$, and $(a+b)^\beta\le a^\beta+b^\beta$ with [(eq-one-context-optimum)](#eq-one-context-optimum) gives the rest. ∎
 #
-# In small steps the two errors vanish and the gap itself can never grow: that is the argument of [Even-Dar et al. (2009)](../references.bib#evendar2009global) for global costs, in which the earned quantity has to be concave where the wanted one is convex.
+# In words: in every round the earned norm grows by about as much as the wanted one, and the errors of whole rounds add up to logarithms.
+# In small steps they vanish and the gap itself can never grow: that is the argument of [Even-Dar et al. (2009)](../references.bib#evendar2009global) for global costs, in which the earned quantity has to be concave where the wanted one is convex.
 # $\lVert R\rVert_\beta$ is concave for every $\alpha$ here.
 # $\lVert H\rVert_q$ is convex exactly if $q\ge1$, that is $\alpha\le\frac12$.
-# The second transition at one half is one of this argument, not of the problem: [Theorem (Following the leader)](#thm-one-context-regret) has none.
+# So one half is a border of this argument and not of the problem: [Theorem (Following the leader)](#thm-one-context-regret) has none.
 # The leader's gap may grow for a while, but only after it has been ahead.
 
 
@@ -850,7 +870,7 @@ def _gap_share(alpha, R, H, error=gap_error) -> float:
 
 
 # %% [markdown]
-# The check of the theorem:
+# The check of the theorem, against the same adversaries: at most 0.66 of the bound is used.
 
 # %% tags=["active-ipynb"]
 # shares = {}
@@ -864,9 +884,9 @@ def _gap_share(alpha, R, H, error=gap_error) -> float:
 # print(f"{worst[2]}, alpha {worst[0]}, N = {worst[1]}: {shares[worst]:.2f} of the bound")
 
 # %% [markdown]
-# And the rule at $\alpha=0.6$, where nothing is proved.
+# What happens at $\alpha=0.6$, where nothing is proved?
 # Of twenty arms half pay in every round, the others never.
-# What the idle arms are given is soon forgotten for $\alpha\le\frac12$; at 0.6 it is not, the regret grows, and it breaks the bound that the theorem would have.
+# From a hundred to ten thousand rounds the regret falls from 3.89 to 2.09 at $\alpha=0.4$; at $\alpha=0.6$ it grows from 19.93 to 72.34, and breaks the bound that the theorem would have.
 
 # %% tags=["active-ipynb"]
 # half = np.arange(20) < 10
@@ -912,7 +932,8 @@ def _gap_share(alpha, R, H, error=gap_error) -> float:
 # The quotients telescope as before.
 # For the last statement, $\lVert1+G\rVert_q\le\lVert G\rVert_q+1$: the distribution that is best for $G$ adds at most $\lVert x\rVert_d\le1$. ∎
 #
-# So the rule, with one power for each machine and job, is an efficient policy without regret for every such norm.
+# In words: the rule, with one power for each machine and job, is an efficient policy without regret for every such norm.
+# Three machines that get loads in turn show the logarithm: at $d=2$ the cost over the target is 4.22, 5.07 and 5.91 after 1000, 3000 and 9000 rounds.
 
 
 # %%
@@ -980,10 +1001,88 @@ def _load_share(norm, R, H, error=load_error) -> float:
 #
 # *Open here*: how much of the power of $\ln T$ in the utility is real, as every regret that we measured stays bounded.
 # Open, too, are bandit feedback with one context and factor 1, and the best factor for a number of contexts between one and many.
+
+# %% [markdown]
+# ## Check yourself
 #
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# shares = leader([1.0, 3.0], 1 / 3)
+# Quiz(
+#     "Two arms would have earned 1 and 3 alone, and α = 1/3. How much does the leader "
+#     "play the second?",
+#     right=f"{shares[1]:.0%}",
+#     because="The power is q = 2: 9 against 1.",
+#     wrong={"75%": "That is right at α = 1/2, where the power is 1.",
+#            "100%": "Only towards α = 0 does the leader take all.",
+#            "50%": "Only towards α = 1 are the shares equal."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# earned = leader_rewards(np.repeat(np.eye(2), 10**5, axis=0), 0.5)[-1]
+# lead = alpha_fair_utility(earned, 0.5) / leader_value([1e5, 1e5], 0.5) - 1
+# Quiz(
+#     "α = 1/2. Arm 0 pays for 100 000 rounds, then arm 1 for as many. How does "
+#     "following the leader end, beside the best fixed distribution?",
+#     right=f"{lead:.0%} ahead" if lead > 0 else "behind",
+#     because="Arm 0 was paid in full while it led, and arm 1 soon takes over.",
+#     wrong={"far behind": "So it is for sums; here the leader changes slowly.",
+#            "level with it": "Only if all sums grow in proportion."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# second = 1 - nested_ceiling([4e3, 16e3], 0.5) / nested_optimum([4e3, 16e3], 0.5)
+# Quiz(
+#     "With one context the leader misses next to nothing. How much of the optimum can "
+#     "every policy miss with two contexts and 20 000 rounds, at α = 1/2?",
+#     right=f"{second:.0%}",
+#     because="Two arms whose order of death is hidden are enough.",
+#     wrong={"0%": "A leader for each context does not know what the other will pay.",
+#            "29%": "1 − 1/√2 needs very many arms and contexts."},
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-one-context-1"></a>
+# **Exercise ★.** <a id="ex-one-context-0"></a>
+# Write the cumulative rewards of following the leader on a stream of one context, with or without a loop: `rewards` has shape (T, N).
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Before each round $H_i$ is 1 plus what arm $i$ has paid so far; the play is proportional to $H_i^{(1-\alpha)/\alpha}$, which `leader` computes.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def followed(rewards, alpha):
+#     """Rewards of all arms after each round, the initial 1 included, shape (T, N)."""
+#     # your lines
+#
+#
+# calls = [(np.array([[1.0, 0], [0, 1]]), 0.5), (np.eye(3)[[0, 0, 1, 2]], 0.3)]
+# check_answer(followed, leader_rewards, *calls)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The sums before a round are the sums after it less its rewards.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def followed(rewards, alpha):
+#     """Rewards of all arms after each round, the initial 1 included, shape (T, N)."""
+#     H = 1 + np.cumsum(rewards, axis=0) - rewards  # (T, N), before each round
+#     return 1 + np.cumsum(rewards * leader(H, alpha), axis=0)
+#
+#
+# assert check_answer(followed, leader_rewards, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-one-context-1"></a>
 # By hand: $\alpha=\frac12$, two arms, and first arm 0, then arm 1 pays alone for $m$ rounds each, $m$ large.
 # What share of the best fixed distribution's utility does the leader have?
 #
@@ -1000,9 +1099,16 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # np.testing.assert_allclose(share, (1 + (1 - np.log(2)) ** 0.5) / 2**0.5, rtol=1e-3)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-one-context-2"></a>
+# **Exercise ★★★.** <a id="ex-one-context-2"></a>
 # The limit $\alpha=1$: what does the leader play, and how large can its regret be for $\phi=\ln$?
 # And beyond: show that for $\alpha>1$ and two arms no policy reaches more than half of the optimum's equivalent reward on every sequence, in the long run.
+#
+# <details><summary>Hint</summary>
+#
+# At $\alpha=1$ bound the mean of the logarithms of $R_i^*/R_i$ by the logarithm of their mean.
+# For $\alpha>1$ let both arms pay for a while and then only one of them, for ever.
+#
+# </details>
 #
 # <details><summary>Solution</summary>
 #
@@ -1029,7 +1135,7 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # np.testing.assert_allclose(ratio, 2, rtol=1e-2)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-one-context-3"></a>
+# **Exercise ★★.** <a id="ex-one-context-3"></a>
 # Break the assumption: two contexts.
 # Which line of the proof of [Theorem (The leader is never behind)](#thm-one-context-path) fails if there is a leader for each context, or one for both?
 #
@@ -1055,7 +1161,7 @@ def _load_share(norm, R, H, error=load_error) -> float:
 #     print(f"optimum over policy {ratio:.3f}")
 
 # %% [markdown]
-# **Exercise.** <a id="ex-one-context-4"></a>
+# **Exercise ★★.** <a id="ex-one-context-4"></a>
 # The limit $d\to1$, where the cost is the sum of all loads: what does [(eq-one-context-gap-rule)](#eq-one-context-gap-rule) become, and why must the bound of [Theorem (Loads)](#thm-one-context-loads) grow without limit?
 #
 # <details><summary>Solution</summary>
@@ -1077,6 +1183,8 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # ## What you can do now
 #
 # With one context a fair policy can be as good as the best fixed distribution, with factor 1, for every $0<\alpha<1$.
+# What it misses is at most a constant and a power of $\ln T$: 7.914 utility units after a million rounds at $\alpha=0.1$, 0.181 at $\alpha=0.3$, measured where two arms pay in turn.
+# The policy of [full information](full_information.ipynb) ends 0.683 below the optimum where the leader ends 0.124 above.
 #
 # - Play so: `FollowTheLeader`, or on a stored stream `leader_rewards`; `check_leader_alpha` says where it ends.
 # - Know the target and the price: `leader`, `leader_value`, `leader_error`, `leader_bound`, drawn by `plot_leader`, and `plot_missed` for any policies.
