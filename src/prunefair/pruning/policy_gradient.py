@@ -3,7 +3,8 @@ r"""
 # Policy gradient: learning from one number a layer
 
 When 30 % of the rows of every layer go at random, the spectra of the small real model move by a mean KS distance of 0.167.
-A policy that sees its six weights and, for every selection it draws, that one distance: how far down does it come in twelve episodes?
+A policy has six weights to adjust, and for every selection that it draws it is told this one distance.
+How far down does it come in twelve episodes?
 Below 0.140, while the recipe of the released PruneNet code ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) stays near random rows.
 This chapter derives the gradient that the policy follows, checks it against full enumeration, and shows why the released recipe does not come down.
 
@@ -12,17 +13,23 @@ This chapter derives the gradient that the policy follows, checks it against ful
 There are $L$ layers with matrices $W_i$, counted from 0.
 The policy with parameters $\theta$ sees $W_i$ (the state) and draws $k_i$ of its rows without replacement (the action): $\tau_i$ in the order of the draw, $S_i$ as a set, with the Plackett--Luce probability [(eq-row-policy-plackett-luce)](row_policy.ipynb#eq-row-policy-plackett-luce) of the [row policy](../pruning/row_policy.ipynb).
 The penalty $d_i = d(S_i) \in [0, 1]$ is the KS distance between the [spectra](../pruning/spectrum.ipynb) of $W_i$ and of its kept rows.
-$\gamma$ is the discount, $B$ the number of draws a layer and episode.
+An *episode* is one pass over all layers, with $B$ draws for each of them; $\gamma$ is the discount, by which a layer counts less than the one before it.
 
 ## The objective
 
-We minimise the expected discounted penalty of an episode, a pass over all layers:
+We minimise the expected discounted penalty of an episode:
+
+<div class="alert alert-info">
+
+**What the policy minimises.**
 
 $$
 J(\theta) = \mathbb E_\theta \sum_{i=0}^{L-1} \gamma^i\, d(S_i) .
 $$ (eq-policy-gradient-objective)
 
-The penalty is bounded, it is 0 for a selection that keeps the spectrum, and nothing has to be patched there.
+</div>
+
+The penalty is bounded, and it is 0 for a selection that keeps the spectrum.
 On a small matrix we can go through all sets, and $J$ and its gradient are a finite sum:
 
 $$
@@ -67,6 +74,7 @@ from prunefair.pruning.spectrum import RowSlices, spectral_distance
 #
 # from scipy import stats
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.anatomy import gate_matrices
@@ -77,8 +85,31 @@ from prunefair.pruning.spectrum import RowSlices, spectral_distance
 # from prunefair.pruning.spectrum import singular_values
 
 # %% tags=["active-ipynb"]
+# from prunefair.pruning import policy_gradient as package
+#
 # SEED = 20250126
 # device = default_device()
+
+# %% [markdown]
+# Here is what comes out, from a stored comparison that a later section reads in detail.
+# Look at the lowest line, and at how far the others stay above it.
+
+# %% tags=["active-ipynb"]
+# table = json.loads(Path("../results/policy_learning_curves.json").read_text())
+# runs, levels = table["runs"]["some layers"], table["levels"]["some layers"]
+# curves = {name: [run["ks"] for run in runs[name].values()] for name in runs}
+# best_rows = min(levels["deterministic"], key=levels["deterministic"].get)
+# constant = {"random rows": sum(levels["random"]) / len(levels["random"])}
+# constant[best_rows.replace("_", " ")] = levels["deterministic"][best_rows]
+# with figure() as ax:
+#     package.plot_learning_curves(ax, curves, constant)
+
+# %% [markdown]
+# **Figure (fig-policy-gradient-curves).** <a id="fig-policy-gradient-curves"></a> Mean KS distance on every third layer of SmolLM2-135M at 30 %, mean over seeds with its 95 % interval. Dotted: random rows, and the best of the six selections that keep the largest or smallest rows by one feature.
+#
+# ## The gradient of a small matrix, counted
+#
+# On a small matrix all sets can be gone through; this gives the number that every estimate of this chapter has to meet.
 
 
 # %%
@@ -160,6 +191,7 @@ def all_selections(m: int, k: int) -> torch.Tensor:
 # ## The gradient from draws
 #
 # A real layer has more sets than we can count, so we estimate.
+# The theorem gives two estimates of the same gradient, one that knows the order of the draw and one that knows the set only.
 #
 # **Theorem (REINFORCE, by order or by set).** <a id="thm-policy-gradient-reinforce"></a>
 # For one layer both of
@@ -178,8 +210,10 @@ def all_selections(m: int, k: int) -> torch.Tensor:
 # $\nabla \ln P_\theta(S) = \sum_{\tau \in S} \nabla p_\theta(\tau) / P_\theta(S) = \mathbb E[\nabla \ln p_\theta(\tau) \mid S]$.
 # The penalty is a function of $S$, so the means agree, and a conditional mean never has more variance. ∎
 #
+# In words: multiply what a draw cost by the direction that makes it more likely; the mean of these products is the gradient of the mean cost.
 # Order is therefore a free choice.
 # We score the *ordered* draw: it costs $O(m)$, where the set needs $2^k$ terms, and it is what Gumbel top-k returns.
+# The price is noise: in the next check the set has 0.50 of the variance of the order.
 # The theorem by complete enumeration, all 120 orders of 3 of 6 rows:
 
 # %% tags=["active-ipynb"]
@@ -278,13 +312,16 @@ def sampled_scores(
 # %% [markdown]
 # ## A baseline
 #
-# No penalty is negative, so in a plain estimate the term of every draw makes that draw less likely, and the term of a good one only by less.
+# Penalties are never negative, so the plain estimate pushes every draw down, good ones only a little less than bad ones.
 # The cure is to compare each of $B \ge 2$ draws with the others ([Kool et al. 2019](../references.bib#kool2019stochastic)):
 #
 # <a id="eq-policy-gradient-loo"></a>
 # $$
 # \hat g = \frac1B \sum_{b=1}^{B} \Bigl( d_b - \frac{1}{B-1} \sum_{c \ne b} d_c \Bigr) \nabla \ln p_\theta(\tau_b) .
 # $$ (eq-policy-gradient-loo)
+#
+# Subtracting something from a penalty could bias the gradient.
+# This baseline does not:
 #
 # **Theorem (The leave-one-out baseline adds no bias).** <a id="thm-policy-gradient-loo"></a>
 # $\mathbb E\, \hat g = \nabla \mathbb E\, d(S)$ for every $B \ge 2$.
@@ -293,6 +330,8 @@ def sampled_scores(
 # $\mathbb E\, \nabla \ln p_\theta(\tau) = \nabla \sum_\tau p_\theta(\tau) = \nabla 1 = 0$.
 # The mean of the other draws is independent of $\tau_b$, so its product with $\nabla \ln p_\theta(\tau_b)$ has mean zero.
 # What is left is [(eq-policy-gradient-reinforce)](#eq-policy-gradient-reinforce). ∎
+#
+# In words: a draw may be compared with anything that does not depend on it.
 
 
 # %%
@@ -379,6 +418,7 @@ def plot_pushes(axes, penalties):
 #
 # The paper discounts future penalties in this way, with $\gamma = 0.99$.
 # Here the state of layer $j$ is the matrix $W_j$ of the dense model, whatever was cut from the layers before it.
+# So an action has no consequences later on, and charging it with them should be useless; the theorem says that it is worse.
 #
 # **Theorem (Later layers add variance only).** <a id="thm-policy-gradient-future"></a>
 # $\mathbb E\, C_i \nabla \ln p_\theta(\tau_i) = \mathbb E\, \gamma^i d_i \nabla \ln p_\theta(\tau_i)$, and both sum over $i$ to $\nabla J$.
@@ -396,6 +436,8 @@ def plot_pushes(axes, penalties):
 # For $l = i$: the $r_{ic}$ are independent of layer $i$, so the covariance is $\frac1{B^2} \sum_{b,c} \mathbb E\, r_{ic} \cdot \mathbb E\, a_{ib} z_{ib} z_{ic}$.
 # With the baseline $\mathbb E\, r_{ic} = 0$.
 # Without it $\mathbb E\, r_{ic} \ge 0$, the terms with $b \ne c$ vanish because $z_{ic}$ has mean zero, and the others hold $\gamma^i\, \mathbb E\, d_{ib} z_{ib}^2 \ge 0$. ∎
+#
+# In words: where no layer sees what was done to another, the penalties of other layers are noise.
 #
 # <div class="alert alert-warning">
 #
@@ -519,6 +561,10 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 # gap = g["leave-one-out, future"] - g["leave-one-out, own"]
 # assert (gap.mean(0).abs() < 4 * gap.std(0) / 24**0.5).all()
 
+# %% [markdown]
+# Without a baseline the variance is more than a thousand times as large.
+# With it, charging the later layers makes it 3.0 times as large.
+
 # %% tags=["active-ipynb"]
 # best = g["leave-one-out, own"].var(0).sum()
 # for name, estimate in g.items():
@@ -527,6 +573,7 @@ def future_penalties(penalties: torch.Tensor, discount: float) -> torch.Tensor:
 # for charge in ("own", "future"):
 #     divided = spread[f"no baseline, {charge}"] / spread[f"leave-one-out, {charge}"]
 #     assert (divided > 10).all()
+# assert (g["no baseline, own"].var(0).sum() / best).item() > 1000
 # assert (spread["leave-one-out, own"] < spread["leave-one-out, future"]).all()
 
 
@@ -773,8 +820,8 @@ def train_policy(
 # assert trained.history[-1] < 0.140 < 0.160 < trained.history[0]
 
 # %% [markdown]
-# Long rows with large leverage stay, as the weights say.
-# The distance above is that of *draws*; the top $k$ by the same scores need no luck:
+# The mean distance falls from 0.167 to 0.134 in twelve episodes, and long rows with large leverage stay, as the weights say.
+# The distance above is that of *draws*; the top $k$ by the same scores need no luck and come to 0.132:
 
 # %% tags=["active-ipynb"]
 # kept = [trained.policy.select(W, 1075) for W in matrices]
@@ -798,6 +845,7 @@ def train_policy(
 # $$ (eq-policy-gradient-released-loss)
 #
 # where $\text{keep}'$ is [(eq-row-policy-concrete)](row_policy.ipynb#eq-row-policy-concrete) with noise that is *not* the noise under which $S_i$ was drawn.
+# A good way to test such a loss is a reward that says nothing: a policy should then stay where it is.
 #
 # **Theorem (A reward that says nothing still moves the released scorer).** <a id="thm-policy-gradient-constant"></a>
 # Let all rewards be the same constant $r > 0$.
@@ -807,8 +855,8 @@ def train_policy(
 # For the exact estimate, $r\, \mathbb E\, \nabla \ln p_\theta(\tau) = 0$.
 # For the released one, $\operatorname{logit} \text{keep}'_j = \operatorname{logit} \varepsilon'_j + s_j$ and $\mathrm d \ln \sigma(x) / \mathrm d x = 1 - \sigma(x)$. ∎
 #
-# Every row is drawn now and then, so the scores of all rows are pushed up whatever their reward.
-# The more $\alpha$ are close to one, the more keep weights are, and the closer `multinomial` is to a uniform draw: the recipe stays near random rows.
+# In words: every row is drawn now and then, so the scores of all rows are pushed up whatever their reward.
+# Where $\alpha$ is close to one, the keep weight is too; if most keep weights are close to one, `multinomial` draws almost uniformly, and the recipe stays near random rows.
 # `prunefair.pruning.released` restates the recipe, so that it can be measured.
 # In floating point it also stops: for a drawn row whose $\alpha$ rounds to one, the chain rule multiplies 0 by infinity, and the released gradient scaler skips the whole step.
 
@@ -832,6 +880,7 @@ def train_policy(
 # %% [markdown]
 # And on the real model, ten episodes on every sixth layer.
 # The scorer is multiplied out in the collapsed order and the spectrum comes from the Gram matrix, which change the work and not the recipe.
+# In ten episodes the distance goes from 0.168 to 0.169, and the share of $\alpha$ above 0.99 from 3 % to 35 %.
 
 # %% tags=["active-ipynb"]
 # m, n = matrices[0].shape
@@ -862,6 +911,7 @@ def train_policy(
 # ## Learning curves
 #
 # The long comparison was run by `benchmarks/policy_learning_curves.py` and is stored with its configuration, versions and device.
+# [Figure (fig-policy-gradient-curves)](#fig-policy-gradient-curves), at the head of this chapter, shows it.
 
 
 # %%
@@ -886,25 +936,12 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 
 
 # %% tags=["active-ipynb"]
-# table = json.loads(Path("../results/policy_learning_curves.json").read_text())
-# runs, levels = table["runs"]["some layers"], table["levels"]["some layers"]
-# curves = {name: [run["ks"] for run in runs[name].values()] for name in runs}
-# best_rows = min(levels["deterministic"], key=levels["deterministic"].get)
-# constant = {"random rows": sum(levels["random"]) / len(levels["random"])}
-# constant[best_rows.replace("_", " ")] = levels["deterministic"][best_rows]
 # print(listing(table["configuration"]))
 # print(f"torch {table['versions']['torch']}, {table['device']}")
 # for part, least in (("some layers", 20), ("all layers", 3)):
 #     count = min(len(of_method) for of_method in table["runs"][part].values())
 #     assert count >= least
 #     print(f"runs on {part}: {count}")
-
-# %% tags=["active-ipynb"]
-# with figure() as ax:
-#     plot_learning_curves(ax, curves, constant)
-
-# %% [markdown]
-# **Figure (fig-policy-gradient-curves).** <a id="fig-policy-gradient-curves"></a> Mean KS distance on every third layer of SmolLM2-135M at 30 %, mean over seeds with its 95 % interval. Dotted: random rows, and the best of the six selections that keep the largest or smallest rows by one feature.
 
 # %% tags=["active-ipynb"]
 # for name, ks in curves.items():
@@ -920,6 +957,8 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # print(f"row features below 0.140: {below} of {len(top)} runs")
 
 # %% [markdown]
+# On every third layer the released recipe ends at 0.1678 and random rows are at 0.1669.
+# The exact gradient with row features ends at 0.1338, and its top $k$ at 0.1312.
 # The same on all layers, with fewer seeds, confirms the first paragraph.
 
 # %% tags=["active-ipynb"]
@@ -951,7 +990,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # On all layers every run of the released recipe ends above the random rows, though not by much, and far from all of its $\alpha$ are close to one.
 # The exact gradient alone is not enough: with the scorer and the step size of the paper it does not come below 0.160 in twelve episodes.
 # With row features it learns what a reader can find by hand, and not quite as well.
-# Keeping the rows of largest leverage is closer to the dense spectrum than the learnt draws and than the top $k$ of the learnt scores.
+# On all layers the rows of largest leverage have a distance of 0.1286, while the top $k$ of the learnt scores have 0.1295 or more.
 # What the spectrum of `gate_proj` is worth as an objective is another question, which [spectral pruning](spectral_pruning.ipynb) answers.
 #
 # ## What training costs
@@ -1029,9 +1068,97 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert more < 0.05
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# push = -samples[0].penalties
+# Quiz(
+#     "Penalties are never negative. Without a baseline, what does the term of a good"
+#     " draw do to that draw?",
+#     right="It makes it less likely." if (push < 0).all() else "Nothing.",
+#     because="Every term pushes its draw down; only the differences teach.",
+#     wrong={
+#         "It makes it more likely.": "Not unless it is compared with others.",
+#         "Nothing.": "Its penalty is small, but not 0.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# own, future = (spread[f'leave-one-out, {charge}'] for charge in ('own', 'future'))
+# Quiz(
+#     "Later layers do not see what was cut before. What changes if an action is "
+#     "charged with their penalties as well?",
+#     right="The noise." if (future > own).all() else "Nothing.",
+#     because="Those penalties are independent of the action.",
+#     wrong={
+#         "The mean gradient.": "Their terms have mean zero.",
+#         "Nothing.": "Every term adds its variance.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# flat, chance = torch.zeros(4, requires_grad=True), torch.Generator()
+# loss = released_loss(flat, torch.arange(2), 1.0, generator=chance)
+# step = -torch.autograd.grad(loss, flat)[0]
+# Quiz(
+#     "All selections get the same reward. What does a step of the released code do?",
+#     right="It pushes drawn rows up." if (step[:2] > 0).all() else "Nothing.",
+#     because="Its loss is the log-probability of no draw.",
+#     wrong={
+#         "Nothing.": "That is what the exact gradient does, in the mean.",
+#         "It pushes other rows down.": "No term of the loss holds them.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-policy-gradient-1"></a>
+# **Exercise ★.** <a id="ex-policy-gradient-0"></a>
+# Write the leave-one-out baseline: what each of $B \ge 2$ draws is charged with.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# The mean of the others is the sum of all, without the draw itself, over $B - 1$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def compared(penalties):
+#     """Penalty of each draw minus the mean of the others, shape (B,)."""
+#     # your lines
+#
+#
+# def book_compared(penalties):
+#     return leave_one_out(penalties)
+#
+#
+# two, four = torch.tensor([0.2, 0.1]), torch.tensor([0.3, 0.1, 0.2, 0.5])
+# check_answer(compared, book_compared, (two,), (four,))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# For penalties 0.2 and 0.1 the others' means are 0.1 and 0.2, so the draws are charged with 0.1 and $-0.1$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def compared(penalties):
+#     """Penalty of each draw minus the mean of the others, shape (B,)."""
+#     others = (penalties.sum() - penalties) / (len(penalties) - 1)
+#     return penalties - others
+#
+#
+# calls = [(two,), (four,), (torch.full((3,), 0.5),)]
+# assert check_answer(compared, book_compared, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-policy-gradient-1"></a>
 # By hand: two draws of a layer have penalties 0.2 and 0.1.
 # With which numbers does [(eq-policy-gradient-loo)](#eq-policy-gradient-loo) multiply their score vectors, and what if both penalties are equal?
 #
@@ -1047,7 +1174,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert not leave_one_out(torch.tensor([0.3, 0.3])).any()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-policy-gradient-2"></a>
+# **Exercise ★★.** <a id="ex-policy-gradient-2"></a>
 # Break the independence: subtract the mean of *all* draws, the draw itself included.
 # By which factor is the gradient too small for $B = 2$?
 #
@@ -1065,7 +1192,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # assert ((biased.mean(0) - exact).abs() / error).max() > allowed
 
 # %% [markdown]
-# **Exercise.** <a id="ex-policy-gradient-3"></a>
+# **Exercise ★.** <a id="ex-policy-gradient-3"></a>
 # The limit of no pruning: what are penalty, gradient and reward when the ratio goes to 0?
 #
 # <details><summary>Solution</summary>
@@ -1089,7 +1216,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 #     print(str(error).split(":")[0])
 
 # %% [markdown]
-# **Exercise.** <a id="ex-policy-gradient-4"></a>
+# **Exercise ★★.** <a id="ex-policy-gradient-4"></a>
 # How does the variance of [(eq-policy-gradient-loo)](#eq-policy-gradient-loo) fall with $B$, at the same total number of draws?
 #
 # <details><summary>Solution</summary>
@@ -1111,7 +1238,10 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # %% [markdown]
 # ## What you can do now
 #
-# The score-function gradient is unbiased for ordered draws and for sets, with or without a leave-one-out baseline, with or without the future; the variances differ by orders of magnitude.
+# The score-function gradient is unbiased for ordered draws and for sets, with or without a leave-one-out baseline, with or without the future.
+# The variances differ: leaving the baseline out costs a factor of more than a thousand, charging the future one of 3.0.
+# In twelve episodes the policy comes from 0.167 to 0.134, while the released recipe stays at 0.168.
+# Keeping the rows of largest leverage, which needs no learning, is as good.
 #
 # - Enumerate a small layer, the oracle of everything else: `enumerated_gradient`, `all_selections`.
 # - Draw, and charge each draw with what it cost: `sampled_scores`, `SampledScores`, `leave_one_out`, `discounts`, `future_penalties`.
