@@ -5,7 +5,7 @@ r"""
 A policy names the rows to keep.
 What changes in the model when the other rows leave it, and what does not?
 Nothing but its size.
-With 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to the rounding error that the check on the real model bounds.
+With 30 % of the neurons of every layer cut out, the logits are those of the dense model in which the same neurons are silenced, up to rounding: less than a ten-thousandth of the largest logit.
 
 This chapter cuts rows from sixteen families of models with one description each, saves the result so that plain transformers reloads it, and does the same on a checkpoint that is larger than memory.
 """
@@ -39,11 +39,11 @@ from prunefair.widths import set_widths_
 # %% tags=["active-ipynb"]
 # import filecmp
 # import json
-# import re
 # import tempfile
 # from pathlib import Path
 #
 # import prunefair
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model, load_tokenizer, model_source
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import parameter_counts
@@ -101,6 +101,9 @@ from prunefair.widths import set_widths_
 #
 # The bias $c$ belongs to no neuron and stays.
 #
+# Masking is easy to trust, because the model keeps its shape; slicing is what we want, because it makes the model smaller.
+# The theorem says that they are the same function.
+#
 # **Theorem (Slicing is masking).** <a id="thm-surgery-slice"></a>
 # For every activation $\sigma$, every input and every $S$, the sliced block and the masked block have the same output.
 #
@@ -109,6 +112,7 @@ from prunefair.widths import set_widths_
 # Inside $S$ the rows and columns are those of the dense block.
 # What remains is $c + \sum_{j \in S} D_{:,j} h_j(x)$, which is [(eq-surgery-sum)](#eq-surgery-sum) for the sliced block, since $P_S$ commutes with functions that act entry by entry. ∎
 #
+# In words: a neuron that is cut out is missed as much as one that is silenced, and nothing else in the model has to change.
 # The proof uses neither the shape of $\sigma$ nor the value of the silenced rows, and the check takes three activations, two of which are not zero at zero.
 
 # %% tags=["active-ipynb"]
@@ -180,6 +184,7 @@ def plot_slicing(axes, D, h, kept):
 #
 # Families differ in names, not in kind.
 # All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, and which one holds them as columns; how the configuration calls their number stands in `prunefair.widths`.
+# (`prunefair.widths` reads and writes the configuration of every family.)
 # Phi-3 keeps $W$ and $U$ in one matrix of $2m$ rows, $W$ on top: there a neuron is a row of either half.
 
 
@@ -979,6 +984,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # The logits of the sliced and of the masked model agree to $10^{-4}$ of the largest logit in float32, and the count of parameters is the one that [the anatomy](anatomy.ipynb) predicts from the configuration alone.
 # What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers.
 # In float64 a test finds it below $10^{-9}$ of the largest logit.
+# Of the parameters 0.822 are left.
 
 # %% tags=["active-ipynb"]
 # dense, tokenizer = load_model("smollm2", device=device), load_tokenizer("smollm2")
@@ -1008,7 +1014,8 @@ def plot_neurons(ax, model, kept, layer=0):
 # ## A folder that plain transformers reloads
 #
 # The result is worth something only where others can use it.
-# So it is a folder with `config.json`, whose width is the new one and which transformers of versions 4 and 5 read alike, with `model.safetensors` and the tokenizer.
+# So it is a folder with `config.json`, `model.safetensors` and the tokenizer.
+# The width in `config.json` is the new one, and transformers of versions 4 and 5 read it alike.
 # `kept_rows.json` says which rows of the dense model these are, and a model card, `README.md`, how it came about.
 # `save_pruned` of `prunefair.pruning.folders` writes it, and three properties make it dependable.
 #
@@ -1055,7 +1062,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # ## Layers of different widths
 #
 # Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
-# Plain loading reads the form and then fails, with an error and never with a wrong model; we read the source of versions 5.15 to 5.24 for the reason.
+# Plain loading reads the form and then fails, with an error and never with a wrong model; we read the source of `transformers` from `5.15` to `5.24` for the reason.
 # `config.per_layer_config[l].intermediate_size` is right, but every block is built from the configuration of the whole model, and `intermediate_size` is refused there (`AmbiguousGlobalPerLayerAttributeError`).
 # What is to hand each layer its own configuration is named in a comment of that version and not part of it.
 # With `allow_global_per_layer_attribute_access` in `config.json` the blocks are built, all as wide as the widest, and the narrow matrices do not fit; version 4 does not know the form and ends there, too.
@@ -1074,7 +1081,8 @@ def plot_neurons(ax, model, kept, layer=0):
 # try:
 #     reloaded_logits(folder / "uneven", some)
 # except ValueError as error:
-#     assert re.search("per-layer attribute|ignore_mismatched_sizes", str(error))
+#     reasons = "per-layer attribute", "ignore_mismatched_sizes"
+#     assert any(reason in str(error) for reason in reasons)
 #     print("one width does not fit both layers: not loaded by plain transformers")
 
 # %% [markdown]
@@ -1089,7 +1097,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # print("feed-forward weights and operations, for the same logits")
 
 # %% [markdown]
-# The price is all that the narrow layers had saved.
+# The price is all that the narrow layers had saved: layers of three and five neurons become 1.25 times as heavy as they were.
 # A model padded to $w$ weighs what one with $w$ neurons in every layer weighs, and that one can compute whatever the padded one does; [how much nearer it comes](comparison.ipynb#widths-and-who-reads-them) was measured.
 # Padding is for whom the model must reach, not for saving.
 
@@ -1124,19 +1132,110 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% [markdown]
 # How much memory that takes was measured on a checkpoint of random weights in the geometry of a model of 1.1 billion parameters, in files of at most 500 MB (`benchmarks/streaming_memory.py`, one run, with its device in the table).
 # The bound is two layers and one file.
+# A checkpoint of 2200 MB was pruned in 159 MB of memory, where the ordinary way took 3283 MB.
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/streaming_memory.json").read_text())
 # peak, bound = table["peak_bytes"], 2 * table["layer_bytes"] + table["shard_bytes"]
-# assert table["checkpoint_bytes"] > 2e9 and peak < bound
+# assert round(table["checkpoint_bytes"] / 2e9, 1) == 1.1 and peak < bound
 # print(f"checkpoint {table['checkpoint_bytes'] / 1e6:.0f} MB, policy {table['policy']}")
 # print(f"streamed:  {peak / 1e6:.0f} MB at the peak, bound {bound / 1e6:.0f} MB")
 # print(f"in memory: {table['in_memory_peak_bytes'] / 1e6:.0f} MB at the peak")
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# at_zero = torch.sigmoid(torch.tensor(0.0)).item()
+# Quiz(
+#     "A plain block has the sigmoid. You set the rows of a neuron to zero and leave "
+#     "its column of D. Is that the same as cutting the neuron out?",
+#     right=f"No, it still gives {at_zero}." if at_zero else "Yes.",
+#     because="The column of D carries it on, for every input.",
+#     wrong={
+#         "Yes, it has no weights left.": "The sigmoid of 0 is not 0.",
+#         "No, its column gets longer.": "No shape changes.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# share = after / before
+# Quiz(
+#     "SmolLM2 loses 30 % of the neurons of every layer. Which share of its "
+#     "parameters is left?",
+#     right=f"{share:.0%}",
+#     because="Embedding and attention keep theirs.",
+#     wrong={
+#         "70%": "That is the share of the feed-forward layers.",
+#         "41%": "That share lies outside these layers to begin with.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# times = report['ffn_times']
+# Quiz(
+#     "A loader knows one width only, so layers of 3 and 5 neurons are padded to 5. "
+#     "What is saved against 5 neurons in both?",
+#     right="Nothing." if times == 2 * 5 / (3 + 5) else "Two neurons.",
+#     because="Neurons of zeros are stored and multiplied like others.",
+#     wrong={
+#         "Two neurons.": "They are back, as zeros.",
+#         "Time, as zeros cost nothing.": "A dense product does not look.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-surgery-1"></a>
+# **Exercise ★.** <a id="ex-surgery-0"></a>
+# Write the output of a gated block without biases of which only the neurons `kept` are left, with matrices that are smaller.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Rows of `G` and `U`, columns of `D`: [(eq-surgery-sum)](#eq-surgery-sum) over fewer neurons.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def sliced_output(G, U, D, x, kept):
+#     """Output of the block, shape (d,), as a numpy array; the activation is SiLU."""
+#     # your lines
+#
+#
+# def masked_output(G, U, D, x, kept):
+#     mask = torch.zeros(len(G), dtype=G.dtype).index_fill(0, kept, 1)
+#     return (D @ (mask * torch.nn.functional.silu(G @ x) * (U @ x))).numpy()
+#
+#
+# chance = torch.Generator().manual_seed(SEED)
+# block = [torch.randn(*size, generator=chance) for size in ((6, 4), (6, 4), (4, 6))]
+# some_kept = torch.tensor([0, 2, 5])
+# check_answer(sliced_output, masked_output, (*block, torch.ones(4), some_kept))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The masked block is the oracle, by [Theorem (Slicing is masking)](#thm-surgery-slice): a silent neuron and a missing one add the same nothing.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def sliced_output(G, U, D, x, kept):
+#     """Output of the block, shape (d,), as a numpy array; the activation is SiLU."""
+#     h = torch.nn.functional.silu(G[kept] @ x) * (U[kept] @ x)
+#     return (D[:, kept] @ h).numpy()
+#
+#
+# calls = [(*block, torch.ones(4), S) for S in (some_kept, torch.arange(6))]
+# assert check_answer(sliced_output, masked_output, *calls, rtol=1e-4)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-surgery-1"></a>
 # By hand: a gated block without biases has $d = 1$, $m = 2$, $W = (1, 2)^\top$, $U = (3, 1)^\top$, $D = (1, -1)$ and $\sigma(z) = \max(z, 0)$.
 # What are $y(1)$ of the dense block and of the block with $S = \{1\}$, counted from 0, and how many parameters leave?
 #
@@ -1154,7 +1253,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # assert D[:, S] @ (torch.relu(G[S] @ x) * (U[S] @ x)) == -2
 
 # %% [markdown]
-# **Exercise.** <a id="ex-surgery-2"></a>
+# **Exercise ★.** <a id="ex-surgery-2"></a>
 # A limit: what does $\text{ratio} = 0$ change, what does $\text{ratio} \to 0$, and what is the largest $\text{ratio}$ that leaves one neuron of 12?
 #
 # <details><summary>Solution</summary>
@@ -1178,7 +1277,7 @@ def plot_neurons(ax, model, kept, layer=0):
 #     print(error)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-surgery-3"></a>
+# **Exercise ★★.** <a id="ex-surgery-3"></a>
 # Break an assumption: mask by zero rows and biases only, and leave $D$ as it is.
 # For which of $\max(z, 0)$ and the sigmoid does slicing still equal masking in a plain block, and what is the error of the other?
 #
@@ -1205,7 +1304,7 @@ def plot_neurons(ax, model, kept, layer=0):
 #     assert torch.allclose(block - part, at_zero * columns[0][:, gone].sum(1), atol=1e-5)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-surgery-4"></a>
+# **Exercise ★.** <a id="ex-surgery-4"></a>
 # Slice by $S$, then slice the result by $T$, whose rows count among those that were left.
 # Which rows of the dense model remain, and does the order of cutting matter?
 #
@@ -1228,6 +1327,8 @@ def plot_neurons(ax, model, kept, layer=0):
 # ## What you can do now
 #
 # A neuron is a row of $W$, a row of $U$, their biases and a column of $D$; taking it out equals silencing it, for every activation.
+# Without 30 % of the neurons the small real model keeps 0.822 of its parameters, and sliced and masked logits agree to a ten-thousandth.
+# One description a family is enough for sixteen of them, and a checkpoint of 2200 MB is pruned in 159 MB of memory.
 #
 # - Find the neurons of a model of sixteen families: `ADAPTERS`, `FfnAdapter`, `adapter_for`, `ffn_slices`; and what passes through them, `visit_hidden_vectors`.
 # - Let a policy see and choose, `row_matrices` and `read_row_matrices`, `layer_ratios`, `select_rows`, and know what leaves, `removed_parameters`.
