@@ -3,11 +3,13 @@ r"""
 # Retention: what a pruned model keeps of its answers
 
 The paper reports that LLaMA-2-7B pruned by 30 % keeps 80 % of the dense model's mean accuracy on five multiple-choice tasks ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
-How much would a coin keep?
-On these tasks a guess is right in 35 % of the cases on average, the dense model in 69.0 %: the coin "retains" half of the model.
-Once chance is taken out, 60 % are left of the 80 %.
+*Dense* is the model before pruning; a *retention* is the share of its quality that is left afterwards.
+How much would a guess keep, which knows nothing?
+On these tasks a guess is right in 35 % of the cases on average and the dense model in 69.0 %, so the guess "retains" half of the model.
+Once chance is taken out of both accuracies, the pruned model retains 60 %, not 80 %.
 
-This chapter defines both shares, gives them an error that uses that both models answered the same questions, and checks that error in two ways.
+This chapter defines both shares and gives each a standard error.
+The error is small because both models answer the same questions, and two checks confirm it.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -37,6 +39,7 @@ from prunefair.pruning.zero_shot import TASK_CHANCE, TaskResult
 #
 # import torch
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
@@ -94,7 +97,9 @@ def plot_ruler(ax, pruned: float, dense: float, chance: float):
 # %% [markdown]
 # ## The paper, read both ways
 #
-# The same table as two shares: of the dense model's accuracy, as the paper has it, and of what it has above a guess.
+# The paper's table holds two methods: its own, PruneNet, and SliceGPT, with which it compares itself.
+# We read it as two shares: of the dense model's accuracy, as the paper does, and of what the dense model has above a guess.
+# At 30 %, PruneNet keeps 80 % of the accuracy and SliceGPT 75 %; above chance they keep 60 % and 49 %.
 
 
 # %%
@@ -117,6 +122,8 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 
 
 # %% tags=["active-ipynb"]
+# other = (PAPER["SliceGPT"][30] - guess) / (PAPER["SliceGPT"][0] - guess)
+# assert f"{0.515 / 0.690:.0%} {other:.0%}" == "75% 49%"
 # with figure() as ax:
 #     plot_retention(ax, PAPER, guess)
 
@@ -136,7 +143,8 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # ## Errors and retention
 #
 # An accuracy over $n$ questions is a mean of zeros and ones, $\hat a$; its standard error is $\sqrt{\hat a (1 - \hat a) / (n - 1)}$.
-# We judge the real model and the randomly pruned one on the same few questions of three tasks.
+# We judge two models on the same few questions of three tasks: SmolLM2, a real model of 135 million parameters, and a copy of it.
+# In every feed-forward layer of the copy a random tenth of the rows is removed.
 
 # %% tags=["active-ipynb"]
 # model = load_model("smollm2", device=device)
@@ -159,28 +167,46 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 #     print(f"{name:11} {label:6} {r.acc:.3f} +- {r.stderr:.3f} (chance {r.chance})")
 
 # %% [markdown]
-# Eight questions decide nothing, and the standard errors say so.
+# Eight questions decide nothing: every standard error is 0.164 or more, and on winogrande the two models, at 0.500 and 0.375, differ by a single question.
 # They serve to check the arithmetic; tables of results are computed on whole tasks.
 #
 # Let $\bar a, \bar d$ be the means over tasks of the pruned and of the dense model's accuracy and $\bar c$ that of chance.
-# The paper's retention is *raw*; we put one *above chance* beside it,
+# The paper's retention is *raw*; we put one *above chance* beside it.
+#
+# <div class="alert alert-info">
+#
+# **Two shares of a dense model.**
 #
 # $$
 # \mathrm{ret}_{\text{raw}} = \frac{\bar a}{\bar d}, \qquad
 # \mathrm{ret}_{\text{above}} = \frac{\bar a - \bar c}{\bar d - \bar c} .
 # $$ (eq-retention-shares)
 #
-# The ratio is taken of the means, not task by task: a task at chance would divide by zero and carry the weight of all others.
-# A coin has $\mathrm{ret}_{\text{above}} = 0$; a model that answers worse than a coin is negative.
-# Since $\mathrm{ret}_{\text{above}} = 1 - \frac{1 - \mathrm{ret}_{\text{raw}}}{1 - \bar c / \bar d}$, the loss is magnified by a factor that only depends on how far the dense model is above chance.
+# </div>
 #
+# The ratio is taken of the means, not task by task: a task at chance would divide by zero and carry the weight of all others.
+# A guess has $\mathrm{ret}_{\text{above}} = 0$; a model that answers worse than a guess is negative.
+# How much larger is the loss once chance is taken out?
+# From the definitions,
+#
+# $$
+# 1 - \mathrm{ret}_{\text{above}} = \frac{1 - \mathrm{ret}_{\text{raw}}}{1 - \bar c / \bar d} .
+# $$
+#
+# So the loss is magnified by a factor that only depends on how far the dense model is above chance.
+# In the paper's table $\bar c / \bar d$ is one half, and the factor is 2.
+#
+# How exact is such a share?
 # Both models answer the *same* questions, so all that is needed of a task is how many questions both, only one, or neither solves,
 #
 # $$
 # n_k = n_k^{++} + n_k^{+-} + n_k^{-+} + n_k^{--} .
 # $$ (eq-retention-outcomes)
 #
-# To first order a ratio $\widehat{\mathrm{ret}} = (\bar a - c)/(\bar d - c)$ errs by $(\bar a - \widehat{\mathrm{ret}}\, \bar d)/(\bar d - c)$ around its mean (the delta method), which is a mean over questions of $a_i - \widehat{\mathrm{ret}}\, d_i$, so that
+# A ratio of two means has no simple variance, but close to their expectations the ratio is almost linear in both; this is the *delta method*.
+# To first order, the error of $\widehat{\mathrm{ret}} = (\bar a - c)/(\bar d - c)$ is that of $(\bar a - \widehat{\mathrm{ret}}\, \bar d)/(\bar d - c)$ with $\widehat{\mathrm{ret}}$ in it held fixed.
+# Here $c$ is $\bar c$, or 0 for the raw share; $a_i$ and $d_i$ are 1 where the pruned and the dense model solve question $i$, else 0.
+# The numerator is a mean over tasks of means over questions of $a_i - \widehat{\mathrm{ret}}\, d_i$, and questions are independent, so
 #
 # $$
 # \mathrm{se}(\widehat{\mathrm{ret}})^2 = \frac{1}{(\bar d - c)^2 K^2} \sum_{k=1}^K \frac{1}{n_k}
@@ -188,6 +214,7 @@ def plot_retention(ax, means: dict[str, dict[int, float]], chance: float):
 # $$ (eq-retention-delta)
 #
 # With $\widehat{\mathrm{ret}}$ replaced by 1 and the denominator by $K^2$ alone, the same formula is the error of the difference $\bar a - \bar d$.
+# A question that both models solve, or neither, hardly moves $a_i - \widehat{\mathrm{ret}}\, d_i$: the error comes from the questions on which the two disagree.
 
 
 # %%
@@ -390,7 +417,8 @@ def accuracy_difference(
 #
 # The delta method trusts a linear approximation.
 # The bootstrap does not: draw $n_k$ of the $n_k$ questions of every task with replacement, compute the statistic, repeat.
-# Nothing has to be drawn question by question.
+# The spread of the repeated values is the error.
+# With thousands of questions and thousands of repetitions this is slow question by question, and it needs not be done so: four numbers a task are enough.
 #
 # **Theorem (A paired bootstrap is multinomial).** <a id="thm-retention-multinomial"></a>
 # Draw $n$ questions with replacement from $n$.
@@ -399,6 +427,8 @@ def accuracy_difference(
 # **Proof.**
 # Every draw falls into exactly one of the four classes, into class $c$ with probability $n^c / n$ because $n^c$ of the $n$ equally likely questions lie in it, and the draws are independent.
 # Counting independent trials by class is what the multinomial distribution describes. ∎
+#
+# In words: a draw with replacement cares only about how many questions lie in each class, so one multinomial draw a task replaces thousands of single ones and has exactly the same distribution.
 
 
 # %%
@@ -593,8 +623,9 @@ def simulated_results(
 #           f" [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
-# Two models of equal accuracy: retention is 1 within its error, and the error above chance is several times the raw one.
-# And the few real questions of above:
+# The two models are equally accurate, and both retentions are 1 within their errors.
+# The error above chance is 0.079, four times the raw 0.020: taking chance out magnifies the noise as well as the loss.
+# The same three statistics on the eight real questions of each task:
 
 # %% tags=["active-ipynb"]
 # for name in STATISTICS:
@@ -603,13 +634,104 @@ def simulated_results(
 #           f" 95 % interval [{boot.low:.2f}, {boot.high:.2f}]")
 
 # %% [markdown]
-# Eight questions a task leave almost everything open; a table that prints retention without an interval hides that.
+# Eight questions a task leave almost everything open: above chance, the interval goes from $-1.00$ to 0.86.
+# A table that prints retention without an interval hides that.
 # A draw in which the dense model is not above chance has no retention and counts as lying outside on both sides; where there are more of them than a tail holds, the interval is unbounded.
+
+# %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# chance, dense_accuracy = 1 / 2, 0.6
+# left = (0.9 * dense_accuracy - chance) / (dense_accuracy - chance)
+# Quiz(
+#     "On questions with two answers, the dense model is right in 60 % of the cases. "
+#     "A pruned one keeps 90 % of that accuracy. How much does it keep above chance?",
+#     right=f"{left:.0%}",
+#     because="It is right in 54 % of the cases: 4 points above a guess, of 10.",
+#     wrong={
+#         "54%": "That is its accuracy, not a share of what the dense model has.",
+#         "90%": "That counts as kept what a guess has too.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# tested = np.array([[0.7, 0.53], [0.9, 0.51]])  # pruned and dense, on two tasks
+#
+# kept = (tested[0].mean() - 0.5) / (tested[1].mean() - 0.5)
+# Quiz(
+#     "Two tasks with two answers: the dense model has 0.90 and 0.51, the pruned one "
+#     "0.70 and 0.53. What is the retention above chance?",
+#     right=f"{kept:.0%}",
+#     because="The means are 0.115 and 0.205 above chance.",
+#     wrong={
+#         "87%": "That is the raw share, with the guess in it.",
+#         "175%": "That averages 50 % and 300 %: a task near chance decides all.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# error = _combination_error(np.array([[490, 10, 20, 480]]), 1.0)
+# Quiz(
+#     "Of 1000 questions both models solve 490, only the pruned one 10, only the "
+#     "dense one 20. What is the standard error of the difference of the accuracies?",
+#     right=f"{100 * error:.1f} points",
+#     because="Only the 30 questions on which they disagree make an error.",
+#     wrong={
+#         "2.2 points": "So large is it for two models on different questions.",
+#         "1.0 points": "That is the difference itself.",
+#     },
+# )
 
 # %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-retention-1"></a>
+# **Exercise ★.** <a id="ex-retention-0"></a>
+# Write the standard error of the difference of two accuracies on one task.
+# `counts` holds the numbers of questions that both models, only the pruned, only the dense one, and neither of them solves.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# The difference on one question is 0, 1, $-1$ or 0; the error of its mean is the root of its variance, with $n - 1$, over $n$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def error_of_difference(counts):
+#     """Standard error of the pruned model's accuracy minus the dense one's."""
+#     # your lines
+#
+#
+# def by_the_book(counts):
+#     """The same from the function of this chapter."""
+#     return _combination_error(np.array([counts]), 1.0)
+#
+#
+# check_answer(error_of_difference, by_the_book, ([40, 10, 20, 30],), ([5, 0, 9, 1],))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The differences have the mean $(n^{+-} - n^{-+})/n$ and the mean square $(n^{+-} + n^{-+})/n$; the variance is the latter minus the square of the former, times $n/(n-1)$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def error_of_difference(counts):
+#     """Standard error of the pruned model's accuracy minus the dense one's."""
+#     n, gained, lost = sum(counts), counts[1], counts[2]
+#     variance = (gained + lost) / n - ((gained - lost) / n) ** 2
+#     return np.sqrt(variance / (n - 1))
+#
+#
+# calls = [([40, 10, 20, 30],), ([5, 0, 9, 1],), ([490, 10, 20, 480],)]
+# assert check_answer(error_of_difference, by_the_book, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-retention-1"></a>
 # By hand: of 100 questions of a task both models solve 40, only the pruned one 10, only the dense one 20.
 # What is the difference of the accuracies, and what is its standard error?
 # What is the raw retention?
@@ -628,7 +750,7 @@ def simulated_results(
 # np.testing.assert_allclose(_ratio_estimate(counts, 0.0).value, 5 / 6)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-retention-2"></a>
+# **Exercise ★.** <a id="ex-retention-2"></a>
 # A limit: what is the above-chance retention if the dense model's accuracy tends to chance, and what does `raw_retention` report for a pruned model at chance?
 #
 # <details><summary>Solution</summary>
@@ -645,13 +767,14 @@ def simulated_results(
 # assert np.isnan(_ratio_estimate(count, 0.5).value)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-retention-3"></a>
+# **Exercise ★★.** <a id="ex-retention-3"></a>
 # Break an assumption: treat the two models' answers as independent, although they answer the same questions.
 # How much larger is the standard error of the difference, for the two imagined models?
 #
 # <details><summary>Solution</summary>
 #
-# Independence adds the two variances and forgets the covariance, which is positive because the models solve the same questions.
+# Independence adds the two variances and forgets the covariance, which is positive because the models mostly solve the same questions.
+# The error becomes 1.6 times as large, so 2.4 times as many questions would be needed for the same certainty.
 #
 # </details>
 
@@ -659,13 +782,16 @@ def simulated_results(
 # paired = accuracy_difference(first, second).stderr
 # both = [r.stderr**2 for results in (first, second) for r in results.values()]
 # independent = np.sqrt(sum(both)) / len(first)
-# assert independent > paired
+# assert round(independent / paired, 1) == 1.6
 # print(f"paired {paired:.4f}, as if independent {independent:.4f}")
 
 # %% [markdown]
 # ## What you can do now
 #
-# A share of an accuracy flatters every method until chance is taken out, and two models that answer the same questions can be told apart with fewer of them.
+# A share of an accuracy flatters every method until chance is taken out: the paper's 80 % are 60 % above chance, and a guess has 51 % of the raw share.
+# Where the dense model has twice the accuracy of a guess, every loss doubles.
+# The error above chance is four times the raw one in our example, so a retention needs an interval.
+# Two models that answer the same questions can be told apart with fewer of them: the error is 1.6 times smaller than that of independent answers.
 #
 # - Say what share is left, and how many points are lost, with a standard error: `raw_retention`, `above_chance_retention`, `accuracy_difference`.
 # - Get an interval without a linear approximation: `paired_bootstrap`, from `paired_outcomes` by `resampled_outcomes` and `mean_accuracies`.
