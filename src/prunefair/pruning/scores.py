@@ -5,9 +5,11 @@ r"""
 The [Fisher cost](functional_policy.ipynb) asks how far a small change of a neuron moves the distribution of the next token.
 Others ask something else of the same neuron: what it does to the *entropy* of that distribution, how much its output *fluctuates*, how much of the block's output it can stand for *alone*.
 Do they keep other neurons, and better ones?
+Where every layer loses 30 % of its neurons, no: the divergence from the dense model is 0.73 to 0.83 nats a token, by whichever score.
+Where a score also decides how many neurons each layer loses, it does matter: the Fisher cost comes to 0.55.
 
 All three need no labels, so the model's own text will do for them, too.
-Each is restated from its formula here, with what it has to do with the scores of this book.
+Each is derived from its formula here, with what it has to do with the scores of this book.
 
 ## Notation
 
@@ -41,6 +43,7 @@ from prunefair.pruning.self_moments import BATCH
 #
 # import numpy as np
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.plotting import figure
 # from prunefair.pruning.comparison import plot_intervals
 # from prunefair.pruning.estimates import Range, standard_error
@@ -65,31 +68,8 @@ from prunefair.pruning.self_moments import BATCH
 # What can entropy see of a change, and what not?
 # Raise the temperature and every distribution becomes flatter: entropy notices that at once.
 # Swap the probabilities of two tokens, and a reader is misled while the entropy stays what it was.
-# The next theorem says that these are the two extremes.
 #
-# **Theorem (Entropy sees a change of temperature).** <a id="thm-scores-temperature"></a>
-# Let $p_\varepsilon$ be distributions over finitely many tokens, all positive and smooth in $\varepsilon$, $s(x) = \frac{d}{d\varepsilon} \ln p_\varepsilon(x)$ at $\varepsilon = 0$, and $F = \mathbb E\, s^2$ their Fisher information there.
-# Then
-#
-# <a id="eq-scores-temperature"></a>
-# $$
-# \dot S = -\operatorname{Cov}(\ln p,\, s), \qquad \dot S^2 \le \operatorname{Var}(\ln p)\; F ,
-# $$ (eq-scores-temperature)
-#
-# with means under $p$.
-# Unless $p$ is uniform, equality holds exactly for changes $s = a\,(\ln p + S)$, those of a temperature.
-#
-# **Proof.**
-# $\dot S = -\sum_x \dot p(x) \ln p(x) - \sum_x \dot p(x)$, and the last sum is the derivative of $1$.
-# With $\dot p = p\, s$ the first is $-\mathbb E[s \ln p]$, and $\mathbb E\, s = \sum_x \dot p(x) = 0$ makes it the covariance.
-# The inequality is that of Cauchy and Schwarz for $s$ and $\ln p - \mathbb E \ln p = \ln p + S$, with equality where the one is a multiple of the other.
-# For $p_\varepsilon \propto p^{1 + a \varepsilon}$ the score is $a\,(\ln p - \mathbb E \ln p)$. ∎
-#
-# So the square of an entropy's derivative is never more than a share of the Fisher cost, the share that acts as a temperature does.
-# A neuron that only decides *which* of two names comes next can have a large Fisher cost and none in entropy.
-#
-# Two changes of one distribution show the extremes.
-# Compare the numbers below the two changed ones: entropy $S$ notices one of them, the divergence both.
+# Compare the numbers below the two changed distributions: the entropy $S$ notices one change, the divergence notices both.
 
 
 # %%
@@ -117,6 +97,35 @@ def plot_changes(axes, p, changed: dict):
 
 # %% [markdown]
 # **Figure (fig-scores-changes).** <a id="fig-scores-changes"></a> Two changes of the distribution of a next token (wide grey bars: before; narrow blue bars: after). Left: a higher temperature flattens it and raises its entropy. Right: two tokens are swapped, and the entropy does not change at all, although the divergence is larger.
+
+# %% [markdown]
+# Is a change that entropy notices always one that matters?
+# The next theorem compares both for a small change, and says that the two examples are the extremes.
+#
+# **Theorem (Entropy sees a change of temperature).** <a id="thm-scores-temperature"></a>
+# Let $p_\varepsilon$ be distributions over finitely many tokens, all positive and smooth in $\varepsilon$, $s(x) = \frac{d}{d\varepsilon} \ln p_\varepsilon(x)$ at $\varepsilon = 0$, and $F = \mathbb E\, s^2$ their Fisher information there.
+# Then
+#
+# <a id="eq-scores-temperature"></a>
+# $$
+# \dot S = -\operatorname{Cov}(\ln p,\, s), \qquad \dot S^2 \le \operatorname{Var}(\ln p)\; F ,
+# $$ (eq-scores-temperature)
+#
+# with means under $p$.
+# Unless $p$ is uniform, equality holds exactly for changes $s = a\,(\ln p + S)$, those of a temperature.
+#
+# **Proof.**
+# $\dot S = -\sum_x \dot p(x) \ln p(x) - \sum_x \dot p(x)$, and the last sum is the derivative of $1$.
+# With $\dot p = p\, s$ the first is $-\mathbb E[s \ln p]$, and $\mathbb E\, s = \sum_x \dot p(x) = 0$ makes it the covariance.
+# The inequality is that of Cauchy and Schwarz for $s$ and $\ln p - \mathbb E \ln p = \ln p + S$, with equality where the one is a multiple of the other.
+# For $p_\varepsilon \propto p^{1 + a \varepsilon}$ the score is $a\,(\ln p - \mathbb E \ln p)$. ∎
+#
+# In words: what entropy notices, squared, is at most the Fisher information times a factor, $\operatorname{Var}(\ln p)$, that does not depend on the change.
+# It is all of that only if the change acts as a temperature does, and nothing if the change leaves the shape of the distribution as it was.
+# A neuron that only decides *which* of two names comes next can have a large Fisher cost and none in entropy.
+
+# %% [markdown]
+# The check draws distributions and directions, and compares the slope of the entropy with two small steps.
 
 # %% tags=["active-ipynb"]
 # def moved(p, s):
@@ -269,7 +278,8 @@ def entropy_costs(
 #
 # The minimum is at the mean, $b = D_{:j}\, \mu_j$, which leaves the variance: this is the [energy](self_moments.ipynb) of a neuron after the best bias.
 # Where a family has no bias in `down_proj`, as LLaMA, there is none to be set, and FLAP adds one.
-# To share a budget among layers FLAP standardises the scores of each layer to mean zero and variance one and then keeps the largest of all, whatever the units of a layer are.
+# To share a budget among layers FLAP standardises the scores of each layer to mean zero and variance one.
+# Then it keeps the largest of all, whatever the units of a layer are.
 
 
 # %%
@@ -301,7 +311,8 @@ def fluctuations(D: torch.Tensor, H: torch.Tensor, mean: torch.Tensor) -> torch.
 # %% [markdown]
 # ## Fidelity
 #
-# ModHiFi ([Kashyap et al. 2025](../references.bib#kashyap2025modhifi)) asks how much of an output a subset of the components reproduces when each of them may be rescaled.
+# Energy asks what is lost without a neuron, while all the others stay.
+# ModHiFi ([Kashyap et al. 2025](../references.bib#kashyap2025modhifi)) asks the opposite: how much of an output a subset of the components reproduces with nothing else, when each of them may be rescaled.
 # For a single neuron and the output $y = D h$ that is
 #
 # <a id="eq-scores-fidelity"></a>
@@ -311,8 +322,7 @@ def fluctuations(D: torch.Tensor, H: torch.Tensor, mean: torch.Tensor) -> torch.
 # $$ (eq-scores-fidelity)
 #
 # The right-hand side is the squared cosine between $D_{:j} h_j$ and $y$, by the normal equation in $a$.
-# Energy asks what is lost without the neuron; fidelity asks what is there with nothing else.
-# Where neurons do not correlate the two agree: then $D_{:j}^\top D H_{:j} = \lVert D_{:j} \rVert^2 H_{jj}$, and $q_j$ is the neuron's share of the energy.
+# Where neurons do not correlate, energy and fidelity agree: then $D_{:j}^\top D H_{:j} = \lVert D_{:j} \rVert^2 H_{jj}$, and $q_j$ is the neuron's share of the energy.
 
 
 # %%
@@ -369,7 +379,10 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # ## What they keep, and what becomes of the model
 #
 # `benchmarks/scores.py` measures all scores on the same texts of the small real model and removes 30 % of its neurons by each.
+# Two more scores stand beside them.
+# *Surgeon energy* is the energy that a neuron takes with it after the best re-fit of all others ([why](functional_policy.ipynb)), and *entropy squared* squares the changes of [(eq-scores-entropy)](#eq-scores-entropy) instead of taking their absolute values.
 # First, how far they agree: the rank correlation of two scores within a layer, as a mean over the layers.
+# It would be 1 for the same order of neurons, and 0 for orders that know nothing of each other.
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/scores.json").read_text())
@@ -381,8 +394,12 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 #     print(f"{name:16}", *(f"{ranks[name][other]:9.2f}" for other in names))
 
 # %% [markdown]
+# Nearly the same order as the energies have the fluctuations (1.00) and the surgeon energies (0.92); the least alike are fidelity and squared entropy, with 0.57.
+#
 # Then what becomes of the model, by its divergence from the dense one on texts of another seed.
-# The re-fit and its ridge are the same for all.
+# With *equal widths* every layer loses 30 %, and a score chooses the neurons.
+# With *its own widths* a score also chooses how many each layer loses; with *widths by* a score it chooses only these numbers, and energy the neurons.
+# A model is measured as it is *cut*, and *re-fitted*, with `down_proj` adapted to the neurons that stay; the re-fit and its ridge are the same for all.
 
 # %% tags=["active-ipynb"]
 # kl = {name: {way: np.array(row[way]) for way in ("cut", "re-fitted")}
@@ -401,11 +418,13 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # with figure(figsize=(5.6, 6)) as ax:
 #     plot_intervals(ax, {name: interval(kl[name]["re-fitted"]) for name in order})
 #     ax.set(xlabel="divergence (nats a token)", xscale="log")
+# assert round(kl["fidelity, equal widths"]["re-fitted"].mean(), 2) == 0.83
 
 # %% [markdown]
 # **Figure (fig-scores-divergence).** <a id="fig-scores-divergence"></a> Divergence from the dense model on held-out texts of its own after 30 % of the neurons went by each score and the rest was re-fitted, with equal widths or with widths by a score; 95 % intervals over the texts.
 #
-# The intervals are wide because texts differ; differences are taken text by text.
+# The intervals are wide because texts differ.
+# So differences from the energy with equal widths are taken text by text, and the list shows each with the half-width of its 95 % interval.
 
 # %% tags=["active-ipynb"]
 # def gap(one, other, way="re-fitted"):
@@ -434,18 +453,114 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # assert mean + half < 0
 
 # %% [markdown]
-# Which neurons go *within* a layer hardly depends on the score: with equal widths no score differs from the energy by more than the error of sixteen texts, although the rank correlations go down to .6.
-# How many go *from each layer* matters: widths by Fisher cost take a quarter off the divergence with the rows left to the energy, and a little more with the rows by Fisher cost, too.
-# Entropy shares the budget worse than the Fisher cost does, beyond the error when both are squared.
-# It sees only what acts as a temperature, as [Theorem (Entropy sees a change of temperature)](#thm-scores-temperature) says, and a layer may do something else.
-# FLAP's standardised fluctuations share it better than not at all, standardised energies do not.
-# ModHiFi's fidelity of single neurons is last; its method takes neurons one after the other, each beside those that are there, which for the first order is the [re-fit](refit.ipynb) of a growing set and is not measured here.
-# Filtering the texts, the 64 most likely ones of 96, changes nothing beyond the error.
-# All of it is one sample, one model and one ratio.
+# Which neurons go *within* a layer hardly matters.
+# With equal widths no score differs from the energy by more than the error of sixteen texts, although the rank correlations with the energy go down to 0.72.
 #
+# How many go *from each layer* matters.
+# Widths by Fisher cost take a quarter off the divergence, from 0.774 to 0.584, with the rows still chosen by energy.
+# With the rows chosen by Fisher cost too, it is 0.549.
+#
+# - Entropy shares the budget worse than the Fisher cost does: squared, it comes to 0.611, and the difference of 0.062 is just beyond its error of 0.061. It sees only what acts as a temperature, as [Theorem (Entropy sees a change of temperature)](#thm-scores-temperature) says, and a layer may do something else.
+# - FLAP's standardised fluctuations share the budget better than equal widths do, by 0.110; standardised energies do not.
+# - ModHiFi's fidelity of single neurons is last, with 0.831, but not beyond the error. Its method takes neurons one after the other, each beside those that are already kept; that is not measured here.
+# - Filtering the texts, the 64 most likely ones of 96, changes nothing beyond the error.
+#
+# All of it is one sample, one model and one ratio.
+
+# %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# before = torch.tensor([0.7, 0.2, 0.1]).double()
+# after = before[[1, 0, 2]]
+# noticed = -(after * after.log()).sum() + (before * before.log()).sum()
+# apart_by = (before * (before / after).log()).sum()
+# Quiz(
+#     "A change swaps the probabilities 0.7 and 0.2 of two tokens; a third keeps 0.1. "
+#     "By how much does the entropy change?",
+#     right=f"{abs(noticed):.2f} nats",
+#     because="It only knows which probabilities there are, not whose they are.",
+#     wrong={f"{apart_by:.2f} nats": "That is the divergence, which notices the swap."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# always_two, its_column = torch.tensor([[4.0]]), torch.tensor([[3.0**0.5]])
+# varies = fluctuations(its_column, always_two, torch.tensor([2.0]))[0]
+# says = lost_energy(its_column, always_two, torch.tensor([0]))
+# Quiz(
+#     "A neuron always says 2, and the squared norm of its column is 3. What are its "
+#     "energy and its fluctuation?",
+#     right=f"{says:.0f} and {varies:.0f}",
+#     because="Without it the output lacks a constant, which a bias can give back.",
+#     wrong={"12 and 12": "The fluctuation leaves out what a bias can stand in for.",
+#            "0 and 0": "Removed without a bias, it takes an energy of 12 along."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# by_widths = gap("energy, widths by Fisher cost", "energy, equal widths")[0]
+# by_rows = gap("Fisher cost, equal widths", "energy, equal widths")[0]
+# Quiz(
+#     "You may use the Fisher cost once, and energy for the rest. What for?",
+#     right="for how many" if by_widths < by_rows else "for which",
+#     because=f"As widths it changes the divergence by {by_widths:.2f} nats a token, as "
+#     f"a choice of neurons within each layer by {by_rows:.2f}.",
+#     wrong={
+#         "for which" if by_widths < by_rows else "for how many": "Within a layer the "
+#         "scores lead to models that are equally good up to the error.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-scores-1"></a>
+# **Exercise ★.** <a id="ex-scores-0"></a>
+# Write a function that says how much of a block's output one neuron reproduces alone, as a share of the output's energy.
+# `h` holds the hidden values of every token, `D` is `down_proj`, `j` the neuron; the neuron may be rescaled by the best factor.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# The output is `h @ D.T`, the neuron's part of it `np.outer(h[:, j], D[:, j])`.
+# The best factor is that of least squares.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def reproduced_alone(h, D, j):
+#     """Share of the energy of `h @ D.T` that neuron `j` reproduces, rescaled."""
+#     # your lines
+#
+#
+# def by_the_book(h, D, j):
+#     """The same by the formula of this chapter, from the second moment."""
+#     return float(fidelities(torch.tensor(D), torch.tensor(h.T @ h / len(h)))[j])
+#
+#
+# said, weights = np.array([[1.0, 2], [0, 1], [3, 1]]), np.array([[1.0, 1], [0, 2]])
+# check_answer(reproduced_alone, by_the_book, (said, weights, 0), (said, weights, 1))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# With $y$ the output and $x$ the neuron's part, the best factor is $a = \langle x, y\rangle / \lVert x \rVert^2$; what is left over is $\lVert y - a x \rVert^2$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def reproduced_alone(h, D, j):
+#     """Share of the energy of `h @ D.T` that neuron `j` reproduces, rescaled."""
+#     y, own = h @ D.T, np.outer(h[:, j], D[:, j])
+#     a = (own * y).sum() / (own**2).sum()
+#     return 1 - ((y - a * own) ** 2).sum() / (y**2).sum()
+#
+#
+# calls = [(said, weights, 0), (said, weights, 1)]
+# assert check_answer(reproduced_alone, by_the_book, *calls)
+
+# %% [markdown]
+# **Exercise ★★.** <a id="ex-scores-1"></a>
 # By hand: a position has two possible tokens of probability $p$ and $1 - p$, and a neuron adds $\varepsilon$ to the logit of the first.
 # Compare $\dot S^2$ with $\operatorname{Var}(\ln p)\, F$.
 #
@@ -466,7 +581,7 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # assert abs(slope) < 1e-12 < information
 
 # %% [markdown]
-# **Exercise.** <a id="ex-scores-2"></a>
+# **Exercise ★★.** <a id="ex-scores-2"></a>
 # A limit: let all neurons of a block say nearly the same.
 # What are their energies, fluctuations and fidelities, and which of them notices that any one of the neurons could stand for all?
 #
@@ -488,7 +603,7 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # print("fidelities", *(f"{share:.4f}" for share in shares))
 
 # %% [markdown]
-# **Exercise.** <a id="ex-scores-3"></a>
+# **Exercise ★★.** <a id="ex-scores-3"></a>
 # Break an assumption: give [(eq-scores-temperature)](#eq-scores-temperature) a derivative $s$ that is not centred, as the logits of a model move.
 # Which side goes wrong, and what mends it?
 #
@@ -510,7 +625,9 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # ## What you can do now
 #
 # You can score neurons by what they do to the entropy, by what of them varies, and by what they reproduce alone, from the model's own text.
-# You know which of these differences can be seen in the pruned model.
+# Entropy notices at most $\operatorname{Var}(\ln p)$ times the Fisher information, and nothing of a swap.
+# With equal widths all seven scores leave models of the same divergence up to the error, 0.730 to 0.831 nats a token at 30 %.
+# What pays is to share the budget among layers: by Fisher cost the divergence falls from 0.774 to 0.549.
 #
 # - First-order changes of the entropy: `entropy_costs`, of the quantity `entropy`.
 # - Energy after the best bias: `fluctuations`; share of the output reproduced alone: `fidelities`.
