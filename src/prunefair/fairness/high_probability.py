@@ -6,10 +6,13 @@ A bound in the mean is a promise about a thousand services; you run one.
 And the promise of [bandit feedback](bandit_feedback.ipynb) is for rewards that were fixed in advance, while users, rivals and markets look at what we showed them before they answer.
 
 This chapter proves a bound that holds with probability $1-\epsilon$ for a single run, against an adversary who sees every draw, and whose rate is that of the bound in the mean.
+Certainty is cheap: for a risk of one in a million, a term $2M\ln N$ becomes larger by 13.8.
 The learner is exponential weights, and it needs neither the number of rounds nor $\epsilon$.
-One idea does the work: an estimate that is optimistic by exactly as much as an exponential moment asks for, so that no variance is left to be bounded.
+One idea does the work: an estimate that is too large by just so much that one exponential mean is exactly 1, so that no variance is left to be bounded.
 
-Then we pay two older debts: what happens to the log-barrier policy if its horizon was guessed wrong, and a proof of the scale-free bound of ([Putta and Agrawal 2022](../references.bib#putta2022scalefree)) with its constants.
+Then we answer two questions that [bandit feedback](bandit_feedback.ipynb) left open.
+What happens to the log-barrier policy if its horizon was guessed wrong?
+And how is the scale-free bound of [Putta and Agrawal (2022)](../references.bib#putta2022scalefree) proved, with its constants?
 
 ## Notation
 
@@ -69,6 +72,7 @@ from prunefair.fairness.simulation import RewardStream
 # import json
 # from pathlib import Path
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.plotting import figure
 #
 # SEED = 31
@@ -131,7 +135,9 @@ from prunefair.fairness.simulation import RewardStream
 # *Losses.* $e^{\lambda\ell}-1\ge\lambda\ell$ and $\ln(1+y)\ge\frac y{1+y/2}$ for $y=\lambda\ell/p_i\ge0$ give $f\ge\ell\big/(p_i+\frac{\lambda\ell}2)\ge\ell\big/(p_i+\frac\lambda2)$.
 # *Gains.* Jensen's inequality and $\mathbb E\,e^{\eta(g-\hat g)}=1$ give $\mathbb E(g-\hat g)\le0$, and $\mathbb E\hat g=p_if$. ∎
 #
-# So Neu's inequality is what is left of an equation after two inequalities, and the equation has a second half, for gains.
+# In words: there is exactly one estimate whose exponential error has the mean 1.
+# For losses it is a little above Neu's; for gains it is above the unbiased one, so it errs on the side of trying an arm again.
+# At $p=0.05$ and $\eta=0.04$ a gain of 1 counts 38.336 in place of 20, at $p=0.6$ only 1.69 in place of 1.667.
 
 
 # %%
@@ -208,7 +214,9 @@ def _estimate_share(estimate: Callable = optimistic_gain, below: Callable = _neu
 # %% [markdown]
 # ## All arms and contexts at once
 #
-# A sum of estimates inherits the exponential moment, and a union over arms and contexts comes for free if it is taken inside the expectation.
+# The best arm in hindsight may be any arm, in each of the contexts, so we need all sums of estimates to be right at once.
+# Sums inherit the exponential moment from their terms.
+# And a bound for all arms and contexts costs next to nothing if we add them up before we take the mean.
 #
 # **Theorem (All sums at once).** <a id="thm-high-probability-sums"></a>
 # Let context, rewards and play of round $t$ be any functions of the draws before it, let $\eta_1\ge\dots\ge\eta_T>0$ be fixed in advance, and $p_i(t)>1-e^{-\eta_tg_i(t)}$.
@@ -229,12 +237,13 @@ def _estimate_share(estimate: Callable = optimistic_gain, below: Callable = _neu
 # A sum of exponentials is at least its largest term: $\ln Z_T\ge\eta\sum_j\max_i(G_{ji}-\hat G_{ji})$.
 # With a constant rate $Z$ does not depend on $T$, and Ville's inequality takes the place of Markov's. ∎
 #
+# In words: in all contexts together, true sums exceed estimated ones by little, except with probability $\epsilon$.
 # The price of $M$ contexts is $M\ln N$, not $M\ln\frac{MN}\epsilon$: one number $\ln\frac1\epsilon$ serves them all.
 #
 # For a few rounds we can go through all sequences of draws and add up their probabilities, without any sampling.
 # The hardest adversary pays a gain $g$ to every arm with $1-e^{-\eta g}$ all but equal to its probability.
 # An arm that is drawn once is then overestimated without limit, and one that is never drawn is underestimated by as much as can be.
-# With two arms the bound is attained.
+# With two arms the bound is attained, with three 0.899 of it.
 
 
 # %%
@@ -274,7 +283,11 @@ def _sums_share(
 # %% [markdown]
 # ## The learner
 #
-# Exponential weights over the optimistic sums, mixed with uniform play:
+# The learner plays exponential weights over the optimistic sums, mixed with uniform play:
+#
+# <div class="alert alert-info">
+#
+# **The optimistic learner.**
 #
 # <a id="eq-high-probability-play"></a>
 # $$
@@ -284,8 +297,11 @@ def _sums_share(
 # \end{gathered}
 # $$ (eq-high-probability-play)
 #
+# </div>
+#
 # Every arm has probability at least $\eta_t\ge\eta_tg_i\ge1-e^{-\eta_tg_i}$, which is what the estimate asks for.
-# The same number does a second thing: it cancels the whole second order of the analysis.
+# The same number does a second thing, which the proof shows: it cancels all terms of second order.
+# So what the learner believes of the best arm is hardly more than what it has earned.
 #
 # **Theorem (Optimistic weights on every path).** <a id="thm-high-probability-path"></a>
 # For every sequence of rewards and of draws, and every context $j$, with sums over its rounds,
@@ -302,6 +318,9 @@ def _sums_share(
 # As $q_I=\frac{p-\eta_t}{1-\gamma_t}$ and $a\le\eta_t$, this is at most $1+\frac a{1-\gamma_t}\cdot\frac{p-\eta_t}{p-a}\le1+\frac a{1-\gamma_t}$, whose logarithm is at most $\frac a{1-\gamma_t}\le\frac{\eta_tg_I}{1-\gamma_t}$.
 # Power means increase: $\frac1\eta\ln W_t(\eta)$ does not fall as $\eta$ rises, so lowering the rate from $\eta_t$ to $\eta_{t+1}$ does not raise it.
 # Hence $\frac1{\eta_T}\ln W_T(\eta_T)\le\sum\frac{g_{I_t}(t)}{1-\gamma_t}$, and $W_T(\eta_T)\ge\frac1Ne^{\eta_T\hat G_{ji}}$ for every $i$. ∎
+#
+# In words: no estimated sum exceeds what was earned, over $1-\gamma$, by more than $\frac{\ln N}\eta$.
+# The theorem before says that true sums hardly exceed estimated ones; together they bound the regret of a single run.
 #
 # **Theorem (High probability).** <a id="thm-high-probability-bound"></a>
 # Against any adversary who sees all draws before the round, for every $0\le\alpha<1$, every $T$ and $0<\epsilon<1$, with probability at least $1-\epsilon$
@@ -324,13 +343,14 @@ def _sums_share(
 # Subtract $V=\sum_tg_{I_t}(t)$ and use $\frac1{1-\gamma}-1=\frac\gamma{1-\gamma}$.
 # In the mean $x^*$ is not random, and $\mathbb E[g_i(t)-\hat g_i(t)\mid\text{past}]\le0$ by the lemma, so $\mathbb E\sum_j\langle G_j,x^*_j\rangle\le\mathbb E\sum_j\langle\hat G_j,x^*_j\rangle$ and the first theorem is not needed. ∎
 #
-# An adversary who reacts costs one more $M\ln N$, and certainty costs $\ln\frac1\epsilon$: at one run in a million that is less than 14, whatever $M$ and $N$ are.
+# In words: a run falls behind by what it takes to find the best arms, and by the share $\gamma$ of uniform play.
+# An adversary who reacts costs one more $M\ln N$, and certainty costs $\ln\frac1\epsilon$: at one run in a million that is 13.8, whatever $M$ and $N$ are.
 # The comparison is with the best map of the rewards that came.
 # What would have come had we always played that map is another question, which no bound of this kind answers.
 # Fixed in advance, with the best constant rate, the mean is at most about $2\sqrt{MN\ln N\,V}$; the log-barrier learner has $2\sqrt{b\,MN\ln T\,\mathbb EU}$ and so a logarithm of $T$ more.
 #
 # Where one arm pays and the others never do, the learner needs $\frac{\ln N}\eta$ rounds to find out, and gives away a share $\gamma$ of all later ones.
-# The bound in the mean is all but attained, the one with high probability to within its two factors.
+# There 0.97 of the bound in the mean is used, and the worst of 60 runs uses 0.799 of the bound at the risk of one in 60.
 
 
 # %%
@@ -450,6 +470,7 @@ def _one_arm_games(*, rng):
 # shares = _game_shares(games)
 # assert (shares <= 1).all()
 # print("constants on a path, in the mean, in the worst run", shares.round(3))
+# assert round(np.log(1e6), 1) == 13.8
 
 # %% [markdown]
 # ## A rate that needs no horizon
@@ -508,6 +529,7 @@ def earnings_bound(n_rounds, alpha: float, *, n_arms: int):
 
 
 # %% [markdown]
+# In words: no policy can collect more weighted rewards than an even split of everything would give.
 # So we take
 #
 # <a id="eq-high-probability-rate"></a>
@@ -532,7 +554,8 @@ def earnings_bound(n_rounds, alpha: float, *, n_arms: int):
 # For the second, $\gamma_t\le\frac12$ makes $\frac{\gamma_t}{1-\gamma_t}\le2\gamma_t\le2\sqrt{\Lambda N/D_t}$.
 # With $V_t$ for what was earned up to round $t$, $D_t\ge V_t$, and $\frac{V_t-V_{t-1}}{\sqrt{V_t}}\le2\big(\sqrt{V_t}-\sqrt{V_{t-1}}\big)$ sums to $2\sqrt V$. ∎
 #
-# Doubling, which plays in epochs and forgets after each, would cost a factor too, and the play would jump.
+# In words: the learner that does not know when the game ends has the same rate in $T$ as the one that does.
+# The usual way is doubling, which plays in epochs, each twice as long, and forgets after each; it would cost a factor too, and the play would jump.
 # Here only the rate falls.
 # A rate that knew $T$ would have $2\sqrt{\Lambda ND_T}$ in all.
 
@@ -744,17 +767,19 @@ def plot_quantiles(ax, games):
 # **Figure (fig-high-probability-quantiles).** <a id="fig-high-probability-quantiles"></a> Regret of three bandit policies at $\alpha=\frac12$ over 1000 runs: the marker is the median, the end of the bar the quantile of 99.9 %. The first two streams are fixed in advance, the other two adversaries see every draw.
 #
 # In 8000 runs the bound for one run in a thousand was exceeded by none: even the quantile of 99.9 % stays below half of it.
-# That is what a bound against every adversary costs; the first part of it, $\ln\frac1\epsilon$ aside, is reached on average where one arm pays, as we have seen.
+# A bound against every adversary has to leave that room; where one arm pays, nearly all of the bound in the mean was used, as we have seen.
 #
-# At $\alpha=\frac12$ the optimistic policy has the smallest quantile of 99 % of the three in all four games; at 99.9 %, which is the worst run or two, it is level with the log-barrier policy on `not again` and `neglected`.
-# Where one arm has to be found quickly it pays for that: on `rare` its median is larger.
-# Where little can be learnt in 2000 rounds, on `gap` and `not again`, uniform play has a smaller one still.
+# At $\alpha=\frac12$ the optimistic policy has the smallest quantile of 99 % of the three in all four games: on `rare` 80.2, against 125.2 for the log-barrier and 120.3 for the scale-free policy.
+# At 99.9 %, which is the worst run or two, it is level with the log-barrier policy on `not again` and `neglected`.
+# Where one arm has to be found quickly it pays for its caution: on `rare` its median is 37.6, and 25.5 for the log barrier.
+# Where little can be learnt in 2000 rounds, on `gap` and `not again`, uniform play has a smaller median still, 12.8 and 7.3.
 # At $\alpha=0$ nothing general can be said: `neglected` prefers the optimistic policy, `not again` the other two.
 
 # %% [markdown]
 # ## A horizon that was guessed wrong
 #
 # The log-barrier policy is told a horizon, $\Lambda=\ln T_0$, and its bound is for $T=T_0$ rounds.
+# A service does not know how long it will run.
 # The wrong number costs little, because only its logarithm is used.
 #
 # **Theorem (A guessed horizon).** <a id="thm-high-probability-guess"></a>
@@ -780,6 +805,7 @@ def plot_quantiles(ax, games):
 #
 # The rest is the proof of [Theorem (The log-barrier policy in the mean)](bandit_feedback.ipynb#thm-bandit-feedback-mean). ∎
 #
+# In words: the bound in the mean holds as before, with a slightly larger factor of the root.
 # With $k=\ln T/\ln T_0$ the root is $\frac12\big(\sqrt k+\frac1{\sqrt k}\big)$ times that of the right horizon: with $T_0=1000$ this is 1.06 after a million rounds, and 1.15 after $10^9$.
 # Restarting with a squared guess whenever the old one is used up could double it.
 
@@ -810,6 +836,8 @@ def _guess_share(n_rounds: int, guess: float, bound: Callable = _guess_bound) ->
 #     share = _guess_share(10**5, guess)
 #     assert share <= 1
 #     print(f"horizon guessed {guess:6}: constant {share:.3f}")
+# k = np.log([1e6, 1e9]) / np.log(1000)
+# assert (((k**0.5 + k**-0.5) / 2).round(2) == [1.06, 1.15]).all()
 
 # %% [markdown]
 # ## The scale-free bound, proved
@@ -870,7 +898,9 @@ def _guess_share(n_rounds: int, guess: float, bound: Callable = _guess_bound) ->
 # Last, $\mathbb EY=L_1$, $\mathbb EQ=\mathbb E\sum\langle p',\ell^2\rangle\le L_2$, and Jensen's inequality moves the means under the roots.
 # With a constant $\gamma$ the penalties need $N/\gamma_T=N/\gamma$, and $\gamma\langle\ell,\frac1N\mathbf 1-p\rangle\le2\gamma L_\infty$. ∎
 #
-# For $L_\infty$ of the order of 1 the leading terms are those of the abstract, and so are they without adaptation if $\gamma=\min\{\frac12,\sqrt{N/T}\}$.
+# In words: without being told how large losses are, the learner loses about $\ln T$ times the root of $N$ times the squared losses, and a term for the exploration that adapts.
+# For $L_\infty$ of the order of 1 the leading terms are those of the abstract.
+# They are so without adaptation as well, if $\gamma=\min\{\frac12,\sqrt{N/T}\}$.
 # The term $(1+\ln T)\cdot1$ has the unit of the first rate; [Exercise (ex-bandit-feedback-5)](bandit_feedback.ipynb#ex-bandit-feedback-5) showed why one of its size has to be there.
 # `ScaleFreeBandit` is fed $\ell=-g$, which depends on its own draws, as the theorem allows, with $L_\infty\le1$: for a stream fixed in advance
 #
@@ -970,11 +1000,92 @@ def _round_shares(
 # assert (_round_shares() <= 1 + 1e-9).all()
 
 # %% [markdown]
-# The bound on the penalties is loose on these paths, while two of its three steps are within an eighth of what they allow and the third is attained.
+# On these paths at most 0.111 of the bound on the penalties is used.
+# The three steps of its proof leave less room: single rounds use 0.886, 0.891 and all of what they allow.
+
+# %% [markdown]
+# ## Check yourself
 #
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# cautious = optimistic_gain(1.0, 0.05, 0.04)
+# Quiz(
+#     "An arm is drawn with probability 0.05 and gains 1; η = 0.04. As how much does the "
+#     "optimistic learner book it?",
+#     right=f"{cautious:.0f}",
+#     because="More than 1/p: an arm of which little is known looks better than it is.",
+#     wrong={
+#         f"{1 / 0.05:.0f}": "That is unbiased, and may be far too small by bad luck.",
+#         f"{1 / (0.05 + 0.04 / 2):.0f}": "Implicit exploration errs so for losses.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# pays = 2 * 50 * np.log(20) + np.log([1 / 1e-1, 1 / 1e-6])  # M = 50, N = 20
+# Quiz(
+#     "50 contexts, 20 arms. The bound may fail once in a million runs and no longer "
+#     "once in ten. How much larger does its first term become?",
+#     right=f"{pays[1] / pays[0] - 1:.0%}",
+#     because="ln(1/ε) is added once for all contexts, to 2 M ln N, which is 300.",
+#     wrong={
+#         "10 000 000%": "The risk enters by its logarithm.",
+#         "500%": "Its logarithm is six times as large, but it is the small term.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# k = np.log(10**6) / np.log(10**3)
+# more = (k**0.5 + k**-0.5) / 2 - 1
+# Quiz(
+#     "The log-barrier policy was told a thousand rounds and plays a million. How much "
+#     "larger is the main term of its bound than with the right number?",
+#     right=f"{more:.0%}",
+#     because="Half of the term has too small a logarithm, and half too large a one.",
+#     wrong={"100%": "The logarithm doubles, but it is under a root and balanced.",
+#            "99 900%": "So if the rate were made from T itself."},
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-high-probability-1"></a>
+# **Exercise ★.** <a id="ex-high-probability-0"></a>
+# Write the optimistic estimate of the gain of the arm that was drawn, [(eq-high-probability-gain)](#eq-high-probability-gain).
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# `np.log1p(x)` is $\ln(1+x)$ and `np.expm1(x)` is $e^x-1$, both without loss of digits near 0.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def booked_gain(gain, probability, eta):
+#     """What the arm that was drawn is credited with."""
+#     # your lines
+#
+#
+# calls = [(1.0, 0.05, 0.04), (0.5, 0.6, 0.04), (0.0, 0.2, 0.1)]
+# check_answer(booked_gain, optimistic_gain, *calls)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The exponential moment is $e^{\eta g}\big(1-p+pe^{-\eta f}\big)=1$; solve for $f$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def booked_gain(gain, probability, eta):
+#     """What the arm that was drawn is credited with."""
+#     return -np.log1p(np.expm1(-eta * gain) / probability) / eta
+#
+#
+# assert check_answer(booked_gain, optimistic_gain, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-high-probability-1"></a>
 # By hand: two arms are played with probability $\frac12$ each, and arm 0 gains $g=1$.
 # Compute the optimistic estimate for $\eta=\ln\frac43$, and check its exponential moment.
 # What happens as $\eta\to\ln2$?
@@ -995,7 +1106,7 @@ def _round_shares(
 # print([round(float(optimistic_gain(1.0, 0.5, np.log(2) - d)), 1) for d in (0.3, 1e-9)])
 
 # %% [markdown]
-# **Exercise.** <a id="ex-high-probability-2"></a>
+# **Exercise ★★.** <a id="ex-high-probability-2"></a>
 # A limit: let $\eta\to0$ with $p$ and $g$ fixed.
 # Show that $\hat g=\frac gp+\frac\eta2g^2\frac{1-p}{p^2}+O(\eta^2)$ for the arm that is drawn, and read off what the optimism costs in the mean.
 #
@@ -1015,7 +1126,7 @@ def _round_shares(
 # np.testing.assert_allclose(left, g**2 * (1 - p) / p**2 / 2, rtol=1e-2)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-high-probability-3"></a>
+# **Exercise ★★.** <a id="ex-high-probability-3"></a>
 # Break an assumption: mix with a share of uniform play that is smaller, $p=(1-\gamma)q+\frac\gamma N\mathbf 1$ with $\gamma<N\eta$.
 # Which step of [Theorem (Optimistic weights on every path)](#thm-high-probability-path) fails, and can the learner still be run?
 #
@@ -1037,7 +1148,9 @@ def _round_shares(
 # ## What you can do now
 #
 # An estimate with the exponential moment 1 makes all sums right at once, and uniform play of the size of the rate pays for it.
-# The bound holds for a single run, against whoever watches, with the rate of the mean.
+# The bound holds for a single run, against whoever watches, with the rate of the mean; a risk of one in a million costs 13.8 beside $2M\ln N$.
+# In 8000 runs the regret never came to half of it.
+# A horizon that was guessed a thousand times too small makes the main term of the log-barrier bound 1.06 times as large.
 #
 # - Play with it: `OptimisticBandit`, which needs no horizon (`Rounds`, `OptimisticState` are its state, `optimistic_play` and `optimistic_gain` its step).
 # - Say what a run may have lost: `high_probability_bound` of what was earned; `earnings_bound` says what could be earned at all.
