@@ -80,7 +80,6 @@ from prunefair.fairness.utility import alpha_fair_utility
 #
 # import cvxpy as cp
 #
-# from prunefair.exercises import Quiz, check_answer
 # from prunefair.fairness import bandit_feedback as package
 # from prunefair.fairness.fast.batch import run_batch
 # from prunefair.fairness.fast.unweighted import gap_runs, unweighted_run
@@ -89,6 +88,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # from prunefair.fairness.uniform import UniformBandit
 
 # %% tags=["active-ipynb"]
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.plotting import figure
 #
 # SEED = 20
