@@ -1,8 +1,12 @@
 """Policies in service: arms that come and go, masks, draws, batches, forgetting."""
 
+import importlib
+import inspect
 import json
+import re
 import subprocess
 import sys
+import warnings
 from collections import OrderedDict
 from copy import deepcopy
 from functools import partial
@@ -27,7 +31,12 @@ from prunefair.fairness.late_feedback import LateGradient
 from prunefair.fairness.offline_optimum import reward_sums, solve_offline
 from prunefair.fairness.one_context import FollowTheLeader
 from prunefair.fairness.online_gradient import simplex_projection
-from prunefair.fairness.policy import BanditPolicy, FullInformationPolicy, Policy
+from prunefair.fairness.policy import (
+    MODULES,
+    BanditPolicy,
+    FullInformationPolicy,
+    Policy,
+)
 from prunefair.fairness.simulation import simulate
 from prunefair.fairness.uniform import Uniform
 from prunefair.fairness.utility import alpha_fair_utility
@@ -211,6 +220,31 @@ def test_names_that_are_none_or_equal_are_refused(names):
         Uniform(names)
 
 
+def made_of_arms():
+    """Every public policy, and what makes one, that is given arms."""
+    for module in MODULES + ("full_information", "bandit_feedback", "high_probability"):
+        module = importlib.import_module(f"prunefair.fairness.{module}")
+        for kind in vars(module).values():
+            policy = inspect.isclass(kind) and issubclass(kind, Policy)
+            whole = policy and not inspect.isabstract(kind)
+            if whole and "n_arms" in inspect.signature(kind).parameters:
+                yield kind
+    yield from (make_policy, coupled)
+
+
+def test_every_policy_says_that_arms_are_a_number_or_names():
+    found = {one for one in made_of_arms() if not one.__name__.startswith("_")}
+    assert len(found) >= 25
+    for one in found:
+        named = inspect.signature(one).parameters["n_arms"]
+        assert named.annotation == "int | Sequence[Hashable]", one
+        words = r"\bn_arms : int or sequence of names\n|\bn_arms, .*\n    As for `"
+        assert re.search(words, inspect.getdoc(one)), one
+        update = getattr(one, "update", None)
+        arm = update and inspect.signature(update).parameters.get("arm")
+        assert arm is None or arm.annotation == "Hashable", one
+
+
 # --- arms that come and go
 
 steps = st.lists(
@@ -373,8 +407,80 @@ def test_what_cannot_be_added_or_retired_is_named_and_changes_nothing():
     policy.retire_arm("a")
     with pytest.raises(ValueError, match="arm is 'b', the only one"):
         policy.retire_arm("b")
-    with pytest.raises(ValueError, match=r"arm is 'a'; it must be one of \['b'\]"):
-        policy.update("user 0", "a", 1.0)  # a reward that comes too late
+    with pytest.raises(ValueError, match="arm is 'a', which was retired; drop"):
+        policy.retire_arm("a")
+
+
+@pytest.mark.parametrize("name", POLICIES["bandit"])
+def test_a_reward_for_an_arm_that_was_retired_says_so_and_can_be_dropped(name):
+    policy, rng = build("bandit", name), np.random.default_rng(0)
+    play(policy, 6, rng)
+    late = [("user 1", arm, 0.5, 0.25) for arm in (0, 3, 1, np.int64(3), 2)]
+    policy.retire_arm(3)  # the last, so that the others are still called 0, 1, 2
+    before = state(policy)
+    for gone in (3, 3.0, np.int64(3)):
+        for asked in (policy.update, policy.retire_arm):
+            rest = ("user 1", gone, 0.5) if asked == policy.update else (gone,)
+            with pytest.raises(
+                ValueError, match="which was retired; drop what"
+            ) as told:
+                asked(*rest)
+            assert "`policy.retired`" in str(told.value) and "must be" not in str(told)
+    with pytest.raises(ValueError, match="round 1: arm is 3, which was retired; drop"):
+        columns = dict(
+            zip(("contexts", "arms", "rewards", "probabilities"), zip(*late))
+        )
+        policy.update_many(**columns)
+    with pytest.raises(ValueError, match=r"arm is 7; it must be one of \[0, 1, 2\]"):
+        policy.update("user 1", 7, 0.5)
+    assert state(policy) == before
+    kept = [row for row in late if row[1] not in policy.retired]
+    policy.update_many(*list(zip(*kept))[:3], probabilities=[0.25] * 3)
+    np.testing.assert_allclose(policy.rewards - np.frombuffer(before[1]), [0.5] * 3)
+
+
+@pytest.mark.parametrize("name", POLICIES["full"])
+def test_rewards_of_arms_that_came_or_went_meanwhile_are_said_to_be_too_many(name):
+    policy = build("full", name)
+    policy.retire_arm(1)
+    with pytest.raises(ValueError, match="each arm that there is now, in the order of"):
+        policy.update("user 1", [0.5] * 4)
+
+
+# --- what is not told
+
+
+@pytest.mark.parametrize("name", POLICIES["bandit"])
+def test_a_late_reward_without_its_probability_is_noticed_once(name):
+    policy, rng = build("bandit", name), np.random.default_rng(0)
+
+    def noticed(*arguments, many=False, **options):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            (policy.update_many if many else policy.update)(*arguments, **options)
+        assert many or all(w.filename == __file__ for w in caught)
+        return [str(w.message) for w in caught]
+
+    assert not noticed("a", 0, 0.5)  # nothing was asked: rounds of somebody else
+    assert not noticed("a", 0, 0.5)
+    for _ in range(3):  # at once
+        assert not noticed("a", policy.draw("a", rng).arm, 0.5)
+    draws = [policy.draw("a", rng) for _ in range(2)]
+    for arm, p in draws:  # late, and told
+        assert not noticed("a", arm, 0.5, probability=p)
+    draws = [policy.draw("a", rng) for _ in range(3)]
+    late = deepcopy(policy)
+    assert not noticed("a", draws[0].arm, 0.5)  # none came between
+    (said,) = noticed("a", draws[1].arm, 0.5)
+    assert said.startswith("`probability` is not given, and since the policy was last")
+    assert not noticed("a", draws[2].arm, 0.5)  # once is enough
+    policy = late
+    rounds = [[value] * 3 for value in ("a", draws[0].arm, 0.5)]
+    assert not noticed(*rounds, many=True, probabilities=[0.2] * 3)
+    assert len(noticed(*rounds, many=True)) == 1
+    policy = build("bandit", name)
+    drawn = policy.draw("a", rng, mask=[True, False, True, True])
+    assert len(noticed("a", drawn.arm, 0.5)) == 1
 
 
 def test_a_number_that_was_a_name_is_not_given_again(tmp_path):
@@ -383,7 +489,7 @@ def test_a_number_that_was_a_name_is_not_given_again(tmp_path):
     policy.save(tmp_path / "p.npz")
     assert Policy.load(tmp_path / "p.npz").add_arm() == 3 == policy.add_arm()
     assert policy.arms == (0, 1, 3)
-    with pytest.raises(ValueError, match=r"arm is 2; it must be one of \[0, 1, 3\]"):
+    with pytest.raises(ValueError, match="arm is 2, which was retired"):
         policy._place(2)
     assert [policy._place(arm) for arm in (0, 1, 3, 3.0)] == [0, 1, 2, 2]
 
@@ -681,7 +787,8 @@ def test_a_set_is_no_order_of_arms_and_other_iterables_are(kind):
             make(kind("ab"))
         for arms in ("ab", ["a", "b"], {"a": 1, "b": 2}, dict.fromkeys("ab").keys()):
             if arms == "ab":
-                with pytest.raises(ValueError, match="n_arms is 'ab'; it must be a"):
+                words = "n_arms is 'ab'; .* positive whole number or a list of names"
+                with pytest.raises(ValueError, match=words):
                     make(arms)
             else:
                 assert make(arms).arms == ("a", "b") == make(iter(arms)).arms

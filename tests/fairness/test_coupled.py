@@ -387,10 +387,17 @@ def test_arms_come_and_go_and_the_others_keep_what_was_learned():
         (lambda: policy.add_arm("b"), "arm is 'b', which is or was one"),
         (lambda: policy.add_arm("c"), "arm is 'c', which is or was one"),
         (lambda: policy.add_arm("e", initial=0), "initial is 0; it must be at least 1"),
-        (lambda: policy.retire_arm("b"), "arm is 'b'; it must be one of"),
+        (lambda: policy.retire_arm("b"), "arm is 'b', which was retired; drop what"),
+        (lambda: policy.retire_arm("z"), r"arm is 'z'; it must be one of \['a', 'c'"),
         (
             lambda: policy.update(np.ones(D), "b", 1, probability=0.5),
-            "arm is 'b'; it must be one of",
+            "arm is 'b', which was retired; drop what .* in `policy.retired`",
+        ),
+        (
+            lambda: policy.update_many(
+                np.ones((2, D)), "ab", [1, 1], probabilities=[0.5, 0.5]
+            ),
+            "round 1: arm is 'b', which was retired; drop what",
         ),
     ]:
         state = all_of(policy)

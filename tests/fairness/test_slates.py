@@ -159,6 +159,23 @@ def test_arms_come_and_go_and_a_slate_is_always_left():
         policy.retire_arm("z")
 
 
+def test_late_rewards_of_a_slate_whose_arm_was_retired_say_so():
+    policy, rng = SlateBandit([*"abcd"], 0.5, 2, horizon=100), np.random.default_rng(0)
+    draws = [policy.draw("x", rng) for _ in range(3)]
+    policy.retire_arm("a")
+    for call in (policy.update, lambda c, *rest: policy.update_many([c], *zip(rest))):
+        with pytest.raises(ValueError, match="arm is 'a', which was retired; drop"):
+            call("x", ["b", "a"], [1.0, 1.0])
+    policy.update("x", ["b"], [1.0], probabilities=[0.5])  # what is left of it
+    kept = [draw for draw in draws if not policy.retired & {*draw.arms}]
+    with pytest.warns(UserWarning, match="`probabilities` is not given, and since"):
+        policy.update("x", kept[0].arms, [1.0, 1.0])
+    masked = SlateBandit(4, 0.5, 2, horizon=100)
+    shown = masked.draw("x", rng, mask=[True, True, True, False])
+    with pytest.warns(UserWarning, match="or an arm was masked"):
+        masked.update("x", shown.arms, [1.0, 1.0])
+
+
 def test_a_mask_leaves_a_slate_of_what_may_be_played_and_lowers_no_share():
     policy = SlateGradient(5, 0.5, 2)
     policy.update(0, [0.9, 0.1, 0.3, 0.0, 0.2])

@@ -46,7 +46,7 @@ Rounds count from 1 in formulas, as in the papers; arms and contexts count from 
 # %%
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -498,7 +498,7 @@ class ScaleFreeBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -522,7 +522,7 @@ class ScaleFreeBandit(BanditPolicy):
     1
     """
 
-    def __init__(self, n_arms: int, alpha: float):
+    def __init__(self, n_arms: int | Sequence[Hashable], alpha: float):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
 
@@ -666,7 +666,7 @@ class LogBarrierBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1]; the bound in the mean is for (0, 1).
@@ -685,7 +685,14 @@ class LogBarrierBandit(BanditPolicy):
     Book {eq}`eq-bandit-feedback-rate`.
     """
 
-    def __init__(self, n_arms: int, alpha: float, *, horizon: float, cap: float = 2.0):
+    def __init__(
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        *,
+        horizon: float,
+        cap: float = 2.0,
+    ):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
         self.horizon = check_real(
@@ -1206,11 +1213,11 @@ class SingleScaleFreeBandit(ScaleFreeBandit):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     """
 
-    def __init__(self, n_arms: int):
+    def __init__(self, n_arms: int | Sequence[Hashable]):
         super().__init__(n_arms, 0.0)
 
     begun = None  # no warm start

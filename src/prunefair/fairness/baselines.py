@@ -47,7 +47,7 @@ This chapter collects them, puts them behind one function and plays them on one 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -198,7 +198,7 @@ class Hedge(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     horizon : float
         Number of rounds $T$ that the rate is made for; more may be played.
@@ -213,7 +213,7 @@ class Hedge(FullInformationPolicy):
     Book {eq}`eq-baselines-hedge`; {cite}`freund1997hedge`.
     """
 
-    def __init__(self, n_arms: int, *, horizon: float):
+    def __init__(self, n_arms: int | Sequence[Hashable], *, horizon: float):
         super().__init__(n_arms)
         self.horizon = check_horizon(horizon)
         self.shared, self._played = HedgeState(np.zeros(self.n_arms)), (None, None)
@@ -369,7 +369,7 @@ class IndependentGradient(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -380,7 +380,7 @@ class IndependentGradient(FullInformationPolicy):
         If `n_arms` or `alpha` is out of range.
     """
 
-    def __init__(self, n_arms: int, alpha: float):
+    def __init__(self, n_arms: int | Sequence[Hashable], alpha: float):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
 
@@ -962,7 +962,7 @@ class FairLearners(Policy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     n_contexts : int
         Number of contexts $M$ that the learning rate is made for.
@@ -984,7 +984,13 @@ class FairLearners(Policy):
     """
 
     def __init__(
-        self, n_arms, *, n_contexts, horizon, fairness=0.98, context_probabilities=None
+        self,
+        n_arms: int | Sequence[Hashable],
+        *,
+        n_contexts,
+        horizon,
+        fairness=0.98,
+        context_probabilities=None,
     ):
         super().__init__(n_arms)
         m, horizon = check_count(n_contexts, "n_contexts"), check_horizon(horizon)
@@ -1148,7 +1154,7 @@ def make_policy(
     name: str,
     *,
     feedback: str,
-    n_arms: int,
+    n_arms: int | Sequence[Hashable],
     n_contexts: int,
     alpha: float,
     horizon: int,
@@ -1165,8 +1171,8 @@ def make_policy(
         One of `POLICIES[feedback]` or `LATER[feedback]`.
     feedback : str
         "full" if every arm's reward is seen, "bandit" if only that of the pulled arm.
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence of names
+        Number of arms $N$, or their names.
     n_contexts : int
         Number of contexts $M$; sets learning rates.
     alpha : float
@@ -1338,9 +1344,11 @@ def plot_scores(ax, ratios: dict[str, np.ndarray]):
 # | wanted | call |
 # | --- | --- |
 # | an arm by its name, and its probability | `policy.draw(context, rng)`; arms are named by a list in the place of their number |
+# | to learn from a reward, at once or days later | `policy.update(context, arm, reward, probability=...)` with the probability of the draw; without it that of now is taken |
 # | only some arms, this time | `policy.draw(context, rng, mask=...)`, one truth value for each of `policy.arms` |
 # | a batch of feedback, all or none of it | `policy.update_many(contexts, arms, rewards, probabilities=...)`, the same to the byte as one by one |
 # | an arm more, an arm less | `policy.add_arm(name)`, `policy.retire_arm(name)`; an arm keeps its name when others go, and a name is given once, for rewards of the old arm may still come |
+# | rewards that come for an arm that is gone | they are refused, a batch of them whole; `policy.retired` has the names, so drop them before: `[row for row in rows if row.arm not in policy.retired]` |
 # | no more contexts than there is room for | `policy.max_contexts = 10_000` forgets the learner of the context that was updated longest ago, and nothing that contexts share; FairCB forgets none |
 # | to begin from a log in which all rewards are known | `policy.warm_start(contexts, rewards)`, for the coupled policies |
 # | the best map of a log, under its own names | `solve_offline(G, alpha).policy(contexts, arms)` |

@@ -33,7 +33,7 @@ On real ratings at $\alpha=10$, half of the coupled policy beside half of unifor
 # %%
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -290,7 +290,7 @@ class HalfLeader(FollowTheLeader):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter that the leader is made for, positive and finite.
@@ -431,7 +431,7 @@ class HalfGradient(AlphaFairGradient):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter that the coupled policy is made for, positive and finite.
@@ -456,7 +456,7 @@ class HalfGradient(AlphaFairGradient):
 
     begun = None  # no warm start
 
-    def __init__(self, n_arms: int, alpha: float):
+    def __init__(self, n_arms: int | Sequence[Hashable], alpha: float):
         super().__init__(n_arms, min(check_made_for(alpha), 1.0))
         self.alpha, self.shared = float(alpha), OwnBooks(np.ones(self.n_arms))
 

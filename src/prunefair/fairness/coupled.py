@@ -10,7 +10,7 @@ less $\frac{N\alpha}{1-\alpha}$.  What the learner promises is its own affair.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from prunefair.fairness.policy import (
     arms_of,
     arrays_of_file,
     check_arms,
+    check_context,
     check_count,
     check_generator,
     check_mask,
@@ -33,6 +34,7 @@ from prunefair.fairness.policy import (
     encode_key,
     masked_play,
     opened_file,
+    unknown_arm,
 )
 from prunefair.messages import checked_path, shown
 from prunefair.outputs import check_new_file, whole_file
@@ -72,12 +74,16 @@ class Coupled:
     arms : tuple
         Names of the arms.
     retired : frozenset
-        Names of the arms that there were; no name is given twice.
+        Names of the arms that there were; no name is given twice.  `update` and
+        `update_many` refuse what comes for them late; drop a reward whose arm is
+        `in policy.retired`.
     rewards : ndarray, shape (N,), float64
         Cumulative rewards $R_i(t)$, reward units; $R_i(0) = 1$.
     """
 
-    def __init__(self, learner: GainLearner, n_arms, alpha: float):
+    def __init__(
+        self, learner: GainLearner, n_arms: int | Sequence[Hashable], alpha: float
+    ):
         self.arms = arms_of(n_arms)
         self.learner, self.alpha = learner, check_policy_alpha(alpha)
         self.n_arms, self.rewards = len(self.arms), np.ones(len(self.arms))
@@ -112,10 +118,19 @@ class Coupled:
     ) -> None:
         """Tell the learner what the arm gained that `draw` drew.
 
+        Parameters
+        ----------
+        context : object
+            What the learner reads.
+        arm : int or name
+            The arm that was drawn, by its name.
+        reward, probability : float
+            Its reward in [0, 1], reward units, and with which it was drawn.
+
         Raises
         ------
         ValueError
-            If there is no such arm, or `reward` or `probability` is out of range;
+            If there is no such arm or it was retired, or `reward` or `probability` is out of range;
             nothing is learned then.
         """
         self._learn(context, *self._checked(arm, reward, probability))
@@ -129,7 +144,7 @@ class Coupled:
         Parameters
         ----------
         contexts, arms : sequence, length T
-            Context and arm of each round.
+            Context and arm of each round; none of the arms is retired.
         rewards, probabilities : array_like, shape (T,)
             Reward of the arm, reward units, and with which it was drawn.
 
@@ -148,13 +163,14 @@ class Coupled:
             self._learn(*feedback)
 
     def _checked(self, arm, reward, probability) -> tuple[int, float, float]:
-        if arm not in self.arms:
-            raise ValueError(f"arm is {shown(arm)}; it must be one of {self.arms}")
-        return (
-            self.arms.index(arm),
-            check_reward(reward),
-            check_probability(probability),
-        )
+        place = self._place(arm)
+        return place, check_reward(reward), check_probability(probability)
+
+    def _place(self, arm: Hashable) -> int:
+        try:
+            return self.arms.index(check_context(arm))
+        except (TypeError, ValueError):
+            raise unknown_arm(arm, self.arms, self.retired) from None
 
     def _learn(self, context, place: int, reward: float, p: float) -> None:
         weight = self.rewards[place] ** -self.alpha
@@ -203,7 +219,9 @@ class Coupled:
         return key
 
     def retire_arm(self, arm: Hashable) -> None:
-        """End an arm; rewards that come for it later are refused.
+        """End an arm, whose name then stands in `retired`.
+
+        Rewards that come for it later are refused; drop them.
 
         Raises
         ------
@@ -211,11 +229,10 @@ class Coupled:
             If there is no such arm, or no other, or the learner gives none away;
             nothing is changed then.
         """
-        if arm not in self.arms or self.n_arms == 1:
-            raise ValueError(
-                f"arm is {shown(arm)}; it must be one of {self.arms}, and not the last"
-            )
-        place, learner = self.arms.index(arm), self._able("retire_arm")
+        place = self._place(arm)
+        if self.n_arms == 1:
+            raise ValueError(f"arm is {shown(arm)}, the only one; add one before")
+        learner = self._able("retire_arm")
         learner.retire_arm(place)
         self.retired |= {self.arms[place]}
         self.arms = (*self.arms[:place], *self.arms[place + 1 :])
@@ -275,14 +292,16 @@ class Coupled:
         return self.arms, sorted(self.retired, key=repr)
 
 
-def coupled(learner: GainLearner, n_arms: int, alpha: float) -> Coupled:
+def coupled(
+    learner: GainLearner, n_arms: int | Sequence[Hashable], alpha: float
+) -> Coupled:
     r"""The $\alpha$-fair policy over a learner of any kind.
 
     Parameters
     ----------
     learner : GainLearner
         Predicts a distribution from a context, and learns from gains.
-    n_arms : int, list or tuple
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].

@@ -46,7 +46,7 @@ The offline optimum over maps is the subject of [its own chapter](offline_optimu
 # %%
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -533,7 +533,7 @@ class AlphaFairGradient(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1]; the theorems are for [0, 1), at 1 the second
@@ -565,7 +565,14 @@ class AlphaFairGradient(FullInformationPolicy):
     array([0., 1.])
     """
 
-    def __init__(self, n_arms: int, alpha: float, *, step="squared", weights="before"):
+    def __init__(
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        *,
+        step="squared",
+        weights="before",
+    ):
         super().__init__(n_arms)
         if step not in ("squared", "centred", "released"):
             raise ValueError(f"step is {step!r}; take squared, centred or released")

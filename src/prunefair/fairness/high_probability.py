@@ -45,7 +45,7 @@ And how is the scale-free bound of [Putta and Agrawal (2022)](../references.bib#
 # %%
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -613,7 +613,7 @@ class OptimisticBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -638,7 +638,9 @@ class OptimisticBandit(BanditPolicy):
     1
     """
 
-    def __init__(self, n_arms: int, alpha: float, *, n_contexts: int):
+    def __init__(
+        self, n_arms: int | Sequence[Hashable], alpha: float, *, n_contexts: int
+    ):
         super().__init__(n_arms)
         self.alpha, self._rate = check_policy_alpha(alpha), (None, 0.0)
         self.n_contexts, self.shared = check_count(n_contexts, "n_contexts"), Rounds(0)

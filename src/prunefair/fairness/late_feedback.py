@@ -40,6 +40,7 @@ The rest is as in [full information](full_information.ipynb) and [bandit feedbac
 # %%
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -228,8 +229,8 @@ class LateGradient(AlphaFairGradient):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence of names
+        Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
     waiting : int
@@ -256,7 +257,7 @@ class LateGradient(AlphaFairGradient):
     array([1.5, 1.5])
     """
 
-    def __init__(self, n_arms: int, alpha: float, *, waiting: int):
+    def __init__(self, n_arms: int | Sequence[Hashable], alpha: float, *, waiting: int):
         super().__init__(n_arms, alpha)
         self.waiting = check_count(waiting, "waiting", least=0)
         self._told = 0  # more that waits at the step to come

@@ -47,7 +47,7 @@ Quantities without a round are those after round $T$.
 # %%
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import scipy
@@ -389,8 +389,8 @@ class FollowTheLeader(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int
-        Number of arms $N$.
+    n_arms : int or sequence of names
+        Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in (0, 1]; at 1 play is uniform.
 
@@ -414,7 +414,7 @@ class FollowTheLeader(FullInformationPolicy):
 
     checked_alpha = staticmethod(check_leader_alpha)
 
-    def __init__(self, n_arms: int, alpha: float):
+    def __init__(self, n_arms: int | Sequence[Hashable], alpha: float):
         super().__init__(n_arms)
         self.alpha = self.checked_alpha(alpha)
         self.shared = HedgeState(np.zeros(self.n_arms))

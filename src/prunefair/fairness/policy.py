@@ -7,9 +7,10 @@ import json
 import math
 import os
 import threading
+import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from copy import copy
 from importlib import import_module
 from inspect import isabstract, signature
@@ -310,7 +311,10 @@ def check_rewards(rewards, n_arms: int) -> np.ndarray:
     if r.dtype.kind not in "biuf":
         raise ValueError(f"rewards is {shown(rewards)}; it must hold {n_arms} numbers")
     if r.shape != (n_arms,):
-        raise ValueError(f"rewards has shape {r.shape}; it must be ({n_arms},)")
+        raise ValueError(
+            f"rewards has shape {r.shape}; it must be ({n_arms},), a reward for each arm "
+            "that there is now, in the order of `arms`"
+        )
     if not ((r >= 0) & (r <= 1)).all():  # false for NaN as well
         raise ValueError(f"rewards is {shown(r)}; every entry must lie in [0, 1]")
     return r.astype(np.float64)
@@ -350,6 +354,36 @@ def check_arm(arm: int, n_arms: int) -> int:
     if value.shape or value.dtype.kind not in "iuf" or value not in range(n_arms):
         raise ValueError(f"arm is {shown(arm)}; it must be one of 0, ..., {n_arms - 1}")
     return int(value)
+
+
+def unknown_arm(
+    arm: Hashable, arms: tuple[Hashable, ...], retired: frozenset[Hashable]
+) -> ValueError:
+    """Error for what is the name of no arm: it was one, or never was.
+
+    Parameters
+    ----------
+    arm : hashable
+        What was given.
+    arms : tuple
+        Names of the arms that there are.
+    retired : frozenset
+        Names of those that there were.
+
+    Returns
+    -------
+    error : ValueError
+    """
+    try:
+        gone = check_context(arm) in retired
+    except (TypeError, ValueError):
+        gone = False
+    if gone:
+        return ValueError(
+            f"arm is {shown(arm)}, which was retired; drop what comes for it or for "
+            "another name in `policy.retired`"
+        )
+    return ValueError(f"arm is {shown(arm)}; it must be one of {shown([*arms], 120)}")
 
 
 def check_reward(reward: float) -> float:
@@ -464,6 +498,14 @@ def check_arms(arms: Iterable[Hashable]) -> tuple[Hashable, ...]:
 def arms_of(n_arms: Any) -> tuple[Hashable, ...]:
     """Names of the arms that `n_arms`, a number or names in an order, stands for.
 
+    Parameters
+    ----------
+    n_arms : int or sequence of names
+
+    Returns
+    -------
+    arms : tuple
+
     Raises
     ------
     ValueError
@@ -477,7 +519,10 @@ def arms_of(n_arms: Any) -> tuple[Hashable, ...]:
     named = isinstance(n_arms, Iterable) and not isinstance(n_arms, str | bytes)
     if named and getattr(n_arms, "shape", True) != ():
         return check_arms(tuple(n_arms))
-    return tuple(range(check_n_arms(n_arms)))
+    try:
+        return tuple(range(check_n_arms(n_arms)))
+    except ValueError as error:
+        raise ValueError(f"{error} or a list of names") from None
 
 
 def check_generator(rng: np.random.Generator, name: str = "rng") -> np.random.Generator:
@@ -557,7 +602,7 @@ class Policy(ABC):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names, each of which may be what a context may be.
 
     Attributes
@@ -565,7 +610,8 @@ class Policy(ABC):
     arms : tuple
         Name of each arm, in the order in which distributions and rewards hold them.
     retired : frozenset
-        Names of the arms that there were.
+        Names of the arms that there were.  `update` and `update_many` refuse what comes
+        for them late; drop a reward whose arm is `in policy.retired`.
     rewards : ndarray, shape (N,), float64
         Cumulative rewards $R_i(t)$, reward units; $R_i(0) = 1$.
     learners : dict
@@ -576,13 +622,15 @@ class Policy(ABC):
     Raises
     ------
     ValueError
-        If `n_arms` is not a positive whole number.
+        If `n_arms` is no positive whole number and no list of names.
     """
 
     feedback: ClassVar[str]
     slate = 1  # arms that are chosen in a round
+    #: Whether `play` is what was asked for last, None if nothing was asked so far.
+    _asked: bool | None = None
 
-    def __init__(self, n_arms: int):
+    def __init__(self, n_arms: int | Sequence[Hashable]):
         self._lock = threading.Lock()
         self._set_arms(arms_of(n_arms))
         self._named = 0  # numbers below were names of arms that are gone
@@ -622,6 +670,8 @@ class Policy(ABC):
 
     def _updated(self, context: Hashable) -> None:
         """Note the update of `context`, and forget what is beyond the limit."""
+        if self._asked:
+            self._asked = False
         if self._limit is not None:
             self._recent.pop(context, None)
             if context in self.learners:
@@ -662,15 +712,12 @@ class Policy(ABC):
         """Place of an arm by its name, or raise if there is none."""
         if type(arm) in (int, str) and arm in self._places:
             return self._places[arm]
-        if self.arms == tuple(range(self.n_arms)):
+        if not self.retired and self.arms == tuple(range(self.n_arms)):
             return check_arm(arm, self.n_arms)
         try:
             return self._places[check_context(arm)]
         except (KeyError, TypeError, ValueError):
-            known = shown(list(self.arms), 120)
-            raise ValueError(
-                f"arm is {shown(arm)}; it must be one of {known}"
-            ) from None
+            raise unknown_arm(arm, self.arms, self.retired) from None
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
@@ -723,6 +770,7 @@ class Policy(ABC):
             If `context` is none, or `mask` leaves no arm.
         """
         p = self.play(check_context(context))
+        self._asked = mask is None
         if mask is None:
             return np.array(p)
         return masked_play(p, check_mask(mask, self.n_arms))
@@ -852,8 +900,9 @@ class Policy(ABC):
     def retire_arm(self, arm: Hashable) -> None:
         """End an arm: it is played no more, and what it earned is forgotten.
 
-        Its probability in each context goes to the others; rewards that come for it
-        later are refused by `update`, and its name is not given again.
+        Its probability in each context goes to the others.  Its name is not given again
+        and stands in `retired`: `update` and `update_many` refuse rewards that come for
+        it later, which are to be dropped.
 
         Raises
         ------
@@ -1113,8 +1162,8 @@ class FullInformationPolicy(Policy):
         context : hashable
             The context $j_t$ in which $x(t)$ was played, as `check_context` says.
         rewards : array_like, shape (N,)
-            Rewards $r(t) \\in [0, 1]^N$, reward units, in the order of `arms`; 0 for an
-            arm that was masked.
+            Rewards $r(t) \\in [0, 1]^N$, reward units, of the arms that there are now, in
+            the order of `arms`; 0 for an arm that was masked or is new since the play.
         played : array_like, shape (N,), or mapping, optional
             What `probabilities(context)` returned when the round was played; by default
             what it returns now, which is the same only if no update came between and no
@@ -1142,7 +1191,8 @@ class FullInformationPolicy(Policy):
         rewards : array_like, shape (T, N)
             Rewards of all arms, reward units.
         played : array_like, shape (T, N), or sequence of mappings, optional
-            What was played in each round.
+            What was played in each round, as for `update`; by default what is played
+            when its turn comes.
 
         Raises
         ------
@@ -1182,6 +1232,7 @@ class BanditPolicy(Policy):
 
     feedback = "bandit"
     told: ClassVar[str] = "probability"  # what a late `update` is told by
+    _warned: bool = False  # of a late `update` that was not told
 
     def drawn(self, p: np.ndarray, u: float) -> tuple[Hashable, Any]:
         """Name and place of the arm that the uniform number `u` draws from `p`."""
@@ -1197,7 +1248,7 @@ class BanditPolicy(Policy):
     def update(
         self,
         context: Hashable,
-        arm: int,
+        arm: Hashable,
         reward: float,
         *,
         probability: float | None = None,
@@ -1208,23 +1259,29 @@ class BanditPolicy(Policy):
         ----------
         context : hashable
             The context $j_t$, as `check_context` says.
-        arm : hashable
-            The name of the arm $I_t$ that was drawn; its place, 0-based, unless arms
-            were given names or one was retired.
+        arm : int or name
+            The arm $I_t$ that was drawn, by its name; unnamed ones are called 0, 1, ...
         reward : float
             Its reward in [0, 1], reward units.
         probability : float, optional
-            With which the arm was drawn, as `draw` returned it; by default that of now,
-            which is the same only if no update came between and no arm was masked.
+            With which the arm was drawn, as `draw` returned it.  Give it for a reward
+            that comes late: the default is that of now, which is the same only if no
+            update came between and no arm was masked.
 
         Raises
         ------
         ValueError
-            If `arm` is unknown, `reward` is outside [0, 1], `probability` is outside
-            [1e-9, 1], or not given for an arm that is now all but never drawn, or
-            `context` holds NaN; the state is unchanged then.
+            If `arm` is unknown or was retired, `reward` is outside [0, 1],
+            `probability` is outside [1e-9, 1], or not given for an arm that is now all
+            but never drawn, or `context` holds NaN; the state is unchanged then.
         TypeError
             If `context` is none.
+
+        Warns
+        -----
+        UserWarning
+            Once, if `probability` is not given though the policy was updated, or an arm
+            was masked, when it was last asked what to play.
         """
         with self._lock:
             self._learn(*self._checked(context, arm, reward, probability))
@@ -1235,16 +1292,30 @@ class BanditPolicy(Policy):
         Parameters
         ----------
         contexts, arms : sequence, length T
-            Context and arm of each round.
+            Context and arm of each round; none of the arms is retired.
         rewards : array_like, shape (T,)
             Reward of the arm, reward units.
         probabilities : array_like, shape (T,), optional
-            With which each arm was drawn.
+            With which each arm was drawn, as for `update`.
 
         Raises
         ------
         TypeError, ValueError
             As `update`, with the number of the round; the state is unchanged then.
+
+        Examples
+        --------
+        Rewards that come too late, for arms that were retired meanwhile, are dropped:
+
+        >>> from prunefair import ScaleFreeBandit
+        >>> policy = ScaleFreeBandit(["news", "sport", "film"], alpha=0.9)
+        >>> policy.retire_arm("news")
+        >>> late = [("ada", "news", 1.0, 0.3), ("ada", "film", 1.0, 0.3)]
+        >>> kept = [row for row in late if row[1] not in policy.retired]
+        >>> contexts, arms, rewards, p = zip(*kept)
+        >>> policy.update_many(contexts, arms, rewards, probabilities=p)
+        >>> policy.rewards
+        array([1., 2.])
         """
         columns = {"contexts": contexts, "arms": arms, "rewards": rewards}
         columns["probabilities"] = probabilities
@@ -1257,8 +1328,22 @@ class BanditPolicy(Policy):
             probability = check_probability(probability)
         return context, place, reward, probability
 
+    def _play_now(self, context: Hashable) -> np.ndarray:
+        """What stands for a play that was not told; warn where it may be another."""
+        if self._asked is False and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"`{self.told}` is not given, and since the policy was last asked it was "
+                f"updated, or an arm was masked: what it would play now is taken; give "
+                f"`{self.told}` as `draw` returned it",
+                stacklevel=4,
+            )
+        return self.play(context)
+
     def _learn(self, context, place: int, reward: float, probability) -> None:
-        p = float(self.play(context)[place]) if probability is None else probability
+        p = probability
+        if p is None:
+            p = float(self._play_now(context)[place])
         if p < NEVER:
             raise ValueError(
                 f"arm is {shown(self.arms[place])}, which is drawn with probability "

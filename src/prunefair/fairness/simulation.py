@@ -262,6 +262,8 @@ def simulate(
             waiting.append(((context, stream.rewards[t]), late))
         while len(waiting) > (0 if t + 1 == stream.n_rounds else delay):
             feedback, late = waiting.popleft()
+            if delay and not told:  # it credits what it says now
+                policy.probabilities(feedback[0])
             policy.update(*feedback, **late)
         if t + 1 == rounds[point]:
             rewards[point] = policy.rewards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -123,6 +123,7 @@ class SlatePolicy(Policy):
         if mask is None:
             return super().probabilities(context)
         context, allowed = check_context(context), check_mask(mask, self.n_arms)
+        self._asked = False
         if allowed.sum() < self.slate:
             raise ValueError(
                 f"mask is {shown(mask)}; it must leave at least {self.slate} arms, the "
@@ -174,7 +175,7 @@ class SlateGradient(SlatePolicy, AlphaFairGradient):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1]; the theorems are for [0, 1).
@@ -202,7 +203,7 @@ class SlateGradient(SlatePolicy, AlphaFairGradient):
     ('news', 'film')
     """
 
-    def __init__(self, n_arms: int, alpha: float, slate: int):
+    def __init__(self, n_arms: int | Sequence[Hashable], alpha: float, slate: int):
         super().__init__(n_arms, alpha)
         self.slate = check_slate(slate, self.n_arms)
 
@@ -226,7 +227,7 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1]; the theorem is for [0, 1).
@@ -260,7 +261,14 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
 
     told = "probabilities"
 
-    def __init__(self, n_arms: int, alpha: float, slate: int, *, horizon: float):
+    def __init__(
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        slate: int,
+        *,
+        horizon: float,
+    ):
         super().__init__(n_arms, alpha, horizon=horizon)
         self.slate = check_slate(slate, self.n_arms)
 
@@ -280,20 +288,20 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
         ----------
         context : hashable
             The context $j_t$, as `check_context` says.
-        arms : sequence, length k
-            Names of the arms that were shown, all different; fewer than `slate` where
-            only some of them are answered for.
+        arms : sequence of int or names, length k
+            The arms that were shown, by their names, all different; fewer than `slate`
+            where only some of them are answered for, or some were retired since.
         rewards : array_like, shape (k,)
             Their rewards in [0, 1], reward units, in this order.
         probabilities : array_like, shape (k,), optional
-            With which each was drawn, as `draw` returned them; by default those of
-            now, which are the same only if no update came between and no arm was
-            masked.
+            With which each was drawn, as `draw` returned them.  Give them for rewards
+            that come late: the default are those of now, which are the same only if no
+            update came between and no arm was masked.
 
         Raises
         ------
         ValueError
-            If an arm is unknown or twice there, a reward is outside [0, 1], a
+            If an arm is unknown, retired or twice there, a reward is outside [0, 1], a
             probability outside [1e-9, 1], or there are more or fewer of one than of
             the others; the state is unchanged then.
         TypeError
@@ -312,7 +320,7 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
         arms, rewards : sequence of sequences, length T
             The arms that were shown in each round, and their rewards.
         probabilities : sequence of array_like, length T, optional
-            With which each arm was drawn.
+            With which each arm was drawn, as for `update`.
 
         Raises
         ------
@@ -341,7 +349,7 @@ class SlateBandit(SlatePolicy, LogBarrierBandit):
         return key, places, r, p
 
     def _learn(self, context, places: np.ndarray, r: np.ndarray, p) -> None:
-        p = self.play(context)[places] if p is None else p
+        p = self._play_now(context)[places] if p is None else p
         if p.min() < NEVER:
             raise ValueError(
                 f"arms has {shown(self.arms[places[p.argmin()]])}, which is all but "

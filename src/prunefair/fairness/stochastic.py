@@ -42,7 +42,7 @@ Policies are those of the earlier chapters; $\alpha<1$, and quantities without a
 # %%
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -838,7 +838,13 @@ class _Estimating(FullInformationPolicy):
 
     weights = "before"  # of a round, as `play_game` asks
 
-    def __init__(self, n_arms: int, alpha: float, *, prior: float | None = None):
+    def __init__(
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        *,
+        prior: float | None = None,
+    ):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
         self.prior = _check_prior(self.n_arms if prior is None else prior)
@@ -871,7 +877,7 @@ class FrankWolfe(_Estimating):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -920,7 +926,7 @@ class FrankWolfeBandit(BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -940,7 +946,12 @@ class FrankWolfeBandit(BanditPolicy):
     """
 
     def __init__(
-        self, n_arms, alpha: float, *, prior: float | None = None, explore=0.05
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        *,
+        prior: float | None = None,
+        explore=0.05,
     ):
         super().__init__(n_arms)
         self.alpha, self.explore = check_policy_alpha(alpha), check_share(explore)
@@ -985,7 +996,7 @@ class DualDescent(_Estimating):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -1005,7 +1016,12 @@ class DualDescent(_Estimating):
     """
 
     def __init__(
-        self, n_arms, alpha: float, *, horizon: float, prior: float | None = None
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        *,
+        horizon: float,
+        prior: float | None = None,
     ):
         self.horizon = _check_horizon(horizon)
         super().__init__(n_arms, alpha, prior=prior)
@@ -1054,7 +1070,7 @@ class Resolving(FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     alpha : float
         Fairness parameter in [0, 1].
@@ -1073,7 +1089,14 @@ class Resolving(FullInformationPolicy):
     Book {eq}`eq-offline-primal`.
     """
 
-    def __init__(self, n_arms, alpha: float, *, horizon: float, growth: float = 1.25):
+    def __init__(
+        self,
+        n_arms: int | Sequence[Hashable],
+        alpha: float,
+        *,
+        horizon: float,
+        growth: float = 1.25,
+    ):
         super().__init__(n_arms)
         self.alpha = check_policy_alpha(alpha)
         self.horizon = _check_horizon(horizon)

@@ -29,7 +29,7 @@ class Uniform(_Even, FullInformationPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     """
 
@@ -42,7 +42,7 @@ class UniformBandit(_Even, BanditPolicy):
 
     Parameters
     ----------
-    n_arms : int or sequence
+    n_arms : int or sequence of names
         Number of arms $N$, or their names.
     """
 
