@@ -133,7 +133,7 @@ def test_the_map_is_drawn_to_the_names_that_titles_begin_with(tmp_path):
 
 
 def test_a_chapter_says_below_its_title_what_it_used(tmp_path):
-    record = {"seconds": 999, "processor_seconds": 200, "peak_mib": 1536}
+    record = {"processor_seconds": 200, "peak_mib": 1536}
     results = tmp_path / "book" / "results"
     root_with(tmp_path, [("markdown", "# Cuts: short\n\nText."), ("code", "x = 1")])
     results.mkdir()
@@ -151,3 +151,6 @@ def test_a_chapter_says_below_its_title_what_it_used(tmp_path):
         )
         assert "about 3\xa0min of one processor core and 1.5\xa0GB" in text
         assert f"{said}\n:::\n\nText." in text
+    (results / "colab.json").write_text('{"chapters": {"pruning/c0": {}}}')
+    page = spine.headed(tmp_path, "pruning/c0", notebook.read_text())
+    assert "Reading: about 5\\u00a0min.\\n:::" in page and "Running" not in page

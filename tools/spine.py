@@ -204,20 +204,21 @@ def timed(root: Path, line: str, page: str) -> str:
 
 
 def needed_to_run(root: Path, chapter: str) -> str:
-    """What a run of a chapter used, in words."""
+    """What a run of a chapter used, in words; empty where it was not measured."""
     results = root / "book" / "results" / "colab.json"
     record = json.loads(results.read_text(encoding="utf-8"))["chapters"][chapter]
-    seconds = record.get("processor_seconds", record["seconds"])
-    memory = record["peak_mib"] / 1024
+    if "processor_seconds" not in record:
+        return ""
+    seconds, memory = record["processor_seconds"], record["peak_mib"] / 1024
     time = f"{seconds}\N{NO-BREAK SPACE}s" if seconds < 90 else shown(seconds / 60, 1)
     text = (
-        f"about {time} of one processor core and {max(memory, 0.1):.1f}"
+        f" Running: about {time} of one processor core and {max(memory, 0.1):.1f}"
         "\N{NO-BREAK SPACE}GB of memory, on a laptop as on Colab"
     )
     notebook = json.loads((root / "book" / f"{chapter}.ipynb").read_text("utf-8"))
     if notebook["metadata"].get("accelerator") == "GPU":
         text += "; a GPU is used where there is one, and has not been timed"
-    return text
+    return f"{text}."
 
 
 def headed(root: Path, chapter: str, text: str) -> str:
@@ -226,8 +227,8 @@ def headed(root: Path, chapter: str, text: str) -> str:
     cell = document["cells"][0]
     title, _, rest = "".join(cell["source"]).partition("\n")
     head = (
-        f":::{{div}} times\nReading: about {shown(minutes(root, chapter))}. "
-        f"Running: {needed_to_run(root, chapter)}.\n:::"
+        f":::{{div}} times\nReading: about {shown(minutes(root, chapter))}."
+        f"{needed_to_run(root, chapter)}\n:::"
     )
     cell["source"] = f"{title}\n\n{head}\n{rest}"
     return json.dumps(document)
