@@ -41,6 +41,7 @@ from prunefair.pruning.estimates import Estimate
 # import json
 # from pathlib import Path
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.anatomy import rows_to_keep
@@ -85,7 +86,7 @@ from prunefair.pruning.estimates import Estimate
 #
 # ## Perplexity
 #
-# The information of a token given those before it is
+# The information of a token given those before it, in other words how surprising it is, is
 #
 # <a id="eq-perplexity-nats"></a>
 # $$
@@ -93,16 +94,25 @@ from prunefair.pruning.estimates import Estimate
 # $$ (eq-perplexity-nats)
 #
 # A model sees at most a window of $w$ tokens, and no window is longer than the model's context.
-# Windows start every $s \le w$ tokens, and every window scores the tokens that no earlier one scored; with $s = w$ the windows do not overlap and the first token of each has nothing to condition on, so it is not scored.
+# Windows start every $s \le w$ tokens, and every window scores the tokens that no earlier one scored.
+# With $s = w$ the windows do not overlap; the first token of each has nothing to condition on, so it is not scored.
 # With $\mathcal S$ the set of scored tokens,
+#
+# <div class="alert alert-info">
+#
+# **Perplexity: the exponential of a mean surprise.**
 #
 # <a id="eq-perplexity-text"></a>
 # $$
 # \mathrm{PPL} = \exp\Bigl(\frac{1}{|\mathcal S|} \sum_{i \in \mathcal S} \ell_i\Bigr) .
 # $$ (eq-perplexity-text)
 #
+# </div>
+#
 # Every token has the same weight.
-# The mean of the windows' perplexities is another number: the exponential is convex, so that mean is never below [(eq-perplexity-text)](#eq-perplexity-text) when the windows are equally long, and one hard window dominates it.
+# A model that finds $N$ tokens equally likely everywhere, and the right one among them, has the perplexity $N$.
+# The mean of the windows' perplexities is another number.
+# The exponential is convex, so with windows of equal length this mean is never below [(eq-perplexity-text)](#eq-perplexity-text), and one hard window dominates it.
 
 
 # %%
@@ -383,7 +393,7 @@ def wikitext_tokens(tokenizer, split: str = "test", *, folder=None) -> torch.Ten
 # print(f"mean of the windows' perplexities: {np.exp(losses).mean():.2f}")
 
 # %% [markdown]
-# The second number is larger, as Jensen's inequality says.
+# The second number is larger, 24.94 against 24.31, as Jensen's inequality says.
 # Three short windows are a check of the arithmetic and no measurement; the measurement is a window of 1024 tokens and the whole text.
 #
 # ## The error of a perplexity
@@ -464,6 +474,7 @@ def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
 
 # %% [markdown]
 # The windows of the whole text were read once and stored (`benchmarks/pruning_methods.py`), of the dense small model and of many pruned ones.
+# The dense model has a perplexity of 21.00 on this text; on other texts of the kind it would mostly lie between 20.2 and 21.8.
 
 # %% tags=["active-ipynb"]
 # table = json.loads(Path("../results/pruning_methods.json").read_text())
@@ -487,6 +498,7 @@ def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
 # $$ (eq-perplexity-kl)
 #
 # It is zero if and only if the two models agree at every position visited, and it has a meaning beyond that.
+# The theorem says that a mean over positions is a divergence between whole texts.
 #
 # **Theorem (Chain rule of the divergence).** <a id="thm-perplexity-chain"></a>
 # Let $P$ and $Q$ be the distributions of the $T$ tokens $x_1, \dots, x_T$ after the start token $x_0$ under $p$ and $q$.
@@ -497,6 +509,7 @@ def log_perplexity(nats: Sequence[float], counts: Sequence[int]) -> Estimate:
 # Take the expectation over $x \sim P$ and condition the $i$-th term on $x_{\le i}$: what remains of it is $\mathrm{KL}(p(\cdot \mid x_{\le i}) \| q(\cdot \mid x_{\le i}))$.
 # The sum of these expectations is $T\, \mathbb E \widehat{\mathrm{KL}}$, and the left side has become $\mathrm{KL}(P \| Q)$. ∎
 #
+# In words: sum the divergences of the next token along a text that the dense model writes, and the mean over such texts is the divergence of the two distributions of texts.
 # So $T \widehat{\mathrm{KL}}$ estimates without bias how many nats tell the two models apart from one text of $T$ tokens.
 # Text from any other source gives a number without this meaning.
 
@@ -761,8 +774,9 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # print(f"KL(P | Q) / 3 = {weight @ (log_p - log_q) / 3:.4f} nats a token")
 
 # %% [markdown]
-# On the real model we remove a tenth of the FFN rows of every layer at random ([surgery](surgery.ipynb) does the cutting) and let the dense model write.
-# The texts are correlated inside and independent of each other, so the standard error is taken over texts.
+# On the real model we remove a tenth of the feed-forward rows of every layer at random ([surgery](surgery.ipynb) does the cutting) and let the dense model write.
+# Positions of one text depend on each other and texts do not, so the standard error is taken over texts.
+# The pruned model is 0.69 nats a token away, with a standard error of 0.11.
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
@@ -779,9 +793,97 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # print(f"{kl.mean():.2f} nats a token, standard error {error:.2f}")
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# nothing_known = np.exp(np.log(model.config.vocab_size))
+# Quiz(
+#     "A model gives each of its 49152 tokens the same probability everywhere. What "
+#     "is its perplexity?",
+#     right=f"{nothing_known:.0f}",
+#     because="Its surprise is log V nats at every token, and the exponential of that"
+#     " is V.",
+#     wrong={
+#         "10.8": "That is the mean surprise, in nats.",
+#         "1": "So a model that is always certain and right.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# made = next(m for m in table["models"] if (m["method"], m["ratio"]) == ("wanda", 0.1))
+# gap = log_perplexity(np.subtract(made["nats"], dense["nats"]), counts)
+# Quiz(
+#     "Dense and pruned read the same windows. How sure is their difference?",
+#     right="Surer than either." if 5 * gap.stderr < whole.stderr else "Less sure.",
+#     because=f"{gap.stderr:.3f} against {whole.stderr:.3f} nats: hard windows are "
+#     "hard for both.",
+#     wrong={
+#         "Less sure, as errors add.": "They add if the texts are different.",
+#         "As sure.": "What both find hard cancels.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# longer = np.exp(log_perplexity(nats[:1], [255]).value)
+# Quiz(
+#     "Which of these changes the perplexity of one and the same model?",
+#     right="Text, window and tokenizer." if longer != ours else "The text.",
+#     because="Each changes what a token is or what it is foreseen from.",
+#     wrong={
+#         "Only the text.": "A token in a short window has less before it.",
+#         "None of them.": "It is no property of the model alone.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-perplexity-1"></a>
+# **Exercise ★.** <a id="ex-perplexity-0"></a>
+# Write the perplexity of some windows, from the information of their tokens: each window is a list of nats, and they may have different lengths.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Every *token* has the same weight, not every window.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def perplexity_of(windows):
+#     """Perplexity over all tokens of all windows."""
+#     # your lines
+#
+#
+# def book_perplexity(windows):
+#     sums, sizes = map(sum, windows), map(len, windows)
+#     return np.exp(log_perplexity([*sums], [*sizes]).value)
+#
+#
+# two = [np.array([1.0, 3.0]), np.array([2.0, 4.0, 6.0])]
+# check_answer(perplexity_of, book_perplexity, (two,))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# [(eq-perplexity-text)](#eq-perplexity-text): one sum over all tokens, divided by their number; the exponential comes last.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def perplexity_of(windows):
+#     """Perplexity over all tokens of all windows."""
+#     return np.exp(np.concatenate(windows).mean())
+#
+#
+# calls = [(two,), ([np.ones(9), np.array([9.0])],)]
+# assert check_answer(perplexity_of, book_perplexity, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-perplexity-1"></a>
 # By hand: a text of five tokens is read in windows of two.
 # Which tokens are scored with stride 2, and which with stride 1?
 #
@@ -797,7 +899,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # assert scored == {1: [(1, 2), (2, 3), (3, 4), (4, 5)], 2: [(1, 2), (3, 4)]}
 
 # %% [markdown]
-# **Exercise.** <a id="ex-perplexity-2"></a>
+# **Exercise ★★.** <a id="ex-perplexity-2"></a>
 # The sample mean of $\log p(x_{i+1} \mid x_{\le i}) - \log q(x_{i+1} \mid x_{\le i})$ along $x \sim p$ estimates the same divergence and needs no sum over the vocabulary.
 # Compare the two standard deviations exactly on the enumerated models.
 #
@@ -820,7 +922,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # assert abs(mean - other) < 1e-5 and 2 * narrow < wide and below < 0 < least
 
 # %% [markdown]
-# **Exercise.** <a id="ex-perplexity-3"></a>
+# **Exercise ★.** <a id="ex-perplexity-3"></a>
 # A limit: let the windows shrink to two tokens, so that every scored token has one token before it.
 # What becomes of the perplexity, and what does that say about comparing numbers from two papers?
 #
@@ -838,7 +940,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # assert by_window[2] > 100 * by_window[128]
 
 # %% [markdown]
-# **Exercise.** <a id="ex-perplexity-4"></a>
+# **Exercise ★★.** <a id="ex-perplexity-4"></a>
 # Break an assumption: let $q$ write the texts instead of $p$, and average the same divergences $\mathrm{KL}(p \,\|\, q)$ along them.
 # Is the result still $\frac1T \mathrm{KL}(P \,\|\, Q)$?
 #
@@ -858,8 +960,9 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # %% [markdown]
 # ## What you can do now
 #
-# A perplexity is the exponential of a mean surprise, and belongs to a text, a window and a tokenizer.
-# A divergence on the model's own text needs no text from anybody, and says how many nats tell two models apart.
+# A perplexity is the exponential of a mean surprise, and belongs to a text, a window and a tokenizer: the small real model has 21.00 on WikiText-2, with a 95 % interval from 20.2 to 21.8.
+# Two models that read the same windows differ with far less error than each of them has.
+# A divergence on the model's own text needs no text from anybody, and says how many nats tell two models apart: 0.69 a token after a tenth of the rows has gone at random.
 #
 # - Measure the number of the literature, on the text of this book: `perplexity`, `wikitext_tokens`, `beginning_tokens`, `text_windows`; token by token: `token_nats`, `information`.
 # - Give it an error, for one model or for the difference of two on the same windows: `log_perplexity`.
