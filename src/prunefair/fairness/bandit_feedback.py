@@ -140,7 +140,8 @@ from prunefair.fairness.utility import alpha_fair_utility
 # **if** $g(t)$ is fixed before $I_t$ is drawn.
 # Two conditions make it so.
 # The stream of contexts and rewards is fixed in advance, and the weights are those of $R(t-1)$: with full information $R(t)$ would do as well, but here $R(t)$ depends on the draw.
-# An adversary who reacts to the draws breaks the argument at a second place: the best map $x^*$ is then random and depends on the estimates, so the mean of their product is not the product of their means.
+# An adversary who reacts to the draws breaks the argument at a second place.
+# The best map $x^*$ is then random and depends on the estimates, so the mean of their product is not the product of their means.
 # [High probability](high_probability.ipynb) has a learner for such an adversary.
 #
 # The expectation is a sum over $N$ cases, so we can check it without sampling.
@@ -1203,7 +1204,8 @@ def _mean_share(results, sizes, bound: Callable = bandit_bound) -> float:
 # ## Both learners over twenty seeds
 #
 # A bandit's run depends on its draws, so one curve says little.
-# We play each policy 20 times on one stream and show mean and 95 % interval of its regret, beside learners that lack one of the ideas: a single learner that sees neither contexts nor weights, and uniform play.
+# We play each policy 20 times on one stream and show mean and 95 % interval of its regret.
+# Beside them are learners that lack one of the ideas: a single learner that sees neither contexts nor weights, and uniform play.
 # The third has the rate of the proved learner started 20 times larger, $\kappa=0.1$, which leaves the proof.
 
 
@@ -1331,7 +1333,8 @@ def plot_regret_bands(ax, rounds, curves: dict, bound=None):
 # ## In a recommender
 #
 # Outside a book the contexts are not numbers.
-# A string, a number, a boolean, None or a tuple of these is a context, and two are the same if they are equal; NaN is equal to nothing and is refused, so write None for what is missing.
+# A string, a number, a boolean, None or a tuple of these is a context, and two are the same if they are equal.
+# NaN is equal to nothing and is refused, so write None for what is missing.
 # The learner of a context is made when it first comes and learns from the rounds of this context alone.
 # A vector of features is a context like any other, as a tuple, so group its entries until contexts come back (an age into decades).
 # A policy does not know that two vectors are near each other; for learners that do, see [the end of this section](#learners-of-another-kind).

@@ -645,9 +645,10 @@ class AlphaFairGradient(FullInformationPolicy):
 # ## A suite to check against
 #
 # Twelve adversaries play against the policy, at five $\alpha$, four shapes $(M,N)$ and two least rewards $\delta$.
-# They give Bernoulli and uniform rewards, or a reward for the arm played least, for the lower half, for the arm after the one played most.
-# They reward sets of arms that shrink from context to context, one arm a context, or arms in turn.
-# The last give a reward for the richest arm, for the poorest, for all, and the probe of the last section.
+# Two give random rewards, Bernoulli and uniform.
+# Three look at the play and reward the arm played least, the lower half, or the arm after the one played most.
+# Three reward sets of arms that shrink from context to context, one arm in each context, or arms in turn.
+# The others reward the richest arm, the poorest, or all, and the last one is the probe of the last section.
 # The offline optimum of the whole game and of its first third serve as fixed maps.
 
 
@@ -891,7 +892,8 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # ## Arms that come and go
 #
 # In use, articles appear and expire, and some may not be shown today.
-# `add_arm` begins an arm with probability 0 in every learner that there is and with $R_i=1$, or with a larger $R_i=c_i$ if it is to be favoured less; a new context begins uniform over the arms that there are.
+# `add_arm` begins an arm with probability 0 in every learner that there is, and with $R_i=1$, or with a larger $R_i=c_i$ if it is to be favoured less.
+# A new context begins uniform over the arms that there are.
 # `retire_arm` ends one, and what it had goes to the others, by projection.
 # `probabilities(context, mask=...)` leaves out what may not be played now and divides by what is left; `update` is told what was played, and rewards 0 for masked arms.
 #

@@ -183,7 +183,8 @@ def plot_optimism(ax, rates):
 
 
 # %% [markdown]
-# The checks of this chapter are functions that return the smallest constant in front of a statement that would still pass, and take the statement as an argument, so that the tests can put a stronger one in its place.
+# The checks of this chapter are functions that return the smallest constant in front of a statement that would still pass.
+# They take the statement as an argument, so that the tests can put a stronger one in its place.
 
 
 # %%

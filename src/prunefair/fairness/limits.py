@@ -448,7 +448,8 @@ def plot_floor(ax, rounds, regret: dict, floors: dict):
 # ## The best policy, computed
 #
 # [Theorem (Ceiling of the hidden order)](#thm-limits-ceiling) is an argument; a solver that knows nothing of it can check its value.
-# A policy for the game is a tree: at each node, the deaths so far, it names one distribution over the arms (within a phase nothing is learnt, and by concavity the average of a phase's plays serves as well).
+# A policy for the game is a tree: at each node, the deaths so far, it names one distribution over the arms.
+# One is enough for a whole phase, because nothing is learnt within it, and by concavity the average of its plays serves as well.
 # The mean utility over all $N!$ orders is concave in these distributions, so cvxpy finds the best policy, $R(0)=1$ included.
 # With three arms the optimum is up to 1.0842 times what the best policy has, at $\alpha=0.5$.
 
@@ -830,7 +831,8 @@ def power_lengths(n_arms: int, alpha: float, tau: float) -> np.ndarray:
 
 # %% [markdown]
 # For very many arms we need no array of that length.
-# The shares of the power lengths are differences of Hurwitz zeta functions, $r_m=N^\kappa\big(\zeta(1+\kappa,m)-\zeta(1+\kappa,N+1)\big)$, and the sums over $m$ are smooth beyond the first thousands: there we replace them by an integral with midpoints, $\sum_{m=m_0+1}^Nf(m)\approx\int_{m_0+1/2}^{N+1/2}f$, by Gauss's rule in $\ln m$.
+# The shares of the power lengths are differences of Hurwitz zeta functions, $r_m=N^\kappa\big(\zeta(1+\kappa,m)-\zeta(1+\kappa,N+1)\big)$.
+# The sums over $m$ are smooth beyond the first thousands, and there we replace them by an integral with midpoints, $\sum_{m=m_0+1}^Nf(m)\approx\int_{m_0+1/2}^{N+1/2}f$, by Gauss's rule in $\ln m$.
 
 
 # %%

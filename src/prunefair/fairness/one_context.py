@@ -14,7 +14,7 @@ For a concave utility the leader is a distribution that changes slowly, and foll
 
 A second policy, for $\alpha\le\frac12$, watches its own rewards as well.
 Its proof is the one that load balancing has known since [Even-Dar et al. (2009)](../references.bib#evendar2009global), turned from costs into rewards.
-It shows why its argument ends at one half, and turned back it balances loads.
+It shows why this argument ends at one half; turned back to costs, it balances loads.
 
 ## Notation
 
@@ -988,7 +988,8 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # %% [markdown]
 # ## What is proved here, what was known, what is open
 #
-# *Proved above*: with one context, full information and $0<\alpha<1$, standard regret at most a constant and a power of $\ln T$, against any adversary, by following the leader; the same for $\alpha\le\frac12$ by a rule whose gap never grows; and for loads, with every $d>1$, by the same rule.
+# *Proved above*, with one context, full information and any adversary: following the leader has a standard regret of at most a constant and a power of $\ln T$, for $0<\alpha<1$.
+# For $\alpha\le\frac12$ a rule whose gap never grows has the same; and for loads, with every $d>1$, the same rule.
 # So the factor $c_\alpha$ is needed because of contexts: for one of them 1 is the best factor, and from two on no policy has it ([limits](limits.ipynb)).
 #
 # *Known*: [Even-Dar et al. (2009)](../references.bib#evendar2009global) state in their abstract that for norms as global costs, as in load balancing and job scheduling, regret vanishes by approachability, with a simple efficient algorithm for the makespan; and that for concave costs it need not vanish.

@@ -242,7 +242,8 @@ def _lemma_shares(points, angle=0.0, factor=1.0, move=lambda v, c: v + c):
 #
 # *Released code*: the same sorted formula, on $v$ as it comes, behind a shortcut that returns $v$ if its entries sum to one.
 # The shortcut calls a function that NumPy 2 no longer has, and tests a sum of floating-point numbers for equality.
-# At entries of size $10^{17}$ the 1 in $\sum_{i\le k}u_i-1$ is lost to rounding, no $k$ passes the test, and an `IndexError` ends the run; the same happens after a first reward vector of zeros, when the step is $0/0$.
+# At entries of size $10^{17}$ the 1 in $\sum_{i\le k}u_i-1$ is lost to rounding, no $k$ passes the test, and an `IndexError` ends the run.
+# The same happens after a first reward vector of zeros, when the step is $0/0$.
 #
 # *This book*: no shortcut, $v$ shifted and raised first, and no step while $S_t=0$.
 #
@@ -724,7 +725,9 @@ def regret(path: GradientPath, comparator: np.ndarray | None = None) -> np.ndarr
 # np.testing.assert_allclose(regret(path)[-1], worst.value, atol=1e-6)
 
 # %% [markdown]
-# The links of the proof, as five rows that must be non-decreasing from the first to the last: the regret, the sum of [(eq-online-gradient-one-step)](#eq-online-gradient-one-step), then the distances replaced by [(eq-online-gradient-distances)](#eq-online-gradient-distances), then the norms by [(eq-online-gradient-norms)](#eq-online-gradient-norms), then the final bound.
+# The links of the proof are five rows, and no row may be below the one before.
+# The first is the regret, the second the sum of [(eq-online-gradient-one-step)](#eq-online-gradient-one-step).
+# The third replaces the distances by [(eq-online-gradient-distances)](#eq-online-gradient-distances), the fourth also the norms by [(eq-online-gradient-norms)](#eq-online-gradient-norms), and the fifth is the final bound.
 
 
 # %%
