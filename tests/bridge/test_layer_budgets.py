@@ -172,12 +172,27 @@ def test_one_factor_gives_the_error_of_every_refit():
         (lambda v: share_rows(v, 4, 0, sizes=0), "sizes has 0"),
         (lambda v: row_certificate(v, [1, 1], 4, 0, price=-1), "price is -1"),
         (lambda v: row_certificate(v, [3, 3], 4, 0, price=1), "widths hold 6"),
+        (lambda v: row_certificate(v, [0, 3], 4, 0, price=1), "widths is 0 in layer 0"),
+        (lambda v: row_certificate(v, [1, 4], 9, 0, price=1), "widths is 4 in layer 1"),
+        (lambda v: row_certificate(v, [1, 1, 1], 9, 0, price=1), "of the 2 layers"),
+        (lambda v: share_rows(v, 4, 0, least=[1, 1, 1]), "least is .*of the 2 layers"),
+        (lambda v: share_rows(v, np.nan, 0), "budget is nan"),
+        (lambda v: share_rows(v[0], 4, 0), "values has .* for layer 0"),
+        (lambda v: share_rows([v[0], v[1] * np.nan], 4, 0), "for layer 1"),
     ],
 )
 def test_errors_name_what_is_wrong(call, match):
     values = [kept_costs([3, 2, 1]), kept_costs([1, 1, 1])]
     with pytest.raises(ValueError, match=match):
         call(values)
+
+
+def test_a_refit_needs_a_block_that_fits_and_gives_something():
+    H, order = torch.eye(2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="D has shape .*of 2 neurons"):
+        refit_values(torch.ones(2, 3), H, order, ridge=0.1)
+    with pytest.raises(ValueError, match="D gives no output"):
+        refit_values(torch.zeros(2, 2), H, order, ridge=0.1)
 
 
 @pytest.mark.parametrize(("ridge", "order"), [(0.0, [0, 1]), (0.1, [0, 0])])

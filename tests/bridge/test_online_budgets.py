@@ -304,11 +304,36 @@ def test_a_question_has_the_form_of_the_chat_and_nothing_is_the_start():
         (lambda s: play_rows([2 * s], [0], 3, 0.5, **LIMITS), "shares of text 0"),
         (lambda s: play_rows([s], [0], 3, 1.5, **LIMITS), "alpha is 1.5"),
         (lambda s: play_rows([], [], 3, 0.5, **LIMITS), "shares is empty"),
+        (lambda s: play_rows([s], [0, 1], 3, 0.5, **LIMITS), "domains has 2 entries"),
+        (lambda s: play_rows([s], ["a"], 3, 0.5, **LIMITS), "domains has 'a'"),
+        (
+            lambda s: play_rows([s, s.T], [0, 1], 3, 0.5, **LIMITS),
+            "shares has the shap",
+        ),
+        (lambda s: best_rows(s, 9.5, 2), "budget is 9.5"),
+        (lambda s: fair_rows(s, 0.5, **LIMITS), "sums has shape"),
+        (lambda s: fair_rows([-s], 0.5, **LIMITS), "no entry negative"),
     ],
 )
 def test_errors_name_what_is_wrong(call, match):
     with pytest.raises(ValueError, match=match):
         call(np.full(SHAPE, 1 / 18))
+
+
+def test_lists_are_taken():
+    worth, steep = [[0.5, 0.2, 0.0], [0.0, 0.1, 0.2]], [[1.0] * 3, [2.0] * 3]
+    limits = {"budget": 3, "least": 1}
+    for one, other in (
+        (
+            nearest_rows(worth, steep, **limits),
+            nearest_rows(*map(np.array, (worth, steep)), **limits),
+        ),
+        (
+            play_rows([worth], [0], 1, 0.5, **limits).point,
+            play_rows(np.array([worth]), [0], 1, 0.5, **limits).point,
+        ),
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_text_that_is_given_whole_has_no_cost(tiny):

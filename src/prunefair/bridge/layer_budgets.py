@@ -169,7 +169,8 @@ def refit_values(D, H, order, *, ridge: float) -> np.ndarray:
     Raises
     ------
     ValueError
-        If `ridge` is not positive and finite, or `order` is not every neuron once.
+        If `ridge` is not positive and finite, `order` is not every neuron once, or `D`
+        does not fit or gives nothing.
 
     References
     ----------
@@ -179,10 +180,14 @@ def refit_values(D, H, order, *, ridge: float) -> np.ndarray:
         raise ValueError(f"ridge is {ridge!r}; give a positive number")
     if sorted(order.tolist()) != list(range(len(H))):
         raise ValueError(f"order holds {len(order)} neurons; give all {len(H)} once")
+    if D.shape[-1] != len(H):
+        raise ValueError(f"D has shape {tuple(D.shape)}; H is of {len(H)} neurons")
     H = H.double()[order][:, order]
     H.diagonal().mul_(1 + ridge).add_(torch.finfo(H.dtype).tiny)  # a dead neuron
     gains = (D.double()[:, order] @ torch.linalg.cholesky(H)).square().sum(0)
     value = np.r_[0.0, gains.cumsum(0).cpu().numpy()]
+    if not value[-1] > 0:
+        raise ValueError("D gives no output, so no share of it can come back")
     return value / value[-1]
 
 
@@ -338,15 +343,15 @@ def share_rows(values, budget: int, alpha: float, *, least=1, sizes=1) -> Budget
     Raises
     ------
     ValueError
-        If `alpha` is negative or NaN, a value decreases, `least` is outside a layer,
-        or the budget is too small for it.
+        If `alpha` is negative or NaN, a value decreases, is negative or NaN, `least`
+        is outside a layer, or the budget is too small for it.
 
     References
     ----------
     Book {eq}`eq-layer-budgets-problem`.
     """
     values = [np.asarray(v, dtype=np.float64) for v in values]
-    least, sizes = (np.broadcast_to(x, len(values)) for x in (least, sizes))
+    least, sizes = _by_layer(len(values), least=least, sizes=sizes)
     _check(values, budget, alpha, least, sizes)
     gains = [marginal_gains(v[k:], alpha) for v, k in zip(values, least, strict=True)]
     layer = np.repeat(np.arange(len(values)), [len(g) for g in gains])
@@ -364,6 +369,18 @@ def share_rows(values, budget: int, alpha: float, *, least=1, sizes=1) -> Budget
 
 
 # %%
+def _by_layer(n_layers: int, **given) -> list[np.ndarray]:
+    """Each argument as one number for each layer, or raise."""
+    for name, value in given.items():
+        if np.shape(value) not in ((), (n_layers,)):
+            raise ValueError(
+                f"{name} is {value!r}; give one number, or one for each of the "
+                f"{n_layers} layers"
+            )
+    return [np.broadcast_to(value, n_layers) for value in given.values()]
+
+
+# %%
 def _check(values, budget, alpha, least, sizes) -> None:
     """Raise where a problem has no solution, or none that is asked for."""
     if not alpha >= 0:  # NaN as well
@@ -371,13 +388,18 @@ def _check(values, budget, alpha, least, sizes) -> None:
     if not values:
         raise ValueError("values is empty; give the values of one layer or more")
     for number, (v, k) in enumerate(zip(values, least, strict=True)):
+        if v.ndim != 1 or not (v >= 0).all():  # NaN as well
+            raise ValueError(
+                f"values has {v!r} for layer {number}; give what 0, 1, ... rows are "
+                "worth, none negative or NaN"
+            )
         if not 0 <= k < len(v):
             raise ValueError(
                 f"least is {k} in layer {number}, which has {len(v) - 1} rows"
             )
     if (sizes < 1).any():
         raise ValueError(f"sizes has {sizes.min()}; a row has a parameter or more")
-    if budget < (least * sizes).sum():
+    if not budget >= (least * sizes).sum():  # NaN as well
         raise ValueError(
             f"budget is {budget!r}; least asks for {(least * sizes).sum()} already"
         )
@@ -406,15 +428,19 @@ def row_certificate(
     Raises
     ------
     ValueError
-        If `price` is negative, or `widths` are over the budget.
+        If `price` is negative, or `widths` are over the budget or outside a layer.
 
     References
     ----------
     Book {eq}`eq-layer-budgets-weak`.
     """
-    widths, least, sizes = (
-        np.broadcast_to(x, len(values)) for x in (widths, least, sizes)
-    )
+    given = {"widths": widths, "least": least, "sizes": sizes}
+    widths, least, sizes = _by_layer(len(values), **given)
+    for number, (v, k, a) in enumerate(zip(values, widths, least, strict=True)):
+        if not a <= k < len(v):
+            raise ValueError(
+                f"widths is {k} in layer {number}; give {a} to {len(v) - 1} rows"
+            )
     if not price >= 0:
         raise ValueError(f"price is {price!r}; it is at least 0")
     if (widths * sizes).sum() > budget:

@@ -308,15 +308,16 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 
 
 # %%
-def _check_budget(shape, budget, least) -> None:
-    """Raise where no rows keep the budget."""
+def _check_budget(shape, budget, least) -> tuple[int, int]:
+    """Budget and least as whole numbers, or raise where no rows keep them."""
     layers, m = shape
-    if not 0 <= least <= m:
+    if not (0 <= least <= m and float(least).is_integer()):
         raise ValueError(f"least is {least!r}; a layer has 0 to {m} rows")
-    if not least * layers <= budget <= layers * m:
+    if not (least * layers <= budget <= layers * m and float(budget).is_integer()):
         raise ValueError(
             f"budget is {budget!r}; give {least * layers} to {layers * m} rows"
         )
+    return int(budget), int(least)
 
 
 # %%
@@ -346,7 +347,8 @@ def nearest_rows(v, steepness, budget: int, least: int) -> np.ndarray:
     ----------
     Book {eq}`eq-online-budgets-projection`.
     """
-    _check_budget(v.shape, budget, least)
+    v, steepness = np.asarray(v, np.float64), np.asarray(steepness, np.float64)
+    budget, least = _check_budget(v.shape, budget, least)
     hv = steepness * v
     bottom, top = (hv - steepness).min(1, keepdims=True), hv.max(1, keepdims=True)
 
@@ -454,7 +456,7 @@ def best_rows(scores, budget: int, least: int) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or not (scores.size and np.isfinite(scores).all()):
         raise ValueError(f"scores has shape {scores.shape}; give a finite matrix")
-    _check_budget(scores.shape, budget, least)
+    budget, least = _check_budget(scores.shape, budget, least)
     order = np.argsort(-scores, axis=1, kind="stable")
     kept = np.zeros(scores.shape, bool)
     np.put_along_axis(kept, order[:, :least], True, axis=1)
@@ -508,6 +510,9 @@ def fair_rows(
 
     Raises
     ------
+    ValueError
+        If `sums` has another shape or a negative entry, or `alpha` or the budget is
+        out of range.
     RuntimeError
         If `max_iter` steps leave a larger gap.
 
@@ -516,6 +521,10 @@ def fair_rows(
     Book {eq}`eq-online-budgets-gap`.
     """
     F = np.asarray(sums, dtype=np.float64)
+    if F.ndim != 3 or not (F >= 0).all():
+        raise ValueError(
+            f"sums has shape {F.shape}; give (n, L, m), no entry negative or NaN"
+        )
     x = np.full(F.shape[1:], budget / F[0].size)
     for iteration in range(max_iter):
         R = initial + np.tensordot(F, x, 2)  # (n,)
@@ -640,10 +649,17 @@ def row_step(state: RowState, gains, budget: int, least: int) -> RowState:
 
 
 # %%
-def _check_texts(shares, domains, n_domains) -> None:
-    """Raise unless all texts have shares of their cost, and a domain that there is."""
-    if not len(shares):
+def _check_texts(shares, domains, n_domains) -> list[np.ndarray]:
+    """The shares as matrices, or raise unless every text has them, and a domain."""
+    shares = [np.asarray(share, np.float64) for share in shares]
+    if not shares:
         raise ValueError("shares is empty; give one text or more")
+    if len(shapes := {share.shape for share in shares}) > 1 or shares[0].ndim != 2:
+        raise ValueError(
+            f"shares has the shapes {sorted(shapes)}; give one, (L, m), for all texts"
+        )
+    if len(domains) != len(shares):
+        raise ValueError(f"domains has {len(domains)} entries for {len(shares)} texts")
     for number, share in enumerate(shares):
         if not (np.min(share) >= 0 and abs(np.sum(share) - 1) < 1e-6):
             raise ValueError(
@@ -652,7 +668,8 @@ def _check_texts(shares, domains, n_domains) -> None:
             )
     other = [d for d in domains if d not in range(n_domains)]
     if other:
-        raise ValueError(f"domains has {other[0]}; give 0 to {n_domains - 1}")
+        raise ValueError(f"domains has {other[0]!r}; give 0 to {n_domains - 1}")
+    return shares
 
 
 # %%
@@ -698,7 +715,7 @@ def play_rows(
     ----------
     Book {eq}`eq-online-budgets-certificate`.
     """
-    _check_texts(shares, domains, n_domains)
+    shares = _check_texts(shares, domains, n_domains)
     shape, alpha = shares[0].shape, check_policy_alpha(alpha)
     _check_budget(shape, budget, least)
     state = RowState(np.full(shape, budget / np.prod(shape)), np.full(shape, START))
