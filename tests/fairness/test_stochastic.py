@@ -457,11 +457,27 @@ def test_on_drawn_rounds_all_come_near_the_optimum():
         (lambda: exact_bound(np.ones((1, 2)), 1.0, 5), "alpha is 1.0"),
         (lambda: exact_bandit_bound(np.ones((1, 2)), 0.5, 5, cap=1), "cap is 1"),
         (lambda: frank_wolfe_bound(np.ones((1, 2)), 0.5, 5, prior=-1), "prior is -1"),
+        (
+            lambda: frank_wolfe_bound(np.eye(2)[:1], 0.5, 5, prior=1),
+            "means is .*must pay",
+        ),
+        (lambda: exact_bound(np.ones((1, 2)), 0.5, 0), "n_rounds is 0"),
+        (lambda: rate([1e4, 1e5], [[1.0, 2.0]]), "behind has 1 runs with 2"),
+        (lambda: rate([10, 1e5], np.ones((3, 2))), "behind has 3 runs with 1"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_name(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_model_may_be_written_as_lists():
+    lists, chances = ([0.25, 0.75], [[0.1, 0.9], [0.5, 1.0]]), np.array([[0.1], [0.5]])
+    model = BernoulliModel(*lists)
+    np.testing.assert_allclose(model.means[:, :1], [[0.25], [0.75]] * chances)
+    same = BernoulliModel(*map(np.array, lists))
+    one, two = (m.stream(50, rng=np.random.default_rng(1)) for m in (model, same))
+    assert (one.rewards == two.rewards).all() and (one.contexts == two.contexts).all()
 
 
 def test_the_rate_of_a_power_is_its_exponent():
