@@ -16,7 +16,7 @@ from prunefair.bridge.layer_budgets import (
     row_certificate,
     share_rows,
 )
-from prunefair.fairness.utility import alpha_fair_utility
+from prunefair.fairness.utility import alpha_fair_utility, concave_conjugate
 from prunefair.pruning.anatomy import rows_to_keep
 from prunefair.pruning.functional_policy import uneven_ratios
 from prunefair.pruning.refit import output_error, refit_down
@@ -90,6 +90,38 @@ def test_other_rules_are_rejected(wrong):
     assert shortfall(values, share_rows(values, 6, 0).widths, 6, 0, [1, 1]) <= 1
     assert shortfall(values, widths, 6, 0, [1, 1]) > 1e6
     assert row_certificate(values, widths, 6, 0, price=2.0) > 0.1
+
+
+def bound_by_conjugates(values, budget, alpha, price, of_value, sign=1):
+    """Prices of a row and of each layer's value, in the place of the utility."""
+    total = price * budget
+    for v, p in zip(values, of_value, strict=True):
+        net = p * np.array(v[1:]) - price * np.arange(1, len(v))
+        total += net.max() - sign * float(concave_conjugate(p, alpha))
+    return total
+
+
+@settings(max_examples=60, deadline=None)
+@given(COSTS, st.sampled_from([0.25, 0.5, 1, 2, 4]), st.integers(0, 12), st.data())
+def test_prices_of_value_bound_the_utility_too(costs, alpha, more, pick):
+    values, budget = [np.r_[0, np.cumsum(c)] for c in costs], len(costs) + more
+    price = pick.draw(st.floats(0, 10))
+    of_value = [pick.draw(st.floats(1e-3, 10)) for _ in costs]
+    best = best_utility(values, budget, alpha, np.ones(len(costs)))
+    bound = bound_by_conjugates(values, budget, alpha, price, of_value)
+    assert bound >= best - 1e-9 * (1 + abs(best))
+
+
+def test_the_bound_by_conjugates_is_near_and_the_other_sign_is_none():
+    rng = np.random.default_rng(8)
+    values = [kept_costs(rng.gamma(2, size=40) * s) for s in (1, 2, 4)]
+    found = share_rows(values, 70, 0.5)
+    kept = np.array([v[k] for v, k in zip(values, found.widths, strict=True)])
+    ours, of_value = alpha_fair_utility(kept, 0.5), kept**-0.5
+    near = bound_by_conjugates(values, 70, 0.5, found.price, of_value)
+    assert -1e-9 <= near - ours < 0.01 * ours
+    wrong = bound_by_conjugates(values, 70, 0.5, found.price, of_value, sign=-1)
+    assert wrong < ours
 
 
 def solver_bound(values, budget, alpha, sizes):
