@@ -6,8 +6,9 @@ So far only neurons have gone, and in the small real model a quarter of every bl
 Is a parameter of attention worth more than one of a neuron, as the paper says?
 This chapter gives every part one kind of cost and spends one budget over neurons, the rank of values and whole attention sublayers.
 
-On the model's own text some values in the place of neurons leave it a little nearer to the dense model, and attention sublayers in their place leave it much further away.
-On another, longer text neurons alone are soon the better choice.
+On the model's own text, cutting some values and fewer neurons leaves the model a little nearer to the dense one: a tenth to a fifth less divergence.
+Cutting whole attention sublayers instead of neurons more than doubles the divergence.
+On another, longer text neurons alone are soon the better choice: with 18 % of all parameters gone the perplexity is 30.9, and 42.8 if values go too.
 
 ## Notation
 
@@ -56,6 +57,7 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 # from scipy.optimize import Bounds, LinearConstraint, milp
 # from scipy.stats import spearmanr
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import standard_error
 # from prunefair.pruning.self_moments import plot_by_layer
@@ -103,6 +105,10 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 #
 # eigenvalues $\lambda$ in descending order and $M$ invertible, let $\Omega = Y^\top M^{1/2}$.
 # The *closed form* of rank $r$ takes the first $r$ rows of $\Omega$ as $E$ and the first $r$ columns of $O_i\, \Omega^{-1}$ as $F_i$.
+# In these coordinates the components of a value are uncorrelated and ordered by how much of the output they carry.
+#
+# Is it the best choice of $r$ numbers?
+# For a head that has its value to itself it is, and what it loses can be read off the eigenvalues.
 #
 # **Theorem (One head, one value).** <a id="thm-attention-rank-one"></a>
 # If $\mathcal I = \{i\}$, the closed form is optimal:
@@ -120,8 +126,11 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 # The closed form has $O_i - F E = O_i\, \Omega^{-1} (I - I_r)\, \Omega$ with $I_r$ the first $r$ ones of the identity.
 # $O_i \Omega^{-1}$ has orthonormal columns and $\Omega Z_i \Omega^\top = \operatorname{diag}(\lambda)$, so its error is $\operatorname{tr}\bigl((I - I_r) \operatorname{diag}(\lambda)\bigr)$. ∎
 #
+# In words: at rank $r$ a head loses the energy of the directions in which it writes least, and no other choice of $r$ numbers loses less.
 # This is regression of reduced rank, as [Lin et al. (2025)](../references.bib#lin2025modegpt) use it with calibration data.
+#
 # Heads that share a value ([Ainslie et al. 2023](../references.bib#ainslie2023gqa)) need not agree on what may go.
+# What is left of the optimality then?
 #
 # **Theorem (Shared values).** <a id="thm-attention-rank-shared"></a>
 # Let $e_i = (O_i - F_i E)\, z_i$.
@@ -139,7 +148,8 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 #
 # (3) is the inequality of Cauchy and Schwarz. ∎
 #
-# So with shared values the closed form is optimal if the heads gather alike; otherwise it has a bound and no more, and an $E$ may exist that serves all heads better.
+# In words: with shared values the closed form is optimal if the heads gather alike.
+# Otherwise it loses at most $|\mathcal I|$ times its tail of eigenvalues, and an $E$ may exist that serves all heads better.
 # [Exercise (ex-attention-rank-1)](#ex-attention-rank-1) has a case where it loses all that the bound allows while another choice loses nothing.
 
 
@@ -252,7 +262,9 @@ def plot_shared_value(axes, gathered, shape=(1, 2, 2)):
 
 
 # %% [markdown]
-# Three heads with moments of their own: $E$ is sought by descent from several starts, each time with the best $F_i$, and compared with both bounds and with the closed form, whose $F_i$ are least squares in the second place.
+# Now three heads with moments of their own.
+# $E$ is sought by descent from several starts, each time with the best $F_i$.
+# What it loses is compared with both bounds, with the closed form, and with the closed form's $E$ when every head reads it by least squares (*re-fitted*).
 
 # %% tags=["active-ipynb"]
 # def best(parts, moments, E):
@@ -296,6 +308,11 @@ def plot_shared_value(axes, gathered, shape=(1, 2, 2)):
 #     assert least <= found + 1e-9 <= fitted + 2e-9 <= closed + 3e-9 <= 3 * tail + 4e-9
 #     assert own or abs(closed - tail) + abs(found - tail) < 1e-6
 #     assert not own or found < 0.99 * closed
+# assert round(closed / found, 1) == 1.5
+
+# %% [markdown]
+# Where the heads gather alike, descent finds nothing better than the closed form.
+# Where most of what a head gathers is its own, the closed form loses half as much again as the best that descent finds.
 
 # %% [markdown]
 # ## From a model to one with narrower values
@@ -599,8 +616,8 @@ def without_attention(model, dropped: Sequence[int]):
 # ## One cost for every kind of part
 #
 # How do a neuron, a coordinate of a value and a whole sublayer compare?
-# Errors of outputs do not: an output of a late layer counts otherwise than one of an early layer.
-# The divergence of the model would, but there are 50 000 parts.
+# The errors of their outputs cannot be compared: an error in a late layer counts otherwise than one in an early layer.
+# The divergence of the model without each part could, but there are 50 000 parts.
 #
 # [Theorem (The cost of a neuron is a mean square on the model's own text)](functional_policy.ipynb#thm-functional-policy-fisher) needs of a neuron only that it is a summand of what is written to the residual stream.
 # So it holds for every such summand, $y_t$ at position $t$: with $g_t$ the gradient of the log-likelihood of the text at the stream,
@@ -721,6 +738,10 @@ def part_costs(
 # %% [markdown]
 # ## One price for every parameter
 #
+# Which parts should go, if together they must save a number of parameters?
+# To try all sets is out of the question.
+# A *price* $\tau$ makes it easy: a part goes if it costs less than $\tau$ for each parameter that it saves.
+#
 # Let a set $R$ of parts cost $C(R)$, the sum of their costs, and save $P(R)$ parameters; a sublayer that goes as a whole has a cost of its own and takes its values along.
 #
 # **Theorem (One price).** <a id="thm-attention-rank-price"></a>
@@ -743,9 +764,11 @@ def part_costs(
 # (1) $C(R) - \tau P(R) \ge C(R_\tau) - \tau P(R_\tau)$, so $P(R) \ge P(R_\tau)$ gives $C(R) \ge C(R_\tau)$.
 # (2) The objective is a sum over neurons and sublayers, and each summand is minimised by itself: a neuron adds $f - \tau p$ or 0, a sublayer the smaller side of [(eq-attention-rank-price)](#eq-attention-rank-price). ∎
 #
+# In words: at a given price every part is decided alone, and whatever set comes out is the cheapest of all that save as much.
 # The first part is the generalised multiplier of [Everett (1963)](../references.bib#everett1963lagrange).
 # Raising the price until the budget is met is greedy by cost per parameter.
-# As before, a layer loses at most half of its neurons, and we take from the solution how many parts go: which neurons of a layer stay is decided by energy, which coordinates by the closed form.
+# As before, a layer loses at most half of its neurons.
+# From the solution we take only how many parts go: which neurons of a layer stay is decided by energy, which coordinates by the closed form.
 
 
 # %%
@@ -916,7 +939,8 @@ def _given_back(cut: Cut, costs: PartCosts, sizes: PartSizes, count: int) -> Cut
 # %% [markdown]
 # ## What should go from the small real model
 #
-# `benchmarks/attention_rank.py` measures moments on 40 texts of 128 tokens of the small real model's own, and costs on 16 of them, and removes as many parameters as 3 to 27 attention sublayers hold; 27 are 30 % of the neurons.
+# `benchmarks/attention_rank.py` measures moments on 40 texts of 128 tokens of the small real model's own, and costs on 16 of them.
+# It removes as many parameters as 3 to 27 attention sublayers hold; 27 of them hold as much as 30 % of the neurons.
 # What stays is re-fitted in closed form, `down_proj` and the output maps alike, and judged by the divergence on 12 other texts.
 # Differences are taken text by text.
 
@@ -967,14 +991,14 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     assert not any(row["sublayers"] for row in table["cuts"][kind].values())
 
 # %% [markdown]
-# The first coordinates of the values cost next to nothing, the others much: at the smallest budget values are half of what goes, at the largest a fifth.
-# Together with them the divergence is a tenth to a fifth smaller than with neurons alone at all six budgets, but only at the two largest by two errors or more.
-# Values alone are level with neurons at the smallest budget and more than twice as bad at the next.
-# Sublayers are at no budget among the cheapest parts, though they may be.
+# The first coordinates of the values cost next to nothing, the others much: at the smallest budget values are 55 % of what goes, at the largest 20 %.
+# If values may go too, the divergence is a tenth to a fifth smaller than with neurons alone, at all six budgets; only at the two largest is the difference two errors or more.
+# Values alone are level with neurons at the smallest budget, 0.064 against 0.058 nats a token, and more than twice as bad at the next, 0.234 against 0.114.
+# Sublayers may go too, but at no budget are they among the cheapest parts.
 # [He et al. (2024)](../references.bib#he2024attention) drop many from models of 7 billion parameters and more at little loss; in this small one each is dear.
 #
-# Is the cost of a sublayer to be trusted, which is a large part?
-# The divergence with one sublayer dropped, on texts that no cost was measured on, against half the cost:
+# A sublayer is a large part, and its cost is derived for small changes; can it be trusted?
+# We compare half the cost with the divergence when one sublayer is dropped, on texts that no cost was measured on.
 
 # %% tags=["active-ipynb"]
 # alone, half = np.array(table["sublayers"]), np.array(table["costs"]["sublayers"]) / 2
@@ -985,7 +1009,9 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # assert rank > 0.8 and 1 < np.median(alone / half) < 2
 
 # %% [markdown]
-# The costs have the right order and size, and are too small rather than too large; with the measured divergences in their place no sublayer goes either.
+# The costs have the right order, with a rank correlation of 0.86.
+# They are too small rather than too large: the divergence is 1.5 times half the cost in the median.
+# With the measured divergences in their place no sublayer goes either.
 #
 # How far from the best is the closed form, where three heads share a value?
 # At half the width, as a share of what the heads write one by one:
@@ -1004,9 +1030,11 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # %% [markdown]
 # **Figure (fig-attention-rank-values).** <a id="fig-attention-rank-values"></a> What a value loses at half its width lies between what every head would lose with a basis of its own, which cannot be had, and the closed form. Re-fitted: the same coordinates, read in the best way by every head.
 #
+# The closed form loses 1.18 to 1.89 times the lower bound, where three times its tail is allowed.
+#
 # ## Another text says otherwise
 #
-# Two windows of WikiText-2 validation, of 512 tokens each, have chosen nothing.
+# Two windows of WikiText-2 validation, of 512 tokens each, were used to choose nothing.
 # On them the order turns from the second budget on ([tokenised](perplexity.ipynb#the-tokenised-text), as all perplexities here).
 
 # %% tags=["active-ipynb"]
@@ -1031,18 +1059,22 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     assert more[1] > more[2] > more[0] and (more[0] > 0) == (size == "27")
 
 # %% [markdown]
-# Part of it is length: the texts that measured the values had 128 tokens, and behind the 128th token of a window the values are missed most.
-# With a tenth of the neurons' parameters gone they are missed only there.
-# With three times as many they are missed from the beginning, so length is not all of it.
+# With values gone too, the perplexity is 18.0 instead of 18.7 at the smallest budget, and 42.8 instead of 30.9 at the largest.
+# Part of the reason is length: the texts that measured the values had 128 tokens, and behind the 128th token of a window the values are missed most.
+# With 5.9 % of the parameters gone they are missed only there: at tokens 129 to 256 the model loses 0.403 nats, against 0.226 by neurons alone.
+# With 17.8 % gone they are missed from the beginning, 0.853 against 0.644, so length is not all of it.
 # What neurons alone cost hardly depends on the position.
-# Whoever cuts values should measure them on texts as long as those to be read; that we have not done, and two windows have no interval.
+#
+# Whoever cuts values should measure them on texts as long as those to be read.
+# That we have not done, and two windows have no interval.
 #
 # So the pruner goes on taking neurons only.
 #
 # ## Slicing attention as the paper would
 #
 # The paper says that slicing attention as well hurts much more, and does not say which rows it means; we take those of `v_proj`, with the columns of the output map that read them.
-# A policy is trained to preserve the spectrum of every `v_proj`, as the paper trains one for every `gate_proj`, and both remove as many parameters; beside them random rows, without a re-fit.
+# A policy is trained to preserve the spectrum of every `v_proj`, as the paper trains one for every `gate_proj`, and both remove as many parameters.
+# Random rows are drawn beside them; nothing is re-fitted.
 # Two seeds of each can show large differences only.
 
 # %% tags=["active-ipynb"]
@@ -1064,15 +1096,104 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # assert found["value rows", "random", "9"][0] > 2 * found["gate rows", "random", "9"][1]
 
 # %% [markdown]
-# The answer depends on who chooses.
-# By the paper's policy rows of attention hurt less than rows of the feed-forward blocks.
-# The reason is its choice of the latter, which is worse than random rows ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)); at the larger budget it makes a better one of the former.
-# By random rows they hurt more, at the larger budget several times as much, and by energies and closed forms, above, they hurt more from 4 % of the parameters on.
-# The choices that leave the best model agree with the paper, then, and its own does not.
+# Does slicing attention hurt more?
+# The answer depends on who chooses the rows.
 #
+# - *The paper's policy*: rows of attention hurt less, with a divergence of 2.13 to 2.50 at the larger budget, against 4.93 to 5.10 for rows of the feed-forward blocks. The reason is its choice of the latter, which is worse than random rows ([why](spectral_pruning.ipynb#why-the-proxy-can-fail)).
+# - *Random rows*: rows of attention hurt more, 5.05 to 5.72 against 1.11 to 1.23.
+# - *Energies and closed forms*, above: rows of attention hurt more from 4 % of the parameters on.
+#
+# So the choices that leave the best model agree with the paper's statement, and the paper's own choice does not.
+
+# %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# spoken = np.diag([8.0, 1.0, 0.5, 0.5])
+# energies = value_basis(torch.eye(4), torch.tensor(spoken), (1, 1, 4)).energies[0]
+# gone = float(energies[2:].sum() / energies.sum())
+# Quiz(
+#     "What a head writes has the energies 8, 1, 1/2 and 1/2 along four directions. "
+#     "Two of its four numbers go. What share of the energy is lost at best?",
+#     right=f"{gone:.0%}",
+#     because="The two weakest directions go, and nobody can lose less.",
+#     wrong={"50%": "Half of the numbers go, but not half of the energy.",
+#            "20%": "That takes all but the strongest direction away."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# held = table["costs"]["sizes"]
+# neuron, whole = 3 / held["neuron"], 1000 / held["sublayer"]
+# Quiz(
+#     f"A neuron of {held['neuron']} parameters costs 3, an attention sublayer of "
+#     f"{held['sublayer']} parameters costs 1000. Which goes first, as the price rises?",
+#     right="the sublayer" if whole < neuron else "the neuron",
+#     because=f"A parameter of it costs {whole:.4f}, one of the neuron {neuron:.4f}.",
+#     wrong={"the neuron": "It costs less, but it saves less still."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# with_values, alone_gone = (ways[kind]["27"] for kind in ("neurons and values",
+#                                                          "neurons"))
+# assert np.mean(with_values["kl"]) < np.mean(alone_gone["kl"])
+# Quiz(
+#     "Values and neurons go together; on the model's own texts of 128 tokens the "
+#     "divergence is a tenth smaller than by neurons alone. And on windows of 512?",
+#     right=f"worse: perplexity {with_values['perplexity']:.1f} instead of "
+#     f"{alone_gone['perplexity']:.1f}",
+#     because="Values were judged on short texts, and are missed most in long ones.",
+#     wrong={"a tenth better": "Nothing measured on 128 tokens says so."},
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-attention-rank-1"></a>
+# **Exercise ★.** <a id="ex-attention-rank-0"></a>
+# Write a function that says what a head with a value of its own loses at least when $r$ numbers of the value stay.
+# `O` is its part of the output map, `Z` the second moment of what it gathers.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# [Theorem (One head, one value)](#thm-attention-rank-one) names the matrix whose eigenvalues you need; `np.linalg.eigvalsh` gives them in ascending order.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def least_loss(O, Z, r):
+#     """Energy that no choice of `r` numbers of the value can keep."""
+#     # your lines
+#
+#
+# def by_the_book(O, Z, r):
+#     """The same from the basis of this chapter."""
+#     basis = value_basis(torch.tensor(O), torch.tensor(Z), (1, 1, len(Z)))
+#     return float(basis.energies[0, r:].sum())
+#
+#
+# writes, gathers = np.array([[1.0, 2], [0, 1], [1, 0]]), np.array([[2.0, 1], [1, 3]])
+# check_answer(least_loss, by_the_book, (writes, gathers, 1), (writes, gathers, 0))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# What the head writes has the second moment $O Z O^\top$; all of its eigenvalues but the $r$ largest are lost.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def least_loss(O, Z, r):
+#     """Energy that no choice of `r` numbers of the value can keep."""
+#     return np.linalg.eigvalsh(O @ Z @ O.T)[: len(O) - r].sum()
+#
+#
+# calls = [(writes, gathers, r) for r in (0, 1, 2)]
+# assert check_answer(least_loss, by_the_book, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-attention-rank-1"></a>
 # By hand: two heads share a value of two numbers, $O_1 = \operatorname{diag}(1, 0)$ and $O_2 = \operatorname{diag}(0, 1)$; the first gathers $(\pm 2, 0)$ and the second $(0, \pm 1)$.
 # What does the closed form lose at rank 1, what does [Theorem (Shared values)](#thm-attention-rank-shared) allow, and which $E$ loses nothing?
 #
@@ -1097,7 +1218,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # assert ((O - torch.eye(2) @ both) @ Z == 0).all()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-attention-rank-2"></a>
+# **Exercise ★.** <a id="ex-attention-rank-2"></a>
 # A limit: at rank 0 a sublayer writes nothing but its bias.
 # Why is it still not the same as to drop it, and how many parameters does each save in the small real model, with 9 query heads, 3 value heads, $d = 576$ and $d_h = 64$?
 #
@@ -1113,7 +1234,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # assert 3 * 64 * sizes["value"] == 442368 and sizes["sublayer"] == 884736
 
 # %% [markdown]
-# **Exercise.** <a id="ex-attention-rank-3"></a>
+# **Exercise ★★.** <a id="ex-attention-rank-3"></a>
 # Break an assumption: take the singular vectors of $O_i$ alone, as if $Z_i$ were the identity.
 # Can that be better than the closed form at any rank, and is it ever as good?
 #
@@ -1135,7 +1256,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     torch.testing.assert_close(rest.square().sum(), isotropic.energies[0, r:].sum())
 
 # %% [markdown]
-# **Exercise.** <a id="ex-attention-rank-4"></a>
+# **Exercise ★.** <a id="ex-attention-rank-4"></a>
 # A neuron of 2 parameters costs 1, another 3; an attention sublayer of 12 parameters costs 5, and its two coordinates of 3 parameters each cost 1 and 4.
 # What goes at a price of 0.4, of 0.6 and of 1?
 #
@@ -1158,6 +1279,9 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # ## What you can do now
 #
 # Neurons, values and attention sublayers have one kind of cost and one budget.
+# On the model's own texts some values and fewer neurons leave a tenth to a fifth less divergence than neurons alone; whole sublayers leave more than twice as much.
+# On longer texts the values are missed: with 17.8 % of the parameters gone the perplexity is 42.8 instead of 30.9.
+# So the pruner takes neurons only.
 #
 # - Give value heads a smaller rank by the closed form, `value_output_reduction` (`value_basis`, `ValueBasis`), from what `attention_moments` measures, with a ridge by `value_ridge`.
 # - Drop attention sublayers: `without_attention`; find them, `attention_sublayers` (`Attention`).
