@@ -1184,6 +1184,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def least_loss(O, Z, r):
 #     """Energy that no choice of `r` numbers of the value can keep."""
 #     return np.linalg.eigvalsh(O @ Z @ O.T)[: len(O) - r].sum()

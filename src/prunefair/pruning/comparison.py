@@ -1159,6 +1159,7 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def column_scores(h, D):
 #     """Root mean square of a neuron times the absolute sum of its column, (m,)."""
 #     return np.sqrt((h**2).mean(0)) * np.abs(D).sum(0)

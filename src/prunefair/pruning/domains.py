@@ -399,6 +399,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def perplexity_over_dense(pruned, dense, tokens):
 #     """Perplexity of the pruned model over that of the dense one."""
 #     return np.exp((sum(pruned) - sum(dense)) / sum(tokens))

@@ -720,6 +720,7 @@ def simulated_results(
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def error_of_difference(counts):
 #     """Standard error of the pruned model's accuracy minus the dense one's."""
 #     n, gained, lost = sum(counts), counts[1], counts[2]

@@ -549,6 +549,7 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # </details>
 
 # %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
 # def reproduced_alone(h, D, j):
 #     """Share of the energy of `h @ D.T` that neuron `j` reproduces, rescaled."""
 #     y, own = h @ D.T, np.outer(h[:, j], D[:, j])
