@@ -56,6 +56,7 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 #
 # import numpy as np
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.estimates import rank_correlation
@@ -76,9 +77,27 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # generator, rng = torch.Generator().manual_seed(SEED), np.random.default_rng(SEED)
 
 # %% [markdown]
+# The picture has a block with two outputs and three next tokens.
+# Both arrows are equally long; count the contour lines that each crosses.
+
+# %% tags=["active-ipynb"]
+# from prunefair.pruning import functional_policy as package
+#
+# head = torch.tensor([[1.5, 0.2], [-1.0, 0.4], [-0.5, -0.6]]).double()
+# _, _, directions = torch.linalg.svd(head - head.mean(0))
+# moves = 1.4 * directions * torch.tensor([[1.0], [-1.0]])
+# with figure(figsize=(5.6, 3.8)) as ax:
+#     package.plot_equal_energy(ax, head, moves)
+
+# %% [markdown]
+# **Figure (fig-functional-policy-energy).** <a id="fig-functional-policy-energy"></a> Equal energies, unequal costs. Contours: how far the distribution of the next token moves when the output of a block moves away from where it was, in nats. Two neurons are removed, each of which changes the output by the same length; the one that moves it across the contours costs several times as much.
+#
 # ## What a neuron is worth to the distribution of texts
 #
 # Let $P_\varepsilon$ be the distribution of texts when neuron $j$ of one block is multiplied by $1 - \varepsilon$ at position $t$ only.
+#
+# How much does this change what the model says?
+# A divergence between two distributions of texts is hard to compute, but for a small change a gradient gives it.
 #
 # **Theorem (The cost of a neuron is a mean square on the model's own text).** <a id="thm-functional-policy-fisher"></a>
 # Let $c_{tj} = h_{tj}\, D_{:j}^\top g_t$ with $g_t = \partial \log p(x) / \partial y_t$, the gradient of the log-likelihood of the whole text.
@@ -110,10 +129,10 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 # (3) After the last block no position reads another, so $\log p(x)$ depends on $y_t$ only through the distribution of $x_{t+1}$ given $x_{\le t}$.
 # $c_{tj}$ is then the score of this conditional distribution, with $\mathbb E[c_{tj} \mid x_{\le t}] = 0$, and $c_{sj}$ with $s < t$ is a function of $x_{\le t}$. ∎
 #
+# In words: let the model write, ask at every token how much the neuron changes the log-likelihood of the text, and square; the mean is what a small change of the neuron costs in nats.
 # On any other text the mean square of a gradient is a number without this meaning.
 #
-# The picture has a block with two outputs and three next tokens.
-# Both arrows are equally long; count the contour lines that each crosses.
+# The next function draws [Figure (fig-functional-policy-energy)](#fig-functional-policy-energy), at the head of this chapter.
 
 
 # %%
@@ -138,22 +157,20 @@ def plot_equal_energy(ax, head, moves):
     return ax
 
 
-# %% tags=["active-ipynb"]
-# head = torch.tensor([[1.5, 0.2], [-1.0, 0.4], [-0.5, -0.6]]).double()
-# _, _, directions = torch.linalg.svd(head - head.mean(0))
-# with figure(figsize=(5.6, 3.8)) as ax:
-#     plot_equal_energy(ax, head, 1.4 * directions * torch.tensor([[1.0], [-1.0]]))
-
 # %% [markdown]
-# **Figure (fig-functional-policy-energy).** <a id="fig-functional-policy-energy"></a> Equal energies, unequal costs. Contours: how far the distribution of the next token moves when the output of a block moves away from where it was, in nats. Two neurons are removed, each of which changes the output by the same length; the one that moves it across the contours costs several times as much.
+# We take $\varepsilon = 1$, far beyond where the expansion is exact, and the mean over positions:
 #
-# We take $\varepsilon = 1$, far beyond where the expansion is exact, and the mean over positions,
+# <div class="alert alert-info">
+#
+# **The Fisher cost of neuron $j$, in nats squared.**
 #
 # $$
-# f_j = \frac1T \sum_{t=0}^{T-1} \mathbb E\, c_{tj}^2 ,
+# f_j = \frac1T \sum_{t=0}^{T-1} \mathbb E\, c_{tj}^2
 # $$ (eq-functional-policy-cost)
 #
-# and call it the *Fisher cost* of the neuron, in nats squared; as a score for pruning it is known ([Theis et al. 2018](../references.bib#theis2018faster); [Molchanov et al. 2019](../references.bib#molchanov2019importance)), with data in the place of the model's own text.
+# </div>
+#
+# As a score for pruning it is known ([Theis et al. 2018](../references.bib#theis2018faster); [Molchanov et al. 2019](../references.bib#molchanov2019importance)), with data in the place of the model's own text.
 # It leaves the cross terms of [(eq-functional-policy-together)](#eq-functional-policy-together) out, although pruning removes a neuron at all positions.
 # In exchange every position of a text is a sample of its own; `together=True` gives the other cost, $\frac1T \mathbb E (\sum_t c_{tj})^2$, with one sample a text.
 # Unlike an energy, both are in the same unit in every layer.
@@ -378,7 +395,7 @@ class FisherSum:
 #         print(f"block {block}, neuron {j}: cross terms {cross[block, j]:6.3f}")
 
 # %% [markdown]
-# The cross terms are there in the first block and vanish in the last, as the theorem says.
+# The cross terms are there in the first block, up to 0.258 of the cost, and vanish in the last, as the theorem says.
 # Texts drawn uniformly give other numbers, so the identity is one about the model's own text:
 
 # %% tags=["active-ipynb"]
@@ -392,6 +409,7 @@ class FisherSum:
 # The [row policy](row_policy.ipynb) sees three features of a row and their squares.
 # This one sees three logarithms that say how much a neuron matters: its energy, its energy as *optimal brain surgery* counts it ([Hassibi and Stork 1993](../references.bib#hassibi1993second)), and its Fisher cost,
 #
+# <a id="eq-functional-policy-features"></a>
 # $$
 # \ln\bigl(H_{jj}\, \lVert D_{:j} \rVert^2\bigr), \qquad
 # \ln \frac{\lVert D_{:j} \rVert^2}{[(H + \rho I)^{-1}]_{jj}}, \qquad
@@ -399,6 +417,9 @@ class FisherSum:
 # $$ (eq-functional-policy-features)
 #
 # each standardised over the neurons of its layer, and the squares of the three, standardised again.
+#
+# The second of them needs a reason.
+# If the other neurons may change their columns when one goes, they take over a part of what it wrote; the theorem says what is left.
 #
 # **Theorem (The surgeon's energy is what the other neurons cannot make up for).** <a id="thm-functional-policy-surgeon"></a>
 # With $H_\rho = H + \rho I$ and $\rho > 0$,
@@ -413,6 +434,8 @@ class FisherSum:
 # The left objective is $\operatorname{tr} E H_\rho E^\top$, a sum over the rows of $E$.
 # In the row with the entry $-D_{ij}$ at $j$ it is $D_{ij}^2\, v^\top H_\rho v$ for a vector with $v_j = 1$; with $v = (1, -a)$ this is the bracket on the right.
 # Its minimum over $a$ is the Schur complement of $H_\rho$ without $j$ in $H_\rho$, which is $1/[H_\rho^{-1}]_{jj}$. ∎
+#
+# In words: a neuron that the others predict well is cheap to lose, however large it gets.
 
 # %%
 FUNCTIONAL_FEATURES = ("log_energy", "log_surgeon_energy", "log_fisher")
@@ -590,6 +613,8 @@ class FunctionalPolicy(RowPolicy):
 # $A_S$ and $A_{S'}$ differ by a matrix of rank one, so each of their spectra of $d$ values [interlaces by one place](self_moments.ipynb) with the other, and the KS distance between the two is at most $1/d$.
 # KS is a metric, so distances from a third spectrum differ by no more than that.
 # For the second claim let $j$ be the only neuron that is ever active. ∎
+#
+# In words: under the KS penalty one neuron has one vote among $d$; under the lost energy a single neuron can have them all.
 
 
 # %%
@@ -787,6 +812,7 @@ def functional_distances(
 #     assert (explained > 0.99) == (name == "lost energy")
 
 # %% [markdown]
+# Whether that one neuron is kept explains all of the variance of the lost energy, to two digits, and 0.04 of that of the KS distance.
 # By its lost energy a selection of this layer is a single bit, and in the gradient that bit is noise for the weights that all layers share.
 # Once the policy keeps that neuron, nothing that it does to the other 1535 counts beside the other layers; the KS distance gives every direction of the output the same say.
 #
@@ -917,9 +943,10 @@ def train_functional(
 # assert np.ptp(steady) < 0.1 * np.ptp(lottery) and max(steady) < min(lottery)
 
 # %% [markdown]
-# The policies charged with lost energy depend on the seed, and some lose more energy than those that were charged with the KS distance: it is the training that fails, not the objective.
-# Leaving out the layer of the largest outlier does not cure it.
-# The bits are in other layers too.
+# The three policies charged with lost energy diverge by 1.099, 0.752 and 0.747 nats a token; those charged with the KS distance by 0.728, 0.735 and 0.726.
+# The first group loses more energy, too, though it was trained to lose little: it is the training that fails, not the objective.
+# Leaving out the layer of the largest outlier does not cure it, for one seed then ends at 2.530.
+# Other layers have neurons that rule them, too.
 # The next cell counts the layers where the presence of one neuron explains most of the variance of the lost energy, and compares the first gradient of both penalties, for the same 16 pairs of draws.
 
 # %% tags=["active-ipynb"]
@@ -937,8 +964,8 @@ def train_functional(
 # assert signal["lost energy"].max() < 1.5 < 2.5 < signal["functional KS"].min()
 
 # %% [markdown]
-# For the lost energy the noise of one episode is about as large as the gradient, so that some of the first steps go the wrong way.
-# For the KS distance, which bounds what one neuron can say, the gradient is several times its noise.
+# For the lost energy the gradient is between 0.93 and 1.32 times the noise of one episode, so that some of the first steps go the wrong way.
+# For the KS distance, which bounds what one neuron can say, it is between 2.91 and 3.51 times its noise.
 # That is why the bounded penalty makes the better policy, though within a ratio, as the next section shows, both rank finished selections equally well.
 #
 # One policy serves every ratio: trained at the ratio of the row and used at that of the column, the functional KS of its best selection is
@@ -957,6 +984,8 @@ def train_functional(
 # assert worse.max() < 0.1
 
 # %% [markdown]
+# Another ratio of training costs 0.01 % on average.
+#
 # ## Which objective ranks the pruned models?
 #
 # An objective is worth having if a selection that it prefers makes the better model.
@@ -1056,10 +1085,11 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # )
 
 # %% [markdown]
-# Within a ratio the three penalties that know the activations order the models almost as their divergence does, and nothing separates the three.
-# The objective of the paper orders them the wrong way round: at 30 % its whole interval is below zero, so a selection that keeps the spectrum of `gate_proj` better is likely to make a worse model.
+# Within a ratio the three penalties that know the activations order the models almost as their divergence does: their correlations are between 0.94 and 0.98.
+# The objective of the paper orders them the wrong way round: at 30 % its correlation is $-0.59$ and the whole interval is below zero.
+# So a selection that keeps the spectrum of `gate_proj` better is likely to make a worse model.
 # The norm scores do no better.
-# Over all ratios together even the raw distance has some correlation, because it grows with the number of rows that go; here the functional KS falls behind the lost energy and the Fisher cost.
+# Over all ratios together even the raw distance has some correlation, because it grows with the number of rows that go; here the functional KS, with 0.76, falls behind the lost energy (0.96) and the Fisher cost (0.98).
 # A distance in $[0, 1]$ that [interlacing](self_moments.ipynb) bounds by $r/d$ is no common scale for different $r$; it is a penalty for comparing selections of one size, which is all that training asks of it.
 # With the perplexity on other people's text the correlations of these four are lower within a ratio:
 
@@ -1098,6 +1128,9 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # (k_l) = \arg\min \sum_l \sum_{j \in R_l} f_{lj} \quad \text{over} \quad \lvert S_l \rvert = k_l \ge a_l, \quad \sum_l k_l = n .
 # $$ (eq-functional-policy-widths)
 #
+# There are far too many widths to try all of them.
+# The theorem says that none need be tried.
+#
 # **Theorem (The cheapest go first).** <a id="thm-functional-policy-widths"></a>
 # Keep the $a_l$ dearest neurons of every layer, and of all others the $n - \sum_l a_l$ dearest.
 # This solves [(eq-functional-policy-widths)](#eq-functional-policy-widths), and in every layer above its bound, $k_l > a_l$, each neuron kept costs at least as much as each neuron removed anywhere.
@@ -1107,6 +1140,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # Given these, any $n - \sum_l a_l$ of the others are allowed, and the dearest leave the smallest sum.
 # If $k_l > a_l$, the cheapest neuron kept in layer $l$ is one of these, and so costs at least as much as all of the others that are removed. ∎
 #
+# In words: put the neurons of all layers in one row by their costs and cut off the cheap end, but leave every layer its least number.
 # With a largest number of neurons for every layer besides, only as many of the dearest may stay, and the rest is the same.
 # The widths are all that we take from the solution; which neurons of a layer go is the policy's choice.
 # [Layer budgets](../bridge/layer_budgets.ipynb) finds this rule at $\alpha = 0$ of a family that ends with equal shares, and no fairer member that leaves a better model.
@@ -1220,7 +1254,8 @@ def uneven_ratios(
 #         print(f"perplexity {worse[0]:.1f} -> {worse[1]:.1f}")
 
 # %% [markdown]
-# Uneven widths lower the divergence in every row: the first layers lose next to nothing, and the middle of the model goes to the bound.
+# Uneven widths lower the divergence in every row: at 30 % from 0.7282 to 0.6068 nats a token for the policy.
+# The first layers lose next to nothing, and the middle of the model goes to the bound.
 # The perplexity, over two windows only, mostly follows.
 # With them the Fisher costs alone, the policy and the energy are close to each other; the next cell says how close, over the same texts.
 
@@ -1236,9 +1271,97 @@ def uneven_ratios(
 #     assert np.mean(row["uneven"]["kl"]) < np.mean(row["equal"]["kl"])
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# apart = elsewhere.max()
+# Quiz(
+#     "Why are Fisher costs measured on text that the model wrote itself?",
+#     right="They are right only there." if apart > 1.2 else "For speed.",
+#     because=f"Uniform texts gave a tiny model up to {apart:.0f} times the curvature.",
+#     wrong={
+#         "For want of other text.": "Any text could be had; it measures something "
+#         "else.",
+#         "Its sentences are shorter.": "Length is a choice.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# Quiz(
+#     "One neuron has 99 % of the energy of a layer. What does the lost energy of a "
+#     "random selection say?",
+#     right="Whether it is kept." if explained > 0.99 else "Little.",
+#     because="It explains all of the variance over draws.",
+#     wrong={
+#         "How many directions are left.": "That is closer to what the KS distance "
+#         "says.",
+#         "Nothing.": "One bit, and the same bit for every other neuron.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# within, over = (groups[g]["functional KS"].value for g in ("at 30%", "all ratios"))
+# Quiz(
+#     "Why does the functional KS rank models better within a ratio than over all?",
+#     right="Its scale depends on the ratio." if over < within else "It does not.",
+#     because="Its bound is r/d, with r the neurons that go.",
+#     wrong={
+#         "There are more models.": "More models make a correlation surer, not "
+#         "smaller.",
+#         "It is noisier at 10%.": "It is as good there.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-functional-policy-1"></a>
+# **Exercise ★.** <a id="ex-functional-policy-0"></a>
+# Write the surgeon's energies of the neurons of a layer, with $\rho$ = `ridge` times the mean of the diagonal of $H$.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# [(eq-functional-policy-features)](#eq-functional-policy-features): the inverse of $H + \rho I$ is all that you need.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def what_others_cannot(D, H, ridge):
+#     """Surgeon's energies, shape (m,), of D (d, m) and H (m, m)."""
+#     # your lines
+#
+#
+# def book_surgeon(D, H, ridge):
+#     return surgeon_energies(torch.tensor(D), torch.tensor(H), ridge=ridge)[1].numpy()
+#
+#
+# chance = np.random.default_rng(SEED)
+# X, columns = chance.normal(size=(20, 6)), chance.normal(size=(3, 6))
+# check_answer(what_others_cannot, book_surgeon, (columns, X.T @ X / 20, 0.01))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The diagonal of the inverse is one over what is left of each neuron after a regression on the others.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def what_others_cannot(D, H, ridge):
+#     """Surgeon's energies, shape (m,), of D (d, m) and H (m, m)."""
+#     damped = H + ridge * np.diag(H).mean() * np.eye(len(H))
+#     return (D**2).sum(0) / np.diag(np.linalg.inv(damped))
+#
+#
+# calls = [(columns, X.T @ X / 20, ridge) for ridge in (0.01, 1.0, 100.0)]
+# assert check_answer(what_others_cannot, book_surgeon, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-functional-policy-1"></a>
 # By hand: a model says one token, 0 or 1, with the log odds $y = D h$, and has the neurons $h = (1, 1)$ with $D = (1, -1)$.
 # What are the Fisher costs of the two neurons, and what happens when both go?
 #
@@ -1258,7 +1381,7 @@ def uneven_ratios(
 # assert c.square().mean(0).tolist() == [0.25, 0.25] and not c.sum(1).any()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-functional-policy-2"></a>
+# **Exercise ★.** <a id="ex-functional-policy-2"></a>
 # A limit: $\rho \to \infty$.
 # What becomes of the order of the surgeon's energies, and of the functional spectrum's own dependence on $H$?
 #
@@ -1274,7 +1397,7 @@ def uneven_ratios(
 # assert surgeon.argsort().tolist() == D.norm(dim=0).argsort().tolist()
 
 # %% [markdown]
-# **Exercise.** <a id="ex-functional-policy-3"></a>
+# **Exercise ★★.** <a id="ex-functional-policy-3"></a>
 # Break an assumption: give `fisher_costs` texts of random tokens in place of the model's own.
 # What becomes of the 30 % dearest neurons of each layer, and of the sum of all costs?
 #
@@ -1302,7 +1425,7 @@ def uneven_ratios(
 # assert found["random tokens"][0] > 1.5 > found["own text"][0]
 
 # %% [markdown]
-# **Exercise.** <a id="ex-functional-policy-4"></a>
+# **Exercise ★★.** <a id="ex-functional-policy-4"></a>
 # Show that the ratios of `uneven_ratios` do not depend on a common factor of all costs, but may on a factor of the costs of one layer.
 # Why, then, may energies not take the place of Fisher costs here?
 #
@@ -1322,7 +1445,9 @@ def uneven_ratios(
 # ## What you can do now
 #
 # A neuron's Fisher cost is the curvature of a divergence, on the model's own text and there only.
-# The functional spectrum gives every direction of a block's output the same say; among selections of one size it ranks pruned models where the raw spectrum fails.
+# The functional spectrum gives every direction of a block's output the same say; among selections of one size its rank correlation with the damage is 0.94 or more, where that of the raw spectrum is below zero.
+# The lost energy ranks as well, but a policy trained on it depends on the seed, because one neuron can decide a layer's share.
+# Widths by Fisher costs lower the divergence at 30 % from 0.7282 to 0.6068 nats a token.
 #
 # - Say what a neuron is worth to the distribution of texts, and to its layer when the others may change: `fisher_costs`, `surgeon_energies`.
 # - Give a policy these costs to see: `FunctionalLayer`, `functional_layers`, `FUNCTIONAL_FEATURES`, `FunctionalPolicy`.
