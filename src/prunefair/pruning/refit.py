@@ -4,8 +4,10 @@ r"""
 
 A neuron that is removed was correlated with others that stay.
 How much of what it did can they do, if `down_proj` is allowed to change?
-On the model's own text that is a least-squares problem with a closed form, one Cholesky factor a layer.
-Solved without care it makes the small real model worse than no re-fit at all; the last figure but one shows how much of the care is a number that the texts themselves can choose.
+On the model's own text that is a least-squares problem with a closed form.
+Solved without care it makes the outputs of the small real model worse than no re-fit at all.
+The care is one number, the *ridge*, which holds the new weights near the old ones and which the texts themselves can choose.
+With it the re-fit lowers the divergence of a model without 30 % of its neurons from 0.642 to 0.430 nats a token.
 
 ## Notation
 
@@ -45,6 +47,7 @@ from prunefair.pruning.self_moments import (
 # import json
 # from pathlib import Path
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import standard_error
@@ -83,12 +86,20 @@ from prunefair.pruning.self_moments import (
 #
 # We look for $\hat D \in \mathbb R^{d \times k}$ that gives the old output from the kept neurons, and stays near the plain slice $D_S$:
 #
+# <div class="alert alert-info">
+#
+# **What the re-fit minimises.**
+#
 # <a id="eq-refit-objective"></a>
 # $$
 # \min_{\hat D}\; \mathbb E\, \lVert \hat D h_S - D h \rVert^2 + \rho \sum_{j \in S} H_{jj}\, \lVert \hat D_{:j} - D_{:j} \rVert^2 .
 # $$ (eq-refit-objective)
 #
+# </div>
+#
 # The ridge $\rho$ has no unit: the change of a column is charged as the output feels it, at the same rate for a neuron that is always small and for the few that are a thousand times larger.
+#
+# A closed form makes the repair of a layer one linear system, and shows what it can and cannot gain.
 #
 # **Theorem (Ridge least squares in closed form).** <a id="thm-refit-solution"></a>
 # Let no kept neuron be dead, $H_{jj} > 0$ for $j \in S$.
@@ -122,6 +133,8 @@ from prunefair.pruning.self_moments import (
 #
 # (4) $\hat D_{:j} \to \hat D_{:j} / a_j$ maps the objective of the one problem to that of the other, term by term. ∎
 #
+# In words: the re-fit takes over what the kept neurons predict of the removed ones.
+# On the texts of the fit it is never worse than the plain slice, and it does not depend on how the same block happens to be written.
 # Least squares has long been used to repair a pruned network on calibration data ([He et al. 2017](../references.bib#he2017channel)), and one neuron at a time it is optimal brain surgery ([Hassibi and Stork 1993](../references.bib#hassibi1993second)).
 # Here the data are the model's own, and $\operatorname{diag} H_{SS}$ stands where ridge regression has the identity ([Hoerl and Kennard 1970](../references.bib#hoerl1970ridge)).
 # The gate of a LLaMA allows exactly the scaling of (4), in the rows of `up_proj`: two models that compute the same function are given the same repair, which a multiple of the identity would not do.
@@ -302,6 +315,7 @@ def plot_repair(axes, D, hidden, kept, weight):
 # ## A bias takes the mean
 #
 # OPT, Phi and others add a bias to the output of `down_proj`, and it may change, too.
+# Which part of the repair should it take?
 #
 # **Theorem (The constant part is free).** <a id="thm-refit-bias"></a>
 # Add a constant $c$ to the output in [(eq-refit-objective)](#eq-refit-objective).
@@ -316,6 +330,8 @@ def plot_repair(axes, D, hidden, kept, weight):
 # **Proof.**
 # For a given $\hat D$ the error is $\mathbb E\, \lVert v + c \rVert^2$ with $v = \hat D h_S - D h$, which is smallest at $c = -\mathbb E\, v$; what is left is the variance of $v$, the first term with $C$ in the place of $H$.
 # Without a constant, $c = 0$ is one of those that were allowed. ∎
+#
+# In words: the bias takes the mean of what is missing, and the weights are fitted to deviations from the mean only.
 #
 # For the penalty we take the variances $C_{jj}$ in the place of $H_{jj}$, so that adding a constant to $h$ and taking it out of the bias changes nothing, in the spirit of (4).
 #
@@ -402,6 +418,7 @@ def moment_about(
 #
 # Activations of a few neurons are enormous, so the eigenvalues of $H_{SS}$ spread over many orders of magnitude, and one could fear for the digits of the solution.
 # But $\hat D$ does not depend on the sizes of the neurons, and neither do the digits.
+# The theorem gives the condition number that counts, which says how many digits a solution loses.
 #
 # **Theorem (The ridge bounds the condition number).** <a id="thm-refit-condition"></a>
 # Let $C$ be $H_{SS}$ with its rows and columns scaled to a unit diagonal.
@@ -414,8 +431,11 @@ def moment_about(
 # **Proof.**
 # $C$ is positive semidefinite with the trace $k$, so its eigenvalues lie in $[0, k]$, those of $C + \rho I$ in $[\rho, k + \rho]$. ∎
 #
+# In words: the ridge alone bounds the loss of digits, however unequal the neurons are.
+#
 # It is the scaled number that counts: rounding in a Cholesky factorisation perturbs entry $(i, j)$ by a multiple of $\sqrt{A_{ii} A_{jj}}$, whatever the sizes ([Higham 2002](../references.bib#higham2002accuracy)), and the same is true of a moment that is summed in float32.
-# At $\rho = 0.01$ and 1536 neurons the bound is $1.5 \cdot 10^5$, six digits fewer than float64 has, and float32 would leave one or two.
+# At $\rho = 0.01$ and 1536 neurons the bound is $1.5 \cdot 10^5$.
+# So a solution loses at most six of the sixteen digits of float64; float32 has seven and would keep one or two.
 #
 # The small real model, on 24 of its own texts in two halves; 6 further texts judge.
 # In this section and the next every layer keeps the 70 % of its neurons with the largest [Fisher costs](functional_policy.ipynb).
@@ -526,6 +546,7 @@ def plot_by_ridge(
 # %% [markdown]
 # **Figure (fig-refit-condition).** <a id="fig-refit-condition"></a> Above: condition number of $H_{SS}$ as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Below: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.
 #
+# In layer 11 the condition number is about $7 \cdot 10^8$ as it is, and 7682 with a ridge of 0.01.
 # With the ridge of each neuron the moments may be summed in float32, as [`hidden_moments`](self_moments.ipynb) does; the solution is computed in float64 all the same, since it costs little.
 
 # %% [markdown]
@@ -848,7 +869,7 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 
 # %% [markdown]
 # At small ridges the re-fit of this figure is worse than none, though on the texts of the fit it is better by [Theorem (Ridge least squares in closed form)](#thm-refit-solution).
-# The rule puts its minimum on the ridge of the judge or on the next larger one of the grid.
+# The rule puts its minimum on the ridge of the judge or on the next larger one of the grid: with 24 texts it costs an error of 0.1753, where 0.1715 was possible.
 # Fewer texts ask for a larger ridge, so a grid that ends at 1, say, would cut off every minimum of this figure; `RIDGES` ends where a re-fit is none.
 
 # %% [markdown]
@@ -920,6 +941,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 # %% [markdown]
 # The re-fit lowers the divergence of every selection that knows what the model does, and the more so, the more text it reads.
+# With 32768 tokens it takes off 25 % for the energies, 29 % for the policy with equal widths and 33 % with widths by Fisher cost, from 0.642 to 0.430 nats a token.
 # Widths by Fisher cost are the best before it and after it; energy and the policy with equal widths are not told apart, neither before nor after.
 # For random rows there is no gain to be seen.
 # These are divergences; what becomes of the answers to questions they do not say, and the [comparison](comparison.ipynb) measures it.
@@ -985,7 +1007,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 #     assert z > 2
 
 # %% [markdown]
-# None of the three is better than blocks that are fitted on their own.
+# None of the three is better than blocks that are fitted on their own: these reach 0.4891 nats a token, and the best of the three 0.5044.
 
 
 # %% [markdown]
@@ -1034,9 +1056,102 @@ def refit_(
 
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+# The right ones are computed, in cells that a page leaves out and the notebook has.
+
+# %% tags=["active-ipynb", "remove-input"]
+# tiny_ridge = curves["24 texts, judged"][0]
+# Quiz(
+#     "The ridge is almost 0. On its own texts the re-fit is better than the slice. "
+#     "How is it on other texts?",
+#     right="Worse than the slice." if tiny_ridge > sliced else "Better.",
+#     because="It has learnt what is true of these tokens only.",
+#     wrong={
+#         "Better than the slice.": "The theorem speaks of the texts of the fit.",
+#         "The same.": "Weights that fit noise do harm.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# twin = refit_down(torch.ones(1, 2), torch.ones(2, 2), torch.tensor([0]), ridge=1e-9)
+# Quiz(
+#     "Which removed neuron can be made up for completely?",
+#     right="A copy of a kept one." if abs(twin.weight.item() - 2) < 1e-6 else "None.",
+#     because="The kept one gets the column of both: here 1 becomes 2.",
+#     wrong={
+#         "A small one.": "It costs little, but nobody does its work.",
+#         "One that no kept neuron is correlated with.": "Nothing of it can be "
+#         "predicted.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# apiece, in_turn = independent["kl"], min((row["kl"] for row in shares), key=np.mean)
+# Quiz(
+#     "Each block may be fitted to the inputs of the dense model, or to those it gets"
+#     " in the pruned one. Which was better?",
+#     right="The first." if np.mean(apiece) < np.mean(in_turn) else "The second.",
+#     because=f"By {np.mean(in_turn) - np.mean(apiece):.3f} nats a token.",
+#     wrong={
+#         "The second, as its inputs are real.": "So one would think; all three "
+#         "versions were worse.",
+#         "No matter which.": "The gap is twice its standard error.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-refit-1"></a>
+# **Exercise ★.** <a id="ex-refit-0"></a>
+# Write the re-fit of [(eq-refit-solution)](#eq-refit-solution), as numpy.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Three pieces of $H$ and $D$: `np.ix_(gone, kept)` picks $H_{RS}$, and `np.diag(np.diag(A))` keeps the diagonal of a matrix.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def refitted(D, H, kept, ridge):
+#     """New matrix, shape (d, k), for the neurons `kept`."""
+#     # your lines
+#
+#
+# def book_refit(D, H, kept, ridge):
+#     D, H, kept = map(torch.from_numpy, (D, H, kept))
+#     return refit_down(D, H, kept, ridge=ridge).weight.numpy()
+#
+#
+# chance = np.random.default_rng(SEED)
+# X, columns = chance.normal(size=(20, 6)), chance.normal(size=(3, 6))
+# some_kept = np.array([0, 2, 3, 5])
+# check_answer(refitted, book_refit, (columns, X.T @ X / 20, some_kept, 0.1))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The slice, plus what the removed neurons wrote, as far as the kept ones predict it.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def refitted(D, H, kept, ridge):
+#     """New matrix, shape (d, k), for the neurons `kept`."""
+#     gone = [j for j in range(len(H)) if j not in kept]
+#     block = H[np.ix_(kept, kept)]
+#     damped = block + ridge * np.diag(np.diag(block))
+#     return D[:, kept] + D[:, gone] @ H[np.ix_(gone, kept)] @ np.linalg.inv(damped)
+#
+#
+# calls = [(columns, X.T @ X / 20, some_kept, ridge) for ridge in (0.01, 0.1, 10.0)]
+# assert check_answer(refitted, book_refit, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-refit-1"></a>
 # By hand: $d = 1$, $D = (1, 1)$, $H = \begin{pmatrix} 1 & c \\ c & 1 \end{pmatrix}$, and the first neuron is kept.
 # What are $\hat D$ and the error at $\rho \to 0$, and when is the re-fit of no use?
 #
@@ -1056,7 +1171,7 @@ def refit_(
 #     assert abs(error @ H.double() @ error.T - (1 - c**2)) < 1e-6
 
 # %% [markdown]
-# **Exercise.** <a id="ex-refit-2"></a>
+# **Exercise ★★.** <a id="ex-refit-2"></a>
 # A limit: what do $\rho \to \infty$ and $\rho = 0$ give for the condition number, and for $\hat D$ if the neurons kept are two copies of one?
 #
 # <details><summary>Solution</summary>
@@ -1076,7 +1191,7 @@ def refit_(
 #     torch.testing.assert_close(found, torch.full((1, 2), 0.5 / (2 + ridge)).double())
 
 # %% [markdown]
-# **Exercise.** <a id="ex-refit-3"></a>
+# **Exercise ★.** <a id="ex-refit-3"></a>
 # Break an assumption: take as many tokens as neurons kept, and no ridge to speak of.
 # What is the error on these tokens, and on others?
 #
@@ -1098,7 +1213,7 @@ def refit_(
 # assert seen < 1e-5 < slice_ < new
 
 # %% [markdown]
-# **Exercise.** <a id="ex-refit-4"></a>
+# **Exercise ★★.** <a id="ex-refit-4"></a>
 # Break (4) of [Theorem (Ridge least squares in closed form)](#thm-refit-solution): with $\rho I$ in the place of $\rho \operatorname{diag} H_{SS}$, scale one kept neuron by $a$ and its column by $1/a$.
 # What does the re-fit do with this neuron at $a \to \infty$ and at $a \to 0$?
 #
@@ -1125,7 +1240,9 @@ def refit_(
 # %% [markdown]
 # ## What you can do now
 #
-# The neurons that stay take over what they can of the others, by a closed form on the model's own text; the ridge is a share of each neuron's own mean square, chosen on halves of these texts.
+# The neurons that stay take over what they can of the others, by a closed form on the model's own text.
+# The ridge is a share of each neuron's own mean square, chosen on halves of these texts; without it the re-fit can be worse than none.
+# With 32768 tokens the re-fit takes 33 % off the divergence of the best selection at 30 %, from 0.642 to 0.430 nats a token, and nothing off that of random rows.
 #
 # - Find the best `down_proj` of one block, its error, and what a bias takes: `refit_down`, `Refitted`, `output_error`, `moment_about`.
 # - Judge many ridges at once and take the one that the halves prefer: `ridge_errors`, `choose_ridge`, `RIDGES`.
