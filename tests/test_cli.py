@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import prunefair
 from prunefair import cli
 from prunefair.messages import Given
-from prunefair.models import load_tokenizer
+from prunefair.models import load_model, load_tokenizer
 from prunefair.pipelines import _room, pruning
 from prunefair.pipelines._arguments import started
 from prunefair.pruning.folders import load_pruned, save_pruned
@@ -96,6 +96,7 @@ def test_prune_reports_every_key_and_plain_transformers_reloads_it(
     assert status in (0, None)
     assert set(result) - {"refit", "widths"} == {
         *("model", "ratio", "rows_kept", "params_before", "params_after", "ks_mean"),
+        *("bytes_before", "bytes_after", "ks_of"),
         *("seconds_policy", "seconds_total", "out", "load", "method"),
         *("multiple", "ratio_reached"),
     }
@@ -109,6 +110,49 @@ def test_prune_reports_every_key_and_plain_transformers_reloads_it(
     reloaded = eval(result["load"])
     assert reloaded.num_parameters() == result["params_after"]
     assert 0 < result["ks_mean"] < 1
+    assert result["bytes_after"] == (out / "model.safetensors").stat().st_size
+    dense = (Path(model) / "model.safetensors").stat().st_size
+    assert abs(result["bytes_before"] - dense) < 100  # of the dense model's own header
+    spectra = (
+        "the first feed-forward matrices" if method == "spectral" else "on own text"
+    )
+    assert re.search(f"{spectra}; 0 is the same, 1 the largest", result["ks_of"])
+    card = (out / "README.md").read_text()
+    assert f"| bytes of weights | {result['bytes_after']:,} |" in card
+    (line,) = (line for line in card.splitlines() if "Kolmogorov" in line)
+    assert "0 if they are the same and 1 at most" in line and spectra in line
+
+
+@pytest.mark.parametrize("widths", ["equal", "uneven"])
+@pytest.mark.parametrize(
+    ("option", "noun"),
+    [("--bytes", "bytes of weights"), ("--parameters", "parameters")],
+)
+def test_a_size_that_was_asked_is_kept_by_the_files_and_told_as_such(
+    option, noun, widths, capsys, model, tmp_path
+):
+    out, dense = tmp_path / "out", load_model(model)
+    unit, size = dense.dtype.itemsize, (model / "model.safetensors").stat().st_size
+    if option == "--parameters":
+        unit, size = 1, dense.num_parameters()
+    most = size - 1000 * unit  # of 3840 parameters in neurons of 48
+    words = ("--widths", widths, "--choice", "energy", "--texts", 4, "--multiple", 1)
+    _, result, _ = run(
+        capsys, "prune", model, option, f"{most}.0", "--out", out, *words, "--json"
+    )
+    written = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    assert result["bytes_after"] == written < result["bytes_before"]
+    reached = written if option == "--bytes" else result["params_after"]
+    assert most - (96 + 40) * unit < reached <= most
+    asked = f"at most {most} {noun}"
+    assert result["asked"] == asked and "ratio" not in result
+    assert 0 < result["ratio_found"] < 1
+    card = (out / "README.md").read_text()
+    config = json.loads((out / "config.json").read_text())
+    assert f"| asked for | {asked} |" in card and "rows to remove" not in card
+    said = config["prunefair"]
+    assert said["asked"] == asked and said["bytes_after"] == written
+    assert "ratio" not in said and said["ratio_found"] == result["ratio_found"]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(
@@ -374,7 +418,10 @@ def test_an_export_is_for_one_reader_and_says_so_if_not(capsys, model, tmp_path)
     both = ("--gguf", tmp_path / "a.gguf", "--padded", tmp_path / "b")
     for options in ((), both):
         line = complaint(capsys, "export", model, *options)
-        assert re.search(r"--gguf is .* and --padded .*; give one of the two", line)
+        words = r"--gguf is '.*a.gguf' and --padded '.*b'; give one of the two"
+        if not options:
+            words = "neither of --gguf and --padded is given; give one of the two"
+        assert re.search(words, line)
     line = complaint(capsys, "export", model, "--padded", tmp_path / "b")
     assert re.search(r"FOLDER is '.*', whose layers all have 40 neurons; take it", line)
     assert not list(tmp_path.glob("[ab]*"))
@@ -656,7 +703,10 @@ BAD = {
         "MODEL is 'no/such'.*give 'smollm2'",
     ),
     "missing": (("prune", "MODEL", "--ratio", "0.3"), "--out"),
-    "neither": (("prune", "--ratio", "0.3"), "MODEL is '' and --geometry ''"),
+    "neither": (
+        ("prune", "--ratio", "0.3"),
+        "neither of MODEL and --geometry is given; give one of the two",
+    ),
     "both": (
         ("prune", "MODEL", "--geometry", "tiny", "--ratio", "0.3"),
         "--geometry 'tiny'; give one of the two",
@@ -679,15 +729,20 @@ BAD = {
     ),
     "no-ratio": (
         ("prune", "MODEL", "--out", "OUT"),
-        "--ratio is None; give a number in .0, 1., or --parameters or --bytes",
+        "none of --ratio, --parameters and --bytes is given; give one of them, such "
+        "as --ratio 0.3$",
     ),
     "parameters": (
         ("prune", "MODEL", "--out", "OUT", "--parameters", "5.4e9"),
-        "--parameters is 5.4e.09, and the model has no more than",
+        "--parameters is 5400000000, and the model has no more than [0-9]+; give",
     ),
     "bytes": (
         ("prune", "MODEL", "--out", "OUT", "--bytes", "7"),
         "--bytes is 7, fewer than the .* that are left when almost all FFN",
+    ),
+    "bytes-and-parameters": (
+        ("prune", "MODEL", "--out", "OUT", "--bytes", "3.6e6", "--parameters", "9"),
+        "--parameters 9 and --bytes 3600000 are given; give one of them",
     ),
     "choice": (
         ("prune", "MODEL", "--ratio", "0.3", "--out", "OUT", "--choice", "best"),
@@ -938,10 +993,12 @@ def test_a_policy_that_does_not_fit_needs_no_weights(way, capsys, model, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def in_a_terminal(*arguments, stdout=subprocess.PIPE, **environment):
+def in_a_terminal(
+    *arguments, stdout=subprocess.PIPE, module="prunefair", **environment
+):
     """Run the command as another process, and give what it left."""
     return subprocess.run(
-        [sys.executable, "-m", "prunefair", *arguments],
+        [sys.executable, "-m", module, *arguments],
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=os.environ | environment,
@@ -954,6 +1011,16 @@ def test_a_terminal_without_unicode_shows_the_help(words):
     assert result.returncode == 0 and result.stderr == b""
     assert b"Usage: prunefair" in result.stdout
     result.stdout.decode("ascii")
+
+
+def test_the_module_of_the_command_is_the_command_too():
+    result = in_a_terminal("--help", module="prunefair.cli")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"Usage: prunefair" in result.stdout
+    result = in_a_terminal("prune", module="prunefair.cli")
+    assert result.returncode == 2 and result.stderr.startswith(
+        b"error: neither of MODEL"
+    )
 
 
 def test_a_terminal_without_unicode_ends_a_finished_run_well(

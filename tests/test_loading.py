@@ -520,8 +520,11 @@ def test_an_odd_configuration_of_a_tokenizer_is_one_line(content, folder):
 
 
 def test_a_folder_without_a_tokenizer_says_so(folder):
-    with pytest.raises(InputError, match="name is .* which holds no tokenizer; copy"):
+    words = "name is .* which holds no tokenizer, without which no text can be read; "
+    words += "copy tokenizer.json and .*; only prune, recover on own text and padded"
+    with pytest.raises(InputError, match=words) as stopped:
         load_tokenizer(folder)
+    assert len(str(stopped.value)) <= 300
 
 
 # -- the command line, in its own words

@@ -167,12 +167,14 @@ def test_the_card_of_a_folder_of_ones_own_names_no_hub_model_and_no_licence(tmp_
     assert "| 3, 5 |" in body and "load_pruned" in body and "# my-model" in body
 
 
-def test_the_card_loads_as_it_says(tmp_path):
+def test_the_card_loads_as_it_says_where_it_lies(tmp_path, monkeypatch):
     uneven = [[0, 3, 11], [1, 2, 6, 10, 11]]
     for name, rows in (("even", ROWS), ("uneven", uneven)):
         folder, _, body = card(tmp_path / name, rows, None)
         code = body.split("```python\n")[1].split("```")[0]
-        code = code.replace("FOLDER", str(folder))
+        moved = tmp_path / f"{name} moved"
+        folder.rename(moved)
+        monkeypatch.chdir(moved)
         names = {}
         exec(code.replace("tokenizer = ", "# "), names)
         assert names["model"].num_parameters() > 0

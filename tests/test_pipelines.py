@@ -147,7 +147,7 @@ def test_play_certifies_and_ranks_on_a_stream_of_ones_own():
 
 BAD = {
     "ratio": ((1.0,), {}, r"^ratio is 1.0; give a number in \[0, 1\)"),
-    "ratio-none": ((None,), {}, "^ratio is None; give a number in .0, 1., or param"),
+    "ratio-none": ((None,), {}, "^none of ratio, parameters and bytes is given; give"),
     "ratio-tensor": ((torch.tensor(0.3),), {}, "^ratio is tensor"),
     "widths-none": ((0.3,), {"widths": None}, "^widths is None; give equal or uneven"),
     "episodes": (

@@ -305,6 +305,25 @@ def write_weights(folder, specs, tensor_of, *, max_bytes, parameters) -> None:
         (folder / INDEX).write_text(text, encoding="utf-8")
 
 
+def weights_size(specs, max_bytes) -> int:
+    """Bytes of all files that `write_weights` fills, with their headers.
+
+    Parameters
+    ----------
+    specs, max_bytes
+        See `write_weights`.
+
+    Returns
+    -------
+    size : int
+        Without the index, which holds no weights.
+    """
+    sizes = {name: spec.numel() * spec.element_size() for name, spec in specs.items()}
+    shards = shard_names(sizes, max_bytes)
+    headers = (_header({n: specs[n] for n in names})[1] for names in shards)
+    return sum(sizes.values()) + sum(map(len, headers))
+
+
 def write_shard(path, specs, tensor_of, *, note: dict | None = None) -> None:
     """Write one safetensors file, holding one tensor at a time.
 
@@ -322,6 +341,15 @@ def write_shard(path, specs, tensor_of, *, note: dict | None = None) -> None:
     ValueError
         See `write_weights`.
     """
+    order, header = _header(specs, note)
+    with open(path, "wb") as file:
+        file.write(header)
+        for name in order:
+            _write_tensor(file, name, specs[name], tensor_of(name))
+
+
+def _header(specs, note: dict | None = None) -> tuple[list[str], bytes]:
+    """Order of the tensors of a file, and the bytes that stand before them."""
     import torch
 
     types = {getattr(torch, name): code for code, name in _TYPES.items()}
@@ -345,10 +373,7 @@ def write_shard(path, specs, tensor_of, *, note: dict | None = None) -> None:
         place = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            _write_tensor(file, name, specs[name], tensor_of(name))
+    return order, struct.pack("<Q", len(text)) + text
 
 
 def _write_tensor(file, name, spec, tensor) -> None:

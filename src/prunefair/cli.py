@@ -129,7 +129,8 @@ def prune_command(
         typer.Option(
             "--bytes",
             parser=_number(float, 1),
-            help="In place of --ratio: at most so many bytes of weights.",
+            help="In place of --ratio: at most so many bytes of weights, with the "
+            "headers of their files.",
         ),
     ] = None,
     out: Annotated[
@@ -386,9 +387,12 @@ def export_command(
     words = {"file": "--gguf", "out": "--padded", "multiple": "--multiple"}
     with _running(context, words):
         if (gguf is None) == (padded is None):
+            given = "neither of --gguf and --padded is given"
+            if gguf is not None:
+                given = f"--gguf is {shown(gguf)} and --padded {shown(padded)}"
             raise ValueError(
-                f"--gguf is {shown(gguf)} and --padded {shown(padded)}; give one of "
-                "the two, a new file for llama.cpp or a new folder for every loader"
+                f"{given}; give one of the two, a new file for llama.cpp or a new "
+                "folder for every loader"
             )
         source = model_source(folder, argument="folder")
         if padded is None:
@@ -581,3 +585,7 @@ def _complain(message: str) -> int:
     line = " ".join(words) or "missing command; see prunefair --help"
     print(f"error: {shortened(line, MESSAGE_LENGTH)}", file=sys.stderr)
     return 2
+
+
+if __name__ == "__main__":  # `python -m prunefair.cli` is `python -m prunefair`
+    main()

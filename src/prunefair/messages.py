@@ -59,6 +59,12 @@ def shown(value, limit: int = 80) -> str:
     return shortened(text, limit)
 
 
+def plain(number) -> str:
+    """A number as one would write it: 3600000 for 3600000.0 and 3.6e6."""
+    whole = isinstance(number, float) and number.is_integer() and abs(number) < 1e18
+    return str(int(number)) if whole else shown(number)
+
+
 def shortened(text: str, limit: int) -> str:
     """`text`, or its beginning and its longer end, `limit` characters in all."""
     if len(text) <= limit:

@@ -126,6 +126,10 @@ _METHODS = {
     "spectral": "rows chosen by a policy trained to preserve the spectrum of the "
     "first feed-forward matrix (PruneNet, arXiv:2501.15296); no data",
 }
+SPECTRUM = {
+    "functional": "spectra of what the feed-forward blocks put out on own text",
+    "spectral": "spectra of the first feed-forward matrices",
+}
 _RECOVERIES = {
     "own": "trained to the base model's probabilities of every next token, on text "
     "that the base model samples itself; no external data",
@@ -137,7 +141,9 @@ _ROWS = {
     "base_license": "licence of the base model",
     "method": "method",
     "ratio": "share of feed-forward rows to remove",
-    "ratio_reached": "share removed",
+    "asked": "asked for",
+    "ratio_found": "share of feed-forward rows that this needs",
+    "ratio_reached": "share of feed-forward rows removed",
     "multiple": "widths are multiples of",
     "widths_before": "widths before, from the first layer",
     "widths": "widths, from the first layer",
@@ -145,6 +151,8 @@ _ROWS = {
     "params_before": "parameters before",
     "params_after": "parameters",
     "params_unpadded": "parameters without neurons of zeros",
+    "bytes_before": "bytes of weights before",
+    "bytes_after": "bytes of weights",
     "refit": "`down_proj` re-fitted by least squares to the same text",
     "ridge": "ridge of the re-fit",
     "reconstruction": "feed-forward blocks fitted from there on; mean error on text of "
@@ -152,8 +160,8 @@ _ROWS = {
     "texts": "texts of 128 tokens that the base model sampled",
     "episodes": "episodes of training of the policy",
     "seed": "seed",
-    "ks_mean": "measured: mean Kolmogorov-Smirnov distance between the spectra before "
-    "and after",
+    "ks_mean": "measured: mean over layers of the Kolmogorov-Smirnov distance between "
+    "the spectra before and after, 0 if they are the same and 1 at most",
     "recovery": "recovery after pruning",
     "recovery_tokens": "tokens of that training",
     "recovery_rank": "rank of its adapters, which are merged",
@@ -167,15 +175,17 @@ _LOAD = (
     "from transformers import AutoModelForCausalLM",
     "from transformers import AutoTokenizer",
     "",
-    'model = AutoModelForCausalLM.from_pretrained("FOLDER")',
-    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+    'folder = "."  # where this file lies: another path, or the name on the hub',
+    "model = AutoModelForCausalLM.from_pretrained(folder)",
+    "tokenizer = AutoTokenizer.from_pretrained(folder)",
 )
 _LOAD_UNEVEN = (
     "from prunefair import load_pruned  # pip install prunefair",
     "from transformers import AutoTokenizer",
     "",
-    'model = load_pruned("FOLDER")',
-    'tokenizer = AutoTokenizer.from_pretrained("FOLDER")',
+    'folder = "."  # where this file lies: another path, or the name on the hub',
+    "model = load_pruned(folder)",
+    "tokenizer = AutoTokenizer.from_pretrained(folder)",
 )
 
 
@@ -183,7 +193,8 @@ _UNEVEN = (
     "The layers differ in width, as `per_layer_config` in `config.json` says; "
     "transformers does not build such models up to version 5.24 and ends with "
     "`AmbiguousGlobalPerLayerAttributeError` or a mismatch of shapes.\n"
-    "For what reads nothing else, `prunefair export FOLDER --padded NEW` writes the "
+    "For what reads nothing else, `prunefair export FOLDER --padded NEW`, where FOLDER "
+    "is the one of this file and NEW is to be made, writes the "
     "same function in layers of one width, with neurons of zeros: {times} times the "
     "feed-forward weights and operations.\n"
     "`prunefair export FOLDER --gguf FILE` writes a LLaMA as it is for llama.cpp."
@@ -200,21 +211,25 @@ def _times(widths) -> str:
     return f"{max(widths) * len(widths) / sum(widths):.2f}"
 
 
-def _shown(key, value) -> str:
+def _shown(key, record) -> str:
     """A value of the record as a cell of the card's table."""
+    value = record[key]
     if key.startswith("widths"):
         if len(set(value)) == 1:
             return f"{value[0]} in each of {len(value)} layers"
         return ", ".join(map(str, value))
     if key == "method":
         return _METHODS.get(value, value)
+    if key == "ks_mean":
+        method = str(record.get("method", "")).split(",")[0]
+        return f"{value} ({SPECTRUM[method]})" if method in SPECTRUM else str(value)
     if key == "reconstruction":
         return ", ".join(map(str, value))
     if key == "recovery":
         return _RECOVERIES.get(value, value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if key.startswith("params") else str(value)
+    return f"{value:,}" if key.startswith(("params", "bytes")) else str(value)
 
 
 def model_card(
@@ -245,7 +260,7 @@ def model_card(
         top.insert(0, f"license: {licence}")
     rows = known | {"base_license": licence or "see the base model"}
     table = [
-        f"| {label} | {_shown(k, rows[k])} |" for k, label in _ROWS.items() if k in rows
+        f"| {label} | {_shown(k, rows)} |" for k, label in _ROWS.items() if k in rows
     ]
     table += [
         f"| version of {name} | {version} |"

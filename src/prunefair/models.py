@@ -948,7 +948,11 @@ def load_tokenizer(
     if not any((folder / file_name).is_file() for file_name in TOKENIZER_FILES):
         if optional:
             return None
-        raise given.error("which holds no tokenizer", "copy that of the dense model")
+        raise given.error(
+            "which holds no tokenizer, without which no text can be read",
+            "copy tokenizer.json and tokenizer_config.json there from the model it was "
+            "made from; only prune, recover on own text and padded export go without",
+        )
     problem = "whose tokenizer could not be loaded"
     with (
         given.using(problem, "get the tokenizer's files of this model again"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prunefair.messages import checked_number, checked_share, named, shown
+from prunefair.messages import checked_number, checked_share, named, plain
 
 
 def given_target(ratio, parameters, size) -> tuple[str, float]:
@@ -29,11 +29,11 @@ def given_target(ratio, parameters, size) -> tuple[str, float]:
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
         raise ValueError(
-            f"{named('ratio')} is None; give a number in [0, 1), or "
-            f"{named('parameters')} or {named('bytes')}"
+            f"none of {named('ratio')}, {named('parameters')} and {named('bytes')} is "
+            f"given; give one of them, such as {named('ratio', 0.3)}"
         )
     if len(given) > 1:
-        words = " and ".join(f"{named(n)} {shown(v)}" for n, v in given.items())
+        words = " and ".join(f"{named(n)} {plain(v)}" for n, v in given.items())
         raise ValueError(f"{words} are given; give one of them")
     ((argument, value),) = given.items()
     if argument == "ratio":
@@ -41,6 +41,12 @@ def given_target(ratio, parameters, size) -> tuple[str, float]:
     return argument, checked_number(
         argument, value, "a positive number", lambda x: x > 0
     )
+
+
+def asked_size(argument: str, value: float) -> str | None:
+    """What was asked for in words, if it was a size and not a ratio."""
+    noun = {"parameters": "parameters", "bytes": "bytes of weights"}.get(argument)
+    return noun and f"at most {plain(value)} {noun}"
 
 
 def wanted_ratio(argument, value, skeleton, *, even: bool, multiple) -> float:
@@ -69,47 +75,52 @@ def wanted_ratio(argument, value, skeleton, *, even: bool, multiple) -> float:
     """
     if argument == "ratio":
         return value
-    unit = skeleton.dtype.itemsize if argument == "bytes" else 1
-    return _least_ratio(argument, value, unit, skeleton, even, multiple)
+    return _least_ratio(argument, value, skeleton, even, multiple)
 
 
-def _least_ratio(argument, value, unit, skeleton, even, multiple) -> float:
-    """Least ratio that leaves at most `value` parameters of `unit` bytes."""
+def _least_ratio(argument, value, skeleton, even, multiple) -> float:
+    """Least ratio that leaves at most `value` parameters, or bytes of their files."""
     from prunefair.pruning.anatomy import ratio_of_rows, rows_to_keep
+    from prunefair.pruning.folders import stored_bytes
     from prunefair.pruning.surgery import ffn_slices, row_matrices
 
     layers, sizes = ffn_slices(skeleton), [len(W) for W in row_matrices(skeleton)]
     weights = [[skeleton.get_parameter(n) for n in names] for names in layers]
     neurons = [sum(w.numel() for w in part) // m for part, m in zip(weights, sizes)]
-    dense = skeleton.num_parameters()
+    in_bytes = argument == "bytes"
+    dense = stored_bytes(skeleton) if in_bytes else skeleton.num_parameters()
+    if in_bytes:
+        neurons = [n * part[0].element_size() for n, part in zip(neurons, weights)]
 
     def left(ratio: float) -> int:
         kept = [rows_to_keep(m, ratio, multiple if even else 1) for m in sizes]
         if not even and sum(kept) < sum(sizes):  # groups of neurons, wherever they are
             groups = max(sum(kept) // multiple, len(sizes))
-            return dense - (sum(sizes) - groups * multiple) * max(neurons)
+            gone = sum(sizes) - groups * multiple
+            return dense - gone * max(neurons)  # no header of a file grows
+        if in_bytes:
+            return stored_bytes(skeleton, kept)
         return dense - sum((m - k) * n for m, k, n in zip(sizes, kept, neurons))
 
     step = multiple if even else 1
     ratios = sorted(
         {ratio_of_rows(m, k) for m in sizes for k in range(step, m + 1, step)}
     )
-    if dense * unit <= value:
+    if dense <= value:
         raise ValueError(
-            f"{named(argument)} is {value:g}, and the model has no more than "
-            f"{dense * unit}; give fewer"
+            f"{named(argument)} is {plain(value)}, and the model has no more than "
+            f"{dense}; give fewer"
         )
-    if left(ratios[-1]) * unit > value:
+    least = left(ratios[-1])
+    if least > value:
         raise ValueError(
-            f"{named(argument)} is {value:g}, fewer than the {left(ratios[-1]) * unit} "
-            "that are left when almost all FFN rows are gone; give more"
+            f"{named(argument)} is {plain(value)}, fewer than the {least} that are left "
+            "when almost all FFN rows are gone; give more"
         )
     low, high = 0, len(ratios) - 1  # the first that meets the target
     while low < high:
         middle = (low + high) // 2
         low, high = (
-            (low, middle)
-            if left(ratios[middle]) * unit <= value
-            else (middle + 1, high)
+            (low, middle) if left(ratios[middle]) <= value else (middle + 1, high)
         )
     return ratios[low]

@@ -20,6 +20,7 @@ from prunefair.messages import (
     named,
     shown,
 )
+from prunefair.model_card import SPECTRUM
 from prunefair.models import alone, given_model, usable_device
 from prunefair.pipelines._arguments import (
     check_apart,
@@ -29,7 +30,7 @@ from prunefair.pipelines._arguments import (
     started,
 )
 from prunefair.pipelines._room import goes_in_turns
-from prunefair.pipelines._targets import given_target, wanted_ratio
+from prunefair.pipelines._targets import asked_size, given_target, wanted_ratio
 from prunefair.pipelines.sweeping import prune_in_turns
 
 METHODS = ("functional", "spectral")
@@ -38,6 +39,8 @@ WIDTHS = ("equal", "uneven")
 CHOICES = ("policy", "energy")
 FAST = {"choice": "energy", "widths": "equal", "texts": 64}  # a quarter of the time
 OWN_DEFAULT = ("widths", "choice")  # None is none of their words
+COUNTS = ("multiple", "ratio_reached")
+COUNTS += ("params_before", "params_after", "bytes_before", "bytes_after", "ks_mean")
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +59,9 @@ class PruneReport:
     method : str
         Of `METHODS`.
     ratio : float
-        Share of the FFN rows that was to be removed.
+        Share of the FFN rows that was to be removed, or that the asked size needs.
+    asked : str or None
+        The size that was asked for in the place of a ratio, in words.
     ratio_reached : float
         Share that was.
     multiple : int
@@ -65,8 +70,13 @@ class PruneReport:
         Number of parameters of the dense model.
     params_after : int
         Number of parameters of the pruned model.
+    bytes_before, bytes_after : int
+        Bytes of the files of weights, with their headers, of the dense and of the
+        pruned model.
     ks_mean : float
-        Mean spectral distance over layers, of the spectrum that the method looks at.
+        Mean over layers of the Kolmogorov-Smirnov distance between the spectra before
+        and after, of the spectrum that the method looks at: 0 if they are the same, 1
+        at most.
     kept : list of L Tensors, each of shape (k,), int64
         Rows kept in every layer.
     policy : RowPolicy or None
@@ -87,10 +97,13 @@ class PruneReport:
     source: str
     method: str
     ratio: float
+    asked: str | None
     multiple: int
     ratio_reached: float
     params_before: int
     params_after: int
+    bytes_before: int
+    bytes_after: int
     ks_mean: float
     kept: list
     policy: Any
@@ -106,14 +119,15 @@ class PruneReport:
 
     def summary(self) -> dict[str, Any]:
         """What JSON can hold of the report, for a file or a terminal."""
-        keys = ("ratio", "multiple", "ratio_reached", "params_before", "params_after")
-        details = dict(self.details)
+        asked, details = asked_for(vars(self)), dict(self.details)
         weights = {"weights": details.pop("weights")} if "weights" in details else {}
         return {
             **weights,  # first: random ones are said to be
             "model": self.source,
             "method": self.method,
-            **{key: getattr(self, key) for key in (*keys, "ks_mean")},
+            **asked,
+            **{key: getattr(self, key) for key in COUNTS},
+            "ks_of": f"{SPECTRUM[self.method]}; 0 is the same, 1 the largest distance",
             "rows_kept": [len(rows) for rows in self.kept],
             "seconds_policy": self.seconds_policy,
             "seconds_total": self.seconds_total,
@@ -131,6 +145,13 @@ class PruneReport:
         return f"prunefair.load_pruned({out!r}); for other loaders: {export}"
 
 
+def asked_for(counts: dict) -> dict[str, Any]:
+    """The ratio that was asked for; or the size that was, and the ratio found for it."""
+    if counts["asked"] is None:
+        return {"ratio": counts["ratio"]}
+    return {"asked": counts["asked"], "ratio_found": counts["ratio"]}
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     """The checked arguments of one pruning."""
@@ -138,6 +159,7 @@ class _Job:
     model: Any
     tokenizer: Any
     ratio: float
+    asked: str | None
     method: str
     geometry: str | None
     spectra: str | None
@@ -235,7 +257,8 @@ def prune(
     ratio : float, optional
         Share of the FFN rows to remove, in [0, 1).
     parameters, bytes : float, optional
-        In its place: the most parameters, or bytes of weights, that are to be left.
+        In its place: the most parameters, or bytes of the files of weights with their
+        headers, that are to be left.
     out : path, optional
         New folder for the pruned model.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
@@ -342,6 +365,7 @@ def prune(
         model=model,
         tokenizer=tokenizer,
         ratio=ratio,
+        asked=asked_size(*target),
         method=method,
         geometry=geometry,
         spectra=spectra,
@@ -369,9 +393,14 @@ def prune(
 def _check_choices(model, geometry, method, spectra, widths, choice, only) -> None:
     """Raise unless the words are known and go together."""
     if (model is None) == (geometry is None):
+        if model is None:
+            raise ValueError(
+                f"neither of {named('model')} and {named('geometry')} is given; give one "
+                "of the two"
+            )
         raise ValueError(
-            f"{named('model')} is {'' if model is None else model_name(model)!r} and "
-            f"{named('geometry')} {geometry or ''!r}; give one of the two"
+            f"{named('model')} is {model_name(model)!r} and {named('geometry')} "
+            f"{geometry!r}; give one of the two"
         )
     for argument, value, known in (
         ("spectra", spectra, SPECTRA),
@@ -496,9 +525,9 @@ def _prune_streamed(job: _Job) -> PruneReport:
     ks_mean = sum(run.distances) / len(run.distances)
     removed = surgery.removed_parameters(dense, run.kept)
     counts = counted(job, dense, removed, sizes, run.kept, ks_mean)
-    record = counts | {"method": "spectral", "widths_before": sizes}
-    record |= {"seed": job.seed, "episodes": job.episodes if run.history else None}
-    record = _base(job, source) | _rounded(record)
+    record = {"method": "spectral", "widths_before": sizes, "seed": job.seed}
+    record |= {"episodes": job.episodes if run.history else None}
+    record = _base(job, source) | record | _rounded(counts)
 
     def save():
         begin = time.perf_counter()
@@ -590,21 +619,27 @@ def counted(job: _Job, dense, removed: int, sizes, kept, ks_mean: float) -> dict
     -------
     counts : dict
     """
+    from prunefair.pruning.folders import stored_bytes
+
     before = dense.num_parameters()
     return {
         "ratio": job.ratio,
+        "asked": job.asked,
         "multiple": job.multiple,
         "ratio_reached": 1 - sum(len(rows) for rows in kept) / sum(sizes),
         "params_before": before,
         "params_after": before - removed,
+        "bytes_before": stored_bytes(dense),
+        "bytes_after": stored_bytes(dense, [len(rows) for rows in kept]),
         "ks_mean": ks_mean,
     }
 
 
-def _rounded(record: dict[str, Any]) -> dict[str, Any]:
-    """`record` with so many digits of what is measured that they come twice."""
+def _rounded(counts: dict[str, Any]) -> dict[str, Any]:
+    """What a record has of `counts`, with so many digits as come twice."""
     digits = {"ks_mean": 3, "ratio_reached": 6}
-    return record | {k: float(f"{record[k]:.{n}g}") for k, n in digits.items()}
+    kept = asked_for(counts) | {key: counts[key] for key in COUNTS}
+    return kept | {k: float(f"{counts[k]:.{n}g}") for k, n in digits.items()}
 
 
 def _base(job: _Job, source: str) -> dict[str, Any]:
@@ -740,8 +775,8 @@ def recorded(job: _Job, source: str, counts: dict, sizes: list[int], pruned) -> 
         record |= {"texts": job.texts, "refit": job.refit} | _fit_errors(pruned)
         record["method"] += ", by energy" if job.choice == "energy" else ""
     record["episodes"] = job.episodes if pruned.history else None
-    record |= counts | {"widths_before": sizes, "ridge": pruned.ridge}
-    return _base(job, source) | _rounded(record)
+    record |= {"widths_before": sizes, "ridge": pruned.ridge}
+    return _base(job, source) | record | _rounded(counts)
 
 
 def fitted_details(job: _Job, pruned) -> dict[str, Any]:

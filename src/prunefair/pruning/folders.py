@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prunefair.checkpoint import read_json, write_weights
+from prunefair.checkpoint import read_json, weights_size, write_weights
 from prunefair.messages import Given
 from prunefair.model_card import (
     model_card,
@@ -33,6 +33,7 @@ from prunefair.models import (
 )
 from prunefair.outputs import check_new_folder, whole_folder
 from prunefair.pruning.surgery import (
+    ffn_slices,
     padded_reader,
     read_row_matrices,
     row_matrices,
@@ -61,6 +62,36 @@ def stored_names(model) -> dict[str, str]:
     """
     once = dict(model.named_parameters()) | dict(model.named_buffers())
     return {file_name(model, n): n for n in model.state_dict() if n in once}
+
+
+def stored_bytes(model, widths=None) -> int:
+    """Bytes of the safetensors files of a model, with their headers.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Model of a supported family; its values are not read.
+    widths : sequence of L ints, optional
+        Neurons of every layer, no more than it has; by default all.
+
+    Returns
+    -------
+    size : int
+        What `save_pruned` writes of the model with so many neurons.
+    """
+    names, state = stored_names(model), model.state_dict()
+    specs = {file: state[name].to("meta") for file, name in names.items()}
+    if widths is not None:
+        sizes, file_of = [len(W) for W in row_matrices(model)], {}
+        for file, name in names.items():
+            file_of[name] = file
+        for axes, width, size in zip(ffn_slices(model), widths, sizes):
+            for name, axis in axes.items():
+                spec = specs[file_of[name]]
+                specs[file_of[name]] = spec.narrow(
+                    axis, 0, spec.shape[axis] // size * width
+                )
+    return weights_size(specs, SHARD_BYTES)
 
 
 def save_pruned(model, tokenizer, out, kept, record=None):
@@ -120,6 +151,8 @@ def _write_model(folder, model, tensor_of, tokenizer, kept, record) -> None:
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
     record = {k: v for k, v in (record or {}).items() if v is not None}
+    if "bytes_after" in record:  # of a folder that is written anew, too
+        record["bytes_after"] = stored_bytes(model)
     widths = [len(matrix) for matrix in row_matrices(model)]
     record |= {"widths": widths, "versions": versions()}
     if kept is not None:
