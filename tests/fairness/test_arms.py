@@ -24,7 +24,7 @@ from prunefair.fairness.bandit_feedback import (
     log_barrier_step,
 )
 from prunefair.fairness.baselines import POLICIES, Hedge, make_policy
-from prunefair.fairness.coupled import coupled
+from prunefair.fairness.coupled import Coupled, coupled
 from prunefair.fairness.fixed_map import FixedMap
 from prunefair.fairness.full_information import AlphaFairGradient, surrogate_weights
 from prunefair.fairness.late_feedback import LateGradient
@@ -243,6 +243,12 @@ def test_every_policy_says_that_arms_are_a_number_or_names():
         update = getattr(one, "update", None)
         arm = update and inspect.signature(update).parameters.get("arm")
         assert arm is None or arm.annotation == "Hashable", one
+
+
+@pytest.mark.parametrize("kind", [Policy, ScaleFreeBandit, AlphaFairGradient, Coupled])
+def test_the_names_of_retired_arms_are_documented_with_what_to_do(kind):
+    attributes = inspect.getdoc(kind).split("Attributes\n")[1].split("Raises\n")[0]
+    assert "retired" in attributes and "drop" in attributes
 
 
 # --- arms that come and go

@@ -504,6 +504,12 @@ class ScaleFreeBandit(BanditPolicy):
     alpha : float
         Fairness parameter in [0, 1].
 
+    Attributes
+    ----------
+    arms, retired, rewards
+        Names of the arms, names of those that there were, whose late rewards are to be
+        dropped, and what each arm earned: as for every `Policy`.
+
     Raises
     ------
     ValueError

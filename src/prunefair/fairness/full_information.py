@@ -544,6 +544,12 @@ class AlphaFairGradient(FullInformationPolicy):
     weights : {"before", "after"}
         Whether $R(t-1)$ or $R(t)$ weighs the rewards of round $t$.
 
+    Attributes
+    ----------
+    arms, retired, rewards
+        Names of the arms, names of those that there were, whose late rewards are to be
+        dropped, and what each arm earned: as for every `Policy`.
+
     Raises
     ------
     ValueError
