@@ -433,7 +433,8 @@ def evaluate_command(
 ) -> None:
     """Perplexity, divergence from the dense model and zero-shot accuracy of MODEL.
 
-    MODEL needs its tokenizer.  The perplexity is on the tokenised WikiText-2, with <unk>, not on the raw text.
+    MODEL needs its tokenizer.  The perplexity is on the tokenised WikiText-2, with
+    <unk>, not on the raw text.
     """
     with _running(context):
         report = evaluation.evaluate(
