@@ -387,7 +387,8 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 #     return perplexity_factor(both[:1], both[1], tokens).value
 #
 #
-# calls = [([340, 340], [300, 300], [100, 100]), ([350, 90], [300, 80], [100, 50])]
+# calls = ([340, 340], [300, 300], [100, 100]), ([350, 90], [300, 80], [100, 50])
+# calls = [tuple(map(np.array, call)) for call in calls]
 # check_answer(perplexity_over_dense, by_the_book, *calls)
 
 # %% [markdown]

@@ -710,7 +710,8 @@ def simulated_results(
 #     return _combination_error(np.array([counts]), 1.0)
 #
 #
-# check_answer(error_of_difference, by_the_book, ([40, 10, 20, 30],), ([5, 0, 9, 1],))
+# calls = [(np.array(counts),) for counts in ([40, 10, 20, 30], [5, 0, 9, 1])]
+# check_answer(error_of_difference, by_the_book, *calls)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
@@ -728,7 +729,7 @@ def simulated_results(
 #     return np.sqrt(variance / (n - 1))
 #
 #
-# calls = [([40, 10, 20, 30],), ([5, 0, 9, 1],), ([490, 10, 20, 480],)]
+# calls.append((np.array([490, 10, 20, 480]),))
 # assert check_answer(error_of_difference, by_the_book, *calls)
 
 # %% [markdown]
