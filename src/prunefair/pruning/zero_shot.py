@@ -4,10 +4,12 @@ r"""
 
 Which process explains how the Grand Canyon became so wide: folding, erosion, deposition or sedimentation?
 A language model only continues a text, so nobody asks it for a letter: it says how probable each answer is, and the likeliest counts.
-The small real model picks erosion, and takes 66 of the first 100 questions of PIQA right, where a coin takes half of them.
-Reading every answer whole is waste: 25 questions of MMLU in philosophy are 32 792 tokens so, and 1718 give the same scores.
+The small real model, SmolLM2 with 135 million parameters, picks erosion.
+It answers 66 of the first 100 questions of PIQA right, where a coin gets half of them.
+Reading every answer whole is waste: for 25 questions of MMLU in philosophy that takes 32 792 tokens, and 1718 give the same scores.
 
-This chapter scores the five tasks of the paper and ten subjects of MMLU, question by question as lm-evaluation-harness does.
+This chapter scores the five tasks of the paper and ten subjects of MMLU.
+Most papers measure with the same program, lm-evaluation-harness; we agree with it question by question.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -45,6 +47,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 # import re
 # from pathlib import Path
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure
 # from prunefair.pruning.perplexity import token_nats
@@ -52,6 +55,39 @@ from prunefair.publishers import MMLU_SUBJECTS
 # device = default_device()
 # model = load_model("smollm2", device=device)
 # tokenizer = load_tokenizer("smollm2")
+
+# %% [markdown]
+# ## One question
+#
+# An answer's score is the logarithm of the probability of its tokens, given the question.
+# `token_nats` of [the chapter before](perplexity.ipynb) gives minus that logarithm for every token, in *nats*, the unit of the natural logarithm.
+
+# %% tags=["active-ipynb"]
+# asked = "Question: Which process best explains how the Grand Canyon became so wide?"
+# asked += "\nAnswer:"
+# names = ["folding", "erosion", "deposition", "sedimentation"]
+# n = len(tokenizer.encode(asked))
+# whole = [torch.tensor([tokenizer.encode(f"{asked} {name}")]) for name in names]
+# sums = [-float(token_nats(model, ids)[0, n - 1 :].sum()) for ids in whole]
+# a_byte = [score / len(name) for score, name in zip(sums, names)]
+# assert names[np.argmax(sums)] == "erosion"
+# assert names[np.argmax(a_byte)] == "sedimentation"
+
+# %% tags=["active-ipynb"]
+# with figure(2, sharey=True) as axes:
+#     for ax, scores in zip(axes, (sums, a_byte), strict=True):
+#         colours = ["C1" if s == max(scores) else "C0" for s in scores]
+#         ax.barh(names, scores, color=colours)
+#     axes[0].invert_yaxis()
+#     axes[0].set(xlabel="log-likelihood (nats), which acc compares")
+#     axes[1].set(xlabel="the same a byte, which acc_norm compares")
+
+# %% [markdown]
+# **Figure (fig-zero-shot-question).** <a id="fig-zero-shot-question"></a> How likely the small model finds each of four answers to the question how the Grand Canyon became so wide: in nats (above) and in nats a byte (below). The answer that each rule picks is in the second colour.
+#
+# By the sum of its tokens, the second answer is the likeliest; divided by the number of its bytes, the fourth.
+# The two rules disagree, and here the sum is right.
+# A sum disfavours long answers, because every further token makes it smaller; dividing by the length takes that back.
 
 # %% [markdown]
 # ## Notation
@@ -68,29 +104,36 @@ from prunefair.publishers import MMLU_SUBJECTS
 # ## Zero-shot accuracy
 #
 # A multiple-choice question is a context and several continuations, and the model says how probable each continuation is.
-# With the tokens $t_1, \dots, t_a$ of the context and $t_{a+1}, \dots, t_b$ of the choice $j$, the score is
+# *Zero-shot* means that it sees no solved question before.
+# With the tokens $t_1, \dots, t_a$ of the context and $t_{a+1}, \dots, t_b$ of the choice $j$, it has a score, and two rules pick a choice.
+#
+# <div class="alert alert-info">
+#
+# **The score of an answer, and two rules.**
 #
 # <a id="eq-zero-shot-choice"></a>
 # $$
 # s_j = \sum_{i=a+1}^{b} \log p(t_i \mid t_{<i}) ,
 # $$ (eq-zero-shot-choice)
 #
-# and two rules pick a choice,
-#
+# <a id="eq-zero-shot-acc"></a>
 # $$
-# \texttt{acc}: \; \arg\max_j s_j, \qquad \texttt{acc\_norm}: \; \arg\max_j s_j / |j| ,
+# \texttt{acc}: \; \arg\max_j s_j, \qquad \texttt{acc\_norm}: \; \arg\max_j s_j / |j|
 # $$ (eq-zero-shot-acc)
 #
-# where $|j|$ is the length of the choice's text without the space before it.
+# </div>
+#
+# Here $|j|$ is the length of the choice's text without the space before it.
 # The tasks are PIQA ([Bisk et al. 2020](../references.bib#bisk2020piqa)), WinoGrande ([Sakaguchi et al. 2020](../references.bib#sakaguchi2020winogrande)), HellaSwag ([Zellers et al. 2019](../references.bib#zellers2019hellaswag)) and both parts of ARC ([Clark et al. 2018](../references.bib#clark2018arc)).
 # In WinoGrande the choices differ in the context and share the continuation; only `acc` makes sense there.
 #
 # Which tokens are the context's?
 # Tokenising the two strings apart is wrong where a token would straddle the seam.
 # lm-evaluation-harness ([Gao et al. 2024](../references.bib#gao2024lmeval)) encodes the whole, encodes the context alone, and calls the whole minus as many tokens the continuation; spaces at the end of the context move to the continuation first.
-# We follow it to the letter, so that the numbers can be compared; the [proof](#the-harness-itself) is below.
-# As there, a choice that is longer than the model's context loses its first tokens.
-# In one case we do not follow: where a tokenizer appends a token at the end of a text, the harness's continuation ends in it and has lost as many tokens of its own; we leave it out.
+# We follow it to the letter, so that the numbers can be compared; the [comparison](#the-harness-itself) is below.
+# As there, a text that is longer than the model's context loses its first tokens.
+# In one case we do not follow: where a tokenizer appends a token at the end of every text.
+# The harness then scores that token and loses one of the answer's own; we leave the appended token out.
 #
 # <div class="alert alert-warning">
 #
@@ -206,7 +249,8 @@ def _parts(name: str) -> list[str]:
 # MMLU ([Hendrycks et al. 2021](../references.bib#hendrycks2021mmlu)) is asked in another way.
 # A line names the subject, five solved questions of it follow, each with its four answers behind the letters A to D and the right letter, and then the question itself; what is scored are the four letters.
 # So the four choices share the whole prompt, and all questions of a subject share the line and the five shots.
-# The task `mmlu` is the mean over the questions of the ten subjects which the paper reports, so that a subject weighs as much as it has questions, as in the harness; `mmlu_philosophy` is one of them.
+# The task `mmlu` is the mean over the questions of the ten subjects which the paper reports, and `mmlu_philosophy` is one of them.
+# As in the harness, a subject weighs as much as it has questions.
 
 
 # %%
@@ -386,7 +430,8 @@ def last_tokens(choice: ChoiceTokens, context: int | None) -> ChoiceTokens:
 # ### The common prefix, once
 #
 # The choices of a question share their context, and in a causal model the keys and values of a token depend on no later token.
-# So the prefix is fed once, its cache is copied to every choice, and only the rest of each choice is fed: $P + \sum_j (b_j - 1 - P)$ tokens instead of $\sum_j (b_j - 1)$, where $P$ is the length of the common prefix.
+# So the prefix is fed once, its keys and values (the *cache*) are copied to every choice, and only the rest of each choice is fed.
+# With $P$ the length of the common prefix, that is $P + \sum_j (b_j - 1 - P)$ tokens instead of $\sum_j (b_j - 1)$.
 # The last token of a choice is scored and never fed.
 # No score depends on which questions are read together.
 #
@@ -543,7 +588,8 @@ def encoded_questions(
 
 # %% [markdown]
 # Padding costs as much as text, and so does the part of a prefix that is read again for every choice, because a shorter prefix stands in the batch.
-# So a batch takes questions whose prefixes are about equally long, and among these equal rests; it ends where another question would make it read a tenth more than the two read apart.
+# So a batch takes questions whose prefixes are about equally long, and among these equal rests.
+# It ends where another question would make the batch read a tenth more tokens than the two read apart.
 
 
 # %%
@@ -653,29 +699,15 @@ def log_likelihoods(
 #         np.testing.assert_allclose(score, -nats.sum(), rtol=1e-4)
 
 # %% [markdown]
-# The question of the beginning, drawn.
-# By the sum of its tokens, the second answer is the likeliest; a byte of it, the fourth: the two rules disagree, and here the first is right.
+# The question of the beginning is one of ARC, and has the same scores.
 
 # %% tags=["active-ipynb"]
 # canyon = next(q for q in task_questions("arc_easy", 99) if "Canyon" in q.contexts[0])
-# sums = log_likelihoods(model, tokenizer, [canyon])[0]
-# a_byte = sums / np.array([len(c.encode()) for c in canyon.continuations])
-# names = [c.strip() for c in canyon.continuations]
-# assert names[np.argmax(sums)] == names[canyon.gold] == "erosion"
-# assert names[np.argmax(a_byte)] == "sedimentation"
-
-# %% tags=["active-ipynb"]
-# with figure(2, sharey=True) as axes:
-#     for ax, scores in zip(axes, (sums, a_byte), strict=True):
-#         colours = ["C1" if s == max(scores) else "C0" for s in scores]
-#         ax.barh(names, scores, color=colours)
-#     axes[0].invert_yaxis()
-#     axes[0].set(xlabel="log-likelihood (nats), which acc compares")
-#     axes[1].set(xlabel="the same a byte, which acc_norm compares")
+# found = log_likelihoods(model, tokenizer, [canyon])[0]
+# np.testing.assert_allclose(found, sums, rtol=1e-4)
+# assert canyon.continuations[canyon.gold].strip() == "erosion"
 
 # %% [markdown]
-# **Figure (fig-zero-shot-question).** <a id="fig-zero-shot-question"></a> How likely the small model finds each of four answers to the question how the Grand Canyon became so wide: in nats (above) and in nats a byte (below). The answer that each rule picks is in the second colour.
-#
 # What is saved can be counted in tokens: for zero-shot questions, and for a subject of MMLU, whose scored letters are single tokens.
 
 
@@ -708,6 +740,10 @@ def tokens_read(questions: Sequence[Sequence[ChoiceTokens]], n_stem: int):
 #     print(f"{name:15} {counts[0]:6} tokens, {counts[1]:5} with the prefix once,"
 #           f"\n{counts[2]:29} with the stem of {len(stem.tokens)} once, too")
 # assert counts[::2] == (32_792, 1718)  # of philosophy
+
+# %% [markdown]
+# On philosophy, reading a question's prompt once leaves a quarter of the tokens, 8198 of 32 792; reading the stem of 270 tokens once leaves 1718, a nineteenth.
+# On PIQA little is shared: the two sentences are long, their contexts short, and 1279 of 1664 tokens remain.
 
 # %% tags=["active-ipynb"]
 # lines = [(k, j) for k in range(3) for j in range(4)]
@@ -906,7 +942,8 @@ def zero_shot(
 # ### The harness itself
 #
 # That these rules are the harness's is a claim about another program, so that program is asked.
-# `prunefair.harness` (extra `eval`) takes the harness's own definition of a task, replaces where its questions come from, and leaves out the step that would change the text of HellaSwag.
+# `prunefair.harness`, which is installed with the extra `eval`, takes the harness's own definition of a task.
+# It replaces where the questions come from, and leaves out the step that would change the text of HellaSwag.
 # The harness then renders, tokenises, scores and judges them on the same model.
 # `benchmarks/harness_equality.py` compares the two question by question, in float32, on the dense model and on one without a tenth of its rows.
 # Its table was stored with its versions; `same` counts the questions on which both programs choose the same answer.
@@ -928,6 +965,9 @@ def zero_shot(
 #                       f" {row['largest_difference_nats']:.0e} nats")
 
 # %% [markdown]
+# Both programs choose the same answer to every question, by both rules, on both models.
+# No log-likelihood differs by more than two thousandths of a nat.
+#
 # The same run timed both, in processor seconds of one thread.
 # The harness feeds every choice whole, except that it too reads a prompt once whose choices are single tokens, as the letters of MMLU are.
 
@@ -938,9 +978,101 @@ def zero_shot(
 #           f" {theirs / ours:.1f} times")
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# scores, sizes = np.array([-2.0 * 2, -2.0 * 6]), np.array([8, 24])
+# even = len(set(scores / sizes)) == 1 and scores[0] > scores[1]
+# Quiz(
+#     "A model finds every token as likely as every other. One answer has 2 tokens and "
+#     "8 letters, the other 6 tokens and 24 letters. What do the rules say?",
+#     right="acc takes the shorter, acc_norm neither" if even else "both the shorter",
+#     because="The sum falls with every token; a letter costs the same in both.",
+#     wrong={
+#         "both take the shorter": "Per letter the two scores are equal.",
+#         "acc takes neither, acc_norm the longer": "The sum of six tokens is lower.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# encoded = encoded_questions(model, tokenizer, mmlu_questions("philosophy", 25))
+# whole, prompt_once, stem_once = tokens_read(encoded, 270)
+# one_prompt = whole - prompt_once > prompt_once - stem_once
+# Quiz(
+#     "25 questions of MMLU: what saves more tokens than the other?",
+#     right="a question's prompt once, not four times" if one_prompt else "the stem once",
+#     because=f"It saves {whole - prompt_once} tokens of {whole}.",
+#     wrong={
+#         "the five solved questions once, not 25 times": "That saves another "
+#         f"{prompt_once - stem_once}, a larger share of a smaller number.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# a, n = 0.53, 100
+# error = np.sqrt(a * (1 - a) / (n - 1))
+# Quiz(
+#     "A pruned model answers 53 of 100 questions with two answers. Is it more than "
+#     "a coin?",
+#     right="yes" if a - 1 / 2 > 1.96 * error else "nobody can tell from this",
+#     because=f"The standard error is {100 * error:.0f} points, the difference 3.",
+#     wrong={
+#         "yes, by 3 points": "A coin has 53 or more in every third such test.",
+#         "no, it has forgotten everything": "It may well know a little.",
+#     },
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-zero-shot-1"></a>
+# **Exercise ★.** <a id="ex-zero-shot-0"></a>
+# Write a function that says which answer each of the two rules picks, from the log-likelihoods of the answers and their texts; lengths are bytes.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# `text.encode()` gives the bytes of a text, and `np.argmax` the place of the largest entry.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def picked(log_likelihoods, texts):
+#     """Places of the answers that acc and acc_norm pick, a tuple."""
+#     # your lines
+#
+#
+# def by_the_book(log_likelihoods, texts):
+#     """The same from the functions of this chapter."""
+#     scores, asked = np.array(log_likelihoods), Question((), tuple(texts), 0)
+#     return int(scores.argmax()), int(_normalised_choices([asked], [scores], "bytes")[0])
+#
+#
+# scores = np.array([[-2.0, -3.0], [-2.9, -3.2]])
+# calls = [(scores[0], ["ab", "abcdef"]), (scores[1], ["été", "hiver"])]
+# check_answer(picked, by_the_book, *calls)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# `acc` compares the sums themselves, `acc_norm` the sums over the bytes: [(eq-zero-shot-acc)](#eq-zero-shot-acc).
+# A letter such as *é* has two bytes, which decides the second call.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def picked(log_likelihoods, texts):
+#     """Places of the answers that acc and acc_norm pick, a tuple."""
+#     a_byte = [s / len(t.encode()) for s, t in zip(log_likelihoods, texts)]
+#     return int(np.argmax(log_likelihoods)), int(np.argmax(a_byte))
+#
+#
+# assert check_answer(picked, by_the_book, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-zero-shot-1"></a>
 # By hand: two answers, *ab* and *abcdef*, have log-likelihoods $-2$ and $-3$.
 # Which one does each rule pick, and for which log-likelihood of the second would `acc_norm` be undecided?
 #
@@ -957,7 +1089,7 @@ def zero_shot(
 # assert (found.acc, found.acc_norm) == (0, 1)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-zero-shot-2"></a>
+# **Exercise ★★.** <a id="ex-zero-shot-2"></a>
 # A limit: the choices of a question of MMLU are single tokens, four letters.
 # How many tokens does a model read for $n$ such questions with a stem of $S$ tokens and prefixes of $P_1, \dots, P_n$, and what remains of that where all prefixes are the stem and one token more?
 #
@@ -975,7 +1107,7 @@ def zero_shot(
 # assert tokens_read(letters, S) == (4 * n * (S + 1), n * (S + 1), S + n)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-zero-shot-3"></a>
+# **Exercise ★★.** <a id="ex-zero-shot-3"></a>
 # Break an assumption: encode context and continuation apart.
 # For how many choices of the first 200 questions of each task do the tokens change, and when would they?
 #
@@ -997,7 +1129,7 @@ def zero_shot(
 # assert not any(changed.values())
 
 # %% [markdown]
-# **Exercise.** <a id="ex-zero-shot-4"></a>
+# **Exercise ★.** <a id="ex-zero-shot-4"></a>
 # How many questions with two answers does it take to see that a model which is right on 66 % of them is no coin, at the 95 % level?
 #
 # <details><summary>Solution</summary>
@@ -1008,7 +1140,7 @@ def zero_shot(
 # </details>
 
 # %% tags=["active-ipynb"]
-# def needed(a):
+# def needed(a):  # at the 95 % level
 #     return int(np.ceil(1 + a * (1 - a) * (1.96 / (a - 1 / 2)) ** 2))
 #
 # print(needed(0.66), needed(0.53))
@@ -1017,7 +1149,10 @@ def zero_shot(
 # %% [markdown]
 # ## What you can do now
 #
-# The likeliest answer counts, by its sum or by its length, and what answers and questions share need be read only once.
+# The likeliest answer counts, by the sum of its tokens or by that sum over its length.
+# What answers and questions share need be read only once: 1718 tokens instead of 32 792 for 25 questions of MMLU, with the same scores.
+# Every choice is the one that lm-evaluation-harness makes.
+# Hundreds of questions are few: 35 are enough to tell 66 % from a coin, and 53 % takes 1065.
 #
 # - Get accuracies with their errors and the outcome of every question: `zero_shot`, `task_questions`, `task_rows`, `log_likelihoods`, `task_result`, with the tasks in `TASK_CHANCE` and `MMLU_CHANCE`.
 # - Say which tokens are a choice's own, as the harness does: `encode_pair`, `last_tokens`, `encoded_questions`, `ChoiceTokens`.
