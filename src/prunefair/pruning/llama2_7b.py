@@ -6,6 +6,8 @@ The paper compresses LLaMA-2-7B ([Touvron et al. 2023](../references.bib#touvron
 What does it take to prune a model of this size by what it [feels](functional_pruning.ipynb), with the re-fit, and which machine has it?
 
 Bytes and operations of the [sweeps](sweeps.ipynb) are known before anything runs, and give the least time on a device.
+A card with 16 GB has room for every stage, which needs 8.1 GB at most; the least time is 636 s on a T4 and 6.1 s on an H100.
+
 Two processor cores measure what can be measured without a GPU: the peaks of memory at full size, time by stage, and one full-size block against float64.
 The times on a GPU are planned, not measured; the table at the end says so until somebody fills it.
 The paper's own objective, which needs less memory and [keeps less of the model](spectral_pruning.ipynb#why-the-proxy-can-fail), comes second.
@@ -65,6 +67,7 @@ from prunefair.pruning.throughput import Stopwatch, Throughput, throughput
 # from transformers import AutoModelForCausalLM
 #
 # import prunefair
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure, listing
 
@@ -143,7 +146,8 @@ def geometry_config(name: str):
 
 
 # %% [markdown]
-# Of the functional pipeline [(eq-sweeps-device)](sweeps.ipynb#eq-sweeps-device) and [(eq-sweeps-waiting)](sweeps.ipynb#eq-sweeps-waiting) count the bytes of every stage; on the device, in memory in any case, and in memory or on a disk.
+# The bytes of every stage of the functional pipeline are counted by [(eq-sweeps-device)](sweeps.ipynb#eq-sweeps-device) and [(eq-sweeps-waiting)](sweeps.ipynb#eq-sweeps-waiting).
+# The next cell prints three numbers: bytes on the device, in memory in any case, and in memory or on a disk.
 # Only sampling the texts wants all layers on the device at once, and as many texts beside them as fit.
 
 # %% tags=["active-ipynb"]
@@ -161,7 +165,8 @@ def geometry_config(name: str):
 # %% [markdown]
 # What waits lies in memory, or in the folder that `offload` names.
 # So a GPU with 16 GB is enough, with 50 GB of disk for the checkpoint, for what waits and for the smaller model.
-# A device has operations a second in each precision, where `stored` is that of the weights, by tensor cores if it has them, and bytes a second.
+# How long it takes depends on what a device does in a second: operations in each precision, and bytes that it moves.
+# In the table `stored` is the precision of the weights, by tensor cores if the device has them.
 
 
 # %%
@@ -208,13 +213,20 @@ def plot_room(ax, needs: dict[str, float], devices: dict):
 # **Figure (fig-llama-room).** <a id="fig-llama-room"></a> What pruning LLaMA-2-7B holds on the device at once, beside the memory of five cards. A sweep, with one layer at a time, fits on the smallest card. To sample the texts all weights have to be there together, and what the texts need beside them.
 
 # %% [markdown]
-# A device with $\Phi$ operations and $\beta$ bytes a second cannot be faster than
+# How fast can a run be at best?
+# No stage can be faster than its operations, and none faster than its bytes.
 #
+# <div class="alert alert-info">
+#
+# **The least time of a stage.**
+# With $\Phi$ operations and $\beta$ bytes a second,
+#
+# <a id="eq-llama-floor"></a>
 # $$
-# t \ge \max\bigl(\text{operations} / \Phi,\; \text{bytes} / \beta\bigr)
+# t \ge \max\bigl(\text{operations} / \Phi,\; \text{bytes} / \beta\bigr) .
 # $$ (eq-llama-floor)
 #
-# at any stage.
+# </div>
 
 
 # %%
@@ -250,18 +262,21 @@ def floor_seconds(work: dict, device: str) -> dict[str, float]:
 #     floor["texts"] = max(floor["texts"], steps * weights / rates["bytes"])
 #     total = sum(floor.values())
 #     print(f"{card:5}", *(f"{t:8.1f}" for t in (*floor.values(), total)))
+# slow = sum(floor[stage] for stage in ("features", "ridge", "refit"))
 # assert sum(floor_seconds(work, "H100").values()) < 60 and total < 1200
+# assert 494 < slow < 496 and 636 < total < 637
 
 # %% [markdown]
 # These are seconds at the least, without reading and writing the disk; how near a real run comes to them is not measured.
 # The texts are sampled in as many groups as the memory asks for, since keys and values take half a megabyte a token.
-# Cards without fast float64 spend their time on the features, the ridge and the re-fit.
+# Cards without fast float64, the L4 and the T4, spend most of their time on the features, the ridge and the re-fit: on a T4 495 of 636 seconds.
 # `choice="energy"` saves the features, the policy and the backward sweep; fewer `texts` save the sampling and the sweeps.
 #
 # ## Weights of the right shape
 #
 # Where LLaMA-2-7B cannot be had, random weights of its geometry stand in.
-# Time and memory do not depend on their values; the spectra should be like trained ones all the same, so that the policy has something to learn and the quadrature something to miss.
+# Time and memory do not depend on their values.
+# The spectra should be like trained ones all the same, so that the policy has something to learn and the quadrature something to miss.
 # From the gate matrices of the small real model we take the mean of eleven quantiles of $\sigma / \sigma_1$ and the spread of the rows' norms.
 
 # %%
@@ -282,7 +297,9 @@ ROW_SPREAD = 0.15  # standard deviation of the logarithm of a row's factor
 # print(f"spread of log norms {spread.min():.2f} to {spread.max():.2f}")
 
 # %% [markdown]
-# A Gaussian matrix $Z$, its rows scaled by log-normal factors, becomes orthonormal columns by one Cholesky factor, $Z^\top Z = C C^\top$, and gets the wanted singular values:
+# How does a random matrix get given singular values?
+# We draw a Gaussian matrix $Z$ and scale its rows by log-normal factors.
+# One Cholesky factor, $Z^\top Z = C C^\top$, makes its columns orthonormal, and these are scaled by the wanted values:
 #
 # $$
 # W = Z C^{-\top} \operatorname{diag}(\sigma), \qquad W^\top W = \operatorname{diag}(\sigma)^2 .
@@ -426,7 +443,8 @@ def plot_profiles(ax, spectra: torch.Tensor, shaped: torch.Tensor):
 # %% [markdown]
 # ## Measured without a GPU
 #
-# `benchmarks/llama2_7b_cpu.py` ran the pipeline on two processor cores, with random weights that are stored in bfloat16 and computed with in float32, because this processor has no arithmetic in bfloat16.
+# `benchmarks/llama2_7b_cpu.py` ran the pipeline on two processor cores, with random weights.
+# They are stored in bfloat16 and computed with in float32, because this processor has no arithmetic in bfloat16.
 # Other programs ran beside it, so processor seconds are given, too: half of them is what both cores alone would need.
 
 
@@ -468,7 +486,12 @@ def stage_lines(part: dict) -> list[str]:
 #     assert x["peak_bytes"] < limit < plan["weights"]
 
 # %% [markdown]
-# One block of full size in the precision of the pipeline and in float64: relative errors of the moments, the Fisher costs and the re-fitted matrix, and the functional distance of the selection by energy, estimated and exact.
+# Every peak is below its plan, and below the 13.5 GB of the weights; the largest is 8.67 GB, while the blocks are re-fitted and written.
+#
+# Is float32 exact enough?
+# One block of full size was computed in the precision of the pipeline and in float64.
+# The next cell prints the relative errors of the moments, of the Fisher costs and of the re-fitted matrix.
+# It also prints the functional distance of the selection by energy, estimated and exact.
 # The peaks hold both copies, for the comparison.
 
 # %% tags=["active-ipynb"]
@@ -483,14 +506,17 @@ def stage_lines(part: dict) -> list[str]:
 # assert abs(distance["estimated"] - distance["exact"]) < 0.02
 
 # %% [markdown]
-# A model of a billion parameters went through the whole default: texts that it sampled itself, for which it is in memory as a whole, a policy that was trained on quadratures, and a ridge that was searched.
+# In float32 the errors are about a millionth, far below the rounding of a stored weight to bfloat16, 1.7 thousandths.
+#
+# A model of a billion parameters went through the whole default.
+# It sampled its texts itself, for which it is in memory as a whole; a policy was trained on quadratures, and a ridge was searched.
 
 # %% tags=["active-ipynb"]
 # print(*stage_lines(cpu["billion"]), sep="\n")
 
 # %% [markdown]
-# The rates that were reached are those of a device, too: the forward sweep's, and in float64 that of the re-fit of one block.
-# They predict the whole job on this machine as it was, with 256 texts of 128 tokens, six episodes, and all blocks re-fitted.
+# How long would the whole job take on this machine, with 256 texts of 128 tokens, six episodes, and all blocks re-fitted?
+# We take the rate that the forward sweep has reached, and in float64 that of the re-fit of one block, and put them into [(eq-llama-floor)](#eq-llama-floor).
 
 # %% tags=["active-ipynb"]
 # how = cpu["configuration"]["parts"]["disk"]
@@ -504,8 +530,11 @@ def stage_lines(part: dict) -> list[str]:
 # print(*(f"{stage:>8}" for stage in hours))
 # print(*(f"{t:6.1f} h" for t in hours.values()))
 # print(f"together {sum(hours.values()):.0f} hours")
+# assert sum([*hours.values()][:4]) > 0.6 * sum(hours.values())
 
 # %% [markdown]
+# On two processor cores it would take ten hours, most of them for writing and reading the texts.
+#
 # ## On Colab, or on a GPU of your own
 #
 # The next cells do it: with a name they prune that model, without one the tiny geometry.
@@ -640,7 +669,7 @@ def memory_plan(
 #
 # ### Its work
 #
-# What must be computed, in operations:
+# What must be computed for the paper's objective, in operations:
 #
 # | stage | precision | operations a layer | how often |
 # | --- | --- | --- | --- |
@@ -714,8 +743,9 @@ def work_plan(
 # assert sum(floor_seconds(work_plan(config, 0.3), "H100").values()) < 3
 
 # %% [markdown]
-# The exact route has the same downdates and a decomposition for each of the 768 selections; in practice it stays far above its floor, because half of its operations come one vector at a time.
-# The T4 pays for float64, which it hardly has.
+# By quadrature the least time is 2.52 s on an H100 and 91.48 s on a T4, which hardly has float64.
+# The exact route has the same downdates and a decomposition for each of the 768 selections, and needs 22.20 s and 300.51 s at least.
+# In practice it stays far above its floor, because half of its operations come one vector at a time.
 #
 # ### A layer at a time
 #
@@ -967,6 +997,7 @@ def full_precision():
         torch.set_float32_matmul_precision(before)
 
 
+# %% [markdown]
 # ## Surgery and speed
 #
 # The pruned model fits where the dense one does, and is filled a tensor at a time.
@@ -1178,9 +1209,98 @@ def _most(part: dict, key: str) -> float | None:
 # print(written.shape[1] - 3, "tokens by plain transformers")
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# Quiz(
+#     "The re-fits take 27 TFLOP in float64. An L4 does 0.47 TFLOP a second in float64, "
+#     "30.3 in float32. What is the least time?",
+#     right=f"{floor_seconds(work, 'L4')['refit']:.0f} s",
+#     because="Operations over their rate; the bytes take far less.",
+#     wrong={
+#         f"{work['refit'][1].operations / DEVICES['L4']['float32']:.1f} s": "That is "
+#         "the rate of float32.",
+#         f"{work['refit'][1].bytes_moved / DEVICES['L4']['bytes']:.2f} s": "So long "
+#         "take the bytes; the larger of both times counts.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# too_large = [name for name, size in needs.items() if size > 10e9]
+# Quiz(
+#     "A card has 10 GB. Which of the two does not fit on it?",
+#     right=" and ".join(too_large),
+#     because="They are needed together only to sample texts; elsewhere layers take "
+#     "turns.",
+#     wrong={"a sweep": f"It holds one layer at a time: {needs['a sweep'] / 1e9:.1f} GB.",
+#            "neither of them fits": "A sweep does, with one layer at a time."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# t4, rates = floor_seconds(work, "T4"), DEVICES["T4"]
+# group = (0.9 * rates["memory"] - weights) // (128 * 4 * 32 * 4096)
+# t4["texts"] = 128 * 256 / group * weights / rates["bytes"]
+# by_energy = sum(t4[k] for k in ("features", "policy", "backward"))
+# fewer = sum(t4[k] for k in ("texts", "forward", "moments", "backward")) / 2
+# Quiz(
+#     "On a T4: what saves more, choosing by energy or half of the texts?",
+#     right="energy" if by_energy > fewer else "half of the texts",
+#     because=f"It saves {by_energy:.0f} s, and half of the texts {fewer:.0f} s.",
+#     wrong={"half of the texts": "The features in float64 take longer than the texts."},
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-llama-1"></a>
+# **Exercise ★.** <a id="ex-llama-0"></a>
+# Write the least time of a whole run.
+# `stages` has for every stage a precision, the operations and the bytes; `rates` has operations a second in each precision, and `bytes` a second.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# The stages follow one another, and each takes the longer of its two times.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def least_time(stages, rates):
+#     """Seconds that all stages take at least."""
+#     # your lines
+#
+#
+# def by_the_book(stages, rates):
+#     """The same from the function of this part."""
+#     costs = {name: (kind, SelectionCost(*x)) for name, (kind, *x) in stages.items()}
+#     return sum(stage_seconds(costs, rates).values())
+#
+#
+# stages = {"read": ("float32", 1e12, 4e12), "solve": ("float64", 5e12, 1e9)}
+# fast, slow = ({"float32": 60e12, "float64": x, "bytes": 2e12} for x in (60e12, 1e12))
+# check_answer(least_time, by_the_book, (stages, fast), (stages, slow))
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# Each stage takes the maximum of [(eq-llama-floor)](#eq-llama-floor), and the maxima are added.
+# The maximum of the two sums would be too small: bytes of one stage cannot be moved while another one computes.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def least_time(stages, rates):
+#     """Seconds that all stages take at least."""
+#     return sum(max(operations / rates[kind], moved / rates["bytes"])
+#                for kind, operations, moved in stages.values())
+#
+#
+# assert check_answer(least_time, by_the_book, (stages, fast), (stages, slow))
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-llama-1"></a>
 # By hand: how many bytes are the FFN matrices of one layer of LLaMA-2-7B in float16, and how many layers would fit into 16 GB?
 #
 # <details><summary>Solution</summary>
@@ -1194,7 +1314,7 @@ def _most(part: dict, key: str) -> float | None:
 # assert plan.weights + plan.peak > 0.93 * 16e9
 
 # %% [markdown]
-# **Exercise.** <a id="ex-llama-2"></a>
+# **Exercise ★.** <a id="ex-llama-2"></a>
 # A limit: from which number of probes on do the products of [(eq-lanczos-cost)](lanczos.ipynb#eq-lanczos-cost) cost more than the downdate, for LLaMA-2-7B at 30 %?
 #
 # <details><summary>Solution</summary>
@@ -1208,7 +1328,7 @@ def _most(part: dict, key: str) -> float | None:
 # assert r == 3303 and r // STEPS + 1 == 413
 
 # %% [markdown]
-# **Exercise.** <a id="ex-llama-3"></a>
+# **Exercise ★★.** <a id="ex-llama-3"></a>
 # Break an assumption: draw the gate matrix without the profile, as a plain Gaussian matrix.
 # How far is its spectrum from those of the real model, and how far is the shaped one?
 #
@@ -1232,7 +1352,10 @@ def _most(part: dict, key: str) -> float | None:
 # %% [markdown]
 # ## What you can do now
 #
-# Which machine a model needs and how long it takes there is known before anything runs, and a GPU of 16 GB is enough for seven billion parameters.
+# Which machine a model needs, and how long it takes there at least, is known before anything runs.
+# For LLaMA-2-7B a GPU of 16 GB is enough: a sweep holds 8.1 GB, all weights 13.5 GB.
+# The least time is 6.1 s on an H100 and 636 s on a T4, which spends most of it on the few stages in float64.
+# No time on a GPU was measured here.
 #
 # - Plan: `sweep_plan` and `sweep_work` of the [sweeps](sweeps.ipynb), with `floor_seconds` for the `DEVICES`; for the paper's objective `memory_plan` (`MemoryPlan`) and `work_plan`.
 # - Prune by the paper's objective a checkpoint that no memory holds: `prune_streamed`, which returns a `StreamedRun`; its parts are `layer_spectra`, `prepare_layers`, `PreparedLayer`, `PreparedPolicy` and `full_precision`, timed by a `Stopwatch`.
