@@ -6,10 +6,10 @@ Can a policy that sees the rewards of a round only after playing it be as fair a
 Up to a factor, yes: on every sequence its $\alpha$-fair utility stays within $c_\alpha=(1-\alpha)^{-(1-\alpha)}$ of the optimum, apart from a term that grows more slowly than the utility itself; and $c_\alpha$ never exceeds 1.4447.
 
 The difficulty is that the utility does not add up over rounds.
-A reward of today is worth more to an arm that stays poor than to one that will be rich, and that lies in the future.
+A reward of today is worth more to an arm that stays poor than to one that will be rich, and which arms stay poor is known only later.
 The way out of [Sinha et al. (2023)](../references.bib#sinha2023noregret), with contexts [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair), is to weigh each reward by the marginal utility of its arm *now*, and to leave the weighted rewards to a learner with small regret.
 This chapter proves what that costs, with every constant explicit.
-Some of the constants, and the bound that needs no lower bound on rewards, are derived here.
+Some of the constants, and the bound that needs no lower bound on rewards, are new in this book.
 
 ## Notation
 
@@ -121,7 +121,8 @@ from prunefair.fairness.utility import alpha_fair_utility, arm_utility
 #
 # Since $R_i\ge1$, weights and surrogate rewards lie in $[0,1]$.
 # A second convention takes $w_i(t)=R_i(t)^{-\alpha}$, the marginal utility *after* the round.
-# Both will do in this chapter; only the first is known before the round is played, which bandit feedback demands, so it is ours.
+# Both will do in this chapter.
+# With bandit feedback, where only the reward of the played arm is seen, the weight has to be known before the round is played; so we take the first.
 
 
 # %%
@@ -176,7 +177,7 @@ def surrogate_weights(R: np.ndarray, alpha: float) -> np.ndarray:
 # $A_t-A_{t-1}=h\,\phi'(b)-(\phi(b)-\phi(a))-\big(\phi'(a)-\phi'(b)\big)\le0$. ∎
 #
 # The first case uses $h\le R_i(0)$: a single reward must not exceed the initial one.
-# That is the role of $R_i(0)=1$, and it absorbs the whole difference between the sum and the integral, so no lower-order term is left over.
+# The 1 in front of $\phi_\alpha'(R_i(T))$ is $R_i(0)$; it absorbs the whole difference between the sum and the integral.
 # In words: whoever collects weighted rewards has at least as much utility.
 # Summed over the arms, [(eq-full-information-telescoping)](#eq-full-information-telescoping) gives $V\le U-\sum_i\phi'(R_i)-\frac{N\alpha}{1-\alpha}\le U$.
 #
@@ -308,7 +309,7 @@ def telescoping_excess(game: Game, *, constant: float | None = None) -> np.ndarr
 # In words: a policy whose regret in weighted rewards is small has at least $1/c_\alpha$ of the best utility.
 # The factor $c_\alpha$ is 1.10 at $\alpha=0.1$, 1.41 at $\alpha=0.5$ and 1.26 at $\alpha=0.9$.
 #
-# This is where it comes from: the tangent at $R$ is met with $\beta R^*$ in place of $R^*$.
+# This is where it comes from: the tangent at $R$ is evaluated at $\beta R^*$ in place of $R^*$.
 # Scaling the optimum costs the factor $\beta^{1-\alpha}$ in its utility, the tangent leaves $(\alpha+\beta)U$, and the quotient is least at $\beta=1-\alpha$.
 # With $\beta=1$, no scaling, the factor would be $1+\alpha$.
 
@@ -347,7 +348,7 @@ def approximation_factor(alpha: float) -> float:
 # %% [markdown]
 # The choice of $\beta$ can be seen as well.
 # Without regret the two inequalities of the proof leave $R_i^*/R_i$ at most $1/(1-\alpha)$ on average over the arms, with the weights $\phi(R_i)$.
-# Look at the dotted line there: each $\beta$ gives a tangent above the curve, and the height of the tangent on the line is the factor.
+# Look at the dotted line in the next figure: each $\beta$ gives a tangent above the curve, and the height of the tangent on the line is the factor.
 
 
 # %%
@@ -501,8 +502,8 @@ def reduction_slack(game: Game, fixed_map: np.ndarray) -> np.ndarray:
 
 
 # %% [markdown]
-# The policy steps by `gradient_step` of `prunefair.fairness.fast.compiled`, to the byte the step of [the previous chapter](online_gradient.ipynb) with a compiled projection.
-# Two functions are for service: they say what a learner is when other arms are there, and where it begins when a log is known; [arms that come and go](#arms-that-come-and-go) says what is proved of both.
+# The policy steps by `gradient_step` of `prunefair.fairness.fast.compiled`, which gives every bit of the step of [the previous chapter](online_gradient.ipynb); only its projection is compiled.
+# Two helpers serve policies in use: one changes a learner when arms are added or removed, the other starts a learner from a log; [arms that come and go](#arms-that-come-and-go) says what is proved of both.
 
 
 # %%
@@ -631,7 +632,7 @@ class AlphaFairGradient(FullInformationPolicy):
 #
 # The policy takes $0\le\alpha\le1$: the theorem is for $\alpha<1$, and [Exercise (ex-full-information-2)](#ex-full-information-2) bounds the regret at 1.
 # Beyond 1 no bound is known here, and play can be bad.
-# Take one context and constant rewards $(1,\frac14)$, and compare the rewards that would be as good if both arms had them ([(eq-utility-equivalent)](utility.ipynb#eq-utility-equivalent)).
+# Take one context and constant rewards $(1,\frac14)$ for 4000 rounds, and compare the equivalent rewards: those that give the same utility if both arms have them ([(eq-utility-equivalent)](utility.ipynb#eq-utility-equivalent)).
 # At $\alpha=0.5$ the policy has 1252 and uniform play 1126; at $\alpha=10$ the same steps have 272, half of the 541 of uniform play.
 # So the policies refuse $\alpha>1$, while utility and offline optimum take it.
 
@@ -654,7 +655,7 @@ class AlphaFairGradient(FullInformationPolicy):
 # Two give random rewards, Bernoulli and uniform.
 # Three look at the play and reward the arm played least, the lower half, or the arm after the one played most.
 # Three reward sets of arms that shrink from context to context, one arm in each context, or arms in turn.
-# The others reward the richest arm, the poorest, or all, and the last one is the probe of the last section.
+# The others reward the richest arm, the poorest, or all, and the last one is the probe that the end of this chapter describes.
 # The offline optimum of the whole game and of its first third serve as fixed maps.
 
 
@@ -697,7 +698,7 @@ def _worst_by_alpha(
 
 # %% [markdown]
 # Each statement is checked by a function that takes the statement as an argument, so that the tests can put a stronger one in its place and see it rejected.
-# It returns the smallest constant that could stand in front of the statement and still pass these games: more than 1 would be a violation, and the nearer to 1, the less room is left.
+# It returns the smallest constant that could stand in front of the right side, or of the term that it names, and still pass these games: more than 1 would be a violation, and the nearer to 1, the less room is left.
 
 
 # %%
@@ -743,7 +744,7 @@ def _reduction_share(game, fixed_map, factor=approximation_factor, weight=None):
 # \end{gathered}
 # $$ (eq-full-information-certificate)
 #
-# With centred norms it holds with $\kappa=2$ and the centred $S_j$.
+# With centred norms, of $g$ less its mean over the arms, it holds with $\kappa=2$ and the centred $S_j$.
 #
 # **Proof.**
 # $\mathrm{Reg}_T(x^*)=\sum_j\sum_{t:j_t=j}\langle g(t),x^*_j-x(t)\rangle$.
@@ -900,8 +901,8 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # In use, articles appear and expire, and some may not be shown today.
 # `add_arm` begins an arm with probability 0 in every learner that there is, and with $R_i=1$, or with a larger $R_i=c_i$ if it is to be favoured less.
 # A new context begins uniform over the arms that there are.
-# `retire_arm` ends one, and what it had goes to the others, by projection.
-# `probabilities(context, mask=...)` leaves out what may not be played now and divides by what is left; `update` is told what was played, and rewards 0 for masked arms.
+# `retire_arm` removes an arm, and its probability goes to the others, by projection.
+# `probabilities(context, mask=...)` leaves out what may not be played now and divides by what is left; give `update` the point that was played, and the reward 0 for each masked arm.
 #
 # **Theorem (Arms that come and go).** <a id="thm-full-information-arms"></a>
 # Let $N$ count all arms that ever were, an arm that is absent or masked pay 0 in that round, and arms keep in $U$ what they have earned.
@@ -926,7 +927,7 @@ def _certificate_share(game: Game, fixed_map: np.ndarray, factor=None) -> float:
 # The restriction to arms that were there is needed in the proof.
 # If $x$ has a tenth on the arm that goes and the rest on another, the projection leads away from an arm that is still to come.
 #
-# With centred norms the second step fails, for the mean over more arms is another one.
+# With centred norms the step *New arms* fails: adding arms changes the mean.
 # Two more statements are of the same kind.
 # A context that was forgotten ([a limit of contexts](baselines.ipynb#in-service)) and comes again is a new one: it has two terms $\sqrt{S_j}$ in the sum.
 # `warm_start` begins at the optimum of a log with the log's $S_j$ and the optimum's rewards $c_i$: the certificate holds for the rounds to come, with $S_j$ of both together.
@@ -957,7 +958,7 @@ def _changing_share(policy, n_epochs, pay, *, factor=lambda kappa, K: kappa + K)
 
 
 # %% [markdown]
-# First the last arm alone pays, so that each retirement costs a climb from the middle; then rewards are random, under random masks.
+# First the last arm alone pays, so that after each retirement the arm that pays starts again from a small probability; then rewards are random, under random masks.
 # At most 0.174 of the bound is used.
 # A negative constant says that the policy earned more than the maps.
 
@@ -986,8 +987,8 @@ def _masked_coins(policy, *, rng):
 # %% [markdown]
 # ## A bound without assumptions on the rewards
 #
-# The crude $\lVert g\rVert^2\le N$ gives $\sum_j\sqrt{S_j}\le\sqrt{MNT}$, which for $\alpha\ge\frac12$ is no smaller than the utility itself.
-# The squared norms are in fact of the order of the utility earned, because a large surrogate reward that the policy misses is regret, and regret is small.
+# The crude $\lVert g\rVert^2\le N$ gives $\sum_j\sqrt{S_j}\le\sqrt{MNT}$, which for $\alpha\ge\frac12$ grows at least as fast with $T$ as the utility itself.
+# The squared norms are in fact at most of the order of the utility earned, because a large surrogate reward that the policy misses is regret, and regret is small.
 #
 # **Lemma (Self-bounding norms).** <a id="lem-full-information-norms"></a>
 # With $V_j=\sum_{t:j_t=j}\langle g(t),x(t)\rangle$, at every $T$
@@ -1003,7 +1004,7 @@ def _masked_coins(policy, *, rng):
 # By [Theorem (Regret of the adaptive step)](online_gradient.ipynb#thm-online-gradient-regret) with $\zeta=1-\frac1N$ and $\bar d_u=1-\frac1N$, $\mathrm{Reg}_j\le\frac32(1-\frac1N)\sqrt{S_j}$.
 # Thus $S_j\le b\sqrt{S_j}+NV_j$ with $b=\frac32(N-1)$, and the larger root of the quadratic is at most $b+\sqrt{NV_j}$. ∎
 #
-# In words: what divides the steps of a learner cannot grow faster than what it earns.
+# In words: the squared norms of a learner grow at most like $N$ times what this learner earns.
 # Put into the certificate, this bounds the regret before the first round, whatever the rewards.
 #
 # **Theorem (No lower bound on rewards).** <a id="thm-full-information-explicit"></a>
@@ -1097,8 +1098,9 @@ def _ceiling_share(game: Game, ceiling: Callable = utility_ceiling) -> float:
 # %% [markdown]
 # ## Rewards bounded away from zero: the phase transition
 #
-# Can the regret stop growing altogether?
-# It can, if every reward is at least $\delta>0$: every arm must then grow, its weight must fall, and the squared norms stop growing like the utility.
+# Can the bound stop growing altogether?
+# It can, if $\alpha>\frac12$ and every reward is at least $\delta>0$.
+# An arm that is always paid but stays poor would be regret; so every arm grows, its weight falls, and the squared norms stop growing like the utility.
 # First we bound the weights.
 #
 # **Lemma (Growth).** <a id="lem-full-information-growth"></a>
@@ -1120,7 +1122,7 @@ def _ceiling_share(game: Game, ceiling: Callable = utility_ceiling) -> float:
 # $U_t+\kappa\big(\tfrac32(N-1)M+\sqrt{NMU_t}\big)$ by [Lemma (Self-bounding norms)](#lem-full-information-norms).
 # Now $\kappa\sqrt{NMU_t}\le U_t+\frac{\kappa^2}4NM$, and $\kappa\le2$ gives $3(N-1)M+NM\le4NM$ for the rest. ∎
 #
-# In words: after $t$ rounds a weight is at most about twice the mean utility of a round, over $\delta$, which falls like $t^{-\alpha}$.
+# In words: after $t$ rounds a weight is at most about $2U_t/(\delta t)$, and this falls like $t^{-\alpha}$.
 # The squared norms add up squares of weights, so they grow like the sum of $t^{-2\alpha}$, which converges for $\alpha>\frac12$.
 #
 # **Theorem (Phase transition).** <a id="thm-full-information-phase"></a>
@@ -1146,7 +1148,7 @@ def _ceiling_share(game: Game, ceiling: Callable = utility_ceiling) -> float:
 # $\Lambda$ is $\frac{T^{1-2\alpha}-n_0^{1-2\alpha}}{1-2\alpha}$, or $\ln\frac T{n_0}$ at $\alpha=\frac12$, and for $\alpha>\frac12$ it is at most $\frac{n_0^{1-2\alpha}}{2\alpha-1}$. ∎
 #
 # In words: the regret bound changes its nature at $\alpha=\frac12$; above, it does not depend on the number of rounds any more.
-# One use of the learners' regret bound suffices in the proof: the growth of every arm follows at once from the utility's ceiling.
+# The proof uses the learners' regret bound once, without an induction over rounds: the growth of every arm follows at once from the utility's ceiling.
 
 
 # %%
@@ -1236,10 +1238,10 @@ def regret_bound(
 # ### How sharp these bounds are
 #
 # [Lemma (Growth)](#lem-full-information-growth) on the games with $\delta=0.05$ uses little of its bound, since their rewards are far above $\delta$.
-# Two streams of constant rewards use more.
+# Two special streams use more of the bound.
 # With one arm, $\delta=1$ and $\alpha$ near 0 the factor of $U_t$ cannot be lowered: 0.988 of the bound is used.
 # The other has a thousand contexts and ten arms, a first round in each context that rewards arm 0, and then rewards $\delta$ for all.
-# There the weight is 1.040 times $U_t/(\delta t)$, so a term for what is learnt late is needed.
+# There the weight is 1.040 times $U_t/(\delta t)$, so the bound needs its second term: the regret of a thousand learners that all start late.
 
 
 # %%
@@ -1331,9 +1333,9 @@ def _phase_share(rounds, norms, alpha, delta, bound: Callable = norms_bound) -> 
 #     print(f"{statement:24}", *(f"{row[a]:8.3f}" for a in ALPHAS))
 
 # %% [markdown]
-# For the reduction the rest is a matter of the instances: how near to $c_\alpha$ a game can come is the question of [a chapter of its own](limits.ipynb).
+# How near to $c_\alpha$ a game can come is the question of [a chapter of its own](limits.ipynb).
 #
-# Here is a run with its bounds: the $c_\alpha$-regret $U^*-c_\alpha U$ against the certified optimum, the certificate that the run carries, and the bound known beforehand.
+# Here is a run with its bounds: the $c_\alpha$-regret $U^*-c_\alpha U$ against the offline optimum, the certificate that the run carries, and the bound known beforehand.
 
 
 # %%
@@ -1438,7 +1440,7 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 
 # %% [markdown]
 # The probe as well is played for $2^{21}$ rounds.
-# The cell prints how much of what happens the floors are: at $\alpha=0.1$ they are 0.502 of $S$ and 0.255 of the regret, at $\alpha=0.9$ only 0.148 and 0.090.
+# The cell prints the ratio of each lower bound to the measured value: at $\alpha=0.1$ they are 0.502 of $S$ and 0.255 of the regret, at $\alpha=0.9$ only 0.148 and 0.090.
 # At large $\alpha$ the rates below say more than the constants.
 
 # %% tags=["active-ipynb"]
@@ -1451,8 +1453,8 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 #     print(f"alpha {a}: constants of the floors {of_S:.3f} and {of_regret:.3f}")
 
 # %% [markdown]
-# Growth exponents of $S$: with rewards at least 0.9 over the first and over the last of ten doublings of $T$, under the probe over all ten of them, and their proved limits.
-# A limit is not a bound at finite $T$.
+# The table has growth exponents of $S$ and the exponents that the theorems allow in the limit.
+# With rewards of at least 0.9 they are measured over the first and over the last of ten doublings of $T$, under the probe over all ten.
 # The first kind falls towards its limit: at $\alpha=\frac12$ from 0.132 to 0.072, like the exponent of $\ln T$ itself.
 # The exponent under the probe comes from either side.
 
@@ -1512,8 +1514,8 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 # ann.update("ben", [1, 0.5]), ben.update("ben", [1, 0.5])
 # same_later = (ann.probabilities("ben") == ben.probabilities("ben")).all()
 # Quiz(
-#     "A round with Ann has just been played. What does it change for Ben?",
-#     right="What he learns next." if same_now > same_later else "Nothing.",
+#     "Ann and Ben are two contexts. A round with Ann was played. What changes for Ben?",
+#     right="His next step." if same_now > same_later else "Nothing.",
 #     because="Learners share the cumulative rewards, which weigh the rewards to come.",
 #     wrong={"Nothing.": "The arms are richer now, and weights are lower for all.",
 #            "What is played for him now.": "His learner moves in his own rounds."},
@@ -1650,7 +1652,8 @@ def _probe_shares(rounds, norms, regrets, alpha, floors: Callable = _probe_floor
 #
 # Weighting each reward by the marginal utility that its arm has now turns fair utility into plain regret, at the price of the factor $c_\alpha$: 1.41 at $\alpha=0.5$, never more than 1.4447.
 # Beyond the factor, what is missed grows like the root of the utility.
-# If all rewards are at least $\delta>0$ and $\alpha>\frac12$, its bound does not grow at all; an adversary that probes shows that $\delta$ is needed for this.
+# If all rewards are at least $\delta>0$ and $\alpha>\frac12$, the bound stays constant.
+# Without $\delta$ an adversary can make the linear regret, and with it this bound, grow for ever; whether the $c_\alpha$-regret itself then grows is open.
 #
 # - Play fairly when every reward is seen: `AlphaFairGradient`; its two ingredients are `surrogate_weights` and `approximation_factor`.
 # - Bound the $c_\alpha$-regret of a run from its own `squared_norms`: `certificate_bound`.

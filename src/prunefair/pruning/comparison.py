@@ -3,15 +3,15 @@ r"""
 # Comparison: every method on one table
 
 Which choice of neurons leaves the best model?
-With 30 % of the feed-forward rows removed, random rows multiply the perplexity of the small model by 49.
+Remove 30 % of the feed-forward rows of SmolLM2-135M at random, and its perplexity on WikiText-2 is multiplied by 49.
 The policy that meets the objective of PruneNet ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) multiplies it by more than three thousand.
 The [re-fitted functional policy](functional_pruning.ipynb) multiplies it by 1.52, and Wanda, a simple score that reads WikiText-2, by 1.68.
-The paper compares with other methods on LLaMA-2-7B; here all of them prune the small real model and are judged on the same text and the same questions.
+The paper compares with other methods on LLaMA-2-7B; here every method prunes this one small model and is judged on the same text and the same questions.
 
 ## Notation
 
 $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ the hidden vector of a feed-forward block, $S$ the neurons kept.
-A *range* is the mean over the seeds of a method with the lowest and the highest end of their 95 % intervals.
+A *range* is the mean over the seeds of a method, for a perplexity the geometric one, with the lowest and the highest end of their 95 % intervals.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -121,7 +121,7 @@ def plot_kept_neurons(ax, scores: dict[str, torch.Tensor], k: int):
 #
 # Two rivals from the literature need a word.
 # SliceGPT ([Ashkboos et al. 2024](../references.bib#ashkboos2024slicegpt)) cuts the residual stream and not the neurons.
-# We let it keep as many directions as leave the number of parameters of the other methods.
+# It keeps so many directions that as many parameters are left as with the other methods.
 # The embedding of the small model is also its head.
 # SliceGPT's code would store it twice, one copy of it sliced; we leave it whole, so that the stream keeps more directions for the same number of parameters (`prunefair.pruning.slicegpt`).
 #
@@ -135,7 +135,7 @@ def plot_kept_neurons(ax, scores: dict[str, torch.Tensor], k: int):
 #
 # with the expectation over calibration text.
 # The last three methods are calibrated on the validation part of WikiText-2, while perplexity is measured on the test part, both [in the tokenised form](perplexity.ipynb#the-tokenised-text).
-# They have seen text of that kind, the others have not, and the tables mark them by a star.
+# They have seen text of that kind and the others have not; the tables mark them, and their re-fitted versions, by a star.
 #
 # <div class="alert alert-warning">
 #
@@ -146,7 +146,7 @@ def plot_kept_neurons(ax, scores: dict[str, torch.Tensor], k: int):
 # Three things still differ.
 # The embedding stays tied, and the number of directions is the largest that the parameters allow, and not a multiple of eight.
 # The text is 16 windows of 1024 tokens in a row, where the code draws up to 128 sequences of 2048 tokens from the training part.
-# More and more varied text would help it further.
+# More text, and more varied text, would help it further.
 #
 # </div>
 
@@ -199,7 +199,7 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 # The whole comparison takes hours without a GPU, so it is run in pieces by `benchmarks/pruning_methods.py`.
 # Each piece evaluates some windows of text and some questions of one model and stores every single outcome.
 # Windows and questions are taken in one fixed random order, the same for all models.
-# What has been read so far is then a simple random sample of the whole, and any two models can be compared on the pieces that both have.
+# What has been read so far is then a simple random sample of the whole text, and of HellaSwag one of its first 2000 questions; any two models can be compared on the pieces that both have.
 # Of HellaSwag the first 2000 questions come first, in random order; only a run on a GPU goes on to the other 8042.
 # The order, the record of a model (`ModelRecord`) and what is read from it are a module of their own, `prunefair.pruning.records`.
 #
@@ -219,7 +219,7 @@ def wanda_scores(model, tokens: torch.Tensor) -> list[torch.Tensor]:
 # assert ModelRecord.from_json(first.to_json()) == first
 
 # %% [markdown]
-# A method that draws at random has several models, one for each seed, and they can differ more than any window does.
+# A method that draws at random has several models, one for each seed, and two seeds can differ by more than the interval of either.
 # So a method is summarised by the mean over its seeds and by the range of the 95 % intervals of all of them: from the lowest end to the highest.
 
 
@@ -308,7 +308,7 @@ def _exponential(logs: Range) -> Range:
 #           f"{p.value:9.3g} ({p.low:.3g}–{p.high:.3g})")
 
 # %% [markdown]
-# The windows are a random sample of the text, so a model that has been read less has a wider interval and almost no bias.
+# The windows are a random sample of the text, so a model that is judged on fewer windows has a wider interval and almost no bias.
 
 
 # %%
@@ -351,10 +351,10 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 #     axes[1].get_legend().remove()
 
 # %% [markdown]
-# **Figure (fig-comparison-methods).** <a id="fig-comparison-methods"></a> Perplexity on WikiText-2 (above) and divergence from the dense model on its own text (below) of every method. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.
+# **Figure (fig-comparison-methods).** <a id="fig-comparison-methods"></a> Perplexity on WikiText-2 (above) and divergence from the dense model on its own text (below) of the methods of the paper, of Wanda and of the re-fitted functional policy. Points: mean over seeds; bars: the range of the 95 % intervals of all seeds. Of these only `wanda` has seen WikiText-2.
 #
 # The same in numbers; `windows` is how many of them every model of the line has read.
-# For the methods of the paper and what they are compared with that is the whole text, at every ratio.
+# The methods of the figure have read the whole text, at every ratio.
 
 # %% tags=["active-ipynb"]
 # assert all(seen == len(counts) for m in at_30 for seen in read_of[m].values())
@@ -384,8 +384,8 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 # %% [markdown]
 # ## Zero-shot accuracy
 #
-# Retention is taken on the questions that the dense model and all models of a method have answered, by both [rules](zero_shot.ipynb) for what counts as the answer: the largest likelihood (`acc`), or the largest by length (`acc_norm`).
-# On a CPU that is every question of four tasks and the first 2000 of HellaSwag's 10042; a method is left out before it has answered twenty of every task.
+# Retention is taken on the questions that the dense model and all models of a method have answered, by both [rules](zero_shot.ipynb) for what counts as the answer: the largest likelihood (`acc`), or the largest likelihood divided by the answer's length (`acc_norm`).
+# On a CPU that is every question of four tasks and the first 2000 of HellaSwag's 10042; a method is left out until it has answered twenty of every task.
 
 # %% tags=["active-ipynb"]
 # asked = {m: common_questions([dense, *g]) for m, g in all_at_30.items()}
@@ -505,7 +505,7 @@ def perplexity_factor(
 
 # %% tags=["active-ipynb"]
 # factors = {m: perplexity_factor(all_at_30[m], dense, counts) for m in all_at_30}
-# print(f"{'':38}factor [range], perplexity of the text")
+# print(f"{'':38}factor [range], dense perplexity times it")
 # for method, f in factors.items():
 #     print(f"{label[method]:36}{f.value:9.3f} [{f.low:.3f}, {f.high:.3f}],"
 #           f" {whole.value * f.value:.1f}")
@@ -541,12 +541,12 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # **Figure (fig-comparison-beyond).** <a id="fig-comparison-beyond"></a> With 30 % of the feed-forward rows removed, or as many parameters: perplexity on WikiText-2 (above), and zero-shot accuracy above chance by likelihood and by likelihood a length. Each is over that of the dense model, with the range of the 95 % intervals of all seeds. Open dots: calibrated on WikiText-2. Dashed: the dense model; dotted: a guess.
 #
 # The functional policy with its [re-fit](refit.ipynb) multiplies the perplexity by 1.5, less than Wanda does, and has read no text from outside.
-# Energies that are measured and re-fitted on WikiText-2 do better on WikiText-2 and far worse on the text of the model itself: each method is better on the kind of text that it has read.
-# The ridge of that re-fit is 1, the largest of the candidates of its time; those of [today](refit.ipynb) go on to 10 000, and the same one is chosen.
+# Energies measured on WikiText-2, with the re-fit on it, do better there than the functional policy, and far worse on the text of the model itself: each method is better on the kind of text that it has read.
+# The [ridge](refit.ipynb) of that re-fit is 1, chosen among candidates up to 10 000.
 # The questions are of neither kind.
 # On them the re-fitted policy clearly beats SliceGPT.
 # It is ahead of Wanda and of the re-fitted energies, too, but beyond the error only by `acc_norm`.
-# It is level with energies on WikiText-2 that were not re-fitted, and with itself before the re-fit: the re-fit improves the text and not the answers.
+# It is level with energies on WikiText-2 that were not re-fitted, and with itself before the re-fit: the re-fit improves the perplexity and not the answers.
 
 # %% tags=["active-ipynb"]
 # beyond = {"acc": {}, "acc_norm": {}}
@@ -582,7 +582,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     assert round(s.value, 2) == {"acc": 0.62, "acc_norm": 0.74}[rule]
 
 # %% [markdown]
-# Which part does it?
+# Which part of the functional policy brings its lead over plain energies?
 # Each is taken away, on the windows that both models have read:
 
 # %% tags=["active-ipynb"]
@@ -601,8 +601,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 
 # %% [markdown]
 # The re-fit does most: it takes 16 % off the perplexity, a factor of 0.839.
-# The widths do the rest, with a factor of 0.961.
-# Where all widths are equal, no difference is seen after the re-fit whether the policy chose the neurons or plain energies did.
+# Uneven widths take off another 4 %: a factor of 0.961.
+# Where all widths are equal, no difference in perplexity is seen after the re-fit whether the policy chose the neurons or plain energies did.
 #
 # The default of `prunefair.prune` keeps equal widths, which every loader reads.
 # The next cell prints its factor, and what the models with equal and with uneven widths keep of the same questions, 400 of each task.
@@ -628,13 +628,13 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #
 # Over all questions of four tasks and the first 2000 of HellaSwag widths by Fisher cost keep 62 % by `acc` and 74 % by `acc_norm`; equal ones were not asked these.
 # With a dense model so near to chance the first number is known to a tenth only.
-# Other texts, other widths or a fit block by block lower the divergence by no more than a few per cent ([what was tried](refit.ipynb#tried-and-what-became-of-it)); what they do to the accuracy was not measured.
+# Other texts, other widths or a fit block by block lower the divergence by a few per cent more ([what was tried](refit.ipynb#tried-and-what-became-of-it)); the next section measures the last of them.
 
 # %% [markdown]
 # ## A fit block after block
 #
 # The [reconstruction](reconstruction.ipynb#the-whole-model) fits `down_proj` of one block after the other, to the inputs that the block has in the pruned model.
-# It also makes good half of what the residual stream has drifted before.
+# It also corrects half of the drift that earlier blocks have caused in the residual stream.
 # It costs as much again as all the rest of the pruner, so it is left out by default.
 # What does it buy?
 # A second sample of 256 own texts, other texts than those of the table, gives neurons and widths; the model is then re-fitted, or fitted block after block, both to these texts.
@@ -675,7 +675,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # The fit brings the model nearer to the dense one: its perplexity on WikiText-2 is 0.977 times that of the re-fitted model, and its divergence falls by 0.041 of 0.528 nats a token.
 # In the answers no difference is seen.
 # The time is more than doubled, from 530 to 1140 seconds, for each block is fitted to what the blocks before it have made of the texts.
-# So it stays an option, `prunefair prune --reconstruct`, for whom the last few per cent matter more than the minutes.
+# So it stays an option, `prunefair prune --reconstruct`, for those to whom the last few per cent matter more than the minutes.
 #
 # The second sample of text also says how far the choice of texts matters: the factor of the re-fitted model moves from 1.521 to 1.545, about as far as its interval reaches.
 #
@@ -744,13 +744,13 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% [markdown]
 # *Confirmed.*
 # The exact policy meets the objective here, too, and the released recipe does not lower the distance.
-# The nearer the spectra of `gate_proj`, the worse the model.
+# The two methods with near spectra of `gate_proj`, row norm and exact, leave far worse models than the other two; within each pair the distance says nothing.
 # The exact policy multiplies the perplexity by some hundred thousand, random rows by 37 to 130.
 # Random rows, the released recipe, the longest rows and the exact policy come in this order on both models: by what they lose of a block's output, by divergence and by perplexity.
-# Random rows and the released recipe are not told apart: one of the three random choices is hardly nearer to the dense model than the recipe, and by the perplexity their ranges touch.
+# Random rows and the released recipe are not told apart: one of the three random choices is hardly nearer to the dense model than the recipe, and by the perplexity their ranges overlap.
 #
 # Then the verdicts on the model's own text, pair by pair and for both models.
-# The first number says by what the first of a pair multiplies the perplexity of the second, the other one by how many nats a token it is further from the dense model.
+# A pair "A, or B" has two numbers: the perplexity of A divided by that of B, and the divergence of A minus that of B, in nats a token.
 
 # %% tags=["active-ipynb"]
 # def sides(records_of, method, other, counts):
@@ -792,8 +792,8 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% [markdown]
 # *Confirmed*: the re-fit and widths by Fisher cost gain in perplexity and in divergence, and what is re-fitted on WikiText-2 does better on WikiText-2 and worse on the model's own text.
 #
-# *Confirmed, and more than on the first model*: where all widths are equal, the policy and plain energies cannot be told apart by the perplexity.
-# But the policy's model is nearer to the dense one, on the first model by 0.02 nats a token and here by a third of the divergence.
+# *Confirmed in perplexity*: where all widths are equal, the policy and plain energies cannot be told apart by the perplexity.
+# In divergence the policy is ahead: by 0.02 nats a token on the first model, and here by a third.
 #
 # *Contradicted*: that the policy multiplies the perplexity on WikiText-2 by less than Wanda does.
 # On the second model both double it, and the difference is within the error.
@@ -847,7 +847,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # So no bound makes padding pay.
 # Few texts stand behind this study, and its divergences are larger than those above; only the differences are read.
 #
-# So `prunefair.prune` keeps equal widths by default: every loader opens the folder and saves what was removed, and the answers are not worse beyond the error.
+# So `prunefair.prune` keeps equal widths by default: every loader opens the folder and saves what was removed, and no loss in the answers is seen.
 # Uneven widths, `widths="uneven"`, serve those who read the model with `load_pruned` or llama.cpp; `export_padded` serves any other loader, at the price of the padding.
 
 # %% [markdown]
@@ -1055,7 +1055,8 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
 #
 # Parameters depend on the ratio alone: all methods that cut rows cut the same number.
 # The time is processor time of choosing the rows of all layers, training included.
-# The released recipe is timed here with its scorer multiplied out and its spectra from the Gram matrix, and [as it was released](policy_gradient.ipynb) in a chapter of its own.
+# The released recipe is timed here in our faster form, with its scorer multiplied out and its spectra from the Gram matrix.
+# Its time [as it was released](policy_gradient.ipynb) stands in a chapter of its own.
 
 # %% tags=["active-ipynb"]
 # for ratio in (0.1, 0.2, 0.25, 0.3):
@@ -1069,7 +1070,7 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
 
 # %% [markdown]
 # The others at 30 %; what reads text is charged for reading it, and for sampling it where it is the model's own.
-# Methods on the model's own text share one pass over it, Fisher costs included, and each is charged with the whole, energies too, which do not need these.
+# Methods on the model's own text share one pass over it, Fisher costs included, and each is charged with the whole pass, although energies do not need the Fisher costs.
 
 # %% tags=["active-ipynb"]
 # for method, group in all_at_30.items():
@@ -1226,7 +1227,7 @@ def play_budget(sizes: dict[str, dict], measured: dict[str, dict[int, float]]):
 # ## What you can do now
 #
 # With 30 % of the rows removed, the functional policy on the model's own text multiplies the perplexity by 1.52, Wanda by 1.68 and random rows by 49.
-# The paper's objective is met by its exact policy and ruins the model: the perplexity grows more than three thousand times.
+# The policy that meets the paper's objective ruins the model: the perplexity grows more than three thousand times.
 # Of the accuracy above chance the functional policy keeps 62 %, random rows 16 %; by the raw share they keep 0.92 and 0.82.
 # On a second model the factors are larger, and the lead over Wanda in perplexity is gone; that in divergence stays.
 #
