@@ -1294,8 +1294,7 @@ def plot_layer_distances(ax, distances: dict, floor):
 # orders = [W.norm(dim=1).topk(1075).indices.cpu() for W in matrices]
 # long = np.mean([s.distance(rows).item() for s, rows in zip(prepared, orders)])
 # Quiz(
-#     "A policy is paid for a small distance only. Which choice is paid more than "
-#     "random rows?",
+#     "A policy is paid for a small distance. What is paid more than random rows?",
 #     right="Keep the longest rows." if long < distance.mean() else "Nothing.",
 #     because=f"Their mean distance is {long:.2f}, as more of the norm stays.",
 #     wrong={
