@@ -408,7 +408,9 @@ def export_command(
 )
 def evaluate_command(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="smollm2, a folder, or a hub name.")],
+    model: Annotated[
+        str, typer.Argument(help="smollm2, a folder with a tokenizer, or a hub name.")
+    ],
     against: Annotated[
         str,
         typer.Option(
@@ -433,8 +435,7 @@ def evaluate_command(
 ) -> None:
     """Perplexity, divergence from the dense model and zero-shot accuracy of MODEL.
 
-    MODEL needs its tokenizer.  The perplexity is on the tokenised WikiText-2, with
-    <unk>, not on the raw text.
+    The perplexity is on the tokenised WikiText-2, with <unk>, not on the raw text.
     """
     with _running(context):
         report = evaluation.evaluate(
