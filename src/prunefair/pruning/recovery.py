@@ -4,8 +4,9 @@ r"""
 
 After pruning, the paper trains a little: low-rank adapters on WikiText-2, which add about 1.5 % of accuracy on LLaMA-2-7B and can cost some on Phi-2 ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)).
 What does such a recovery repair, and what does it merely teach about the text it trains on?
-On the small real model pruned by 30 % the adapters train fewer than 2 % as many numbers as the model has.
+On the small real model pruned by 30 % the adapters train 1.91 % as many numbers as the model has.
 A dense model that never lost a neuron gets the same plan as a control, on windows of its own.
+It gains 0.53 nats a token on WikiText-2 although it has nothing to repair; the best pruned model gains 0.79, so two thirds of its gain are no repair.
 
 ## Notation
 
@@ -70,6 +71,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # from prunefair.data import data_file
 # from scipy import stats
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model, load_tokenizer
 # from prunefair.plotting import figure, listing
 # from prunefair.pruning.folders import reloaded_logits, save_pruned
@@ -102,19 +104,6 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # $$
 # \sum_{W \in \mathcal T} r\,(m_W + n_W) .
 # $$ (eq-recovery-count)
-#
-# **Theorem (Where training starts).** <a id="thm-recovery-start"></a>
-# With $B = 0$ the adapted model computes the same output as the pruned model, whatever $A$ is.
-# Let $\Gamma = \partial \mathcal L / \partial W$ be the gradient of a loss of the pruned model.
-# Then at the start $\partial \mathcal L / \partial B = c\, \Gamma A^\top$ and $\partial \mathcal L / \partial A = 0$.
-#
-# **Proof.**
-# $B A x = 0$, and adding zero changes no number.
-# The loss depends on the factors through $W' = W + c B A$ only, and $\partial \mathcal L / \partial W' = \Gamma$ at the start.
-# A change $dB$ moves $W'$ by $c\, dB\, A$ and the loss by $c \langle \Gamma, dB\, A \rangle = c \langle \Gamma A^\top, dB \rangle$.
-# A change $dA$ moves the loss by $c \langle B^\top \Gamma, dA \rangle$, which is zero. ∎
-#
-# So before the first step there is nothing to repair or to spoil, and the first step moves $B$ only, along the full gradient projected on the rows of $A$.
 #
 # The picture shows the sizes to scale, for a gate matrix of the small model without 30 % of its rows.
 # All that is trained is orange.
@@ -149,6 +138,23 @@ def plot_adapter(ax, rows: int, columns: int, rank: int):
 
 # %% [markdown]
 # **Figure (fig-recovery-adapter).** <a id="fig-recovery-adapter"></a> A pruned gate matrix of the small model with its adapter of rank 8, to scale. Grey: the frozen weights. Orange: the two factors that are trained; their product has the size of $W$, but only rank 8. Merging adds it to $W$, and the adapter is gone.
+#
+# What does training do first, when $B$ is zero?
+# A recovery should begin at the pruned model itself, and it does.
+#
+# **Theorem (Where training starts).** <a id="thm-recovery-start"></a>
+# With $B = 0$ the adapted model computes the same output as the pruned model, whatever $A$ is.
+# Let $\Gamma = \partial \mathcal L / \partial W$ be the gradient of a loss of the pruned model.
+# Then at the start $\partial \mathcal L / \partial B = c\, \Gamma A^\top$ and $\partial \mathcal L / \partial A = 0$.
+#
+# **Proof.**
+# $B A x = 0$, and adding zero changes no number.
+# The loss depends on the factors through $W' = W + c B A$ only, and $\partial \mathcal L / \partial W' = \Gamma$ at the start.
+# A change $dB$ moves $W'$ by $c\, dB\, A$ and the loss by $c \langle \Gamma, dB\, A \rangle = c \langle \Gamma A^\top, dB \rangle$.
+# A change $dA$ moves the loss by $c \langle B^\top \Gamma, dA \rangle$, which is zero. ∎
+#
+# In words: before the first step there is nothing to repair or to spoil.
+# The first step moves $B$ only, along the full gradient projected on the rows of $A$.
 #
 # Which matrices are adapted follows from the family's description in [surgery](surgery.ipynb) and from the names of attention's maps.
 
@@ -419,6 +425,7 @@ def learning_rates(plan: RecoveryPlan) -> np.ndarray:
 
 # %% [markdown]
 # The norm of all gradients together is clipped: a vector longer than $c$ is scaled to length $c$.
+# It keeps one unlucky batch from throwing the adapters far away.
 # This has to happen after `backward` and before the step that uses the gradient.
 #
 # <div class="alert alert-warning">
@@ -519,7 +526,8 @@ def finite_loss(loss: float, step: int) -> float:
 # %% [markdown]
 # ## Merging
 #
-# After training, the adapters disappear.
+# Nobody who uses the model should need the adapters or a library for them.
+# After training they disappear into the weights.
 #
 # **Theorem (Merging).** <a id="thm-recovery-merge"></a>
 # The matrix
@@ -534,6 +542,7 @@ def finite_loss(loss: float, step: int) -> float:
 # $B A$ is $m \times n$, and its columns lie in the span of the $r$ columns of $B$.
 # The last equation is distributivity and associativity of the matrix product. ∎
 #
+# In words: the merged model computes what the adapted one does, and is no larger than the pruned one.
 # In floating point the two sides are rounded at different places, and agree to rounding.
 # The merged model has the class, the configuration and the number of parameters of the pruned one: [surgery](surgery.ipynb) can save it, and plain `from_pretrained` reloads it without peft.
 
@@ -841,9 +850,23 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 
 # %% [markdown]
 # That is a small recovery: some forty thousand tokens, on one core, for each of two draws of the training windows.
-# Perplexity first.
-# Domain and repair are confounded in it: a model that has read WikiText predicts WikiText better, pruned or not.
+#
+# We begin with the perplexity.
+# Two things are mixed up in it: a model that has read WikiText predicts WikiText better, pruned or not.
 # The control says how much of the gain this is.
+#
+# <div class="alert alert-info">
+#
+# **What counts as repair.**
+# With $\bar\ell$ the mean information of a token on the same windows,
+#
+# $$
+# \text{repair} =
+# \bigl(\bar\ell_{\text{before}} - \bar\ell_{\text{after}}\bigr)_{\text{pruned}} -
+# \bigl(\bar\ell_{\text{before}} - \bar\ell_{\text{after}}\bigr)_{\text{dense}} .
+# $$ (eq-recovery-repair)
+#
+# </div>
 
 # %% tags=["active-ipynb"]
 # def states(run, key):
@@ -861,12 +884,14 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #     )
 
 # %% [markdown]
-# All four models predict the text better, and the dense one is among them: it had nothing to recover, and what it gains is the domain.
-# WikiText-2 is written in a way of its own, with spaces around punctuation and marks inside numbers, and little text is enough to learn much of that.
+# All four models predict the text better, and the dense one is among them: its perplexity falls from 27.44 to 16.2.
+# It had nothing to recover; what it gains is the *domain*, the way in which this text is written.
+# WikiText-2 has spaces around punctuation and marks inside numbers, and little text is enough to learn much of that.
 # So the gain of a pruned model counts as repair only where it exceeds that of the control, window by window.
 
 # %% tags=["active-ipynb"]
 # control = np.subtract(*states(runs["dense"], "nats")[::-1])
+# assert round(-control.mean(), 2) == 0.53
 # for name in ("largest energy", "policy", "random rows"):
 #     gain = np.subtract(*states(runs[name], "nats")[::-1])
 #     beyond = paired_change(control, gain)
@@ -885,12 +910,14 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # %% tags=["active-ipynb"]
 # draws = [np.mean(state["nats"]) for state in runs["dense"]["after"].values()]
 # best = np.subtract(*states(runs["largest energy"], "nats")[::-1])
+# assert round(-best.mean(), 2) == 0.79 and np.ptp(draws) < 0.003
 # print(f"nats a token of the control after each draw: {draws[0]:.4f}, {draws[1]:.4f}")
 # assert np.ptp(draws) < abs(paired_change(control, best).value) / 50
 
 # %% [markdown]
-# Text that is not WikiText asks another question.
-# The divergence from the dense model on the dense model's own text is zero for the dense model before training, so whatever it is after training is the price of adaptation.
+# Text that is not WikiText asks another question: is the model nearer to the one that it was cut from?
+# On the dense model's own text we take the divergence from the dense model as it was.
+# For the dense model itself that is zero before training, so whatever it is after training is the price of adaptation.
 
 # %% tags=["active-ipynb"]
 # for name, run in runs.items():
@@ -905,10 +932,13 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 
 # %% [markdown]
 # On the windows of WikiText every pruned model gains more than the dense one.
-# For the two with little left, by the policy and by random rows, the domain is a small part of the gain; for the model that kept the largest energies it is the larger part.
+# For the two with little left, by the policy and by random rows, the domain is a small part of the gain.
+# For the model that kept the largest energies it is the larger part: 0.527 of 0.793 nats a token.
+#
 # The divergence tells them apart.
-# It falls for the two damaged models, rises from zero for the dense model, and *rises* for the model that was pruned well.
-# There, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls to that of the dense model before training.
+# It falls for the two damaged models, and for the dense model it rises from zero to 0.725.
+# For the model that was pruned well it *rises* as well, from 1.237 to 1.648.
+# There, recovery moves the model further away from what it was cut from, while its perplexity on WikiText falls to 27.5, that of the dense model before training.
 #
 # Does recovery stand in for the choice of rows?
 # The next cell takes the two damaged models after recovery and subtracts the model of largest energy, before any recovery and after the same: a positive difference says that the better choice is still ahead.
@@ -926,10 +956,13 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 #             assert behind.high < 0 if caught_up else behind.low > 0
 
 # %% [markdown]
-# Only one comparison goes to recovery: random rows that have read WikiText predict WikiText better than the largest energies that have not.
-# On the dense model's text they are far behind both before and after, and with the same recovery behind on both texts.
+# Only one comparison goes to recovery: random rows that have read WikiText predict WikiText better, by 0.380 nats a token, than the largest energies that have not.
+# On the dense model's text random rows after recovery stay more than a nat behind, whether the largest energies are recovered or not.
+# With the same recovery they are behind on both texts.
 #
 # What the two texts say of language, zero-shot accuracy says of tasks.
+# Each line is one draw of the training windows, with a 95 % interval over the questions.
+# The two cells after it compare the models with a guess, and ask how many questions would be enough.
 
 # %% tags=["active-ipynb"]
 # for name, run in runs.items():
@@ -967,12 +1000,15 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 
 # %% [markdown]
 # Before recovery neither of the two damaged models is told apart from a guess.
-# The model of random rows regains accuracy with both draws of the training windows and comes near to what the largest energies have without any recovery.
+# The model of random rows regains accuracy with both draws of the training windows, 0.470 and 0.475 after 0.395.
+# That is near the 0.492 of the largest energies without any recovery.
 # The policy's model gains less, at the edge of what these questions can show.
 # For the well-pruned and for the dense model no change is told apart from zero.
-# One as small as the paper's could not be: by the error of each difference, to tell 1.5 points from zero takes more questions than we ask.
+#
+# A change as small as the paper's could not be seen here: to tell 1.5 points from zero takes 682 to 2,191 questions a task, and we ask 200.
 # So a gain of that size, which the paper reports of LLaMA-2-7B, is neither confirmed nor denied for a model that was pruned well.
-# That fine-tuning on WikiText-2 can also cost, as the paper says of Phi-2, is what the divergence of the dense and of the well-pruned model shows in another unit.
+# The paper also says that fine-tuning on WikiText-2 cost Phi-2 some accuracy.
+# That it can cost is what we see in another unit: the divergence of the dense and of the well-pruned model rises.
 
 
 # %%
@@ -1016,9 +1052,100 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # And the model is small, its weights come from four bits, and nothing here speaks for LLaMA-2-7B.
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# both = (states(runs[name], "nats") for name in ("largest energy", "dense"))
+# repair = np.subtract(*(np.subtract(*pair).mean() for pair in both))
+# Quiz(
+#     "By recovery the best pruned model gains 0.79 nats a token on WikiText-2. How "
+#     "much of it is repair?",
+#     right=f"{repair:.2f} nats",
+#     because="The rest is what the dense model gains by the same plan.",
+#     wrong={
+#         "0.79 nats": "A model with nothing to repair gains by this training, too.",
+#         "0.53 nats": "That is the gain of the dense model: the domain.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# was, became = (x.mean() for x in states(runs["largest energy"], "kl"))
+# Quiz(
+#     "The best pruned model recovers on WikiText-2 and is then as good there as the "
+#     "dense model was. Where is it on the dense model's own text?",
+#     right=f"{'further away' if became > was else 'nearer'}: {became:.2f} nats a token "
+#     f"instead of {was:.2f}",
+#     because="Training on one text moves the model away from all others.",
+#     wrong={"nearer: half of the divergence is gone": "That holds for the model of "
+#            "the exact policy, which had little left to lose."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# begun = with_lora(tiny, plan, generator=torch.Generator().manual_seed(1))
+# next_token_loss(begun, torch.arange(40)[None] % 32).backward()
+# found = {which: any(w.grad.any() for n, w in begun.named_parameters() if which in n)
+#          for which in ("lora_A", "lora_B")}
+# Quiz(
+#     "An adapter adds c B A to a weight, and B is zero at the start. What does the "
+#     "first step of training move?",
+#     right="only B" if found["lora_B"] and not found["lora_A"] else "both",
+#     because="The gradient of A has the factor B, that of B the factor A.",
+#     wrong={"only A": "Its gradient is zero as long as B is.",
+#            "neither, the product is zero": "Its derivative by B is not."},
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-recovery-1"></a>
+# **Exercise ★.** <a id="ex-recovery-0"></a>
+# Write a function that gives the gradients of both factors of an adapter, for $B$ and for $A$, from the gradient $\Gamma$ of the loss with respect to $W + c B A$.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# A small change of $B$ moves the loss by $c \langle \Gamma, dB\, A \rangle$; find the matrix that stands in the place of the gradient in $\langle \cdot, dB \rangle$.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def adapter_gradients(G, A, B, c):
+#     """Gradients with respect to B and to A, a tuple."""
+#     # your lines
+#
+#
+# def by_autograd(G, A, B, c):
+#     """The same by automatic differentiation."""
+#     A, B = (torch.tensor(x, requires_grad=True) for x in (A, B))
+#     (torch.tensor(G) * (c * B @ A)).sum().backward()
+#     return B.grad.numpy(), A.grad.numpy()
+#
+#
+# loss_by_W, thin = np.arange(6.0).reshape(2, 3), np.array([[1.0, -1, 2]])
+# calls = [(loss_by_W, thin, np.zeros((2, 1)), 2.0),
+#          (loss_by_W, thin, np.array([[3.0], [1]]), 0.5)]
+# check_answer(adapter_gradients, by_autograd, *calls)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# $\langle \Gamma, dB\, A \rangle = \langle \Gamma A^\top, dB \rangle$ and $\langle \Gamma, B\, dA \rangle = \langle B^\top \Gamma, dA \rangle$, each times $c$.
+# In the first call $B = 0$, and the gradient of $A$ is zero: [Theorem (Where training starts)](#thm-recovery-start).
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def adapter_gradients(G, A, B, c):
+#     """Gradients with respect to B and to A, a tuple."""
+#     return c * G @ A.T, c * B.T @ G
+#
+#
+# assert check_answer(adapter_gradients, by_autograd, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-recovery-1"></a>
 # By hand: $W = (1, 1)$, $A = (1, 2)$, $B = 3$, $r = 1$ and $c = 2$.
 # What is $W'$, and how many numbers does the adapter train where the matrix has two?
 #
@@ -1034,7 +1161,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert A.numel() + B.numel() == W.numel() + 1
 
 # %% [markdown]
-# **Exercise.** <a id="ex-recovery-2"></a>
+# **Exercise ★.** <a id="ex-recovery-2"></a>
 # A limit: at which rank does an adapter of the pruned model's `gate_proj` train as many numbers as the matrix holds, and which changes can it represent then?
 #
 # <details><summary>Solution</summary>
@@ -1054,7 +1181,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert short.rank < equal < min(m, n)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-recovery-3"></a>
+# **Exercise ★★.** <a id="ex-recovery-3"></a>
 # Break an assumption of [Theorem (Where training starts)](#thm-recovery-start): let $A = 0$ as well.
 # What does training do?
 #
@@ -1074,7 +1201,7 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 # assert not any(w.any() for n, w in stuck.named_parameters() if "lora_" in n)
 
 # %% [markdown]
-# **Exercise.** <a id="ex-recovery-4"></a>
+# **Exercise ★★.** <a id="ex-recovery-4"></a>
 # Break an assumption of [Theorem (Merging)](#thm-recovery-merge): store $W'$ in bfloat16, which has 8 significant bits.
 # How many of the entries that the adapters of the short run changed in float32 are then the same as if nothing had been trained?
 #
@@ -1100,6 +1227,8 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 #
 # LoRA starts at the pruned model, trains a change of low rank on the loss that perplexity measures, and disappears by merging.
 # A gain on the text it trains on is not yet a repair; a dense control under the same plan tells the two apart.
+# Of the 0.793 nats a token that the best pruned model gains on WikiText-2, the dense control gains 0.527.
+# On the dense model's own text the best pruned model is further away after recovery, 1.648 instead of 1.237 nats a token; only models with little left come nearer.
 #
 # - Fine-tune a pruned model and get a plain model back: `recover` with a `RecoveryPlan`, which returns `Recovered`.
 # - Do the same in steps: `lora_targets`, `with_lora`, `fit_lora_`, `merged_model`; `next_token_loss`, `learning_rates` and `draw_windows` say what is minimised, how fast, on which windows.
