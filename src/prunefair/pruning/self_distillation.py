@@ -68,6 +68,7 @@ HALF = (torch.float16, torch.bfloat16)
 # import tempfile
 # from pathlib import Path
 #
+# from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
 # from prunefair.pruning.estimates import standard_error
@@ -75,7 +76,7 @@ HALF = (torch.float16, torch.bfloat16)
 # from prunefair.pruning.perplexity import kl_per_position, random_llama, token_nats
 # from prunefair.pruning.spectral_pruning import output_energies, rows_by_scores
 # from prunefair.pruning.surgery import prune_rows, tiny_model
-#
+# %% tags=["active-ipynb"]
 # SEED = 75
 # generator = torch.Generator().manual_seed(SEED)
 
@@ -83,12 +84,18 @@ HALF = (torch.float16, torch.bfloat16)
 # ## What is minimised
 #
 # The dense model writes a text $x$ of $T$ tokens, and at each of them both models say what may follow.
-# The loss is the divergence by which pruned models [are judged](perplexity.ipynb), this time as a function of the weights,
+# The loss is the divergence by which pruned models [are judged](perplexity.ipynb), this time as a function of the weights.
+#
+# <div class="alert alert-info">
+#
+# **What the pruned model learns from.**
 #
 # <a id="eq-self-distillation-loss"></a>
 # $$
 # \mathcal L(\theta) = \mathbb E_{x \sim p}\; \frac1T \sum_{i=0}^{T-1} \mathrm{KL}\bigl(p(\cdot \mid x_{\le i}) \,\big\|\, q_\theta(\cdot \mid x_{\le i})\bigr) .
 # $$ (eq-self-distillation-loss)
+#
+# </div>
 #
 # Its terms are zero only where the two models agree, and by [Theorem (Chain rule of the divergence)](perplexity.ipynb#thm-perplexity-chain) $T \mathcal L$ is what tells whole texts of the two apart.
 # To learn from a teacher's probabilities is called distillation ([Hinton et al. 2015](../references.bib#hinton2015distilling)); here the teacher is the model before the cut, and writes the lessons as well.
@@ -108,7 +115,8 @@ HALF = (torch.float16, torch.bfloat16)
 # The derivative of the last term by $z$ is $q$, and that of the middle one $-p$.
 # The second equation is the first with $p = e_v$, up to the constant term. ∎
 #
-# So the divergence pulls every probability towards its own target, and the likelihood of the token that was drawn pulls that one token up and all others down.
+# In words: the divergence pulls every probability towards its own target.
+# The likelihood of the token that was drawn pulls that one token up and all others down.
 #
 # The picture shows both gradients at one position.
 # Compare where the arrows end with the grey bars, the probabilities of the teacher.
@@ -196,7 +204,8 @@ def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
 # ## Why not the likelihood of the text
 #
 # Fine-tuning on the same text by the likelihood of its tokens has the same gradient on average, since $\mathbb E\, e_v = p$ for $v \sim p$.
-# It differs in noise.
+# It differs in noise, and a noisy gradient needs larger batches.
+# How much noisier is it?
 # Let $J = \partial z / \partial \theta$ at a position, which depends on the tokens up to there, the context, only.
 #
 # **Theorem (The divergence is the quieter lesson).** <a id="thm-self-distillation-noise"></a>
@@ -212,6 +221,7 @@ def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
 # Given the context only $e_v$ is random, with mean $p$ and covariance $\mathrm{diag}(p) - p p^\top$.
 # So $\hat g$ has the conditional mean $J^\top (q - p)$ and the conditional covariance $J^\top (\mathrm{diag}(p) - p p^\top) J$, and the law of total covariance adds the two. ∎
 #
+# In words: the likelihood has all the noise of the divergence, which comes from the choice of contexts, and on top of it the noise of drawing one token.
 # To replace an estimate by its conditional mean is known as Rao–Blackwellisation ([Blackwell 1947](../references.bib#blackwell1947conditional)), and costs nothing here: the dense model computes all of $p$ anyway.
 # The second term does not fade as the models approach each other.
 # Where they agree, $g$ is zero on every text, and $\hat g$ still moves the weights at random.
@@ -246,9 +256,10 @@ def _log_probabilities(model, tokens: torch.Tensor) -> torch.Tensor:
 # assert noise[0] < noise[1] and alike.abs().max() < 1e-12
 # print(f"variance for one text: {noise[0]:.1f} by the divergence, {noise[1]:.1f} by the")
 # print(f"likelihood, {noise[1] / noise[0]:.1f} times as much")
+# louder = float(noise[1] / noise[0])
 
 # %% [markdown]
-# By the same ratio a batch of the likelihood would have to be larger to be as quiet.
+# A batch of the likelihood would have to be 2.6 times as large to be as quiet.
 #
 # ## How long, and how fast
 #
@@ -414,7 +425,8 @@ def levelled(curve: Sequence[np.ndarray], patience: int) -> bool:
 # ## A training that can be interrupted
 #
 # Everything that a run is made of can be put aside: the weights in training, both moments of AdamW for each, the state of the generator, the held-out texts, the curve, and how far it is.
-# After each look it goes into one file, which replaces the one before as a whole, so that a run that is killed loses the steps since then and no more.
+# After each look it goes into one file, which replaces the one before as a whole.
+# So a run that is killed loses only the steps since the last look.
 # A run that goes on from there does the same arithmetic as one that was never interrupted, and ends with the same bytes.
 #
 # Weights of 16 bits are trained in 32, because a step is often smaller than what 16 can resolve; the result has the type of the pruned model.
@@ -947,9 +959,97 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # assert after > 1.2 * before
 
 # %% [markdown]
+# ## Check yourself
+#
+# Choose an answer: it opens, and says why it is right or wrong.
+
+# %% tags=["active-ipynb", "remove-input"]
+# says = torch.tensor([0.5, 0.3, 0.15, 0.05])  # of the teacher, and of the student
+# pull = [(says - goal).abs().sum() for goal in (says, torch.eye(4)[1])]
+# Quiz(
+#     "The student says just what the teacher says, and token 1 is drawn. Which of the "
+#     "two losses still moves the student?",
+#     right="the likelihood" if pull[0] == 0 < pull[1] else "both",
+#     because="It pulls the token that was drawn to certainty; the gradient of the "
+#     "divergence is the difference of the two distributions, here zero.",
+#     wrong={"the divergence": "It is zero, and so is its gradient.",
+#            "neither of them": "One draw is no distribution: its gradient is not zero."},
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# Quiz(
+#     "Over the 64 texts of a vocabulary of four tokens, how much larger must a batch of "
+#     "the likelihood be for the same noise?",
+#     right=f"{louder:.1f} times as large",
+#     because="The variance of a mean falls with the number of texts, so it has to be "
+#     "larger by the ratio of the variances.",
+#     wrong={
+#         f"{louder**0.5:.1f} times as large": "That is the ratio of the deviations.",
+#         "1 times, for the means are equal": "Equal means say nothing of the noise.",
+#     },
+# )
+
+# %% tags=["active-ipynb", "remove-input"]
+# looks_of_four = [np.array([0.50, 0.42, 0.61, 0.37]), np.array([0.47, 0.43, 0.59, 0.37])]
+# change = paired_change(*looks_of_four)
+# Quiz(
+#     f"From one look to the next the divergence changes by {change.value:.3f}, with the "
+#     f"95 % interval [{change.low:.3f}, {change.high:.3f}]. What does the rule say?",
+#     right="the rate falls now" if levelled(looks_of_four, 1) else "go on as before",
+#     because="A fall is not clear if its interval reaches zero.",
+#     wrong={"go on as before": "The mean has fallen, but perhaps by chance.",
+#            "stop at once": "The descent of the rate still gains something."},
+# )
+
+# %% [markdown]
 # ## Exercises
 #
-# **Exercise.** <a id="ex-self-distillation-1"></a>
+# **Exercise ★.** <a id="ex-self-distillation-0"></a>
+# Write the gradient of the divergence by the student's logits, from the teacher's probabilities `p` and the logits `z`.
+# Run the cell: it says whether you are right, and if not, where.
+#
+# <details><summary>Hint</summary>
+#
+# Take the logits to probabilities first, and see [Theorem (Gradient of the divergence)](#thm-self-distillation-gradient).
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# def pull_on_logits(p, z):
+#     """Gradient of the divergence of softmax(z) from p, by z."""
+#     # your lines
+#
+#
+# def by_autograd(p, z):
+#     """The same by automatic differentiation."""
+#     p, z = torch.tensor(p), torch.tensor(z, requires_grad=True)
+#     F.kl_div(z.log_softmax(0), p, reduction="sum").backward()
+#     return z.grad.numpy()
+#
+#
+# calls = [([0.5, 0.5], [0.0, 1.0]), ([0.7, 0.2, 0.1], [1.0, -1.0, 3.0])]
+# calls = [tuple(map(np.array, pair)) for pair in calls]
+# check_answer(pull_on_logits, by_autograd, *calls)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The gradient is $q - p$ with $q = \mathrm{softmax}(z)$: what the student says too much.
+#
+# </details>
+
+# %% tags=["active-ipynb"]
+# # @title Solution { display-mode: "form" }
+# def pull_on_logits(p, z):
+#     """Gradient of the divergence of softmax(z) from p, by z."""
+#     q = np.exp(z) / np.exp(z).sum()
+#     return q - p
+#
+#
+# assert check_answer(pull_on_logits, by_autograd, *calls)
+
+# %% [markdown]
+# **Exercise ★.** <a id="ex-self-distillation-1"></a>
 # By hand: two tokens, $p = (3/4, 1/4)$ and $q = (1/2, 1/2)$.
 # What is the gradient of the divergence by the logits, and what are the mean and the variance of the first entry of the likelihood's gradient?
 #
@@ -971,7 +1071,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # assert float(p @ (draws - mean).square()[:, 0]) == 3 / 16
 
 # %% [markdown]
-# **Exercise.** <a id="ex-self-distillation-2"></a>
+# **Exercise ★.** <a id="ex-self-distillation-2"></a>
 # A limit: the pruned model has become the dense one.
 # What are the two losses then, and which of them says so?
 #
@@ -990,7 +1090,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # assert zero.abs() < 1e-4 < 1 < entropy
 
 # %% [markdown]
-# **Exercise.** <a id="ex-self-distillation-3"></a>
+# **Exercise ★★.** <a id="ex-self-distillation-3"></a>
 # Break an assumption of [Theorem (The divergence is the quieter lesson)](#thm-self-distillation-noise): let $v$ be the most likely token instead of a drawn one, as when a teacher writes greedily.
 # What does the likelihood's gradient do where the two models agree?
 #
@@ -1008,7 +1108,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # assert drawn.tolist() == [0, 0] and greedy.tolist() == [-0.25, 0.25]
 
 # %% [markdown]
-# **Exercise.** <a id="ex-self-distillation-4"></a>
+# **Exercise ★.** <a id="ex-self-distillation-4"></a>
 # A plan has 1000 steps and $\kappa = 1/4$, and its curve levels off at step 300.
 # When does the run end, and with which rate is the last step taken?
 #
@@ -1029,6 +1129,8 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # ## What you can do now
 #
 # The dense model is the best teacher of what is left of it: it writes the text, gives every probability, and needs no data set.
+# Its divergence has the gradient $q - p$, which leads where the likelihood of the drawn tokens leads on average, with less noise: on a small vocabulary the likelihood would need a batch 2.6 times as large.
+# How long to go on is decided on held-out texts: until their divergence no longer clearly falls.
 # In practice `prunefair recover pruned --against dense --tokens 100000 --out recovered --state run` does it, and `prunefair.distill` from Python; both read folders of uneven widths.
 #
 # - Train a pruned model towards the dense one: `self_distill` with a `DistillationPlan`, which returns `Distilled`; `check_pair` says beforehand whether two models go together.
