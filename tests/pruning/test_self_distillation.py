@@ -473,3 +473,16 @@ def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
     monkeypatch.setattr(self_distillation, "text_divergences", pytest.fail)
     benchmark.main()  # all of it is there
     assert json.loads(path.read_text()) == table
+
+
+def test_the_stored_runs_begin_alike_and_one_differs_by_its_rate_alone():
+    table = json.loads((ROOT / "book/results/distillation.json").read_text())
+    runs = table["runs"]
+    first, *others = (run["looks"]["0"]["kl"] for run in runs.values())
+    for other in others:  # the same model on the same texts
+        np.testing.assert_allclose(other, first, atol=2e-5)
+    names = [f"all weights, 8 texts a step{more}" for more in ("", ", half the rate")]
+    whole, half = (runs[name] for name in names)
+    assert [*whole["looks"]] == [*half["looks"]] and half["best"] == 57_344
+    rates = [run["plan"].pop("learning_rate") for run in (whole, half)]
+    assert rates[0] == 2 * rates[1] and whole["plan"] == half["plan"]
