@@ -15,6 +15,7 @@ SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 STORING = [path for path in SCRIPTS if "RESULT =" in path.read_text()]
 SECOND = ROOT / "book" / "results" / "pruning_methods_gemma3.json"
 REPAIRS = SECOND.with_name("pruning_methods_repairs.json")
+LAYERS = SECOND.with_name("layer_budgets_gemma3.json")
 
 
 @pytest.fixture(autouse=True)
@@ -124,8 +125,8 @@ def test_options_begin_with_the_table(tmp_path):
 
 def test_no_benchmark_is_left_out():
     tables = {path.stem for path in (ROOT / "book" / "results").glob("*.json")}
-    # of tools/colab.py, and of pruning_methods.py
-    others = {"colab", SECOND.stem, REPAIRS.stem}
+    # of tools/colab.py, and of benchmarks that measure a second model
+    others = {"colab", SECOND.stem, REPAIRS.stem, LAYERS.stem}
     assert others < tables and len(STORING) == len(tables - others) >= 18
 
 
@@ -139,10 +140,12 @@ def test_the_tracked_table_belongs_to_its_benchmark(path):
         assert stored["configuration"] == settings
 
 
-@pytest.mark.parametrize("path, model", [(SECOND, "gemma3"), (REPAIRS, "smollm2")])
+@pytest.mark.parametrize(
+    "path, model", [(SECOND, "gemma3"), (REPAIRS, "smollm2"), (LAYERS, "gemma3")]
+)
 def test_further_tables_belong_to_the_benchmark_with_their_model(path, model):
-    import pruning_methods as module
-
+    name = "layer_budgets" if path == LAYERS else "pruning_methods"
+    module = importlib.import_module(name)
     stored = json.loads(path.read_text())
     settings = json.loads(json.dumps(module.CONFIGURATIONS[model]))
     assert stored["configuration"] == settings
