@@ -674,6 +674,8 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]], what="divergence
 # assert len(marks) == 500
 
 # %% [markdown]
+# $\alpha = \frac12$ cannot be told from 0; $\alpha = \infty$ answers 4.4 points less, just beyond the error of 4.1.
+#
 # And what does fairness take from the sum of the costs?
 
 # %% tags=["active-ipynb"]
