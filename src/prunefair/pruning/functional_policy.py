@@ -1143,7 +1143,7 @@ def plot_rank_correlations(ax, groups: dict[str, dict]):
 # In words: put the neurons of all layers in one row by their costs and cut off the cheap end, but leave every layer its least number.
 # With a largest number of neurons for every layer besides, only as many of the dearest may stay, and the rest is the same.
 # The widths are all that we take from the solution; which neurons of a layer go is the policy's choice.
-# [Layer budgets](../bridge/layer_budgets.ipynb) finds this rule at $\alpha = 0$ of a family that ends with equal shares, and no fairer member that leaves a better model.
+# [Layer budgets](../bridge/layer_budgets.ipynb) finds this rule at $\alpha = 0$ of a family that ends with equal shares, and no fairer member that leaves a model nearer on texts of its own.
 
 
 # %%
