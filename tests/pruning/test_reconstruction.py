@@ -1,7 +1,9 @@
 """Blocks fitted to the dense ones: the gradient, what is never worse, what helps."""
 
 import copy
+import functools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -418,3 +420,74 @@ def test_the_stored_choices_keep_their_order_and_gain_by_every_repair():
     inner = [spearmanr(np.take(means["sliced"], best), np.take(v, best)).statistic
              for v in means.values()]  # fmt: skip
     assert inner[0] > 0.999 and min(inner[1:]) > 0.8
+
+
+def tiny_run(tmp_path, monkeypatch, model):
+    """The benchmark of more text, on a tiny model and in small sizes."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import reconstruction_text as benchmark
+
+    kept = functools.partial(benchmark.tensors_once, tmp_path / "scratch")
+    settings = {"layers": [0, 1], "length": 9, "parts": [2, 12], "rows_on": 6}
+    settings |= {"judges": 6, "tests": 8, "seeds": 2, "long": [24, 16, 0.0]}
+    settings |= {"steps": {"4": [8], "24": [8]}, "model_on": [[4, 24], 5]}
+    settings["judgements"] = {"8": [2, 2], "16": [4, 2]}
+    for name, value in {
+        "CONFIGURATION": benchmark.CONFIGURATION | settings,
+        "load_model": lambda _, dtype: model,
+        "kept_file": kept,
+    }.items():
+        monkeypatch.setattr(benchmark, name, value)
+    path = tmp_path / "table.json"
+    monkeypatch.setattr(sys, "argv", ["reconstruction_text.py", "--results", str(path)])
+    return benchmark, path
+
+
+def test_the_benchmark_of_more_text_fits_what_is_asked_and_nothing_twice(
+    tmp_path, monkeypatch
+):
+    model = tiny_model("llama", generator=seeded(), mlp_bias=False)
+    benchmark, path = tiny_run(tmp_path, monkeypatch, model)
+    benchmark.main()
+    table = json.loads(path.read_text())
+    for layer in "01":
+        sliced = np.mean(table["sliced"][layer])
+        assert {n: [*rows] for n, rows in table["refitted"][layer].items()} == {
+            "4": ["0", "1"],
+            "24": ["0"],
+        }
+        most = np.mean(table["refitted"][layer]["24"]["0"]["errors"])
+        assert len(table["sliced"][layer]) == 8 and most < sliced
+        fits = table["fits"][layer]["24"]
+        assert [len(row) for row in fits.values()] == [3, 2]
+        for row in fits["0"].values():
+            assert min(row["judged"]) <= row["judged"][0]
+    assert [len(kl) for kl in table["model"]["fitted"].values()] == [5, 5]
+    dropped = table["fits"]["1"]["4"].pop("1")
+    path.write_text(json.dumps(table))
+    calls, fit = [], benchmark.Bench.fit
+    monkeypatch.setattr(
+        benchmark.Bench, "fit", lambda *on: calls.append(on[1:]) or fit(*on)
+    )
+    monkeypatch.setattr(benchmark, "written", pytest.fail)
+    benchmark.main()
+    assert calls == [(1, 4, 1, 0.0, 8), (1, 4, 1, 0.6, 8)]
+    made = json.loads(path.read_text())["fits"]["1"]["4"]["1"]
+    for name, row in dropped.items():
+        assert made[name]["errors"] == row["errors"]
+
+
+def test_the_benchmark_of_more_text_writes_what_the_model_says(tmp_path, monkeypatch):
+    model = tiny_model("llama", generator=seeded(), mlp_bias=False)
+    benchmark, _ = tiny_run(tmp_path, monkeypatch, model)
+    found, n = benchmark.written(model, 4000, seeded(1)), 4000
+    tokens, seen = found["tokens"], []
+    hook = lambda _, x: seen.append(x[0])  # noqa: E731
+    model.model.layers[1].mlp.register_forward_pre_hook(hook)
+    with torch.no_grad():
+        p = model(tokens[:, :-1]).logits.softmax(-1)
+    torch.testing.assert_close(found["x.1"], seen[0], rtol=1e-4, atol=1e-5)
+    for place in (0, 7):  # what is drawn there, beside what was probable there
+        share = torch.bincount(tokens[:, place + 1], minlength=p.shape[-1]) / n
+        mean = p[:, place].mean(0)
+        assert ((share - mean).abs() < 5 * (mean / n).sqrt() + 1e-3).all()
