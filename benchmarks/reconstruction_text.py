@@ -1,6 +1,6 @@
-"""Gain against text: two blocks of the small real model, and up to 320 thousand tokens.
+"""Gain against text: two blocks of the small real model, fitted to 320 thousand tokens.
 
-    python benchmarks/reconstruction_text.py [--results FILE] [--minutes N] [--only PLACE]
+    python benchmarks/reconstruction_text.py [--minutes N] [--only PLACE]
 
 writes `book/results/reconstruction_text.json`.  The dense model writes the texts once,
 in bfloat16, and what two of its blocks are given meanwhile is kept under
@@ -182,9 +182,9 @@ class Bench(OncePerProcess):
         return [round(float(error), 6) for error in errors]
 
     def refitted(self, layer, count, seed):
-        """The block with a new last map, and the ridge that halves of the text chose."""
+        """The block with a new last map, and the ridge that halves of it chose."""
         first, x = self.chosen(layer, count, seed)
-        dense, kept, D = self.dense(layer), self.rows(layer), None
+        dense, kept = self.dense(layer), self.rows(layer)
         D = dense.maps[-1][0]
 
         def make():
