@@ -8,9 +8,8 @@ build/reconstruction_text, 1.5 GB.  Texts that judge and texts that test are wri
 float32.  Each block loses 30 % of its rows, those of least energy, always the same
 ones.  It is re-fitted in closed form to 5 to 2520 texts (`refitted`), and from there
 fitted by gradients to the same ones, as they are and spread, in few steps and in as
-many as read the longest text once (`fits`).  Other seeds take other texts, but for the
-largest number, which is all there are, and another order.  At last both blocks are put
-into the model (`model`).  The table is written after each piece.
+many as read all of them once (`fits`).  Both blocks are put into the model (`model`).
+Other seeds take other texts.  The table is written after each piece.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ CONFIGURATION = {
     "layers": [7, 27],
     "length": 128,
     "seed": 420,
-    "parts": [10, 252],  # what is written at a time: ten times so many texts
+    "parts": [5, 504],  # what is written at a time: five times so many texts
     "rows_on": 40,  # first texts, by whose energies rows are chosen
     "judges": 40,
     "tests": 80,
@@ -66,7 +65,7 @@ CONFIGURATION = {
     "long": [2520, 1280, 0.0],  # texts, steps and spread of one fit more
     "judgements": {"40": [8, 3], "320": [16, 4], "1280": [32, 8]},  # and the patience
     "spreads": [0.0, 0.6],
-    "seeds": 3,  # two of them where all texts are read
+    "seeds": 3,  # one of them where all texts are read
     "model_on": [[40, 2520], 24],  # texts of the fits, and texts that test
 }
 
@@ -280,14 +279,17 @@ def layers_of(bench):
     return bench.model.model.layers
 
 
-def ways(count, seed):
-    """Spread and steps of every fit to so many texts."""
-    texts, steps, spread = CONFIGURATION["long"]
-    for each in CONFIGURATION["steps"][str(count)]:
-        for nu in CONFIGURATION["spreads"]:
-            yield nu, each
-    if count == texts and not seed:
-        yield spread, steps
+def fits(bench, layer, count, seed):
+    """Place and function of every fit to so many texts, but for the long one."""
+    for spread in CONFIGURATION["spreads"]:
+        for steps in CONFIGURATION["steps"][str(count)]:
+            yield one_fit(bench, layer, count, seed, spread, steps)
+
+
+def one_fit(bench, *how):
+    layer, count, seed, *ways = how
+    place = ("fits", str(layer), str(count), str(seed), way(*ways))
+    return place, functools.partial(fitted, bench, *how)
 
 
 def pieces(bench, table):
@@ -297,24 +299,32 @@ def pieces(bench, table):
         part = functools.partial(bench.part, number)
         yield ("written", str(number)), lambda part=part: len(part()["tokens"])
     yield THEN
-    for layer in c["layers"]:
-        fill = lambda la=layer: bench.errors(la, bench.sliced(la))  # noqa: E731
-        yield ("sliced", str(layer)), fill
     for seed in range(c["seeds"]):
         for layer in c["layers"]:
+            if not seed:
+                fill = lambda la=layer: bench.errors(la, bench.sliced(la))  # noqa: E731
+                yield ("sliced", str(layer)), fill
             for count in map(int, c["steps"]):
-                if count == int([*c["steps"]][-1]) and seed > 1:
-                    continue
+                if seed and count == c["long"][0]:
+                    continue  # there are no other texts
                 place, on = (str(layer), str(count), str(seed)), (layer, count, seed)
-                if not (count == int([*c["steps"]][-1]) and seed):
-                    yield ("refitted", *place), functools.partial(closed, bench, *on)
-                for spread, steps in ways(count, seed):
-                    fill = functools.partial(fitted, bench, *on, spread, steps)
-                    yield ("fits", *place, way(spread, steps)), fill
-    yield THEN
+                yield ("refitted", *place), functools.partial(closed, bench, *on)
+                yield from fits(bench, layer, count, seed)
+        yield THEN
+        if not seed:
+            yield from repaired(bench, table)
+            yield THEN
+            count, steps, spread = c["long"]
+            for layer in c["layers"]:
+                yield one_fit(bench, layer, count, 0, spread, steps)
+            yield THEN
+
+
+def repaired(bench, table):
+    """Place and function of every model with both blocks repaired."""
     yield ("model", "sliced"), functools.partial(model, bench, table, "sliced", 0)
     for repair in ("refitted", "fitted"):
-        for count in c["model_on"][0]:
+        for count in CONFIGURATION["model_on"][0]:
             fill = functools.partial(model, bench, table, repair, count)
             yield ("model", repair, str(count)), fill
 
