@@ -6,10 +6,10 @@ writes `book/results/reconstruction_text.json`.  The dense model writes the text
 in bfloat16, and what two of its blocks are given meanwhile is kept under
 build/reconstruction_text, 1.5 GB.  Texts that judge and texts that test are written in
 float32.  Each block loses 30 % of its rows, those of least energy, always the same
-ones.  It is re-fitted in closed form to 5 to 2520 texts (`refitted`), and from there
+ones.  It is re-fitted in closed form to 40 to 2520 texts (`refitted`), and from there
 fitted by gradients to the same ones, as they are and spread, in few steps and in as
 many as read all of them once (`fits`).  Both blocks are put into the model (`model`).
-Other seeds take other texts.  The table is written after each piece.
+Other seeds take other texts, as they are.  The table is written after each piece.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CONFIGURATION = {
     "judges": 40,
     "tests": 80,
     "steps": {  # of a fit to so many texts
-        **{"5": [40], "14": [40], "40": [40, 320], "160": [40, 320]},
+        **{"40": [40, 320], "160": [40, 320]},
         **{"640": [40, 320], "2520": [40, 320]},
     },
     "long": [2520, 1280, 0.0],  # texts, steps and spread of one fit more
@@ -279,17 +279,31 @@ def layers_of(bench):
     return bench.model.model.layers
 
 
-def fits(bench, layer, count, seed):
-    """Place and function of every fit to so many texts, but for the long one."""
-    for spread in CONFIGURATION["spreads"]:
-        for steps in CONFIGURATION["steps"][str(count)]:
-            yield one_fit(bench, layer, count, seed, spread, steps)
+def fits(bench, spread, seed):
+    """Place and function of the fits of a seed, those of whole texts but once."""
+    for layer in CONFIGURATION["layers"]:
+        for count, each in CONFIGURATION["steps"].items():
+            if int(count) < CONFIGURATION["long"][0] or not seed:
+                for steps in each:
+                    yield one_fit(bench, layer, int(count), seed, spread, steps)
 
 
 def one_fit(bench, *how):
     layer, count, seed, *ways = how
     place = ("fits", str(layer), str(count), str(seed), way(*ways))
     return place, functools.partial(fitted, bench, *how)
+
+
+def refits(bench, seed):
+    """Place and function of the closed forms of a seed."""
+    for layer in CONFIGURATION["layers"]:
+        if not seed:
+            fill = lambda la=layer: bench.errors(la, bench.sliced(la))  # noqa: E731
+            yield ("sliced", str(layer)), fill
+        for count in map(int, CONFIGURATION["steps"]):
+            if count < CONFIGURATION["long"][0] or not seed:
+                place = ("refitted", str(layer), str(count), str(seed))
+                yield place, functools.partial(closed, bench, layer, count, seed)
 
 
 def pieces(bench, table):
@@ -299,25 +313,21 @@ def pieces(bench, table):
         part = functools.partial(bench.part, number)
         yield ("written", str(number)), lambda part=part: len(part()["tokens"])
     yield THEN
-    for seed in range(c["seeds"]):
-        for layer in c["layers"]:
-            if not seed:
-                fill = lambda la=layer: bench.errors(la, bench.sliced(la))  # noqa: E731
-                yield ("sliced", str(layer)), fill
-            for count in map(int, c["steps"]):
-                if seed and count == c["long"][0]:
-                    continue  # there are no other texts
-                place, on = (str(layer), str(count), str(seed)), (layer, count, seed)
-                yield ("refitted", *place), functools.partial(closed, bench, *on)
-                yield from fits(bench, layer, count, seed)
-        yield THEN
-        if not seed:
-            yield from repaired(bench, table)
-            yield THEN
-            count, steps, spread = c["long"]
-            for layer in c["layers"]:
-                yield one_fit(bench, layer, count, 0, spread, steps)
-            yield THEN
+    yield from refits(bench, 0)
+    yield from fits(bench, c["spreads"][0], 0)
+    yield THEN
+    yield from repaired(bench, table)
+    yield THEN
+    for spread in c["spreads"][1:]:
+        yield from fits(bench, spread, 0)
+    yield THEN
+    for seed in range(1, c["seeds"]):
+        yield from refits(bench, seed)
+        yield from fits(bench, c["spreads"][0], seed)
+    yield THEN
+    count, steps, spread = c["long"]
+    for layer in c["layers"]:
+        yield one_fit(bench, layer, count, 0, spread, steps)
 
 
 def repaired(bench, table):
