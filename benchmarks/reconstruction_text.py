@@ -26,6 +26,7 @@ from storing import (
     Table,
     cpu,
     in_pieces,
+    once,
     options_of,
     tensors_once,
 )
@@ -167,7 +168,7 @@ class Bench(OncePerProcess):
     def dense(self, layer):
         return ffn_block(self.model, self.model.model.layers[layer].mlp)
 
-    @functools.cache  # noqa: B019
+    @once
     def rows(self, layer):
         """Rows that stay, ascending."""
         x = self.part(0)[f"x.{layer}"][: CONFIGURATION["rows_on"]].float()
