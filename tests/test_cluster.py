@@ -309,3 +309,5 @@ def test_the_page_says_what_millions_of_ratings_take():
             f"{row['peak_bytes'] / 1e6:,.0f} MB |"
         )
         assert line in page, line
+    rounds = table["played"]["ml-32m all"]["rounds"]
+    assert f"{rounds / 1e6:.1f} million rounds" in page
