@@ -520,8 +520,8 @@ def test_an_odd_configuration_of_a_tokenizer_is_one_line(content, folder):
 
 
 def test_a_folder_without_a_tokenizer_says_so(folder):
-    words = "name is .* which holds no tokenizer, without which no text can be read; "
-    words += "copy tokenizer.json and .*; only prune, recover on own text and padded"
+    words = "name is .* which holds no tokenizer, so no text can be read; "
+    words += "copy tokenizer.json and .*; prune, recover on own text and padded"
     with pytest.raises(InputError, match=words) as stopped:
         load_tokenizer(folder)
     assert len(str(stopped.value)) <= 300

@@ -949,9 +949,9 @@ def load_tokenizer(
         if optional:
             return None
         raise given.error(
-            "which holds no tokenizer, without which no text can be read",
-            "copy tokenizer.json and tokenizer_config.json there from the model it was "
-            "made from; only prune, recover on own text and padded export go without",
+            "which holds no tokenizer, so no text can be read",
+            "copy tokenizer.json and tokenizer_config.json of its dense model there; "
+            "prune, recover on own text and padded export go without",
         )
     problem = "whose tokenizer could not be loaded"
     with (

@@ -348,21 +348,17 @@ def test_the_benchmark_trains_on_validation_and_judges_on_test():
     nodes = [*ast.walk(ast.parse(inspect.getsource(benchmark)))]
     calls = [n for n in nodes if isinstance(n, ast.Call)]
     named = {ast.unparse(c.func): ast.unparse(c) for c in calls}
-    assert 'material["validation"]'.replace('"', "'") in named["recover"]
-    assert "material['test']" in named["window_nats"]
-    entries = [
-        (ast.unparse(key), ast.unparse(value))
+    assert "self.validation" in named["recover"]
+    assert "self.test" in named["window_nats"]
+    read = {
+        ast.unparse(n.targets[0]): ast.unparse(n.value)
         for n in nodes
-        if isinstance(n, ast.Dict)
-        for key, value in zip(n.keys, n.values, strict=True)
-    ]
-    texts = [entry for entry in entries if "wikitext_tokens" in entry[1]]
-    assert sorted(texts) == [
-        (split, f"wikitext_tokens(tokenizer, {split})")
-        for split in ("'test'", "'validation'")
-    ]
-    read = [c for c in calls if ast.unparse(c.func) == "wikitext_tokens"]
-    assert len(read) == len(texts)  # no other reads
+        if isinstance(n, ast.Assign)
+    }
+    for split in ("validation", "test"):
+        assert read[f"self.{split}"] == f"wikitext_tokens(self.tokenizer, '{split}')"
+    reads = [c for c in calls if ast.unparse(c.func) == "wikitext_tokens"]
+    assert len(reads) == 2  # no others
 
 
 def test_the_stored_table_is_resumed_and_other_sizes_are_refused(monkeypatch, tmp_path):
