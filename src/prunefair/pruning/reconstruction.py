@@ -1341,6 +1341,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 # From five texts next to nothing can be learnt, at most 0.9 % of the error.
 # Fourteen texts with spread inputs take off 3.8 % and 4.1 %, almost what forty do without, which is 4.2 % in both blocks.
 # With forty there is no difference between the two ways.
+#
 # Is five thousand tokens enough?
 # `benchmarks/reconstruction_text.py` lets the dense model write 2520 texts, 320 thousand tokens, and fits the same two layers again: in closed form, and from there by gradients in 40 steps and in 320, which read all of the text once.
 # Rows are those of least energy, and the errors are on 80 texts that nothing has read.
