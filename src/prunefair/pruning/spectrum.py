@@ -979,7 +979,7 @@ def play_spectra(stairs: dict, gaps: dict):
 
 
 # %% tags=["active-ipynb"]
-# slices = RowSlices(matrices[0], dtype=torch.float32)
+# slices = RowSlices(matrices[0])
 # draw, lengths = torch.Generator().manual_seed(SEED), matrices[0].norm(dim=1).cpu()
 # orders = {"random": torch.randperm(1536, generator=draw)}
 # orders |= {"longest": lengths.argsort(descending=True), "shortest": lengths.argsort()}
