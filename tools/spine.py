@@ -203,7 +203,7 @@ def timed(root: Path, line: str, page: str) -> str:
     return line.replace(TIME, shown(sum(minutes(root, name) for name in found)))
 
 
-def needed_to_run(root: Path, chapter: str) -> str:
+def needed_to_run(root: Path, chapter: str, metadata: dict) -> str:
     """What a run of a chapter used, in words; empty where it was not measured."""
     results = root / "book" / "results" / "colab.json"
     record = json.loads(results.read_text(encoding="utf-8"))["chapters"][chapter]
@@ -215,8 +215,7 @@ def needed_to_run(root: Path, chapter: str) -> str:
         f" Running: about {time} of one processor core and {max(memory, 0.1):.1f}"
         "\N{NO-BREAK SPACE}GB of memory, on a laptop as on Colab"
     )
-    notebook = json.loads((root / "book" / f"{chapter}.ipynb").read_text("utf-8"))
-    if notebook["metadata"].get("accelerator") == "GPU":
+    if metadata.get("accelerator") == "GPU":
         text += "; a GPU is used where there is one, and has not been timed"
     return f"{text}."
 
@@ -228,7 +227,7 @@ def headed(root: Path, chapter: str, text: str) -> str:
     title, _, rest = "".join(cell["source"]).partition("\n")
     head = (
         f":::{{div}} times\nReading: about {shown(minutes(root, chapter))}."
-        f"{needed_to_run(root, chapter)}\n:::"
+        f"{needed_to_run(root, chapter, document['metadata'])}\n:::"
     )
     cell["source"] = f"{title}\n\n{head}\n{rest}"
     return json.dumps(document)

@@ -11,17 +11,17 @@ from zlib import crc32
 
 import numpy as np
 
+from prunefair.messages import shortened
 from prunefair.plotting import COLUMNS
 
 
 def _shown(value) -> str:
-    """A value on one line, cut where it is long."""
+    """A value on one line, cut in the middle where it is long."""
     if isinstance(value, np.generic):
         value = value.item()
     plain = isinstance(value, str | bool | int | float | list | tuple | dict)
     text = repr(value) if plain else np.array2string(np.asarray(value), precision=6)
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:59] + "…"
+    return shortened(" ".join(text.split()), 60)
 
 
 @dataclass(frozen=True)

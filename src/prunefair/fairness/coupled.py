@@ -130,8 +130,8 @@ class Coupled:
         Raises
         ------
         ValueError
-            If there is no such arm or it was retired, or `reward` or `probability` is out of range;
-            nothing is learned then.
+            If there is no such arm or it was retired, or `reward` or `probability` is
+            out of range; nothing is learned then.
         """
         self._learn(context, *self._checked(arm, reward, probability))
 

@@ -1377,7 +1377,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 #         ("320 steps, of the re-fit", many["320 steps"], many["refitted"]),
 #         ("320 steps, of the sliced", many["320 steps"], many["sliced"]),
 #     ):
-#         assert np.mean(than - e) > 3 * np.std(than - e) / 80**0.5
+#         assert np.mean(than - e) > 3 * standard_error(than - e)
 #         less[layer, way] = 1 - e.mean() / than.mean()
 #         print(f"block {layer:>2}, {way}: {less[layer, way]:.1%} less")
 
@@ -1388,7 +1388,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 #         model[f"{way}, {texts} texts"] = np.mean(kl)
 # print("\n".join(f"{name:20} {kl:.4f} nats a token" for name, kl in model.items()))
 # gain = np.subtract(*(far["model"][way]["2520"] for way in ("refitted", "fitted")))
-# half = 2.07 * gain.std(ddof=1) / 24**0.5  # Student's, 24 texts
+# half = 2.07 * standard_error(gain)  # Student's t, 24 texts
 # print(f"fitted beside re-fitted, 2520 texts: -{gain.mean():.4f} +- {half:.4f}")
 # assert gain.mean() > half
 
