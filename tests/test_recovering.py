@@ -162,7 +162,7 @@ def test_models_in_memory_stay_as_they_were(folders):
 
 def test_a_folder_of_another_tool_keeps_its_own_rows(folders, tmp_path):
     dense, _ = folders
-    options = {"tokens": 2048, "out": tmp_path / "out", "learning_rate": 1e-6}
+    options = {"tokens": 1024, "out": tmp_path / "out", "learning_rate": 1e-6}
     prunefair.distill(dense, dense, **options)
     record = json.loads((tmp_path / "out" / "kept_rows.json").read_text())
     assert record["base_model"] == "dense"
@@ -187,7 +187,7 @@ BAD = {
     "word": (("--text", "news"), "--text is 'news'; give own or wikitext"),
     "tokens": (
         ("--against", "DENSE", "--tokens", "99"),
-        "--tokens is 99, fewer than the 2048 of one step; give more",
+        "--tokens is 99, fewer than the 1024 of one step; give more",
     ),
     "tokens-word": (("--against", "DENSE", "--tokens", "many"), "'--tokens'.*'many'"),
     "rank": (("--against", "DENSE", "--lora", "0"), "'--lora'.*'0'.*at least 1"),

@@ -316,7 +316,7 @@ def recover_command(
         float | None,
         typer.Option(
             parser=_number(float, 0),
-            help="Largest learning rate; by default 0.0003, with wikitext 0.0005.",
+            help="Largest learning rate; by default 0.0001, with wikitext 0.0005.",
         ),
     ] = None,
     state: Annotated[

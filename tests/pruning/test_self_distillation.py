@@ -40,8 +40,10 @@ PLAN = DistillationPlan(
     window=16,
     learning_rate=0.02,
     warmup=2,
+    cooldown=0.25,
     held=12,
     every=3,
+    patience=4,
 )
 
 
@@ -249,7 +251,7 @@ def tiny_copy_of(model):
 @given(st.integers(1, 400), st.integers(1, 30), st.floats(0, 0.9))
 def test_the_rate_is_a_trapezium_and_never_zero(steps, warmup, cooldown):
     plan = DistillationPlan(
-        tokens=2048 * steps, warmup=warmup, cooldown=cooldown, learning_rate=1.0
+        tokens=1024 * steps, warmup=warmup, cooldown=cooldown, learning_rate=1.0
     )
     assert plan.steps == steps
     rates = np.array([rate_at(plan, t, steps) for t in range(steps)])
@@ -381,8 +383,8 @@ def test_a_stored_run_may_be_given_more_tokens_while_its_rate_is_level(pair, tmp
     ("change", "message"),
     [
         (
-            {"tokens": 2047},
-            "tokens is 2047, fewer than the 2048 of one step; give more",
+            {"tokens": 1023},
+            "tokens is 1023, fewer than the 1024 of one step; give more",
         ),
         ({"tokens": 1.5}, "tokens is 1.5; give a whole number of at least|at least 2"),
         ({"rank": 0}, "rank is 0; give a whole number at least 1"),
@@ -433,6 +435,18 @@ def test_the_rate_falls_over_the_share_of_the_plan():
 
 
 # the stored measurement
+
+
+def test_the_default_plan_is_the_stored_run_that_comes_nearest_for_its_tokens():
+    stored = json.loads((ROOT / "book" / "results" / "distillation.json").read_text())
+    runs, reached = stored["runs"], {}
+    least = min(max(map(int, run["looks"])) for run in runs.values())
+    for name, run in runs.items():
+        look = max(tokens for tokens in map(int, run["looks"]) if tokens <= least)
+        reached[name] = np.mean(run["looks"][str(look)]["kl"])
+    plan, default = runs[min(reached, key=reached.get)]["plan"], DistillationPlan()
+    for field in ("batch_size", "window", "learning_rate", "cooldown", "patience"):
+        assert getattr(default, field) == plan[field], field
 
 
 def test_the_benchmark_stores_each_look_and_takes_a_run_up_again(
