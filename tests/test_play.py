@@ -1,5 +1,6 @@
 """Figures to play with show what the functions of their chapters return."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from transformers import LlamaConfig
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
+import console  # noqa: E402
 import mystplay  # noqa: E402
 
 from prunefair import plotting  # noqa: E402
@@ -329,3 +331,58 @@ def test_the_calculator_counts_as_the_functions_do():
         wanted += max(0, removed - 30) * (logs[4] - logs[3]) / 5
         np.testing.assert_allclose(shown["factor"], np.exp(wanted), rtol=1e-3)
         assert shown["seen"] == (at["model"] == "one" and removed < 30.1)
+
+
+# fingers
+
+
+async def drawn_by_a_finger(port, page, path):
+    """Values of the sliders before a touch and after each point of its `path`.
+
+    A point is a pair of shares of the chart's width and height.
+    """
+    tab, found = await console.Tab.opened(port), []
+    sliders = "[...document.querySelectorAll('input')].map(x => +x.value)"
+    for domain in ("Page", "Runtime"):
+        await tab.call(f"{domain}.enable")
+    await tab.screen(390, "light")
+    await tab.call("Emulation.setTouchEmulationEnabled", enabled=True)
+    await tab.open(page.as_uri())
+    box = "document.querySelector('svg').getBoundingClientRect()"
+    left, top, width, height = await tab.value(
+        f"(async () => {{ while (!document.querySelector('svg')) await new Promise("
+        f"(done) => setTimeout(done, 20)); const b = {box};"
+        " return [b.x, b.y, b.width, b.height]; })()"
+    )
+    found.append(await tab.value(sliders))
+    for number, (x, y) in enumerate(path):
+        point = {"x": left + x * width, "y": top + y * height}
+        kind = "touchMove" if number else "touchStart"
+        await tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
+        found.append(
+            await tab.value(
+                f"new Promise((done) => setTimeout(done, 100)).then(() => {sliders})"
+            )
+        )
+    return found
+
+
+@pytest.mark.skipif(console.browser() is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("chart", [play_indifference, play_simplex])
+def test_a_finger_drags_as_a_mouse_does(chart, tmp_path):
+    scripts = "".join(
+        f'<script defer src="{(ROOT / "tools" / "static" / name).as_uri()}"></script>'
+        for name in mystplay.FILES
+    )
+    style = (ROOT / "tools" / "static" / "play.css").as_uri()
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="{style}">'
+        f"{scripts}{mystplay.markup(chart().to_dict())}",
+        encoding="utf-8",
+    )
+    path = [(0.7, 0.4), (0.6, 0.45), (0.5, 0.55), (0.4, 0.65)]
+    with console.started(console.browser()) as port:
+        start, *along = asyncio.run(drawn_by_a_finger(port, page, path))
+    x, y = np.array(along).T[:2]
+    assert along[0] != start and (np.diff(x) < 0).all() and (np.diff(y) < 0).all()

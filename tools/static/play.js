@@ -26,6 +26,9 @@ addEventListener("DOMContentLoaded", () => {
       if (alone.includes(slider.name)) play(slider);
       else stage.classList.add("dragged");
     });
+    stage.addEventListener("pointerdown", (event) => {
+      event.target.releasePointerCapture(event.pointerId); // a finger finds the next one
+    });
     box.classList.add("live"); // before the first run, which asks for the width
     await view.runAsync();
   });
