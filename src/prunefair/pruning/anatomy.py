@@ -58,7 +58,7 @@ from prunefair.models import measuring
 # | $d$ | `hidden_size` | width of the residual stream |
 # | $m$ | `intermediate_size`, `rows` | neurons of a feed-forward layer, the rows of its gate matrix |
 # | $L$ | `num_hidden_layers` | blocks |
-# | $a$, $b$ | `queries`, `keys` | query heads, and key heads, times the width of a head |
+# | $a$, $b$ | `a`, `b` | query heads, and key heads, times the width of a head |
 # | $V$ | `vocab_size` | tokens in the vocabulary |
 # | $\text{ratio}$ | `ratio` | share of the rows to remove |
 # | $k$ | `kept` | rows that stay |
@@ -93,6 +93,7 @@ from prunefair.models import measuring
 # </div>
 #
 # with $g_j^\top$ and $u_j^\top$ the rows of $W$ and $U$, and $\mathrm{silu}(z) = z / (1 + e^{-z})$, a smooth version of $\max(0, z)$.
+# Here $x$ stands for what the layer reads, the normalised $\bar x$.
 # Nothing connects two neurons, so a set of terms can be left out without touching the others: to remove neuron $j$ is to remove row $j$ of $W$, row $j$ of $U$ and column $j$ of $D$.
 # That is why a *row* is the unit of this pruning, and why its result is a smaller dense model which needs no special kernel.
 #
@@ -134,7 +135,8 @@ def plot_block(ax, width: int, neurons: int, neuron: int):
 # %% [markdown]
 # **Figure (fig-anatomy-block).** <a id="fig-anatomy-block"></a> A feed-forward block, its input at the left and its output at the right. Orange: one neuron is a row of the gate $W$, a row of the up-projection $U$, one entry of the hidden vector $h$ and a column of the down-projection $D$. Removing it makes three matrices smaller and touches no other neuron.
 #
-# The next two functions find these layers and the matrices $W$, which are all that the policy will ever see.
+# The next two functions find these layers and the matrices $W$.
+# PruneNet looks at nothing but these matrices when it chooses the rows that stay.
 
 
 # %%
@@ -206,8 +208,12 @@ def gate_matrices(model) -> list[torch.Tensor]:
 # $$ (eq-anatomy-rows)
 #
 # rows.
-# Ratios are given in decimal, and binary arithmetic does not hold them: `int((1 - 0.9) * 10)` is 0, where [(eq-anatomy-rows)](#eq-anatomy-rows) gives 1.
+# Ratios are given in decimal, and binary numbers cannot hold most decimals exactly: `int((1 - 0.9) * 10)` is 0, where [(eq-anatomy-rows)](#eq-anatomy-rows) gives 1.
 # So we read the ratio as the decimal it prints as, and compute with fractions.
+#
+# Some file formats and processors want widths that are multiples of, say, 32.
+# For them the function can round $k$ to the nearest multiple.
+# A second function goes back from a number of rows to a ratio that gives it.
 
 
 # %%
@@ -308,7 +314,7 @@ def ratio_of_rows(rows: int, kept: int) -> float:
 # $$ (eq-anatomy-parameters)
 #
 # A tied head *is* the embedding and is counted once.
-# Of all this, one group is read differently: a step of decoding reads every matrix once, but only one row of an embedding that is not tied.
+# Of all this, one group is read differently: a step that writes one token reads every matrix once, but only one row of an embedding that is not tied.
 # The property `matrices` counts what is multiplied with in every step.
 
 
@@ -483,8 +489,8 @@ def tensor_counts(model) -> ParameterCounts:
 # assert round(large.ffn / large.total, 2) == 0.64
 
 # %% [markdown]
-# Feed-forward layers hold 64 % of it, attention 31.9 %.
-# The same for the small model, from its real tensors, and for both after 30 % of the rows are gone.
+# Feed-forward layers hold 64 % of LLaMA-2-7B, attention 31.9 %.
+# Now the same for the small model, from its real tensors, and for both after 30 % of the rows are gone.
 # What is left is 0.822 of the small model and 0.807 of the large one: 30 % of the rows are less than a fifth of the parameters.
 # The pruned small model is built from a configuration with fewer neurons; [surgery](../pruning/surgery.ipynb) fills it with the kept weights.
 
@@ -684,7 +690,7 @@ def counted_flops(model, tokens: int) -> int:
 #
 # In words: if every kind of work keeps at least the share $1 - s$, so does the time, and no step becomes more than $1 / (1 - s)$ times as fast.
 # Both assumptions hold for a constant plus a sum of works divided by speeds, for the largest of such times (the roofline: bytes over bandwidth or operations over peak, whichever is longer) and for sums of such rooflines over layers.
-# They fail where less work makes the machine itself faster, for instance when the pruned model fits into a memory that the dense one overflows.
+# The second fails where less work makes the machine itself faster, for instance when the pruned model fits into a memory that the dense one overflows.
 #
 # Which shares does row pruning remove?
 # Writing one token (*decoding*) reads every matrix once, and the stored keys and values of earlier tokens; only the feed-forward matrices become smaller.
@@ -731,8 +737,8 @@ def throughput_bound(counts: ParameterCounts, ratio: float) -> float:
 
 
 # %% [markdown]
-# The check draws machines at random: bandwidth, peak and a constant, over batches from one token to many.
-# No machine beats the bound, and the bound is approached by machines that do nothing but read weights.
+# The check draws 2000 machines at random: bandwidth, peak and a constant, over batches from one token to many.
+# No machine beats the bound, and machines that do nothing but read weights come close to it.
 
 # %% tags=["active-ipynb"]
 # rng, gains = np.random.default_rng(SEED), []
@@ -870,7 +876,7 @@ def plot_throughput_bounds(ax, counts: dict[str, ParameterCounts], claims):
 #     because="Feed-forward layers hold 64 % of them, and 0.3 times 0.64 is 0.19.",
 #     wrong={
 #         "30%": "That is the part of the feed-forward layers alone.",
-#         "10%": "With a row of the gate go a row and a column of the other two.",
+#         "6%": "The gates alone; a row of U and a column of D go with each row.",
 #     },
 # )
 

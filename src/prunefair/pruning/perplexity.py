@@ -239,8 +239,9 @@ def text_windows(length: int, window: int, stride: int) -> list[tuple[int, int, 
 
 
 # %% [markdown]
-# Many models are trained on texts that begin with a token of their own, and are lost without it.
-# Whether there is one, the tokenizer knows: what it puts before a text, `evaluate` puts before every window, and we put before every context of the questions below.
+# Many models are trained on texts that begin with a special token, and are lost without it.
+# Whether there is one, the tokenizer knows.
+# What it puts before a text, the command `prunefair evaluate` puts before every window, and before every question of the chapter on [zero-shot answers](zero_shot.ipynb).
 # The beginning counts among the $w$ tokens of its window, whose other tokens are all scored then.
 # The small model's tokenizer adds nothing.
 
@@ -586,7 +587,7 @@ def self_sample(
 # %% [markdown]
 # The first token of every text comes from the model's configuration unless the caller knows better.
 # A model that names no token for the beginning of a text gets the one for its end.
-# Text that answers a question begins with more than one: its tokens are read at once, and the draws go on behind them.
+# A text that answers a question begins with the question: `start` may be several tokens, which are read at once, and the model writes on behind them.
 
 
 # %%
@@ -777,6 +778,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 # On the real model we remove a tenth of the feed-forward rows of every layer at random ([surgery](surgery.ipynb) does the cutting) and let the dense model write.
 # Positions of one text depend on each other and texts do not, so the standard error is taken over texts.
 # The pruned model is 0.69 nats a token away, with a standard error of 0.11.
+# One selection of rows and six short texts are an example; the [next chapter](spectral_pruning.ipynb) measures with more of both.
 
 # %% tags=["active-ipynb"]
 # generator = torch.Generator().manual_seed(SEED)
@@ -808,7 +810,7 @@ def kl_to_dense(dense, pruned, tokens: torch.Tensor, *, batch_size: int = 4) -> 
 #     " is V.",
 #     wrong={
 #         "10.8": "That is the mean surprise, in nats.",
-#         "1": "So a model that is always certain and right.",
+#         "1": "Only a model that is always certain and right has 1.",
 #     },
 # )
 

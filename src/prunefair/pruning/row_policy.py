@@ -23,7 +23,7 @@ $$
 s(W) = (W P + \mathbf 1 b^\top)\, v
 $$ (eq-row-policy-released)
 
-Nothing lies between the two layers.
+Between the two layers lies no non-linear function.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -76,6 +76,7 @@ from prunefair.outputs import whole_file
 # print(f"{len(matrices)} matrices of {m} rows and {n} columns")
 
 # %% [markdown]
+# A policy that learns must try different rows, so it keeps them by chance: a row with a larger score more often.
 # A draw of three rows among eight looks like this.
 # Follow the arrows: noise moves every score, and the three that end farthest to the right are kept.
 
@@ -89,7 +90,7 @@ from prunefair.outputs import whole_file
 #     package.plot_gumbel(ax, scores, noise, 3)
 
 # %% [markdown]
-# **Figure (fig-row-policy-gumbel).** <a id="fig-row-policy-gumbel"></a> A Gumbel top-k draw of three rows among eight. Open circles: the scores. Arrows: independent Gumbel noise. The three largest sums, to the right of the dotted line, are kept, in the order of their sums. Another draw of the noise keeps other rows, those with large scores more often.
+# **Figure (fig-row-policy-gumbel).** <a id="fig-row-policy-gumbel"></a> A Gumbel top-k draw of three rows among eight. Open circles: the scores. Arrows: independent noise of a kind named after Gumbel, which [Theorem (Gumbel top-k)](#thm-row-policy-gumbel) explains. The three largest sums, to the right of the dotted line, are kept, in the order of their sums. Another draw of the noise keeps other rows, those with large scores more often.
 
 # %% [markdown]
 # The initial values are those of the released code: `torch.nn.Linear` draws $P$ and $b$ uniformly from $\pm 1/\sqrt n$, and $v$ is uniform in $[0, 1)$.
@@ -222,7 +223,8 @@ def collapse(scorer: ReleasedScorer) -> tuple[torch.Tensor, torch.Tensor]:
 # %% [markdown]
 # ## Binary-concrete noise
 #
-# The released code turns scores into weights for a draw by a relaxed coin ([Maddison et al. 2017](../references.bib#maddison2017concrete)) at temperature 1, with $\varepsilon_i$ uniform in $(0, 1)$:
+# The released code turns scores into weights for a draw by a relaxed coin ([Maddison et al. 2017](../references.bib#maddison2017concrete)), whose value is a number between 0 and 1 and not one of the two.
+# With $\varepsilon_i$ uniform in $(0, 1)$ and temperature 1, its value for row $i$ is
 #
 # <a id="eq-row-policy-concrete"></a>
 # $$
@@ -284,7 +286,7 @@ def released_keep_probabilities(
 #
 # **Deviation.**
 # *Paper*: the policy gives each row a keep probability, and the rows are sampled from it.
-# *Released code*: weights $\text{keep}_i$ with fresh noise go to `multinomial` without replacement, also when the final model is pruned in evaluation mode; the loss draws the noise once more and scores the first draw with it.
+# *Released code*: weights $\text{keep}_i$ with fresh noise go to `multinomial` without replacement, also when the final model is pruned in evaluation mode. The loss draws new noise, and computes from it how likely the first draw was.
 # *This book*: one source of randomness, the draw itself, whose probability [(eq-row-policy-plackett-luce)](#eq-row-policy-plackett-luce) we know exactly; without a generator the `k` largest scores are kept.
 #
 # </div>
@@ -476,7 +478,7 @@ def row_features(W: torch.Tensor) -> torch.Tensor:
 # \end{gathered}
 # $$ (eq-row-policy-leverage-error)
 #
-# The first is at most $\ell_i\, \lVert E \rVert_2 / \lambda_n(G)$, so float32 serves a well-conditioned matrix and no other.
+# The first is at most $\ell_i\, \lVert E \rVert_2 / \lambda_n(G)$, with $\lambda_n(G)$ the smallest eigenvalue of $G$, so float32 serves a well-conditioned matrix and no other.
 # The second is an error that we can see, since exact leverages of a matrix of full column rank sum to $n$.
 # Terms of both signs can cancel in a trace; the tests look for that over seeds and condition numbers and find no case in which it matters.
 # Where the sum is off by more than $10^{-6}\, n$, or float32 has no Cholesky factor at all, the work is done again in float64.
@@ -604,7 +606,9 @@ def z_scores(x: torch.Tensor, size: float | torch.Tensor = 1.0) -> torch.Tensor:
 # </div>
 #
 # and that of the unordered set is the sum over its $k!$ orders.
-# We go through the $2^k$ subsets instead, with $P(\emptyset) = 1$: the last item drawn was one of $A$,
+# We go through the $2^k$ subsets instead.
+# Let $P(A)$ be the probability that the first $|A|$ items drawn are those of $A$, so $P(\emptyset) = 1$.
+# The last of them was some $i \in A$, hence
 #
 # $$
 # P(A) = \sum_{i \in A} P(A \setminus \{i\}) \frac{e^{s_i}}{\sum_{j \notin A \setminus \{i\}} e^{s_j}} .
@@ -854,7 +858,7 @@ def plackett_luce_set_log_prob(
 #
 # To learn, a policy must know how the probability of what it drew changes with every score.
 # An item that was drawn at place $j$ has its weight in the denominators $Z_1, \dots, Z_j$; an item that was left out has it in all of them.
-# With $r_i$ the place of item $i$, or $k$ if it was left out,
+# With $r_i \in \{1, \dots, k\}$ the place at which item $i$ was drawn, or $k$ if it was left out,
 #
 # <a id="eq-row-policy-score"></a>
 # $$
@@ -1028,6 +1032,7 @@ def selected_rows(
 
 # %% [markdown]
 # On a real layer, what does a single feature do for the spectrum when 30 % of the rows go?
+# The cell prints the KS distance of the [spectrum](spectrum.ipynb) before and after: 0 if nothing changed, 1 at most.
 
 # %% tags=["active-ipynb"]
 # k = 1075
@@ -1184,7 +1189,7 @@ def _policy_header(given: Given) -> dict:
 # u, row = collapse(scorer)[0], W[0].double()
 # Quiz(
 #     "Why can no linear score of a row say what the row is worth to the spectrum?",
-#     right="It has a sign." if row @ u == -(-row @ u) != 0 else "It can.",
+#     right="It turns with the row's sign." if row @ u == -(-row @ u) != 0 else "It can.",
 #     because="A row and its negative have one Gram matrix and opposite scores.",
 #     wrong={
 #         "It has too few parameters.": "More would not help: u w is odd in w.",
@@ -1193,16 +1198,16 @@ def _policy_header(given: Given) -> dict:
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
-# three = torch.tensor([[4.0, 3.0, 2.0]]).expand(4000, 3)
-# chance = torch.Generator().manual_seed(SEED)
+# three, chance = torch.tensor([[4.0, 3, 2]] * 4000), torch.Generator().manual_seed(SEED)
 # first = (gumbel_top_k(three, 1, generator=chance) == 0).double().mean()
 # Quiz(
-#     "Rows have scores 4, 3 and 2; one is drawn by Gumbel top-k. Is it the first?",
-#     right="Often." if 0.5 < first < 0.8 else "Always.",
-#     because=f"By noise; in {first:.0%} of 4000 draws it was.",
+#     "Of rows with scores 4, 3 and 2 Gumbel top-k draws one. How often the first?",
+#     right=f"{first:.0%} of the draws",
+#     because="The weights are exp(4), exp(3) and exp(2); counted over 4000 draws.",
 #     wrong={
-#         "Always.": "Only without noise.",
-#         "In a third of the draws.": "Only if all scores are equal.",
+#         "100% of the draws": "Only without noise.",
+#         "44% of the draws": "4/9 takes the scores for the weights.",
+#         "33% of the draws": "Only if all scores are equal.",
 #     },
 # )
 
@@ -1298,12 +1303,12 @@ def _policy_header(given: Given) -> dict:
 
 # %% [markdown]
 # **Exercise ★.** <a id="ex-row-policy-3"></a>
-# The limit of a sharp policy: multiply the scores of a layer by $c$ and let $c$ grow.
+# The limit of a sharp policy: multiply the scores of a layer by $\lambda$ and let $\lambda$ grow.
 # How large a share of the top $k$ does a draw contain?
 #
 # <details><summary>Solution</summary>
 #
-# At $c = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
+# At $\lambda = 0$ the share is $k/m$ on average; as the gaps between scores outgrow the noise it goes to one.
 #
 # </details>
 

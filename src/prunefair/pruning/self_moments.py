@@ -116,7 +116,7 @@ BAND = 256  # rows of a second moment that one product adds to
 # For a constant $c$, $\mathbb E \lVert D_R h_R - c \rVert^2 = \mathbb E \lVert D_R h_R \rVert^2 - 2 c^\top D_R\, \mu_R + \lVert c \rVert^2$, which is smallest at $c = D_R\, \mu_R$.
 # The eigenvalues of the principal submatrix $H_{RR}$ lie between those of $H$, and $\lambda_{\min} I \preceq H_{RR} \preceq \lambda_{\max} I$ stays true between $D_R$ and $D_R^\top$. ∎
 #
-# In words: the error is made of the weights of the removed neurons and of how they fire together; neither alone decides, unless all neurons fire alike and independently.
+# In words: the error is made of the weights of the removed neurons and of how they fire together; neither alone decides, unless all neurons fire equally strongly and their products have mean zero.
 # The expectation is over whatever the block is fed; for now, any distribution.
 
 
@@ -261,11 +261,11 @@ def plot_functional(ax, D, hidden, kept):
 #
 # In words: $r$ removed neurons move no value by more than $r$ places, up or down, and a small lost energy leaves the whole spectrum nearly where it was.
 # The raw spectrum of `down_proj` is the special case $H = \eta^2 I$, where $A$ has the singular values $\eta\, \sigma_i(D)$ and (2) and (4) are the [interlacing of deleted rows](spectrum.ipynb), here of $D^\top$.
-# A factor common to both spectra leaves the KS distance alone.
-# There no value can grow.
-# Here one can: take $d = 1$, $D = (1, 1)$ and $h = (x, -x)$ with $\mathbb E\, x^2 = 1$.
+# The factor $\eta$, common to both spectra, leaves the KS distance alone.
+# In that special case no value can grow.
+# In general one can: take $d = 1$, $D = (1, 1)$ and $h = (x, -x)$ with $\mathbb E\, x^2 = 1$.
 # The two neurons cancel, $A = 0$, and with one of them removed the block puts out $x$: the functional spectrum has grown from 0 to 1.
-# So $D_S H_{SS} D_S^\top$ is not below $D H D^\top$ in the Loewner order, and the cross term $H_{SR}$ is why.
+# So $D H D^\top - D_S H_{SS} D_S^\top$ need not be positive semidefinite, and the cross term $H_{SR}$ is why.
 
 
 # %%
@@ -683,7 +683,8 @@ def load_moments(path: str | os.PathLike) -> tuple[Moments, dict]:
 # %% [markdown]
 # ## How far from isotropic the real model is
 #
-# The small real model, on two independent halves of 8 texts.
+# *Isotropic* means $H = \eta^2 I$: every direction is as strong as every other.
+# We measure $H$ of the small real model, on two independent halves of 8 texts.
 # Sums in float32 are enough: the cell asserts it on the layer with the largest activations.
 
 # %% tags=["active-ipynb"]
@@ -789,9 +790,9 @@ def plot_by_layer(ax, values: dict[str, Sequence[float]], *, ylabel: str):
 # print(f"largest share of one neuron: {max(shares['one neuron']):.3f}")
 
 # %% [markdown]
-# **Figure (fig-self-moments-layers).** <a id="fig-self-moments-layers"></a> Above: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would have the one of the dotted line. Below: what one of the tokens of each text, and one of the 1536 neurons, contribute to the energy of the layer's output.
+# **Figure (fig-self-moments-layers).** <a id="fig-self-moments-layers"></a> Above: participation ratio of the second moment in each layer, with and without the start token; isotropic vectors would lie on the dotted line, at 1536. Below: what the start token of each text, and the strongest of the 1536 neurons, contribute to the energy of the layer's output.
 #
-# No layer comes near the isotropic case, of which the raw spectrum of the weights would be the special case: the participation ratio is between 1.0 and 222 of 1536.
+# No layer comes near the isotropic case, in which the spectrum of the weights alone would do: the participation ratio is between 1.0 and 222 of 1536.
 # In layer 11 the start token alone makes 0.9989 of the output energy.
 # Taking the start token out does not always help: where it ruled, a single other token may rule what is left.
 # The next cell looks for it in the layer of the largest share.
@@ -916,7 +917,7 @@ def error_of_mean(estimates: torch.Tensor) -> torch.Tensor:
 
 # %% [markdown]
 # The benchmark (`benchmarks/self_moments.py`, with its device and seeds in the table) takes three seeds and up to 64 texts of 160 tokens for each of them.
-# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, as [per-layer ratios](spectral_pruning.ipynb) did.
+# At every size it also removes 30 % of the rows of every layer, those of least energy $H_{jj} \lVert D_{:j} \rVert^2$, [(eq-spectral-pruning-energy)](spectral_pruning.ipynb#eq-spectral-pruning-energy).
 # Then it measures two things on data that the selection has not seen: the lost energy under the moments of the other two seeds, and the divergence of the pruned from the dense model on texts of a further seed.
 
 
@@ -984,10 +985,10 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 
 # %% [markdown]
 # The error of the moments falls like the inverse root of the number of texts, as it must.
-# What they are for needs less: the choice of rows is useful where half of $H$ is still error.
+# The choice of rows needs less: it is useful already where the error of $H$ is half of $H$.
 # With 160 tokens the pruned model diverges by 1.180 nats a token, with 2560 by 0.866, with 10240 by 0.808; the last step is less than what the three seeds differ by.
 # Two seeds agree about 0.76 of the rows with 160 tokens and about 0.92 with 10240.
-# Sampling is the larger part of the cost; the seconds are for all three seeds and the held-out texts.
+# Writing the texts (`sampling`) takes longer than measuring on them (`moments`); the seconds are for all three seeds and the held-out texts.
 #
 # ## Cheaper inputs that fail
 #
@@ -1022,7 +1023,7 @@ def plot_divergences(ax, tokens: Sequence[int], own, others: dict[str, float]):
 # The Gaussian inputs of the blocks (5.25) and the norms of the columns (12.93) do worse than rows drawn blindly.
 # The mean share of the lost energy does not show all of this: by it random tokens come close to the single text, and by the divergence they do not.
 # The same can be seen in small here: rows chosen by one half of our 16 texts, judged by the moments of the other half.
-# They lose 0.107 of the energy, rows chosen by random tokens 0.129, and rows chosen by weights alone 0.308.
+# Without rows chosen by own text a layer loses 0.107 of its energy in the mean, by random tokens 0.129, and by weights alone 0.308.
 
 # %% tags=["active-ipynb"]
 # random = torch.randint(model.config.vocab_size, (8, L), generator=generator)

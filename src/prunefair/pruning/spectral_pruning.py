@@ -412,8 +412,9 @@ def prune_spectral(
 #
 # The paper trains at 10 % or 40 % and reports that using the policy at other ratios costs about one percent of accuracy.
 # Here is the same experiment on the whole small model, by `benchmarks/policy_reuse.py`, with three seeds of training at each ratio.
-# The judges are the mean distance, the divergence from the dense model on text that it samples itself and the perplexity on a piece of WikiText-2, both of which [the last chapter](perplexity.ipynb) defines.
-# The table holds each selection; a mean over three seeds comes with its range.
+# The judges are the mean distance (`ks`), the divergence from the dense model on text that it samples itself (`kl`), and the logarithm of the perplexity on a piece of WikiText-2.
+# [The last chapter](perplexity.ipynb) defines the last two; both are in nats a token.
+# The table gives the mean over three seeds and their range.
 
 
 # %%
@@ -534,7 +535,7 @@ def plot_reuse(ax, used_at: Sequence[float], table: dict[str, np.ndarray], ylabe
 # %% [markdown]
 # The cost has both signs for every measure: with three seeds we find none.
 # With three seeds this test is weak: for divergence and log perplexity it could only have seen a cost of more than one nat a token, the half width of the 95 % interval.
-# Averaged over the ratios of use, both of these move more with the seed of a training than with its ratio; the distance moves a little more with the ratio.
+# Averaged over the ratios of use, divergence and log perplexity move more with the seed of a training than with its ratio; the distance moves a little more with the ratio.
 # All this agrees with the paper's claim, for models that are all worse than those of random rows.
 #
 # ### The top rows or a draw
@@ -663,7 +664,7 @@ def damage(
 # ## Why the proxy can fail
 #
 # The block computes $y = \sum_j h_j d_j$: the activation $h_j$ of neuron $j$ times its column $d_j$ of the last matrix.
-# Without the rows $R$ the output lacks $\sum_{j \in R} h_j d_j$.
+# Without the rows $R$ the output lacks the sum $\sum_{j \in R} h_j d_j$.
 # Both factors depend on matrices and inputs that the spectrum of `gate_proj` does not see.
 # What a neuron writes, squared and in the mean, is its *energy*:
 #
@@ -689,7 +690,8 @@ def damage(
 # Expanded, the left side is $\sum_{i, j \in R} \mathbb E[h_i h_j]\, d_i^\top d_j$, of which only $i = j$ remains in the second case.
 # A sum of $|R|$ of the numbers $e_j$ is smallest for the $|R|$ smallest. ∎
 #
-# In words: if the activations of different neurons are uncorrelated, remove those of smallest energy; if they are not, a set can cost more than the sum, up to its size times as much.
+# In words: if the activations of different neurons have products of mean zero, remove those of smallest energy.
+# If they have not, a set can cost less or more than the sum, up to its size times as much.
 # The expectation is over inputs.
 # The model can supply them: we record $h$ while the model reads its own samples, so no external data are used.
 
@@ -949,9 +951,9 @@ def spread_ratios(n_layers: int, low: float, high: float) -> list[float]:
 # **Figure (fig-spectral-pruning-objective).** <a id="fig-spectral-pruning-objective"></a> Perplexity on the whole of WikiText-2 against the spectral distance that the paper's objective minimises, with 30 % of the rows removed; one point a model. The models with the smallest distance, on the left, are not the best ones.
 #
 # Both correlations are negative, $-0.55$ and $-0.49$, and both intervals hold zero.
-# Three seeds of one method are no independent choices, so ten models of four methods are few; but nothing says that the distance ranks models the right way.
-# The exact policy reaches the smallest distances, and its models are worse than those of random rows.
-# The released recipe does not lower the distance, and its models are worse than random ones, too.
+# Three seeds of one method are no independent choices, so ten models of four methods are few; but nothing here says that a smaller distance makes a better model.
+# The exact policy reaches the smallest distances, and all its models are worse than those of random rows.
+# The released recipe does not lower the distance, and in the mean its models are worse than random ones, too.
 
 # %% tags=["active-ipynb"]
 # assert max(ks["exact"]) < min(ks["random"]) < max(ks["random"]) < min(ks["released"])
@@ -1071,7 +1073,7 @@ def lost_outputs(
 # ours, theirs = costs["policy"].perplexity, max(drawn_at_random)
 # Quiz(
 #     "Without 30 % of the rows the policy has a distance of 0.130 and random rows "
-#     "have 0.168. Which model reads better?",
+#     "have 0.168. Which model foresees a text better?",
 #     right="The random one." if ours > theirs else "That of the policy.",
 #     because="Against the objective, its perplexity is far smaller.",
 #     wrong={
@@ -1083,7 +1085,8 @@ def lost_outputs(
 # %% tags=["active-ipynb", "remove-input"]
 # far = best.ks > costs["random 1"].ks
 # Quiz(
-#     "Neurons of largest energy leave a perplexity of 57. What about their distance?",
+#     "Neurons of largest energy leave a perplexity of 57. How large is the distance "
+#     "of their spectra?",
 #     right="It is larger than at random." if far else "It is the smallest.",
 #     because="Energy and spectrum ask about different things.",
 #     wrong={
@@ -1226,7 +1229,7 @@ def lost_outputs(
 # Meeting it does not make a good model: the policy's divergence is 7.41 nats a token, and 3.79 for random rows.
 # Neurons chosen by the energy of what they write leave a perplexity of 57 at a larger distance, because the spectrum of one matrix knows neither how large a neuron gets nor what the next matrix makes of it.
 #
-# - Run the pipeline, `prune`, and read what it did, `Pruned`; or its parts, `rows_by_scores`, `checked_mean_ratio`, `selection_distances`.
+# - Run the pipeline, `prune_spectral`, and read what it did, `Pruned`; or its parts, `rows_by_scores`, `checked_mean_ratio`, `selection_distances`.
 # - Give every layer a ratio of its own: `spread_ratios`.
 # - Ask what a selection costs the model, `damage`, `Damage`, `plot_damage`, what its neurons carry, `output_energies`, `plot_shares`, and what of every output is lost, `lost_outputs`.
 # - Read stored selections by seed and ratio: `run_values`, `plot_reuse`.

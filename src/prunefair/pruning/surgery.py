@@ -59,7 +59,7 @@ from prunefair.widths import set_widths_
 # | --- | --- | --- |
 # | $d$ | `hidden_size` | width of the residual stream |
 # | $m$ | `width` | neurons of a feed-forward block |
-# | $W$, $U$ | first and second of `row_names` | gate and up-projection, both $m \times d$ |
+# | $W$, $U$ | first and second of `row_names` | gate (`G` in small examples) and up-projection, both $m \times d$ |
 # | $D$ | `column_name` | down-projection, $d \times m$ |
 # | $\sigma$ | | activation of the block |
 # | $S$ | `kept` | rows that stay, $k$ of them, in increasing order |
@@ -82,7 +82,7 @@ from prunefair.widths import set_widths_
 # <a id="eq-surgery-sum"></a>
 # $$
 # \begin{gathered}
-# y = c + \sum_{j=1}^{m} D_{:,j}\, h_j(x),\\
+# y = c + \sum_{j=0}^{m-1} D_{:,j}\, h_j(x),\\
 # h_j(x) = \sigma(W_{j,:}\, x + a_j)\,(U_{j,:}\, x + b_j)\\
 # \text{or}\quad \sigma(W_{j,:}\, x + a_j).
 # \end{gathered}
@@ -183,9 +183,9 @@ def plot_slicing(axes, D, h, kept):
 # ## One description a family
 #
 # Families differ in names, not in kind.
-# All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, and which one holds them as columns; how the configuration calls their number stands in `prunefair.widths`.
-# (`prunefair.widths` reads and writes the configuration of every family.)
-# Phi-3 keeps $W$ and $U$ in one matrix of $2m$ rows, $W$ on top: there a neuron is a row of either half.
+# All that surgery needs to know is where the layers are, which linear maps hold neurons as rows, and which one holds them as columns.
+# How a configuration calls the number of neurons is known to `prunefair.widths`, which reads and writes it for every family.
+# Phi-3 keeps $W$ and $U$ in one matrix of $2m$ rows, $W$ on top: there neuron $j$ is row $j$ of the upper half and row $j$ of the lower.
 
 
 # %%
@@ -500,6 +500,7 @@ def removed_parameters(model, kept) -> int:
 # %% [markdown]
 # ## Two mutators
 #
+# Two functions change a model in place: `slice_ffn_` cuts neurons out, `mask_ffn_` silences them.
 # Rows come as one increasing vector a layer.
 # Everything is checked before the first weight changes.
 
@@ -976,11 +977,11 @@ def plot_neurons(ax, model, kept, layer=0):
 #     plot_neurons(ax, block, rows)
 
 # %% [markdown]
-# **Figure (fig-surgery-neurons).** <a id="fig-surgery-neurons"></a> Weights of one gated block: rows of G (gate_proj), rows of U (up_proj) and columns of D (down_proj). Blank lines are the neurons that slicing removes.
+# **Figure (fig-surgery-neurons).** <a id="fig-surgery-neurons"></a> Weights of one gated block: rows of $W$ (`gate_proj`), rows of $U$ (`up_proj`) and columns of $D$ (`down_proj`), a neuron a line. Blank lines are the neurons that slicing removes.
 #
 # ## The real model
 #
-# Now 30 % of the neurons of every layer of SmolLM2, here drawn uniformly at random: which rows to keep is the subject of [the policies](policy_gradient.ipynb), not of this one.
+# Now 30 % of the neurons of every layer of SmolLM2 go, drawn uniformly at random: which rows to keep is the subject of [the policies](policy_gradient.ipynb), not of this chapter.
 # The logits of the sliced and of the masked model agree to $10^{-4}$ of the largest logit in float32, and the count of parameters is the one that [the anatomy](anatomy.ipynb) predicts from the configuration alone.
 # What is left of a difference is the order in which float32 sums are taken over 1536 neurons of which some are zero, or over those that remain, magnified through 30 layers.
 # In float64 a test finds it below $10^{-9}$ of the largest logit.
@@ -1064,9 +1065,10 @@ def plot_neurons(ax, model, kept, layer=0):
 # Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
 # Plain loading reads the form and then fails, with an error and never with a wrong model; we read the source of `transformers` from `5.15` to `5.24` for the reason.
 # `config.per_layer_config[l].intermediate_size` is right, but every block is built from the configuration of the whole model, and `intermediate_size` is refused there (`AmbiguousGlobalPerLayerAttributeError`).
-# What is to hand each layer its own configuration is named in a comment of that version and not part of it.
+# The step that would hand each layer its own configuration is announced in a comment of that version and not part of it.
 # With `allow_global_per_layer_attribute_access` in `config.json` the blocks are built, all as wide as the widest, and the narrow matrices do not fit; version 4 does not know the form and ends there, too.
-# So no entry of `config.json` opens such a folder, and none of our words can stand in the error; the model card names what opens it.
+# So no entry of `config.json` opens such a folder, and the error is one of transformers, to which we cannot add a hint.
+# The model card in the folder therefore names what opens it.
 #
 # `load_pruned`, which is also `prunefair.load_pruned`, takes the widths from the configuration: it lets transformers load the checkpoint into a class whose constructor gives every layer its own width first, and gives the result its own class back.
 
@@ -1099,7 +1101,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% [markdown]
 # The price is all that the narrow layers had saved: layers of three and five neurons become 1.25 times as heavy as they were.
 # A model padded to $w$ weighs what one with $w$ neurons in every layer weighs, and that one can compute whatever the padded one does; [how much nearer it comes](comparison.ipynb#widths-and-who-reads-them) was measured.
-# Padding is for whom the model must reach, not for saving.
+# Padding lets more programs read a model; it saves nothing.
 
 # %% [markdown]
 # ## A checkpoint larger than memory
@@ -1109,7 +1111,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # The model is built on the meta device, where parameters have names, types and shapes but no values, and is sliced there by the same `slice_ffn_`.
 # Both ways of saving share the code that writes, so their results are the same bytes.
 # Before either begins, the folder is checked: every weight that `config.json` describes must be in the files with its shape, none of another layer may be left over, nothing may be quantised or pickled, and every number must be finite.
-# What fails is refused with one line, and no code that a folder brings along is ever run.
+# What fails is refused with an error of one line, and no code that a folder brings along is ever run.
 
 # %% [markdown]
 # The small model again, this time from its folder to a folder, by a policy that keeps the largest rows.
@@ -1131,7 +1133,7 @@ def plot_neurons(ax, model, kept, layer=0):
 
 # %% [markdown]
 # How much memory that takes was measured on a checkpoint of random weights in the geometry of a model of 1.1 billion parameters, in files of at most 500 MB (`benchmarks/streaming_memory.py`, one run, with its device in the table).
-# The bound is two layers and one file.
+# At most two layers and one file should be in memory at once: 671 MB here.
 # A checkpoint of 2200 MB was pruned in 159 MB of memory, where the ordinary way took 3283 MB.
 
 # %% tags=["active-ipynb"]
