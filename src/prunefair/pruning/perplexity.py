@@ -70,7 +70,7 @@ from prunefair.pruning.estimates import Estimate
 #     ax.set(xlabel="token, each after all before it", ylabel="surprise (nats)")
 
 # %% [markdown]
-# **Figure (fig-perplexity-tokens).** <a id="fig-perplexity-tokens"></a> How much each token of the sentence surprises the small model, given the tokens before it. What follows "The" is hard to foresee, and Italy could have been any country; Paris and Rome are all but certain.
+# **Figure (fig-perplexity-tokens).** <a id="fig-perplexity-tokens"></a> How much each token of the sentence surprises the small model, given the tokens before it. What follows "The" is hard to foresee, and Italy could have been any country; Paris and Rome surprise it little.
 #
 # ## Notation
 #
