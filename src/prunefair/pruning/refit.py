@@ -431,7 +431,7 @@ def moment_about(
 # **Proof.**
 # $C$ is positive semidefinite with the trace $k$, so its eigenvalues lie in $[0, k]$, those of $C + \rho I$ in $[\rho, k + \rho]$. ∎
 #
-# In words: the ridge alone bounds the loss of digits, however unequal the neurons are.
+# In words: with the ridge $\rho$ a solution loses at most the digits of $1 + k/\rho$, however unequal the neurons are.
 #
 # It is the scaled number that counts: rounding in a Cholesky factorisation perturbs entry $(i, j)$ by a multiple of $\sqrt{A_{ii} A_{jj}}$, whatever the sizes ([Higham 2002](../references.bib#higham2002accuracy)), and the same is true of a moment that is summed in float32.
 # At $\rho = 0.01$ and 1536 neurons the bound is $1.5 \cdot 10^5$.
@@ -558,7 +558,7 @@ def plot_by_ridge(
 # So the self-sampled texts are cut in two halves: for each candidate we fit on the first half and measure the error on the second, and the other way round, and take the candidate with the smallest mean over layers.
 # The final fit is on both.
 #
-# All candidates together cost one eigendecomposition a half.
+# All candidates together cost one eigendecomposition for each half.
 # Let $A$ be the moment that is fitted and $B$ the one that judges, and let $Q$ hold generalised eigenvectors, $Q^\top A_{SS}\, Q = \operatorname{diag}(\lambda)$ and $Q^\top \operatorname{diag}(A_{SS})\, Q = I$.
 # With $M = D_R A_{RS}\, Q$, $N = D_R B_{RS}\, Q$ and $w_i = 1 / (\lambda_i + \rho)$ the change is $M \operatorname{diag}(w)\, Q^\top$, and its error under $B$ is
 #
@@ -685,7 +685,7 @@ def choose_ridge(
 # An eigendecomposition of every block is the dearest step of all where blocks are wide.
 # The errors change slowly with the ridge and from layer to layer, so a few evenly spaced layers will do.
 # A walk on `RIDGES` goes from 0.1, 0.3 and 1 in both directions:
-# three ridges first, then the next one beyond the smaller end of the error, until the least error lies inside.
+# three ridges first, then the next one beyond the end where the error is smaller, until the least error lies inside.
 # Each step costs a Cholesky factor, $\frac13 k^3$ operations, in the place of the $9 k^3$ of an eigendecomposition.
 
 
@@ -877,7 +877,8 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 #
 # The benchmark (`benchmarks/refit.py`, with its device and seeds in the table) removes 30 % of the neurons of the small real model in four ways, all chosen on 64 texts of 128 tokens.
 # They are random rows, those of least energy, and the choice of the [functional policy](functional_policy.ipynb) with equal widths and with widths by Fisher cost.
-# Each is re-fitted to 16, 64 and 256 texts, with the ridge that the rule takes for the last of them, and judged by the divergence from the dense model on texts of another seed.
+# Each is re-fitted to 16, 64 and 256 texts, and judged by the divergence from the dense model on texts of another seed.
+# The ridge is the one that the rule takes for widths by Fisher cost.
 
 
 # %%
@@ -922,7 +923,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 # %% [markdown]
 # **Figure (fig-refit-gain).** <a id="fig-refit-gain"></a> With 30 % of the neurons removed. Above: error of each block's output on held-out self-sampled text, widths by Fisher cost, sliced and re-fitted to more and more tokens. Below: divergence of the whole model after the re-fit against its tokens; dotted: before it.
 #
-# What the re-fit takes off each divergence, and which differences exceed two standard errors over the texts:
+# The next cell prints what the re-fit takes off each divergence, and asserts which differences exceed two standard errors over the texts:
 
 # %% tags=["active-ipynb"]
 # def sure(gap):
@@ -989,7 +990,7 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 # %% [markdown]
 # Without the re-fit every further step does harm, as costs of single neurons need not add up where many go; the re-fit makes up for that, and no more.
-# So the half stays.
+# So the bound stays at one half.
 #
 # *One block after the other.*
 # The re-fit gives every block the inputs that it has in the dense model.
@@ -1012,6 +1013,8 @@ def plot_refit_gain(ax, tokens: Sequence[int], selections: dict[str, dict]):
 
 # %% [markdown]
 # ## All blocks of a model
+#
+# The last function repairs a whole pruned model: every block is fitted to its own moments, and takes its share of the bias where the family has one.
 
 
 # %%
