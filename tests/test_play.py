@@ -262,8 +262,9 @@ def test_the_widest_gap_is_the_distance_and_where_it_is():
 @needs_node
 def test_the_widths_chart_shows_the_stored_table():
     table = json.loads((ROOT / "book/results/layer_budgets.json").read_text())
-    kinds = [(r, i) for r in ("0.3", "0.1") for i in range(7)]
-    states = [{"share": {"0.3": "30 %", "0.1": "10 %"}[r], "step": i} for r, i in kinds]
+    shares = {"0.3": "30 %", "0.1": "10 %", "0.5": "50 %"}
+    kinds = [(ratio, i) for ratio in shares for i in range(7)]
+    states = [{"share": shares[ratio], "step": i} for ratio, i in kinds]
     for (ratio, i), state in zip(
         kinds, played(play_widths(table), states), strict=True
     ):

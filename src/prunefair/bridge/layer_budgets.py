@@ -741,13 +741,14 @@ def play_widths(table: dict):
     from prunefair.playing import table as columns
 
     stored, found = {"layer": range(len(table["concavity"]))}, {}
-    for ratio in ("0.3", "0.1"):
+    shares = {f"{100 * float(ratio):g} %": ratio for ratio in ("0.3", "0.1", "0.5")}
+    for removed, ratio in shares.items():
         for i, (alpha, row) in enumerate(table[ratio]["costs"].items()):
-            name, widths = f"{100 * float(ratio):g} % {i}", row["widths"]
+            name, widths = f"{removed} {i}", row["widths"]
             stored[name], kl = widths, round(float(np.mean(row["kl"])), 7)
             found[name] = [alpha.replace("inf", "∞"), min(widths), max(widths), kl]
     step = slider("step", "fairness, from 0 to ∞", (0, i, 1), 0)
-    share = choice("share", "rows removed", ["30 %", "10 %"])
+    share = choice("share", "rows removed", [*shares])
     known = alt.param("found", value=found)
     now = alt.param("now", expr="found[share + ' ' + step]")
     chart = alt.Chart(columns(stored)).mark_bar(color=COLOURS[0])
