@@ -767,7 +767,7 @@ def part_costs(
 # In words: at a given price every part is decided alone, and whatever set comes out is the cheapest of all that save as much.
 # The first part is the generalised multiplier of [Everett (1963)](../references.bib#everett1963lagrange).
 # Raising the price until the budget is met is greedy by cost per parameter.
-# As before, a layer loses at most half of its neurons.
+# As in [functional policy](functional_policy.ipynb), a layer loses at most half of its neurons.
 # From the solution we take only how many parts go: which neurons of a layer stay is decided by energy, which coordinates by the closed form.
 
 
@@ -991,10 +991,10 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     assert not any(row["sublayers"] for row in table["cuts"][kind].values())
 
 # %% [markdown]
-# The first coordinates of the values cost next to nothing, the others much: at the smallest budget values are 55 % of what goes, at the largest 20 %.
+# The cheapest coordinates of the values cost next to nothing, the others much: at the smallest budget values are 55 % of what goes, at the largest 20 %.
 # If values may go too, the divergence is a tenth to a fifth smaller than with neurons alone, at all six budgets; only at the two largest is the difference two errors or more.
 # Values alone are level with neurons at the smallest budget, 0.064 against 0.058 nats a token, and more than twice as bad at the next, 0.234 against 0.114.
-# Sublayers may go too, but at no budget are they among the cheapest parts.
+# A fourth kind of cut lets sublayers go too, but at no budget are they among the cheapest parts.
 # [He et al. (2024)](../references.bib#he2024attention) drop many from models of 7 billion parameters and more at little loss; in this small one each is dear.
 #
 # A sublayer is a large part, and its cost is derived for small changes; can it be trusted?
@@ -1030,12 +1030,13 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # %% [markdown]
 # **Figure (fig-attention-rank-values).** <a id="fig-attention-rank-values"></a> What a value loses at half its width lies between what every head would lose with a basis of its own, which cannot be had, and the closed form. Re-fitted: the same coordinates, read in the best way by every head.
 #
-# The closed form loses 1.18 to 1.89 times the lower bound, where three times its tail is allowed.
+# The closed form loses 1.18 to 1.89 times the lower bound.
+# [Theorem (Shared values)](#thm-attention-rank-shared) would allow three times its own tail of eigenvalues.
 #
 # ## Another text says otherwise
 #
-# Two windows of WikiText-2 validation, of 512 tokens each, were used to choose nothing.
-# On them the order turns from the second budget on ([tokenised](perplexity.ipynb#the-tokenised-text), as all perplexities here).
+# Nothing was chosen on WikiText-2, so two windows of its validation text, of 512 tokens each, may judge.
+# On them the order turns from the second budget on: neurons alone are better ([tokenised](perplexity.ipynb#the-tokenised-text), as all perplexities here).
 
 # %% tags=["active-ipynb"]
 # dense, ways = table["costs"]["perplexity"], table["cuts"]
@@ -1061,7 +1062,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # %% [markdown]
 # With values gone too, the perplexity is 18.0 instead of 18.7 at the smallest budget, and 42.8 instead of 30.9 at the largest.
 # Part of the reason is length: the texts that measured the values had 128 tokens, and behind the 128th token of a window the values are missed most.
-# With 5.9 % of the parameters gone they are missed only there: at tokens 129 to 256 the model loses 0.403 nats, against 0.226 by neurons alone.
+# With 5.9 % of the parameters gone they are missed only behind it: at tokens 129 to 256 the model loses 0.403 nats, against 0.226 by neurons alone.
 # With 17.8 % gone they are missed from the beginning, 0.853 against 0.644, so length is not all of it.
 # What neurons alone cost hardly depends on the position.
 #
@@ -1131,7 +1132,8 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     f"{held['sublayer']} parameters costs 1000. Which goes first, as the price rises?",
 #     right="the sublayer" if whole < neuron else "the neuron",
 #     because=f"A parameter of it costs {whole:.4f}, one of the neuron {neuron:.4f}.",
-#     wrong={"the neuron": "It costs less, but it saves less still."},
+#     wrong={"the neuron": "It costs less, but it saves less still.",
+#            "neither": "All parts have one unit of cost, so their prices compare."},
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -1144,7 +1146,8 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 #     right=f"worse: perplexity {with_values['perplexity']:.1f} instead of "
 #     f"{alone_gone['perplexity']:.1f}",
 #     because="Values were judged on short texts, and are missed most in long ones.",
-#     wrong={"a tenth better": "Nothing measured on 128 tokens says so."},
+#     wrong={"a tenth better": "Nothing measured on 128 tokens says so.",
+#            "as good as by neurons": "So it would be if only the kind of text counted."},
 # )
 
 # %% [markdown]

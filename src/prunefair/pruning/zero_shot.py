@@ -3,7 +3,7 @@ r"""
 # Zero-shot: which answer a model finds likelier
 
 Which process explains how the Grand Canyon became so wide: folding, erosion, deposition or sedimentation?
-A language model only continues a text, so nobody asks it for a letter: it says how probable each answer is, and the likeliest counts.
+A language model only continues a text, so it is not asked to choose: it says how probable each answer is, and the likeliest counts.
 The small real model, SmolLM2 with 135 million parameters, picks erosion.
 It answers 66 of the first 100 questions of PIQA right, where a coin gets half of them.
 Reading every answer whole is waste: for 25 questions of MMLU in philosophy that takes 32 792 tokens, and 1718 give the same scores.
@@ -60,7 +60,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 # ## One question
 #
 # An answer's score is the logarithm of the probability of its tokens, given the question.
-# `token_nats` of [the chapter before](perplexity.ipynb) gives minus that logarithm for every token, in *nats*, the unit of the natural logarithm.
+# `token_nats` of the chapter on [perplexity](perplexity.ipynb) gives minus that logarithm for every token, in *nats*, the unit of the natural logarithm.
 
 # %% tags=["active-ipynb"]
 # asked = "Question: Which process best explains how the Grand Canyon became so wide?"
@@ -125,7 +125,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 #
 # Here $|j|$ is the length of the choice's text without the space before it.
 # The tasks are PIQA ([Bisk et al. 2020](../references.bib#bisk2020piqa)), WinoGrande ([Sakaguchi et al. 2020](../references.bib#sakaguchi2020winogrande)), HellaSwag ([Zellers et al. 2019](../references.bib#zellers2019hellaswag)) and both parts of ARC ([Clark et al. 2018](../references.bib#clark2018arc)).
-# In WinoGrande the choices differ in the context and share the continuation; only `acc` makes sense there.
+# In WinoGrande the choices differ in the context and share the continuation; both rules pick the same there, and only `acc` is reported.
 #
 # Which tokens are the context's?
 # Tokenising the two strings apart is wrong where a token would straddle the seam.
@@ -699,7 +699,7 @@ def log_likelihoods(
 #         np.testing.assert_allclose(score, -nats.sum(), rtol=1e-4)
 
 # %% [markdown]
-# The question of the beginning is one of ARC, and has the same scores.
+# The question with which this chapter begins is one of ARC, and has the same scores.
 
 # %% tags=["active-ipynb"]
 # canyon = next(q for q in task_questions("arc_easy", 99) if "Canyon" in q.contexts[0])
@@ -999,14 +999,14 @@ def zero_shot(
 # %% tags=["active-ipynb", "remove-input"]
 # encoded = encoded_questions(model, tokenizer, mmlu_questions("philosophy", 25))
 # whole, prompt_once, stem_once = tokens_read(encoded, 270)
-# one_prompt = whole - prompt_once > prompt_once - stem_once
 # Quiz(
-#     "25 questions of MMLU: what saves more tokens than the other?",
-#     right="a question's prompt once, not four times" if one_prompt else "the stem once",
-#     because=f"It saves {whole - prompt_once} tokens of {whole}.",
+#     "25 questions of MMLU are asked, and each prompt is read once for its four "
+#     "letters. What share of the tokens is still read?",
+#     right=f"{prompt_once / whole:.0%}",
+#     because="The four choices share all that is fed: the letter itself never is.",
 #     wrong={
-#         "the five solved questions once, not 25 times": "That saves another "
-#         f"{prompt_once - stem_once}, a larger share of a smaller number.",
+#         "75%": "That is the share that is saved.",
+#         f"{stem_once / whole:.0%}": "For this the solved questions are read once, too.",
 #     },
 # )
 
