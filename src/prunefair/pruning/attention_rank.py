@@ -1028,7 +1028,7 @@ def plot_by_saved(ax, curves: dict[str, dict[float, float]]):
 # assert (found <= table["values"]["most"]).all()
 
 # %% [markdown]
-# **Figure (fig-attention-rank-values).** <a id="fig-attention-rank-values"></a> What a value loses at half its width lies between what every head would lose with a basis of its own, which cannot be had, and the closed form. Re-fitted: the same coordinates, read in the best way by every head.
+# **Figure (fig-attention-rank-values).** <a id="fig-attention-rank-values"></a> What a value loses at half its width lies between what every head would lose with a basis of its own (*least*), which cannot be had, and the closed form. Re-fitted: the same coordinates, read in the best way by every head.
 #
 # The closed form loses 1.18 to 1.89 times the lower bound.
 # [Theorem (Shared values)](#thm-attention-rank-shared) would allow three times its own tail of eigenvalues.

@@ -96,7 +96,7 @@ def plot_changes(axes, p, changed: dict):
 #     plot_changes(axes, p, {"temperature": warm, "two swapped": p[[1, 0, 2, 3, 4]]})
 
 # %% [markdown]
-# **Figure (fig-scores-changes).** <a id="fig-scores-changes"></a> Two changes of the distribution of a next token (wide grey bars: before; narrow blue bars: after). Left: a higher temperature flattens it and raises its entropy. Right: two tokens are swapped, and the entropy does not change at all, although the divergence is larger.
+# **Figure (fig-scores-changes).** <a id="fig-scores-changes"></a> Two changes of the distribution of a next token (wide grey bars: before; narrow blue bars: after). Left: a higher temperature flattens it and raises its entropy. Right: two tokens are swapped, and the entropy does not change at all, although the divergence is larger. The labels say by how much the entropy $S$ changes, and how large the divergence (KL) is, in nats.
 
 # %% [markdown]
 # Is a change that entropy notices always one that matters?
@@ -449,13 +449,19 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 # assert mean + half < 0
 # equal = [name for name in order if "equal widths" in name and name != reference]
 # assert all(abs(gap(name, reference)[0]) < gap(name, reference)[1] for name in equal)
-# mean, half = gap("Fisher cost, its own widths", "entropy squared, its own widths")
-# print(f"Fisher cost against entropy squared, own widths: {mean:+.3f} +- {half:.3f}")
-# assert mean + half < 0
-# mean, half = gap("energy, widths by Fisher cost", "energy, widths by entropy squared")
-# print(f"the same, rows by energy: {mean:+.3f} +- {half:.3f}")
-# mean, half = gap("Fisher cost, equal widths", "fidelity, equal widths")
-# print(f"Fisher cost against fidelity, equal widths: {mean:+.3f} +- {half:.3f}")
+
+# %% [markdown]
+# Three more pairs tell the Fisher cost from others:
+
+# %% tags=["active-ipynb"]
+# for one, other in (
+#     ("Fisher cost, equal widths", "fidelity, equal widths"),
+#     ("Fisher cost, its own widths", "entropy squared, its own widths"),
+#     ("energy, widths by Fisher cost", "energy, widths by entropy squared"),
+# ):
+#     mean, half = gap(one, other)
+#     print(f"{one} - {other}:\n{mean:+32.3f} +- {half:.3f}")
+#     assert mean + half < 0
 
 # %% [markdown]
 # Which neurons go *within* a layer matters little.
