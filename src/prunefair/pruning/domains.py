@@ -258,7 +258,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 # with figure(figsize=(5.6, 5.6)) as ax:
 #     plot_by_domain(ax, factors)
 #     ax.set(xscale="log", xlabel="perplexity over the dense model's")
-#     ticks = [1.2, 1.5, 2, 3, 4, 6, 10, 20]
+#     ticks = [1.5, 2, 3, 4, 6, 10, 20]
 #     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 #     ax.set_xticks([], minor=True)
 

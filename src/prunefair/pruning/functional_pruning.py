@@ -95,8 +95,8 @@ LENGTH = 128  # tokens of a text
 
 # %% [markdown]
 # These factors come from runs that `benchmarks/pruning_methods.py` has stored: for every window of text, the information under each model in nats.
-# We sum the differences over the windows that both models have read.
-# The exponential of that sum for each token is the ratio of their perplexities.
+# We sum the differences over the windows that both models have read, and divide by the number of tokens.
+# The exponential of that mean is the ratio of the two perplexities.
 # At smaller ratios the pruned model has read fewer windows, the first ones of the same random order.
 
 # %% tags=["active-ipynb"]

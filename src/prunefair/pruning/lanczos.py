@@ -4,7 +4,7 @@ r"""
 
 The policy asks how far the spectrum of a matrix moves when rows go, 768 times for LLaMA-2-7B, and each answer so far was an eigenvalue decomposition.
 Can the answer be had from products with a few vectors?
-With 32 vectors and 8 products each, differences between the distances of two selections of the small real model come out within 0.004, less than a tenth of what separates random rows from good ones.
+With 32 vectors and 8 products each, differences between the distances of selections of the small real model come out with an error of 0.0036, just below a tenth of what separates random rows from good ones.
 
 This chapter derives the estimate, stochastic Lanczos quadrature ([Lin et al. 2016](../references.bib#lin2016spectral); [Ubaru et al. 2017](../references.bib#ubaru2017fast)), proves what it is exact for and what its variance is, and measures its error against the exact [spectrum](spectrum.ipynb).
 
@@ -485,7 +485,7 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # ## The distance of a slice
 #
 # What the policy needs is a difference, $\mathrm{KS} = \max_t (F_S(t) - F(t))$, and $F$ is known exactly: one decomposition for a layer, not for a selection.
-# The [spectrum](spectrum.ipynb) of a slice is to more than half the spectrum of the whole on another scale, $c = \lVert W_S \rVert_F / \lVert W \rVert_F$.
+# Most of what moves the [spectrum](spectrum.ipynb) of a slice is a change of scale, $c = \lVert W_S \rVert_F / \lVert W \rVert_F$.
 # So we let the probes see only what is left after that:
 #
 # <div class="alert alert-info">
@@ -520,7 +520,8 @@ def plot_distributions(ax, exact: torch.Tensor, rule: GaussRule, estimate):
 # $$ (eq-lanczos-cost)
 #
 # operations, against $2 r n^2 + \frac43 n^3$ for the exact one.
-# The operations of the last term are half products of a matrix with one vector, which run at the speed of memory: each of $n$ of them reads the rest of the matrix, $\frac43 n^3$ bytes in float32.
+# Half of the operations of that last term are products of a matrix with one vector, which run at the speed of memory.
+# Each of these $n$ products reads the rest of the matrix, together $\frac43 n^3$ bytes in float32.
 
 
 # %%
@@ -727,7 +728,7 @@ def quadrature_distance(slices: LanczosSlices, gram: torch.Tensor) -> torch.Tens
 # %% [markdown]
 # ## How large is the error?
 #
-# The policy must see two things: the gap between random rows and the better of the two best single features, and the much smaller deviation of random selections among themselves.
+# The policy must see two things: the gap between random rows and those of the best single feature, such as the longest rows, and the much smaller deviation of random selections among themselves.
 # `benchmarks/lanczos.py` measured both, and the errors over a grid of probes and steps, on gate matrices of the small model and on a random matrix of the shape of LLaMA-2-7B's gate whose spectrum is [shaped like trained ones](llama2_7b.ipynb).
 
 
@@ -776,7 +777,7 @@ def plot_errors(ax, study: dict, key: str):
 # Few steps smooth the distribution: they leave a bias that all selections of a layer share, and *less* noise than many steps.
 # What the policy sees are differences, since the baseline takes off what two draws have in common.
 # So we choose 32 probes and 8 steps: the error of the gap is below a tenth of the gap at both sizes, at 576 columns only just.
-# Who wants the distance itself at 576 columns to a tenth of the gap needs 24 steps, for four times the time.
+# Who wants the distance itself at 576 columns to a tenth of the gap needs 16 steps, for about three times the time.
 
 # %% tags=["active-ipynb"]
 # def row_of(size, probes, steps):
@@ -859,7 +860,7 @@ def plot_errors(ax, study: dict, key: str):
 # shared_part, own_part = errors.mean().abs(), inside.std()
 # Quiz(
 #     "Distances of a layer are too small by 0.006 in the mean. Does a policy mind?",
-#     right="No, all draws are." if shared_part > 3 * own_part else "Yes.",
+#     right="No, all draws err alike." if shared_part > 3 * own_part else "Yes.",
 #     because=f"Two draws of a layer differ in their errors by {own_part:.4f} only.",
 #     wrong={
 #         "Yes, it learns the distance.": "It learns from differences of draws.",

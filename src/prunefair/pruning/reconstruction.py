@@ -5,7 +5,7 @@ r"""
 The [re-fit](refit.ipynb) changes one matrix of a block, and may only add up in another way what the kept neurons say.
 Could they not say something else?
 This chapter fits all matrices of a block together, to what the dense block puts out on the model's own text, one block at a time.
-On three layers of the small real model that gains about half as much again as the re-fit did; on all thirty it gains nothing, as checks below assert.
+On three layers of the small real model that adds about half of what the re-fit gained; on all thirty it adds nothing, as checks below assert.
 
 What the blocks leave to each other matters more.
 A re-fit, block after block, that makes good half of what the residual stream has drifted so far takes five per cent off the divergence of the whole model, from the same texts and in closed form.
@@ -331,7 +331,7 @@ def block_error(
 # \tilde x = x + \nu\, \varepsilon, \qquad \varepsilon = (x' - x'') / \sqrt 2 ,
 # $$ (eq-reconstruction-spread)
 #
-# where $x'$ and $x''$ are two inputs drawn at random.
+# where $x'$ and $x''$ are two inputs drawn at random; only in this section $\varepsilon$ is such a move and not the drift.
 # The move leaves the mean as it is and multiplies the covariance $C$ by $1 + \nu^2$; it needs no scale, and stays in the space that inputs live in.
 # What does a fit to such inputs ask for?
 # The theorem expands its error in $\nu$.
@@ -1208,7 +1208,8 @@ def reconstruct_(
 
 # %% [markdown]
 # The fit takes 4.0 % to 5.9 % off the error of a block.
-# The re-fit has brought the divergence from 0.0650 to 0.0607 nats a token, and the fit brings it to 0.0586, about half as much again: real and modest.
+# The re-fit has brought the divergence from 0.0650 to 0.0607 nats a token.
+# The fit brings it to 0.0586, about half of that gain once more: real and modest.
 # Fitted to the inputs as they are, the blocks err as little where they are judged, but the model stands at 0.0598, which is no gain beyond the error of the texts.
 # Spread inputs do better by more than one standard error and less than two, so they are a preference, with a reason.
 # In the model every block is given inputs that the blocks before it have moved, and it helps to change with them as the dense block does.
@@ -1340,7 +1341,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 # %% [markdown]
 # From five texts next to nothing can be learnt, at most 0.9 % of the error.
 # Fourteen texts with spread inputs take off 3.8 % and 4.1 %, almost what forty do without, which is 4.2 % in both blocks.
-# With forty there is no difference between the two ways.
+# With forty neither way is ahead in both blocks.
 #
 # Is five thousand tokens enough?
 # `benchmarks/reconstruction_text.py` lets the dense model write 2520 texts, 320 thousand tokens, and fits the same two layers again: in closed form, and from there by gradients in 40 steps and in 320, which read all of the text once.
@@ -1393,9 +1394,9 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 # assert gain.mean() > half
 
 # %% [markdown]
-# It is not.
-# From five thousand tokens to 320 thousand the closed form alone gains 11.4 % and 16.2 %.
-# There 320 steps take off another 10.9 % and 10.6 %, where 40 steps on five thousand tokens gave less than a twentieth.
+# Five thousand tokens are not enough.
+# From there to 320 thousand the closed form alone gains 11.4 % and 16.2 %.
+# With all of that text 320 steps take off another 10.9 % and 10.6 %, where 40 steps on five thousand tokens gave less than a twentieth.
 # With both blocks in the model and the others intact, the divergence goes from 0.0594 to 0.0536 by more text, and to 0.0491 by the fit.
 # So it is little text and few steps that gain nothing, not fits by gradients as such.
 # This is one seed, two blocks and inputs of the dense model; all thirty blocks would take 22 minutes of one core for the fits, and the drift from block to block would come on top.
@@ -1698,7 +1699,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 # <details><summary>Solution</summary>
 #
 # The inputs are then differences of others, of any size, and the text is forgotten: the block is to be right on a cloud of the covariance $\nu^2 C$, most of which no text ever reaches.
-# So there is a best $\nu$ in between, as the table of one block above says.
+# So there is a best $\nu$ in between; on one block above 0.6 does better than 0.
 #
 # </details>
 

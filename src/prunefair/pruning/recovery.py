@@ -154,7 +154,7 @@ def plot_adapter(ax, rows: int, columns: int, rank: int):
 # A change $dA$ moves the loss by $c \langle B^\top \Gamma, dA \rangle$, which is zero. ∎
 #
 # In words: before the first step there is nothing to repair or to spoil.
-# The first step moves $B$ only, along the full gradient projected on the rows of $A$.
+# The first step moves $B$ only, and what it sees is the full gradient, projected on the rows of $A$.
 #
 # Which matrices are adapted follows from the family's description in [surgery](surgery.ipynb) and from the names of attention's maps.
 
@@ -375,9 +375,10 @@ def next_token_loss(model, tokens: torch.Tensor) -> torch.Tensor:
 # $$ (eq-recovery-loss)
 #
 # the logarithm of the perplexity of these windows.
-# It is the quantity whose mean [perplexity](perplexity.ipynb) is the exponential of, and the code is the same function, this time with a gradient.
+# The code is the same function as in the chapter on [perplexity](perplexity.ipynb), this time with a gradient.
 #
-# Steps are AdamW without weight decay, with a rate that rises over the first $\lceil u T \rceil$ steps and then falls like a cosine,
+# Steps are AdamW without weight decay.
+# With $\eta$ the largest rate and $u$ the share of the steps that `warmup` names, the rate rises over the first $\lceil u T \rceil$ steps and then falls like a cosine,
 #
 # $$
 # \eta_t = \eta \cdot
@@ -424,7 +425,7 @@ def learning_rates(plan: RecoveryPlan) -> np.ndarray:
 # np.testing.assert_allclose(float(ours), library, rtol=1e-6)
 
 # %% [markdown]
-# The norm of all gradients together is clipped: a vector longer than $c$ is scaled to length $c$.
+# The norm of all gradients together is clipped: a vector longer than `max_norm` is scaled to that length.
 # It keeps one unlucky batch from throwing the adapters far away.
 # This has to happen after `backward` and before the step that uses the gradient.
 #
@@ -851,7 +852,7 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
 # %% [markdown]
 # That is a small recovery: some forty thousand tokens, on one core, for each of two draws of the training windows.
 #
-# We begin with the perplexity.
+# We begin with the perplexity, of 24 windows of 512 tokens; it is not that of other windows in other chapters.
 # Two things are mixed up in it: a model that has read WikiText predicts WikiText better, pruned or not.
 # The control says how much of the gain this is.
 #

@@ -494,10 +494,8 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 #     "By how much does the entropy change?",
 #     right=f"{abs(noticed):.2f} nats",
 #     because="It only knows which probabilities there are, not whose they are.",
-#     wrong={
-#         f"{apart_by:.2f} nats": "That is the divergence, which notices the swap.",
-#         "0.50 nats": "So far two probabilities move, but entropy knows no names.",
-#     },
+#     wrong={f"{apart_by:.2f} nats": "That is the divergence, which notices the swap.",
+#            "0.50 nats": "So far two probabilities move; entropy knows no names."},
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -522,10 +520,8 @@ def fidelities(D: torch.Tensor, H: torch.Tensor) -> torch.Tensor:
 #     right="to decide " + ("how many" if by_widths < by_rows else "which"),
 #     because=f"As widths it changes the divergence by {by_widths:.2f} nats a token, as "
 #     f"a choice of neurons within each layer by {by_rows:.2f}.",
-#     wrong={
-#         "to decide which": "There the gain is within the error.",
-#         "either, they gain the same": "Widths gain four times as much.",
-#     },
+#     wrong={"to decide which": "There the gain is within the error.",
+#            "either, they gain the same": "Widths gain four times as much."},
 # )
 
 # %% [markdown]

@@ -5,8 +5,9 @@ r"""
 [Recovery](recovery.ipynb) on a text from outside teaches that text, and moves a well-pruned model further from the dense one.
 The dense model is still there, and knows what each token should have been: not one word, but a probability for each of 49 152.
 How near does a pruned model come to the dense one if it learns from that alone, on text that the dense model writes?
+An eighth of the divergence goes in the better of two short runs: 57 thousand tokens take it from 0.418 to 0.366 nats a token.
 
-A text of 128 tokens then holds $128 \cdot 49\,152$ numbers to learn from, six million, where a text of somebody else's holds 127 words.
+A text of 128 tokens then holds $128 \cdot 49\,152$ numbers to learn from, six million, where a text of somebody else's has 127 tokens to predict.
 
 ## Notation
 
@@ -967,7 +968,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # After 147 thousand tokens the [rule](#how-long-and-how-fast) finds its curve level and lets the rate fall.
 # It has then read more than three times the tokens, and on the dense model's own text it ends no nearer than half the rate does, beyond the error.
 # On the four windows of WikiText it ends where it began, and these do not tell it from the others.
-# So more tokens were no substitute for a lower rate, and no run comes near a factor of 1.2.
+# So more tokens were no substitute for a lower rate, and no run brings the factor below 1.38.
 # A lower rate for more tokens is the next thing to try.
 #
 # These are three runs of one model, two of them with the same order of texts, and four windows of WikiText.
@@ -1160,6 +1161,7 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 # The dense model is the best teacher of what is left of it: it writes the text, gives every probability, and needs no data set.
 # Its divergence has the gradient $q - p$, which leads where the likelihood of the drawn tokens leads on average, with less noise: on a small vocabulary the likelihood would need a batch 2.6 times as large.
 # How long to go on is decided on held-out texts: until their divergence no longer clearly falls.
+# On the best model of closed forms 57 thousand tokens take an eighth off the divergence, from 0.418 to 0.366 nats a token.
 # In practice `prunefair recover pruned --against dense --tokens 100000 --out recovered --state run` does it, and `prunefair.distill` from Python; both read folders of uneven widths.
 #
 # - Train a pruned model towards the dense one: `self_distill` with a `DistillationPlan`, which returns `Distilled`; `check_pair` says beforehand whether two models go together.

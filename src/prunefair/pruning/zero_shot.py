@@ -83,7 +83,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 #     axes[1].set(xlabel="the same a byte, which acc_norm compares")
 
 # %% [markdown]
-# **Figure (fig-zero-shot-question).** <a id="fig-zero-shot-question"></a> How likely the small model finds each of four answers to the question how the Grand Canyon became so wide: in nats (above) and in nats a byte (below). The answer that each rule picks is in the second colour.
+# **Figure (fig-zero-shot-question).** <a id="fig-zero-shot-question"></a> How likely the small model finds each of four answers to the question how the Grand Canyon became so wide: in nats (above) and in nats a byte (below). A shorter bar is a likelier answer; the one that each rule picks is orange.
 #
 # By the sum of its tokens, the second answer is the likeliest; divided by the number of its bytes, the fourth.
 # The two rules disagree, and here the sum is right.
