@@ -60,7 +60,13 @@ from prunefair.pruning.perplexity import (
 )
 from prunefair.pruning.reconstruction import CORRECTED, reconstruct_
 from prunefair.pruning.records import ModelRecord, evaluation_order
-from prunefair.pruning.refit import choose_ridge, find_ridge, mean_moments, refit_
+from prunefair.pruning.refit import (
+    RIDGES,
+    choose_ridge,
+    find_ridge,
+    mean_moments,
+    refit_,
+)
 from prunefair.pruning.selections import (
     CALIBRATED,
     ON_TEXT,
@@ -325,7 +331,10 @@ class Bench(OncePerProcess):
             weights = [linear.weight for linear in down_projections(self.model)]
             walk = self.configuration.get("ridge") == find_ridge.__name__
             choose = find_ridge if walk else choose_ridge
-            write_whole(path, repr(choose(weights, halves, kept)[0]))
+            ridge = choose(weights, halves, kept)[0]
+            if ridge in (RIDGES[0], RIDGES[-1]):  # the least error may lie beyond
+                raise RuntimeError(f"{record.method}: ridge {ridge} ends the grid")
+            write_whole(path, repr(ridge))
         return float(path.read_text())
 
     def rows(self, record):

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunefair.pruning.refit import RIDGES
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
 STORING = [path for path in SCRIPTS if "RESULT =" in path.read_text()]
@@ -121,6 +123,21 @@ def test_options_begin_with_the_table(tmp_path):
     assert parser.description == "What it does."
     assert parser.parse_args([]).results == tmp_path / "a.json"
     assert parser.parse_args(["--results", "b.json"]).results == Path("b.json")
+
+
+def ridges_in(stored, name=""):
+    """Every ridge of a table, wherever it stands."""
+    if isinstance(stored, dict):
+        for key, value in stored.items():
+            yield from ridges_in(value, key)
+    elif name == "ridge" and isinstance(stored, float):
+        yield stored
+
+
+def test_no_stored_ridge_ends_the_grid_it_was_chosen_from():
+    tables = (ROOT / "book" / "results").glob("*.json")
+    found = [r for path in tables for r in ridges_in(json.loads(path.read_text()))]
+    assert len(found) > 60 and all(RIDGES[0] < ridge < RIDGES[-1] for ridge in found)
 
 
 def test_no_benchmark_is_left_out():
