@@ -9,12 +9,6 @@ The [widths by Fisher cost](../pruning/functional_policy.ipynb) of Part I, which
 Would a fairer one leave a better model?
 On two small models the answer is no. For the first, with these 70 % kept, the divergence from the dense model is 0.52 nats a token at $\alpha = 0$ and 0.88 at $\alpha = 1$, worse than the 0.66 of equal widths.
 With half of the rows removed no fairer one is nearer on a model's own texts, but on WikiText-2 one model does better at $\alpha = \frac14$.
-
-## Notation
-
-$L$ layers have $m$ rows each; layer $l$ keeps $k_l$ of them, at least $a_l$, and $K$ in all.
-$V_l(k)$ is the value of $k$ rows of layer $l$, and does not decrease in $k$; $\phi_\alpha$ is the [utility](../fairness/utility.ipynb) of Part II.
-$\lambda$ is the price of a row.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -72,6 +66,13 @@ from prunefair.fairness.utility import arm_utility
 
 # %% [markdown]
 # **Figure (fig-layer-budgets-price).** <a id="fig-layer-budgets-price"></a> Half of the rows of three layers, shared at two fairness parameters. Each curve is what a further row adds in its layer; the rows with a dot are kept. One price, the dotted line, cuts all curves. At $\alpha=0$ the dear layer gets most rows; at $\alpha=1$ what a layer has already counts against it, and the widths come closer.
+
+# %% [markdown]
+# ## Notation
+#
+# $L$ layers have $m$ rows each; layer $l$ keeps $k_l$ of them, at least $a_l$, and $K$ in all.
+# $V_l(k)$ is the value of $k$ rows of layer $l$, and does not decrease in $k$; $\phi_\alpha$ is the [utility](../fairness/utility.ipynb) of Part II.
+# $\lambda$ is the price of a row.
 
 # %% [markdown]
 # ## What rows are worth

@@ -10,14 +10,6 @@ Ten texts of every other kind, among fifty from nothing, bring that to 0.5.
 Do weights that favour what comes seldom bring more?
 Part II has a policy that learns them, text by text, with a guarantee; here it shares the rows of a model among kinds of text.
 It keeps more of the kind that has least, as it should; but the worst divergence does not become smaller.
-
-## Notation
-
-A model has $L$ layers of $m$ rows, $J = Lm$ in all; $x_j \in [0, 1]$ is the share of row $j$ that is kept.
-(A row is a neuron of a feed-forward block, as in [layer budgets](layer_budgets.ipynb).)
-$K$ rows are kept in all, and at least $a$ in every layer.
-Texts come in $n$ kinds; text $t$ is of kind $i_t$, and $f_j(t)$ is the [Fisher cost](../pruning/functional_policy.ipynb) of row $j$ on it.
-$R_i$, $w_i$, $U$ and $c_\alpha$ are those of [full information](../fairness/full_information.ipynb), with a kind of text in the place of an arm.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -78,6 +70,15 @@ from prunefair.pruning.functional_policy import fisher_sums, log_likelihood
 
 # %% [markdown]
 # **Figure (fig-online-budgets-rare).** <a id="fig-online-budgets-rare"></a> How much of the row that is kept the rare kind of text gets, by the fairness parameter, if it makes 40, 20, 5 or 1 of a hundred texts. The first exercise derives the curves.
+
+# %% [markdown]
+# ## Notation
+#
+# A model has $L$ layers of $m$ rows, $J = Lm$ in all; $x_j \in [0, 1]$ is the share of row $j$ that is kept.
+# (A row is a neuron of a feed-forward block, as in [layer budgets](layer_budgets.ipynb).)
+# $K$ rows are kept in all, and at least $a$ in every layer.
+# Texts come in $n$ kinds; text $t$ is of kind $i_t$, and $f_j(t)$ is the [Fisher cost](../pruning/functional_policy.ipynb) of row $j$ on it.
+# $R_i$, $w_i$, $U$ and $c_\alpha$ are those of [full information](../fairness/full_information.ipynb), with a kind of text in the place of an arm.
 
 # %% [markdown]
 # ## Kinds of text

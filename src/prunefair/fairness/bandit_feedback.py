@@ -12,25 +12,6 @@ A bandit sees one number, the reward of the arm it pulled.
 This chapter shows why that number, weighted by cumulative rewards that are already known, is enough.
 It gives the learner of [Putta and Agrawal (2022)](../references.bib#putta2022scalefree), which needs to know neither the scale of its losses nor the number of rounds, with the right sign.
 Then it proves a bound for a simpler learner, each inequality of which we can assert.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $N$, $M$, $T$ | `n_arms`, `n_contexts`, `horizon` | arms, contexts, rounds |
-| $j_t$, $r(t)$ | `contexts`, `rewards` | context and rewards in $[0,1]^N$ of round $t$, fixed in advance |
-| $p(t)$ | `probabilities` | distribution the arm is drawn from |
-| $I_t$ | `arm` | the arm pulled, $I_t\sim p(t)$, 0-based |
-| $R_i(t)$ | `rewards` of a policy | $1+\sum_{s\le t}r_i(s)\,[I_s=i]$, realised rewards |
-| $g_i(t)$ | | $r_i(t)\,R_i(t-1)^{-\alpha}$, surrogate reward |
-| $\hat\ell(t)$ | `estimate` | estimated losses, zero but for the arm $I_t$ |
-| $M_t$ | `stability` | what one estimate may cost |
-| $A_j$ | `penalties` | $\sum M_t$ over the rounds of context $j$ |
-| $s_j$ | `scale` | $\max_iR_i^{-\alpha}$ at the first visit of context $j$ |
-| $\Lambda$, $\kappa$ | `barrier` is $N\Lambda$, `cap` | $\ln T$; learning rates stay below $1/(\kappa s_j)$ |
-| $U$, $U^*$ | `utility` | $\sum_i\phi(R_i(T))$ of the policy, and of the best fixed map |
-
-Rounds count from 1 in formulas, as in the papers; arms and contexts count from 0 everywhere.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -106,6 +87,26 @@ from prunefair.fairness.utility import alpha_fair_utility
 
 # %% [markdown]
 # **Figure (fig-bandit-feedback-barriers).** <a id="fig-bandit-feedback-barriers"></a> What two regularisers leave of an arm that falls behind. The estimate of its reward is divided by this probability: where arm 1 is behind by 15, softmax multiplies a single reward by three million, the log barrier by 16.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $N$, $M$, $T$ | `n_arms`, `n_contexts`, `horizon` | arms, contexts, rounds |
+# | $j_t$, $r(t)$ | `contexts`, `rewards` | context and rewards in $[0,1]^N$ of round $t$, fixed in advance |
+# | $p(t)$ | `probabilities` | distribution the arm is drawn from |
+# | $I_t$ | `arm` | the arm pulled, $I_t\sim p(t)$, 0-based |
+# | $R_i(t)$ | `rewards` of a policy | $1+\sum_{s\le t}r_i(s)\,[I_s=i]$, realised rewards |
+# | $g_i(t)$ | | $r_i(t)\,R_i(t-1)^{-\alpha}$, surrogate reward |
+# | $\hat\ell(t)$ | `estimate` | estimated losses, zero but for the arm $I_t$ |
+# | $M_t$ | `stability` | what one estimate may cost |
+# | $A_j$ | `penalties` | $\sum M_t$ over the rounds of context $j$ |
+# | $s_j$ | `scale` | $\max_iR_i^{-\alpha}$ at the first visit of context $j$ |
+# | $\Lambda$, $\kappa$ | `barrier` is $N\Lambda$, `cap` | $\ln T$; learning rates stay below $1/(\kappa s_j)$ |
+# | $U$, $U^*$ | `utility` | $\sum_i\phi(R_i(T))$ of the policy, and of the best fixed map |
+#
+# Rounds count from 1 in formulas, as in the papers; arms and contexts count from 0 everywhere.
 
 # %% [markdown]
 # ## Why the pulled arm's reward is enough

@@ -19,18 +19,6 @@ This chapter collects them, puts them behind one function and plays them on one 
 | `IndependentGradient` | yes | no | within a context | full |
 | `SingleScaleFreeBandit` | no | no | no | bandit |
 | `FairCB`, `FullInformationFairCB` | yes | by its quota | in pulls | bandit, full |
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $N$, $M$, $T$ | `n_arms`, `n_contexts`, `horizon` | arms, contexts, rounds |
-| $q_j$ | `context_probabilities`, `q` | probability of context $j$ |
-| $L^j_i$ | `losses` | summed losses $1-r_i$ of arm $i$ in context $j$, or their estimates |
-| $\eta$ | `eta` | learning rate, one over reward units |
-| $\nu$ | `floor` | least probability of an arm over all contexts; `fairness` is $N\nu$ |
-| $\theta_i$ | `multipliers`, `c` | multiplier of arm $i$'s quota, times $\eta$; at least 0 |
-| $p^j_i$ | `play` | probability of arm $i$ in context $j$ |
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -135,6 +123,19 @@ from prunefair.messages import shown
 
 # %% [markdown]
 # **Figure (fig-baselines-sharing).** <a id="fig-baselines-sharing"></a> Three ways to learn in two contexts, and what the two arms earn in a thousand rounds. Left: a learner for each context, all of which weigh by the same $R$. Middle: each weighs by what it has earned itself. Right: one learner that does not see the context. Only the first sees that arm 0 is poor in the whole, and gives it all of context 0.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $N$, $M$, $T$ | `n_arms`, `n_contexts`, `horizon` | arms, contexts, rounds |
+# | $q_j$ | `context_probabilities`, `q` | probability of context $j$ |
+# | $L^j_i$ | `losses` | summed losses $1-r_i$ of arm $i$ in context $j$, or their estimates |
+# | $\eta$ | `eta` | learning rate, one over reward units |
+# | $\nu$ | `floor` | least probability of an arm over all contexts; `fairness` is $N\nu$ |
+# | $\theta_i$ | `multipliers`, `c` | multiplier of arm $i$'s quota, times $\eta$; at least 0 |
+# | $p^j_i$ | `play` | probability of arm $i$ in context $j$ |
 
 # %% [markdown]
 # ## Two reference points

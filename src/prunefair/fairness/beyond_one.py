@@ -8,16 +8,6 @@ As $\alpha\to1$ this promise fades, and beyond 1 there is nothing left to learn 
 That is true of the worst case only.
 On other streams, uniform play can be beaten while half of its promise is kept.
 On real ratings at $\alpha=10$, half of the coupled policy beside half of uniform play gives the 19 genres an equivalent reward of 118; uniform play gives 40.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $N$, $T$ | `n_arms`, `n_rounds` | arms, rounds |
-| $R_i$, $R_i^*$ | `R` | rewards of the policy and of the best map, both with $R_i(0)=1$ |
-| $G_i$ | `G` | $\sum_tr_i(t)$, what arm $i$ would have earned alone |
-| $E_\alpha$ | `equivalent_reward` | reward that is as good if all arms have it, from [utility](utility.ipynb) |
-| $\ell_k$, $\rho_k$ | `lengths`, `nested_shares` | lengths of phases and equal shares, from [limits](limits.ipynb) |
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -83,6 +73,17 @@ from prunefair.fairness.utility import equivalent_reward
 
 # %% [markdown]
 # **Figure (fig-beyond-one-poorest).** <a id="fig-beyond-one-poorest"></a> Four arms whose phases grow by a factor of twenty, at $\alpha=3$. Dots: what each arm earns. Dashed: the equivalent reward of all four, which lies next to the poorest arm however rich the others are. Equal shares leave the first arm a quarter of its phase, and nothing later makes up for it.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $N$, $T$ | `n_arms`, `n_rounds` | arms, rounds |
+# | $R_i$, $R_i^*$ | `R` | rewards of the policy and of the best map, both with $R_i(0)=1$ |
+# | $G_i$ | `G` | $\sum_tr_i(t)$, what arm $i$ would have earned alone |
+# | $E_\alpha$ | `equivalent_reward` | reward that is as good if all arms have it, from [utility](utility.ipynb) |
+# | $\ell_k$, $\rho_k$ | `lengths`, `nested_shares` | lengths of phases and equal shares, from [limits](limits.ipynb) |
 
 # %% [markdown]
 # ## What uniform play promises

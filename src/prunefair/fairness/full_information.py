@@ -10,27 +10,6 @@ A reward of today is worth more to an arm that stays poor than to one that will 
 The way out of [Sinha et al. (2023)](../references.bib#sinha2023noregret), with contexts [Chaudhary and Sinha (2023)](../references.bib#chaudhary2023alphafair), is to weigh each reward by the marginal utility of its arm *now*, and to leave the weighted rewards to a learner with small regret.
 This chapter proves what that costs, with every constant explicit.
 Some of the constants, and the bound that needs no lower bound on rewards, are new in this book.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $M$, $N$, $T$ | `n_contexts`, `n_arms`, `n_rounds` | contexts, arms, rounds |
-| $j_t$ | `contexts` | context of round $t$, seen before playing |
-| $r(t)\in[0,1]^N$ | `rewards` | rewards of all arms, seen after playing |
-| $x(t)\in\Delta$ | `points` | what is played; arm $i$ earns $r_i(t)x_i(t)$ |
-| $R_i(t)$ | `cumulative` | $R_i(0)=1$, $R_i(t)=R_i(t-1)+r_i(t)x_i(t)$ |
-| $\phi(u)$ | | $u^{1-\alpha}/(1-\alpha)$ with $0\le\alpha<1$; $\phi'(u)=u^{-\alpha}$ |
-| $U_t$ | | $\sum_i\phi(R_i(t))$, the $\alpha$-fair utility; $U=U_T$ |
-| $x^*$, $R^*_i$, $U^*$ | | a fixed map from contexts to distributions, $R_i^*=1+\sum_tr_i(t)x^*_{j_t,i}$, and its utility |
-| $w_i(t)$, $g(t)$ | `surrogate_weights` | weight, and surrogate reward $g_i(t)=w_i(t)r_i(t)$ |
-| $V$ | | $\sum_t\langle g(t),x(t)\rangle$, surrogate rewards earned |
-| $\mathrm{Reg}_T(x^*)$ | | $\sum_t\langle g(t),x^*_{j_t}-x(t)\rangle$, linear regret against the map |
-| $S_j$ | `squared_norms` | $\sum_{t:j_t=j}\lVert g(t)\rVert^2$ |
-| $\kappa$ | `regret_factor` | $2-\frac1N$, from [the previous chapter](online_gradient.ipynb) |
-
-Quantities without a round are those after round $T$.
-The offline optimum over maps is the subject of [its own chapter](offline_optimum.ipynb).
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -101,6 +80,28 @@ from prunefair.fairness.utility import alpha_fair_utility, arm_utility
 
 # %% [markdown]
 # **Figure (fig-full-information-telescoping).** <a id="fig-full-information-telescoping"></a> The telescoping lemma for one arm in six rounds. Blue: the area under the curve, which is the gain in utility. Orange: by how much the weighted rewards exceed it. Moved to the left, the orange parts fit into the dotted column of width $R_i(0)=1$ between $\phi'(R_i(T))$ and $\phi'(1)$, because no reward is wider than 1.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $M$, $N$, $T$ | `n_contexts`, `n_arms`, `n_rounds` | contexts, arms, rounds |
+# | $j_t$ | `contexts` | context of round $t$, seen before playing |
+# | $r(t)\in[0,1]^N$ | `rewards` | rewards of all arms, seen after playing |
+# | $x(t)\in\Delta$ | `points` | what is played; arm $i$ earns $r_i(t)x_i(t)$ |
+# | $R_i(t)$ | `cumulative` | $R_i(0)=1$, $R_i(t)=R_i(t-1)+r_i(t)x_i(t)$ |
+# | $\phi(u)$ | | $u^{1-\alpha}/(1-\alpha)$ with $0\le\alpha<1$; $\phi'(u)=u^{-\alpha}$ |
+# | $U_t$ | | $\sum_i\phi(R_i(t))$, the $\alpha$-fair utility; $U=U_T$ |
+# | $x^*$, $R^*_i$, $U^*$ | | a fixed map from contexts to distributions, $R_i^*=1+\sum_tr_i(t)x^*_{j_t,i}$, and its utility |
+# | $w_i(t)$, $g(t)$ | `surrogate_weights` | weight, and surrogate reward $g_i(t)=w_i(t)r_i(t)$ |
+# | $V$ | | $\sum_t\langle g(t),x(t)\rangle$, surrogate rewards earned |
+# | $\mathrm{Reg}_T(x^*)$ | | $\sum_t\langle g(t),x^*_{j_t}-x(t)\rangle$, linear regret against the map |
+# | $S_j$ | `squared_norms` | $\sum_{t:j_t=j}\lVert g(t)\rVert^2$ |
+# | $\kappa$ | `regret_factor` | $2-\frac1N$, from [the previous chapter](online_gradient.ipynb) |
+#
+# Quantities without a round are those after round $T$.
+# The offline optimum over maps is the subject of [its own chapter](offline_optimum.ipynb).
 
 # %% [markdown]
 # ## Surrogate rewards

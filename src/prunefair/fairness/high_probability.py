@@ -13,23 +13,6 @@ One idea does the work: an estimate that is too large by just so much that one e
 Then we answer two questions that [bandit feedback](bandit_feedback.ipynb) left open.
 What happens to the log-barrier policy if its horizon was guessed wrong?
 And how is the scale-free bound of [Putta and Agrawal (2022)](../references.bib#putta2022scalefree) proved, with its constants?
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $N$, $M$, $T$ | `n_arms`, `n_contexts`, `n_rounds` | arms, contexts that may come, rounds |
-| $j_t$, $r(t)$ | | context and rewards of round $t$; they may depend on all draws before |
-| $g_i(t)$ | `gain` | surrogate reward $r_i(t)R_i(t-1)^{-\alpha}$, in $[0,1]$ |
-| $p(t)$, $I_t$ | `probability` of $I_t$ | what is played, and the arm drawn from it |
-| $\eta_t$ | `eta` | learning rate, fixed in advance, never rising, at most $\frac1{2N}$ |
-| $\gamma_t$ | | $N\eta_t$, the share of uniform play |
-| $\hat g_i(t)$ | `optimistic_gain` | optimistic estimate, zero but for the arm $I_t$ |
-| $G_{ji}$, $\hat G_{ji}$ | `estimates` | sums of $g_i$ and $\hat g_i$ over the rounds of context $j$ |
-| $V$ | `earned` | $\sum_tg_{I_t}(t)$, what was earned in surrogate rewards |
-| $\mathrm{Reg}$ | | $\sum_j\max_iG_{ji}-V$ |
-| $D_t$ | `earnings_bound` | no policy has earned more than this after $t$ rounds |
-| $\epsilon$ | `risk` | probability with which the bound may fail |
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -89,6 +72,24 @@ from prunefair.fairness.simulation import RewardStream
 
 # %% [markdown]
 # **Figure (fig-high-probability-optimism).** <a id="fig-high-probability-optimism"></a> The optimistic estimate is too large in the mean, most for arms that are seldom drawn. So an arm of which little is known looks better than it is, and it is drawn again. Each curve begins at the least probability that the estimate allows, which is about $\eta$.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $N$, $M$, $T$ | `n_arms`, `n_contexts`, `n_rounds` | arms, contexts that may come, rounds |
+# | $j_t$, $r(t)$ | | context and rewards of round $t$; they may depend on all draws before |
+# | $g_i(t)$ | `gain` | surrogate reward $r_i(t)R_i(t-1)^{-\alpha}$, in $[0,1]$ |
+# | $p(t)$, $I_t$ | `probability` of $I_t$ | what is played, and the arm drawn from it |
+# | $\eta_t$ | `eta` | learning rate, fixed in advance, never rising, at most $\frac1{2N}$ |
+# | $\gamma_t$ | | $N\eta_t$, the share of uniform play |
+# | $\hat g_i(t)$ | `optimistic_gain` | optimistic estimate, zero but for the arm $I_t$ |
+# | $G_{ji}$, $\hat G_{ji}$ | `estimates` | sums of $g_i$ and $\hat g_i$ over the rounds of context $j$ |
+# | $V$ | `earned` | $\sum_tg_{I_t}(t)$, what was earned in surrogate rewards |
+# | $\mathrm{Reg}$ | | $\sum_j\max_iG_{ji}-V$ |
+# | $D_t$ | `earnings_bound` | no policy has earned more than this after $t$ rounds |
+# | $\epsilon$ | `risk` | probability with which the bound may fail |
 
 # %% [markdown]
 # ## What an adversary who watches breaks

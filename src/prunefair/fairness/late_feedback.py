@@ -8,23 +8,6 @@ What does a fair policy lose if it learns late, and can it learn from what anoth
 Suppose that at most $m$ rounds of a context wait for their rewards at any time.
 Then a step that knows $m$ keeps the guarantee of [full information](full_information.ipynb): waiting costs at most a factor of the order of $\sqrt m$ in the regret, and nothing in the factor $c_\alpha$.
 And a log of draws whose probabilities were kept tells what *any* fixed map would have earned, without bias.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $m$ | `waiting` | most rounds of one context that wait while another is learnt from |
-| $k$ | | number of a learning step of one context, in the order in which rewards arrive |
-| $g_k$, $x_k$ | `gradient` | surrogate rewards of step $k$, and what was played in its round |
-| $y_k$ | `point` | point of the learner before step $k$ |
-| $b$ | | bound on every $\lVert g_k\rVert$; $\sqrt N$ here |
-| $\hat S$ | `squared_norms` | $\sum_k\lVert g_k\rVert(\lVert g_k\rVert+2mb)$ |
-| $p_t$ | `probability` | with which arm $I_t$ was drawn by the policy that made the log |
-| $x^*$ | `fixed_map` | map whose value is asked for |
-| $G^*_i$ | | $\sum_tr_i(t)x^*_{j_t,i}$, what arm $i$ would earn under it |
-| $\hat r_i(t)$ | `predicted` | prediction of a reward, from anything but round $t$'s draw |
-
-The rest is as in [full information](full_information.ipynb) and [bandit feedback](bandit_feedback.ipynb).
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -76,6 +59,24 @@ from prunefair.messages import shown
 
 # %% [markdown]
 # **Figure (fig-late-feedback-waiting).** <a id="fig-late-feedback-waiting"></a> What a late reward does. Above: each round from its play to the arrival of its reward; orange are those that wait at the step with most of them, which is $m$. Below: the weight of an arm that earns 1 in every round falls later than it would without delay, so the arm is taken for poorer than it is.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $m$ | `waiting` | most rounds of one context that wait while another is learnt from |
+# | $k$ | | number of a learning step of one context, in the order in which rewards arrive |
+# | $g_k$, $x_k$ | `gradient` | surrogate rewards of step $k$, and what was played in its round |
+# | $y_k$ | `point` | point of the learner before step $k$ |
+# | $b$ | | bound on every $\lVert g_k\rVert$; $\sqrt N$ here |
+# | $\hat S$ | `squared_norms` | $\sum_k\lVert g_k\rVert(\lVert g_k\rVert+2mb)$ |
+# | $p_t$ | `probability` | with which arm $I_t$ was drawn by the policy that made the log |
+# | $x^*$ | `fixed_map` | map whose value is asked for |
+# | $G^*_i$ | | $\sum_tr_i(t)x^*_{j_t,i}$, what arm $i$ would earn under it |
+# | $\hat r_i(t)$ | `predicted` | prediction of a reward, from anything but round $t$'s draw |
+#
+# The rest is as in [full information](full_information.ipynb) and [bandit feedback](bandit_feedback.ipynb).
 
 # %% [markdown]
 # ## A step that knows how many rounds wait

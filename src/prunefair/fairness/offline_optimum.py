@@ -8,20 +8,6 @@ The optimum is 353.9061 utility units at $\alpha=0.9$, and our bound leaves less
 
 Regret is the distance to this optimum, so every regret in Part II is only as good as the number computed here.
 In the authors' code that number is wrong, and this chapter shows why with one round of data.
-
-## Notation
-
-| symbol | Python | meaning |
-|---|---|---|
-| $M$, $N$, $T$ | `n_contexts`, `n_arms`, `n_rounds` | numbers of contexts, arms and rounds |
-| $j_t$, $r(t)$ | `contexts`, `rewards` | context and rewards of round $t$, $r(t) \in [0, 1]^N$ |
-| $x_j \in \Delta_N$ | `x`, shape (M, N) | distribution over the arms that a fixed map plays in context $j$ |
-| $G_{ji}$ | `G`, shape (M, N) | sum of the rewards of arm $i$ in context $j$, reward units |
-| $c_i$ | `initial` | initial reward $R_i(0)$, 1 by default |
-| $p_i$ | `p` | price of a reward unit of arm $i$, utility units a reward unit |
-| $\phi$, $\phi_*$ | `arm_utility`, `concave_conjugate` | utility of one arm and its conjugate, from [utility](utility.ipynb) |
-
-We write $\phi$ for $\phi_\alpha$ with a fixed finite $\alpha \ge 0$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -97,6 +83,21 @@ from prunefair.fairness.utility import (
 
 # %% [markdown]
 # **Figure (fig-offline-price).** <a id="fig-offline-price"></a> Five contexts and two arms at $\alpha=0.7$. No map lies above the dashed line, on which all rewards are worth the same at the prices of the best map, and no point of that line is better than the best map. So the prices prove that it is the best. Each edge of the grey set is one context that is being moved from one arm to the other.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | Python | meaning |
+# |---|---|---|
+# | $M$, $N$, $T$ | `n_contexts`, `n_arms`, `n_rounds` | numbers of contexts, arms and rounds |
+# | $j_t$, $r(t)$ | `contexts`, `rewards` | context and rewards of round $t$, $r(t) \in [0, 1]^N$ |
+# | $x_j \in \Delta_N$ | `x`, shape (M, N) | distribution over the arms that a fixed map plays in context $j$ |
+# | $G_{ji}$ | `G`, shape (M, N) | sum of the rewards of arm $i$ in context $j$, reward units |
+# | $c_i$ | `initial` | initial reward $R_i(0)$, 1 by default |
+# | $p_i$ | `p` | price of a reward unit of arm $i$, utility units a reward unit |
+# | $\phi$, $\phi_*$ | `arm_utility`, `concave_conjugate` | utility of one arm and its conjugate, from [utility](utility.ipynb) |
+#
+# We write $\phi$ for $\phi_\alpha$ with a fixed finite $\alpha \ge 0$.
 
 # %% [markdown]
 # ## Only the sums matter

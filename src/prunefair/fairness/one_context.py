@@ -15,23 +15,6 @@ For a concave utility the leader is a distribution that changes slowly, and foll
 A second policy, for $\alpha\le\frac12$, watches its own rewards as well.
 Its proof is the one that load balancing has known since [Even-Dar et al. (2009)](../references.bib#evendar2009global), turned from costs into rewards.
 It shows why this argument ends at one half; turned back to costs, it balances loads.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $\alpha$, $\beta$ | `alpha` | $0<\alpha<1$, $\beta=1-\alpha$ |
-| $q$ | | $\beta/\alpha$, at least 1 exactly if $\alpha\le\frac12$ |
-| $N$, $T$ | `n_arms`, `n_rounds` | arms, rounds; there is one context |
-| $r(t)$, $x(t)$, $R_i(t)$ | `rewards`, `R` | as before: $R_i(0)=1$, arm $i$ earns $r_i(t)x_i(t)$ |
-| $G_i(t)$ | `G` | $\sum_{s\le t}r_i(s)$, what arm $i$ would have earned alone |
-| $H_i(t)$ | `H` | $1+G_i(t)$ |
-| $\lVert v\rVert_p$ | | $(\sum_iv_i^p)^{1/p}$ for every $p>0$, a norm only for $p\ge1$ |
-| $\lambda(H)$ | `leader` | distribution with $\lambda_i\propto H_i^q$ |
-| $U$, $U^*$ | `alpha_fair_utility` | $\sum_i\phi(R_i)=\frac1\beta\lVert R\rVert_\beta^\beta$, and that of the best fixed distribution |
-| $\varepsilon_i(T)$ | `leader_error` | what whole rounds cost arm $i$ at most |
-
-Quantities without a round are those after round $T$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -84,6 +67,24 @@ from prunefair.fairness.utility import alpha_fair_utility
 
 # %% [markdown]
 # **Figure (fig-one-context-path).** <a id="fig-one-context-path"></a> Following the leader at $\alpha=\frac12$ where arm 0 pays first and arm 1 later. Orange: what both have earned under the leader, which gives arm 0 everything at first and then turns to arm 1. It ends beyond the dashed curve, which no fixed distribution passes: the dot is the best of these.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $\alpha$, $\beta$ | `alpha` | $0<\alpha<1$, $\beta=1-\alpha$ |
+# | $q$ | | $\beta/\alpha$, at least 1 exactly if $\alpha\le\frac12$ |
+# | $N$, $T$ | `n_arms`, `n_rounds` | arms, rounds; there is one context |
+# | $r(t)$, $x(t)$, $R_i(t)$ | `rewards`, `R` | as before: $R_i(0)=1$, arm $i$ earns $r_i(t)x_i(t)$ |
+# | $G_i(t)$ | `G` | $\sum_{s\le t}r_i(s)$, what arm $i$ would have earned alone |
+# | $H_i(t)$ | `H` | $1+G_i(t)$ |
+# | $\lVert v\rVert_p$ | | $(\sum_iv_i^p)^{1/p}$ for every $p>0$, a norm only for $p\ge1$ |
+# | $\lambda(H)$ | `leader` | distribution with $\lambda_i\propto H_i^q$ |
+# | $U$, $U^*$ | `alpha_fair_utility` | $\sum_i\phi(R_i)=\frac1\beta\lVert R\rVert_\beta^\beta$, and that of the best fixed distribution |
+# | $\varepsilon_i(T)$ | `leader_error` | what whole rounds cost arm $i$ at most |
+#
+# Quantities without a round are those after round $T$.
 
 # %% [markdown]
 # ## The best fixed distribution

@@ -17,21 +17,6 @@ In words: what the point $u$, had it been played in every round, would have earn
 Projected gradient ascent ([Zinkevich 2003](../references.bib#zinkevich2003)) moves along $g_t$ and projects back.
 With a step length divided by the root of the *squared* gradient norms seen so far ([Duchi et al. 2011](../references.bib#duchi2011adagrad)) it satisfies $\mathrm{Reg}_T(u)\le2\sqrt{\sum_{t\le T}\lVert g_t\rVert^2}$ for every sequence, every $u$ and every $T$, and it never needs the scale of the $g_t$.
 This chapter derives the projection, proves the bound link by link, shows what the released code does instead, and settles how much of the constant 2 is real.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $N$ | `n_arms` | number of arms, the dimension |
-| $x_t$ | `point` | point played in round $t$, a distribution; $x_1=\mathbf 1/N$ |
-| $g_t$ | `gradient` | gradient of round $t$, any scale and sign |
-| $S_t$ | `squared_norms` | $\sum_{s\le t}\lVert g_s\rVert^2$ |
-| $\Pi_\Delta$ | `simplex_projection` | Euclidean projection onto the simplex |
-| $P$ | | $Pg=g-\bar g\mathbf 1$ with $\bar g=\frac1N\sum_ig_i$: the part of $g$ along the simplex |
-| $d_t$ | | $\lVert x_t-u\rVert^2$; at most 2 |
-| $\zeta$ | `rho` | part of $\lVert g_t\rVert^2$ that $\lVert Pg_t\rVert^2$ can be; at most 1 |
-
-Rounds are counted from 1 in formulas; row 0 of an array of points is $x_1$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -77,6 +62,22 @@ from prunefair.fairness.policy import check_n_arms
 
 # %% [markdown]
 # **Figure (fig-online-gradient-steps).** <a id="fig-online-gradient-steps"></a> Three steps on the simplex of three arms. Arrows: the steps $\eta_tg_t$, seen in the plane of the triangle. Dashed: the projections, along the shortest way back to the triangle. A corner plays one arm alone.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $N$ | `n_arms` | number of arms, the dimension |
+# | $x_t$ | `point` | point played in round $t$, a distribution; $x_1=\mathbf 1/N$ |
+# | $g_t$ | `gradient` | gradient of round $t$, any scale and sign |
+# | $S_t$ | `squared_norms` | $\sum_{s\le t}\lVert g_s\rVert^2$ |
+# | $\Pi_\Delta$ | `simplex_projection` | Euclidean projection onto the simplex |
+# | $P$ | | $Pg=g-\bar g\mathbf 1$ with $\bar g=\frac1N\sum_ig_i$: the part of $g$ along the simplex |
+# | $d_t$ | | $\lVert x_t-u\rVert^2$; at most 2 |
+# | $\zeta$ | `rho` | part of $\lVert g_t\rVert^2$ that $\lVert Pg_t\rVert^2$ can be; at most 1 |
+#
+# Rounds are counted from 1 in formulas; row 0 of an array of points is $x_1$.
 
 # %% [markdown]
 # ## The projection in closed form

@@ -16,22 +16,6 @@ For learning by gradients both prices are known: [Agarwal and Duchi (2011)](../r
 Here an adversary chooses everything, and still the price is a term: for each arm only one number is late, and it can only grow.
 
 The second half of the chapter is about memory: what forgetting and hashing do to the guarantee if there are more contexts than there is room for.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $\tilde R_i(t)$ | | the copy of $R_i$ by which round $t$ is weighed |
-| $d$ | `late` | rounds whose rewards may be missing in a copy |
-| $D_i$ | `missing` | most reward of arm $i$ that is missing in a copy, $D_i\le d$ |
-| $s$ | `shift` | what is added to every copy before it weighs, $s\ge0$ |
-| $c$ | | $1+s$ |
-| $U_s$ | | $\sum_i\phi(R_i+s)$ |
-| $h$, $B$ | `n_buckets` | map of the contexts into $B$ buckets |
-| $T_j$ | `visits` | rounds of context $j$ |
-| $L$ | | lives: times that a learner begins |
-
-The rest is as in [full information](full_information.ipynb): $\mathrm{Reg}$ is the linear regret against a fixed map in the surrogate rewards that the learners were given, $S_j$ the sums of their squared norms.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -99,6 +83,23 @@ from prunefair.messages import shown
 
 # %% [markdown]
 # **Figure (fig-scale-copy).** <a id="fig-scale-copy"></a> A copy that is late. Above: what an arm has earned at both workers together, and what the first worker knows, which is its own part at once and the other's at exchanges. Below: the weights that both give. Weights of late copies are too large, most of all at the beginning.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $\tilde R_i(t)$ | | the copy of $R_i$ by which round $t$ is weighed |
+# | $d$ | `late` | rounds whose rewards may be missing in a copy |
+# | $D_i$ | `missing` | most reward of arm $i$ that is missing in a copy, $D_i\le d$ |
+# | $s$ | `shift` | what is added to every copy before it weighs, $s\ge0$ |
+# | $c$ | | $1+s$ |
+# | $U_s$ | | $\sum_i\phi(R_i+s)$ |
+# | $h$, $B$ | `n_buckets` | map of the contexts into $B$ buckets |
+# | $T_j$ | `visits` | rounds of context $j$ |
+# | $L$ | | lives: times that a learner begins |
+#
+# The rest is as in [full information](full_information.ipynb): $\mathrm{Reg}$ is the linear regret against a fixed map in the surrogate rewards that the learners were given, $S_j$ the sums of their squared norms.
 
 # %% [markdown]
 # ## A copy that is behind

@@ -10,21 +10,6 @@ It survives with one condition, that no arm is chosen twice.
 The learner projects onto another set, and its regret grows by the factor $\sqrt{\min(k,N-k)}$.
 The offline optimum keeps its certificate, and $c_\alpha$ is the right factor for every $k$, as long as $N$ may be large.
 A cache that holds more than the share $1-\alpha$ of all files is a different matter: uniform play is then better than $c_\alpha$ promises.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $k$ | `slate` | number of arms chosen in each round, $1\le k\le N$ |
-| $\Delta_k$ | | capped simplex $\{x\in[0,1]^N:\sum_ix_i=k\}$ |
-| $\Pi_k$ | `capped_projection` | Euclidean projection onto $\Delta_k$ |
-| $m$ | | $\min(k,N-k)$ |
-| $x(t)\in\Delta_k$ | `points` | inclusion probabilities; arm $i$ earns $r_i(t)x_i(t)$ |
-| $\Sigma_k(v)$ | `largest_sum` | sum of the $k$ largest entries of $v$ |
-| $\zeta$ | | $1-\frac1N$, as in [online gradient](online_gradient.ipynb) |
-| $g$, $S_j$, $V$, $R$, $U$, $c_\alpha$ | | as in [full information](full_information.ipynb) |
-
-A set of $k$ arms is a vertex of $\Delta_k$, and every point of $\Delta_k$ is a mixture of such sets; [drawing a slate](#drawing-a-slate) makes one.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -113,6 +98,22 @@ from prunefair.fairness.utility import (
 
 # %% [markdown]
 # **Figure (fig-slates-capped).** <a id="fig-slates-capped"></a> Slates of two among three arms. Grey: the capped simplex, whose corners are the three slates. Dotted: what would be allowed if an arm could fill both places. Blue points are projected along the dashed lines to the nearest point of the grey set; the one that lies in it stays.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $k$ | `slate` | number of arms chosen in each round, $1\le k\le N$ |
+# | $\Delta_k$ | | capped simplex $\{x\in[0,1]^N:\sum_ix_i=k\}$ |
+# | $\Pi_k$ | `capped_projection` | Euclidean projection onto $\Delta_k$ |
+# | $m$ | | $\min(k,N-k)$ |
+# | $x(t)\in\Delta_k$ | `points` | inclusion probabilities; arm $i$ earns $r_i(t)x_i(t)$ |
+# | $\Sigma_k(v)$ | `largest_sum` | sum of the $k$ largest entries of $v$ |
+# | $\zeta$ | | $1-\frac1N$, as in [online gradient](online_gradient.ipynb) |
+# | $g$, $S_j$, $V$, $R$, $U$, $c_\alpha$ | | as in [full information](full_information.ipynb) |
+#
+# A set of $k$ arms is a vertex of $\Delta_k$, and every point of $\Delta_k$ is a mixture of such sets; [drawing a slate](#drawing-a-slate) makes one.
 
 # %% [markdown]
 # ## Projection onto the capped simplex

@@ -10,23 +10,6 @@ An adversary needs the *order* of the rounds.
 If contexts and rewards are drawn independently from one distribution, then the coupled policy of [full information](full_information.ipynb), which is not told so, loses no share at all.
 Its regret against the optimum itself, with factor 1, grows no faster than $T^{1/2-\alpha}$ for $\alpha<\frac12$ and than $\sqrt{\ln T}$ at $\alpha=\frac12$; for larger $\alpha$ it does not grow at all.
 With bandit feedback the same holds up to logarithms.
-
-## Notation
-
-| symbol | in code | meaning |
-| --- | --- | --- |
-| $\mu_{ji}$ | `means` | $\mathbb E\,r_i(t)[j_t=j]$, mean reward of arm $i$ in context $j$ times the probability of the context |
-| $\mu_i$ | | $\sum_j\mu_{ji}$, mean reward of arm $i$ |
-| $v_i(x)$ | `shares` | $\sum_j\mu_{ji}x_{ji}$, what arm $i$ earns a round in the mean under the map $x$ |
-| $\tilde U_T$ | `mean_optimum` | $\max_x\sum_i\phi(1+Tv_i(x))$, attained at $\tilde x$, the optimum of the mean problem |
-| $x^\circ$, $v^\circ$ | `best_shares` | map with the largest $\sum_i\phi(v_i(x))$, and $v(x^\circ)$ |
-| $w_i(t)$, $g(t)$, $V$ | | $R_i(t-1)^{-\alpha}$, $w(t)r(t)$, $\sum_t\langle g(t),x(t)\rangle$ |
-| $D_t$ | `earnings_bound` | most that can be earned in surrogate rewards, from [high probability](high_probability.ipynb) |
-| $\bar B_t$ | | most that any fixed arm would have earned in surrogate rewards |
-| $m_i(t)$ | | $\min\{1,\bar B_t/(\mu_it)\}$, bound on the mean weight of an arm |
-| $k$ | `prior` | rounds that a prior estimate of a mean reward is worth |
-
-Policies are those of the earlier chapters; $\alpha<1$, and quantities without a round are those after round $T$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -106,6 +89,24 @@ from prunefair.fairness.utility import alpha_fair_utility
 
 # %% [markdown]
 # **Figure (fig-stochastic-orders).** <a id="fig-stochastic-orders"></a> The coupled policy at alpha = 1/2 on three contexts with three arms. In the adversary's order the contexts come one after the other, and each pays one arm less than the one before; the optimum of the rounds so far rises to a tenth above what the policy has. If the same rounds are drawn, nothing is left between them.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | in code | meaning |
+# | --- | --- | --- |
+# | $\mu_{ji}$ | `means` | $\mathbb E\,r_i(t)[j_t=j]$, mean reward of arm $i$ in context $j$ times the probability of the context |
+# | $\mu_i$ | | $\sum_j\mu_{ji}$, mean reward of arm $i$ |
+# | $v_i(x)$ | `shares` | $\sum_j\mu_{ji}x_{ji}$, what arm $i$ earns a round in the mean under the map $x$ |
+# | $\tilde U_T$ | `mean_optimum` | $\max_x\sum_i\phi(1+Tv_i(x))$, attained at $\tilde x$, the optimum of the mean problem |
+# | $x^\circ$, $v^\circ$ | `best_shares` | map with the largest $\sum_i\phi(v_i(x))$, and $v(x^\circ)$ |
+# | $w_i(t)$, $g(t)$, $V$ | | $R_i(t-1)^{-\alpha}$, $w(t)r(t)$, $\sum_t\langle g(t),x(t)\rangle$ |
+# | $D_t$ | `earnings_bound` | most that can be earned in surrogate rewards, from [high probability](high_probability.ipynb) |
+# | $\bar B_t$ | | most that any fixed arm would have earned in surrogate rewards |
+# | $m_i(t)$ | | $\min\{1,\bar B_t/(\mu_it)\}$, bound on the mean weight of an arm |
+# | $k$ | `prior` | rounds that a prior estimate of a mean reward is worth |
+#
+# Policies are those of the earlier chapters; $\alpha<1$, and quantities without a round are those after round $T$.
 
 # %% [markdown]
 # ## Rounds that are drawn

@@ -11,20 +11,6 @@ This chapter defines the objective of everything in Part II.
 It is a family of utilities with one parameter, $\alpha$, that runs from the plain total to the smallest entry ([Mo and Walrand 2000](../references.bib#mo2000fair)).
 An allocation that maximises it is called $\alpha$-fair.
 It also derives the concave conjugate of these utilities, from which [the offline optimum](offline_optimum.ipynb) gets its certificate.
-
-## Notation
-
-| symbol | Python | meaning |
-|---|---|---|
-| $N$ | `n_arms` | number of arms |
-| $R \in [0, \infty)^N$ | `R` | cumulative reward of each arm, reward units |
-| $\alpha \in [0, \infty]$ | `alpha` | fairness parameter, no unit |
-| $\phi_\alpha(u)$ | `arm_utility` | utility of one arm |
-| $U_\alpha(R)$ | `alpha_fair_utility` | utility of an allocation |
-| $p \in \mathbb R^N$ | `p` | prices: utility units that a reward unit is worth |
-| $\phi_{\alpha*}(p)$ | `concave_conjugate` | concave conjugate of $\phi_\alpha$ |
-
-Arms count from 0 in the code, as everywhere in this book.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -92,6 +78,21 @@ def plot_shared_hour(axes, w, shares: dict):
 
 # %% [markdown]
 # **Figure (fig-utility-hour).** <a id="fig-utility-hour"></a> One hour, three ideas of a fair share: what each arm gets of the time, and what it earns in it. The largest total starves two arms; equal time gives up almost half of it; equal rewards give up most of it.
+
+# %% [markdown]
+# ## Notation
+#
+# | symbol | Python | meaning |
+# |---|---|---|
+# | $N$ | `n_arms` | number of arms |
+# | $R \in [0, \infty)^N$ | `R` | cumulative reward of each arm, reward units |
+# | $\alpha \in [0, \infty]$ | `alpha` | fairness parameter, no unit |
+# | $\phi_\alpha(u)$ | `arm_utility` | utility of one arm |
+# | $U_\alpha(R)$ | `alpha_fair_utility` | utility of an allocation |
+# | $p \in \mathbb R^N$ | `p` | prices: utility units that a reward unit is worth |
+# | $\phi_{\alpha*}(p)$ | `concave_conjugate` | concave conjugate of $\phi_\alpha$ |
+#
+# Arms count from 0 in the code, as everywhere in this book.
 
 # %% [markdown]
 # ## One family from the sum to the minimum

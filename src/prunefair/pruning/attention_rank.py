@@ -9,12 +9,6 @@ This chapter gives every part one kind of cost and spends one budget over neuron
 On the model's own text, cutting some values and fewer neurons leaves the model a little nearer to the dense one: a tenth to a fifth less divergence.
 Cutting whole attention sublayers instead of neurons more than doubles the divergence.
 On another, longer text neurons alone are soon the better choice: with 18 % of all parameters gone the perplexity is 30.9, and 42.8 if values go too.
-
-## Notation
-
-One value head gives each token a vector of length $d_h$, and a set $\mathcal I$ of query heads shares it.
-Head $i \in \mathcal I$ mixes these vectors by its attention weights to $z_i \in \mathbb R^{d_h}$, and $O_i \in \mathbb R^{d \times d_h}$, its columns of the output map, writes $O_i z_i$ to the residual stream.
-$Z_i = \mathbb E\, z_i z_i^\top$ is a second moment on text that the model samples itself, $r \le d_h$ the rank that stays.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -84,6 +78,13 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 
 # %% [markdown]
 # **Figure (fig-attention-rank-shared).** <a id="fig-attention-rank-shared"></a> Two heads that share a value of length two, of which one number is to be kept. Coloured: what each head gathers. Black: what is left of it, all on the one line that the heads share. It suits both a little and neither quite, because they gather along different directions.
+
+# %% [markdown]
+# ## Notation
+#
+# One value head gives each token a vector of length $d_h$, and a set $\mathcal I$ of query heads shares it.
+# Head $i \in \mathcal I$ mixes these vectors by its attention weights to $z_i \in \mathbb R^{d_h}$, and $O_i \in \mathbb R^{d \times d_h}$, its columns of the output map, writes $O_i z_i$ to the residual stream.
+# $Z_i = \mathbb E\, z_i z_i^\top$ is a second moment on text that the model samples itself, $r \le d_h$ the rank that stays.
 
 # %% [markdown]
 # ## The best values of rank $r$

@@ -7,13 +7,6 @@ Here it gets another spectrum to preserve: that of the operator $D H^{1/2}$, whi
 Nothing else changes, and no text comes from outside the model.
 Over 66 selections of rows, how well does each of the two distances tell which pruned model is further from the dense one?
 A rank correlation of 1 would be a perfect answer; within a ratio the functional spectrum comes to more than 0.9, and the spectrum of the paper to less than 0.
-
-## Notation
-
-$D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ its input and $H = \mathbb E\, h h^\top$ its [moment on text that the model samples itself](self_moments.ipynb).
-$S$ is the set of the neurons kept, $R$ that of the neurons removed; $k$ is the number kept in a layer.
-$p$ is the dense model, $x = (x_0, \dots, x_{T-1})$ a text sampled from it after the start token $x_0$.
-$y_t = D h_t$ is the output of one block at position $t$, $D_{:j}$ the column of neuron $j$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -91,7 +84,16 @@ from prunefair.pruning.spectrum import ks_distance, row_mask
 
 # %% [markdown]
 # **Figure (fig-functional-policy-energy).** <a id="fig-functional-policy-energy"></a> Equal energies, unequal costs. Contours: how far the distribution of the next token moves when the output of a block moves away from where it was, in nats. Two neurons are removed, each of which changes the output by the same length; the one that moves it across the contours costs several times as much.
+
+# %% [markdown]
+# ## Notation
 #
+# $D \in \mathbb R^{d \times m}$ is `down_proj`, $h \in \mathbb R^m$ its input and $H = \mathbb E\, h h^\top$ its [moment on text that the model samples itself](self_moments.ipynb).
+# $S$ is the set of the neurons kept, $R$ that of the neurons removed; $k$ is the number kept in a layer.
+# $p$ is the dense model, $x = (x_0, \dots, x_{T-1})$ a text sampled from it after the start token $x_0$.
+# $y_t = D h_t$ is the output of one block at position $t$, $D_{:j}$ the column of neuron $j$.
+
+# %% [markdown]
 # ## What a neuron is worth to the distribution of texts
 #
 # Let $P_\varepsilon$ be the distribution of texts when neuron $j$ of one block is multiplied by $1 - \varepsilon$ at position $t$ only.

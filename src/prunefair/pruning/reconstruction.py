@@ -9,13 +9,6 @@ On three layers of the small real model that adds about half of what the re-fit 
 
 What the blocks leave to each other matters more.
 A re-fit, block after block, that makes good half of what the residual stream has drifted so far takes five per cent off the divergence of the whole model, from the same texts and in closed form.
-
-## Notation
-
-$x \in \mathbb R^d$ is what a feed-forward block is given, $\Phi(x) = D\,(\sigma(W x + a) \odot (U x + b)) + c$ what it puts out; some families have no $U$, and some no biases.
-$\hat\Phi$ is the block with the $k$ neurons of $S$ kept, whose matrices may change; $\hat D$ is its `down_proj`, $h_S$ its hidden vector.
-$Q \in \mathbb R^{d \times d}$ measures errors, $w(x) > 0$ weighs tokens, and $\nu$ says how far inputs are spread.
-A dash marks the pruned model: $s'$ is its residual stream, $x'$ what its block is given; $\varepsilon = s - s'$ is the drift, and $\lambda$ the share of it that a block makes good.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -87,6 +80,14 @@ WEIGHTINGS = ("plain", "stream")
 
 # %% [markdown]
 # **Figure (fig-reconstruction-curves).** <a id="fig-reconstruction-curves"></a> What slicing, re-fit and reconstruction make of one output. Without five of its ten neurons the block computes another function. A re-fit of the last matrix mends what the remaining five functions can say, and a reconstruction bends these functions, too, until the curve of the whole block is met.
+
+# %% [markdown]
+# ## Notation
+#
+# $x \in \mathbb R^d$ is what a feed-forward block is given, $\Phi(x) = D\,(\sigma(W x + a) \odot (U x + b)) + c$ what it puts out; some families have no $U$, and some no biases.
+# $\hat\Phi$ is the block with the $k$ neurons of $S$ kept, whose matrices may change; $\hat D$ is its `down_proj`, $h_S$ its hidden vector.
+# $Q \in \mathbb R^{d \times d}$ measures errors, $w(x) > 0$ weighs tokens, and $\nu$ says how far inputs are spread.
+# A dash marks the pruned model: $s'$ is its residual stream, $x'$ what its block is given; $\varepsilon = s - s'$ is the drift, and $\lambda$ the share of it that a block makes good.
 
 # %% [markdown]
 # ## What one matrix can do, and what it cannot

@@ -9,12 +9,6 @@ The second, with a sixteenth of the data, leaves a model less than half as far f
 This chapter measures the second moment of the hidden vector of every block on the model's own text.
 From it follow the error that a removed set of neurons makes, and the *functional spectrum*, which replaces the spectrum of the weights.
 The chapters after it choose rows by this spectrum and repair what is left.
-
-## Notation
-
-$D \in \mathbb R^{d \times m}$ is `down_proj`, with columns $D_{:j}$, and $h \in \mathbb R^m$ the hidden vector that it multiplies: the block adds $D h$, and a bias in some families, to the residual stream.
-$S$ is the set of neurons kept, $R$ the set of the $r$ removed.
-$D_S$ holds the columns of $S$, $H_{SS}$ its rows and columns, and $P_S$ is the diagonal matrix with ones at $S$.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -88,7 +82,15 @@ BAND = 256  # rows of a second moment that one product adds to
 
 # %% [markdown]
 # **Figure (fig-self-moments-ellipse).** <a id="fig-self-moments-ellipse"></a> What the functional spectrum measures, in a block with two outputs and six neurons. The half axes of the ellipse are the singular values of $DH^{1/2}$, with $H$ the second moment of the hidden vectors: along which directions the outputs spread, and how far. The dashed ellipse is what four of the six neurons leave: it is smaller, and it is turned.
+
+# %% [markdown]
+# ## Notation
 #
+# $D \in \mathbb R^{d \times m}$ is `down_proj`, with columns $D_{:j}$, and $h \in \mathbb R^m$ the hidden vector that it multiplies: the block adds $D h$, and a bias in some families, to the residual stream.
+# $S$ is the set of neurons kept, $R$ the set of the $r$ removed.
+# $D_S$ holds the columns of $S$, $H_{SS}$ its rows and columns, and $P_S$ is the diagonal matrix with ones at $S$.
+
+# %% [markdown]
 # ## The error of a removed set
 #
 # Let $h$ be random, with the mean $\mu = \mathbb E\, h$ and the second moment
