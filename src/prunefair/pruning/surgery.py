@@ -1062,10 +1062,11 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% [markdown]
 # ## Layers of different widths
 #
-# Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it, and `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
+# Where layers differ, `config.json` gives the widths one by one, as `per_layer_config`, the form that transformers has for it.
+# `slice_ffn_` writes it into the configuration of the model, so that it survives when a trainer saves the model again.
 # Plain loading reads the form and then fails, with an error and never with a wrong model; we read the source of `transformers` from `5.15` to `5.24` for the reason.
 # `config.per_layer_config[l].intermediate_size` is right, but every block is built from the configuration of the whole model, and `intermediate_size` is refused there (`AmbiguousGlobalPerLayerAttributeError`).
-# The step that would hand each layer its own configuration is announced in a comment of that version and not part of it.
+# The step that would hand each layer its own configuration is announced there in a comment, and missing.
 # With `allow_global_per_layer_attribute_access` in `config.json` the blocks are built, all as wide as the widest, and the narrow matrices do not fit; version 4 does not know the form and ends there, too.
 # So no entry of `config.json` opens such a folder, and the error is one of transformers, to which we cannot add a hint.
 # The model card in the folder therefore names what opens it.
