@@ -621,7 +621,7 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]], what="divergence
 # On WikiText-2 it has the smallest perplexity, too, 1.73 times the dense one; $\alpha = \frac14$ and $\frac12$, with 1.75 and 1.78, cannot be told from it, $\alpha = 1$ with 2.47 can.
 # The first two of these windows alone would have put $\alpha = \frac12$ first.
 #
-# Gemma-3 agrees, with the roles exchanged.
+# Gemma-3 agrees, but there WikiText-2 is the sharper judge.
 # On its own texts $\alpha = 0$ and $\frac14$ are level, with 0.600 and 0.599, and $\frac12$ cannot be told from them; on WikiText-2 $\alpha = 0$ is ahead of every other, of $\frac14$ by 0.11 nats a token.
 # Equal widths are behind $\alpha = 0$ by both, with a divergence of 0.680.
 # So at this ratio no fairer member serves either model better, and the rule of Part I stays.
@@ -677,7 +677,7 @@ def plot_by_alpha(ax, curves: dict[str, dict[str, np.ndarray]], what="divergence
 
 # %% [markdown]
 # Equal widths have a perplexity that is 15 % larger, with an interval from 12 to 18.
-# With half of the rows removed they, too, are behind $\alpha = 0$, but for SmolLM2 on WikiText-2, where the two cannot be told apart.
+# With half of the rows removed they are behind $\alpha = 0$ as well, except for SmolLM2 on WikiText-2, where the two cannot be told apart.
 # The re-fit value counts every layer's output as equally important, which it is not: at every $\alpha$ it is worse than equal widths, by at least 0.15 nats a token.
 # Costs as shares of those of their layer are worse than equal widths, too.
 # So are functional energies, what a row writes: by 0.24 nats a token at $\alpha = 0$, while at $\alpha = \infty$ they are level with equal widths.
@@ -812,7 +812,11 @@ def play_widths(table: dict):
 #     "A neuron alone gives back nothing of a block's output. Is it worthless?",
 #     right="no" if apart[2] - apart[0] > 0.99 and apart[1] < 1e-6 else "yes",
 #     because="With a second one it may give back everything: values may be convex.",
-#     wrong={"yes": "So a pruner would think that adds neurons one by one."},
+#     wrong={
+#         "yes": "So a pruner would think that adds neurons one by one.",
+#         "yes, if it is small": "Size says little: here it adds nine tenths of the "
+#         "output to what the other neuron gives back.",
+#     },
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -853,7 +857,7 @@ def play_widths(table: dict):
 #     return share_rows(values, budget, 0).widths
 #
 #
-# three = [[0, 4, 7, 9, 10], [0, 2, 3, 3.5], [0, 6, 11]]
+# three = [np.array(v) for v in ([0, 4, 7, 9, 10], [0, 2, 3, 3.5], [0, 6, 11])]
 # check_answer(greedy_widths, ours, (three, 5), (three, 3), (three, 8))
 
 # %% [markdown]

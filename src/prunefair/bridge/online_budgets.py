@@ -5,7 +5,7 @@ r"""
 A pruner of Part I lets a model write texts from nothing, behind the start token alone, and keeps the rows that these texts need.
 So it keeps what this model says anyway.
 Where the small real model is asked for code, it is then about 0.8 nats a token from the dense one.
-Ten texts of every other kind, among fifty from nothing, bring that to 0.5.
+Ten texts of every other kind, beside fifty from nothing, bring that to 0.5.
 
 Do weights that favour what comes seldom bring more?
 Part II has a policy that learns them, text by text, with a guarantee; here it shares the rows of a model among kinds of text.
@@ -69,7 +69,7 @@ from prunefair.pruning.functional_policy import fisher_sums, log_likelihood
 #     package.plot_rare_share(ax, (0.4, 0.2, 0.05, 0.01))
 
 # %% [markdown]
-# **Figure (fig-online-budgets-rare).** <a id="fig-online-budgets-rare"></a> How much of the row that is kept the rare kind of text gets, by the fairness parameter, if it makes 40, 20, 5 or 1 of a hundred texts. The first exercise derives the curves.
+# **Figure (fig-online-budgets-rare).** <a id="fig-online-budgets-rare"></a> How much of the row that is kept the rare kind of text gets, by the fairness parameter, if it makes 40, 20, 5 or 1 of a hundred texts. [Exercise (ex-online-budgets-1)](#ex-online-budgets-1) derives the curves.
 
 # %% [markdown]
 # ## Notation
@@ -145,7 +145,7 @@ def plot_rare_share(ax, frequencies):
 
 
 # %% [markdown]
-# What a text tells is the Fisher cost of every row, of the tokens behind the beginning that was given.
+# What a text tells is the Fisher cost of every row, taken over the tokens that come after the given beginning.
 # One pass backwards gives all of them, so every row is seen after every text: this is full information, and no bandit is needed.
 # At a temperature other than 1 the text is not drawn from the model itself, and the cost is a mean square without the meaning of a divergence.
 
@@ -289,7 +289,7 @@ def text_costs(model, texts: torch.Tensor, given: int) -> np.ndarray:
 #
 # **Proof.**
 # Write $\lVert v \rVert_t^2 = \sum_j h_j(t)\, v_j^2$ and $\beta = 1/\sqrt 2$.
-# A projection in this norm brings no point nearer to where it was than it is to $u$, so $\lVert x(t+1) - u \rVert_t^2 \le \lVert x(t) - u \rVert_t^2 - 2 \beta \langle g(t), u - x(t) \rangle + \beta^2 \sum_j g_j(t)^2 / h_j(t)$.
+# A projection onto $X$ in this norm does not increase the distance to $u \in X$, so $\lVert x(t+1) - u \rVert_t^2 \le \lVert x(t) - u \rVert_t^2 - 2 \beta \langle g(t), u - x(t) \rangle + \beta^2 \sum_j g_j(t)^2 / h_j(t)$.
 # Solve for the product, and sum over $t$.
 # Since $h_j$ does not decrease and $|x_j - u_j| \le 1$, the distances add up to at most $\frac{1}{2\beta} \sum_j h_j(T)$.
 # With $g_j(t)^2 = h_j(t)^2 - h_j(t-1)^2 \le 2 h_j(t) \bigl(h_j(t) - h_j(t-1)\bigr)$ the last terms add up to at most $\beta \sum_j h_j(T)$.
@@ -589,7 +589,7 @@ def _step_length(R, change, alpha: float) -> float:
 # In words: a kind that makes the share $q_i$ of the texts counts by $q_i^{1 - \alpha}$.
 # So $\alpha$ goes from the pool, where a kind counts as often as it comes, to $\alpha = 1$, where how often it comes does not matter.
 # Beyond 1 what is rare counts for more than what is common.
-# The shares kept are all near 1 and hardly move the weights: with this reward, the frequencies are what fairness changes.
+# On the model below the shares kept are all near 1, so they hardly move the weights: what $\alpha$ changes there is how much the frequencies count.
 
 # %% tags=["active-ipynb"]
 # q = np.array([0.9, 0.09, 0.01])

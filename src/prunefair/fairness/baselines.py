@@ -782,7 +782,7 @@ def _dual_error(best, scores, q, floor, play=_exponential_play, least=0.0) -> fl
 # assert (excess >= -1e-10).all() and (theta >= 0).all() and theta.min() == 0
 # assert (theta * excess <= 1e-9).all()
 # print("multipliers", theta.round(3), " excess", excess.round(4) + 0.0)
-# print("unknowns in the hook:", 75 * 19, "in cvxpy,", 19, "multipliers")
+# print("19 arms, 75 contexts:", 75 * 19, "unknowns in cvxpy,", 19, "multipliers")
 
 # %% [markdown]
 # The same scores up to $10^{12}$ times as large: the quota holds still, and no multiplier of a quota that is met with something left is positive.
@@ -1122,7 +1122,7 @@ class FullInformationFairCB(FairLearners, FullInformationPolicy):
 # </div>
 #
 # A quota on pulls is not a quota on rewards: it counts a pull that pays nothing like any other.
-# The third exercise shows where the two ideas of fairness meet and where they part.
+# [Exercise (ex-baselines-3)](#ex-baselines-3) shows where the two ideas of fairness meet and where they part.
 #
 # ## All of them by name
 #

@@ -889,7 +889,7 @@ class RewardFedBandit(ScaleFreeBandit):
 #
 # *On two*, this stream and the drifting groups, it comes within one percent of the optimum; on the other four it misses 2 to 6 %.
 #
-# *Of this stream alone* is that it is ahead of every fixed map at most checkpoints.
+# *Only on this stream* it is ahead of every fixed map at more than half of the checkpoints.
 #
 # *Jain's index* of the coupled policy is above that of uniform play on this stream, on other users and on cold users.
 # It is below in a random order of these rounds and by half-years.
@@ -955,7 +955,10 @@ class RewardFedBandit(ScaleFreeBandit):
 #     "the public code's benchmark, which pays every arm for all, make of it?",
 #     right=f"{results['alpha_fair'].regret + shifted_by:.0f}",
 #     because="The difference of the benchmarks is added to every regret.",
-#     wrong={"2": "It would not change if the benchmark were some map's utility."},
+#     wrong={
+#         "2": "It would not change if the benchmark were some map's utility.",
+#         f"{shifted_by:.0f}": "So far are the benchmarks apart; the regret is added.",
+#     },
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -964,9 +967,12 @@ class RewardFedBandit(ScaleFreeBandit):
 # Quiz(
 #     f"The run has Jain's index {evenness['the run']:.2f}, the certified optimum "
 #     f"{evenness['the optimum']:.2f}. Is the certificate wrong?",
-#     right="No" if optimum.gap < 1e-6 * optimum.utility else "Yes",
+#     right="No, it is of utility" if optimum.gap < 1e-6 * optimum.utility else "Yes",
 #     because="The optimum has the largest utility; nothing says that it is most even.",
-#     wrong={"Yes": "Its utility is certified, and evenness is another quantity."},
+#     wrong={
+#         "Yes": "Its utility is certified, and evenness is another quantity.",
+#         "No, and the run is better": "It is more even, but has the smaller utility.",
+#     },
 # )
 
 # %% [markdown]

@@ -382,7 +382,7 @@ def check_map(x, shape: tuple[int, int], slate: int = 1) -> np.ndarray:
 # Two optimal maps with different $R$ would both be beaten by their midpoint, as $\phi$ is strictly concave for $\alpha > 0$. ∎
 #
 # In words: price each arm at its marginal utility, and ask what every context would earn at these prices if it served only the arm that pays most.
-# What the map earns less is all that any other map can be ahead by.
+# What the map earns less than that is the most by which another map can be ahead.
 #
 # We did not need a minimax theorem: concavity and one directional derivative are enough.
 # The certificate can be computed for *any* map, wherever the map comes from.
@@ -1204,7 +1204,7 @@ def plot_map(ax, x, arm_names):
 # ## The optimum over time
 #
 # Regret at round $t$ needs the optimum of the first $t$ rounds.
-# The sums grow by one row a round, so a checkpoint costs one solve and nothing else.
+# A round changes one row of the sums, so a checkpoint costs one solve and little else.
 # For the ratings the same benchmark solved 200 of them:
 
 # %% tags=["active-ipynb"]

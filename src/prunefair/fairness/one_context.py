@@ -6,7 +6,7 @@ With two contexts every policy loses a fixed share of the optimum, whatever it d
 With one context the loss is next to nothing.
 For every $\alpha$ strictly between 0 and 1 there is a policy that stays behind the best fixed distribution by at most a constant and a power of $\ln T$, on every sequence.
 It needs one power of one number for each arm.
-On a stream of 40 000 rounds the policy of [full information](full_information.ipynb) ends 0.68 units of utility below the optimum; this one is never 0.1 below it.
+On a stream of 40 000 rounds the policy of [full information](full_information.ipynb) ends 0.68 units of utility below the optimum; this one is never as much as 0.1 below it.
 
 It follows the leader: it plays the distribution that would have been best so far.
 For sums of rewards that is a well-known mistake, for an adversary can let the leader change in every round.
@@ -66,7 +66,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 #     package.plot_path(ax, np.array([[1, 0], [1, 1.0]]), 0.5)
 
 # %% [markdown]
-# **Figure (fig-one-context-path).** <a id="fig-one-context-path"></a> Following the leader at $\alpha=\frac12$ where arm 0 pays first and arm 1 later. Orange: what both have earned under the leader, which gives arm 0 everything at first and then turns to arm 1. It ends beyond the dashed curve, which no fixed distribution passes: the dot is the best of these.
+# **Figure (fig-one-context-path).** <a id="fig-one-context-path"></a> Following the leader at $\alpha=\frac12$ where arm 0 pays first and arm 1 later. Orange: what both have earned under the leader, which gives arm 0 everything at first and then turns to arm 1. It ends beyond the dashed curve, which no fixed distribution passes; the blue dot is the best of these.
 
 # %% [markdown]
 # ## Notation
@@ -74,7 +74,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # | symbol | in code | meaning |
 # | --- | --- | --- |
 # | $\alpha$, $\beta$ | `alpha` | $0<\alpha<1$, $\beta=1-\alpha$ |
-# | $q$ | | $\beta/\alpha$, at least 1 exactly if $\alpha\le\frac12$ |
+# | $q$ | | $\beta/\alpha$, which is at least 1 if and only if $\alpha\le\frac12$ |
 # | $N$, $T$ | `n_arms`, `n_rounds` | arms, rounds; there is one context |
 # | $r(t)$, $x(t)$, $R_i(t)$ | `rewards`, `R` | as before: $R_i(0)=1$, arm $i$ earns $r_i(t)x_i(t)$ |
 # | $G_i(t)$ | `G` | $\sum_{s\le t}r_i(s)$, what arm $i$ would have earned alone |
@@ -329,7 +329,7 @@ def plot_path(ax, corners, alpha: float):
 #
 # Rounds are no small steps: the leader of round $t$ does not know $r(t)$ yet.
 # What is the price?
-# At $\alpha=0$ it is a constant in every round; for $\alpha>0$ a logarithm in all.
+# At $\alpha=0$ it is a constant in every round; for $\alpha>0$ a logarithm in all rounds together.
 #
 # **Theorem (Following the leader).** <a id="thm-one-context-regret"></a>
 # Let $0<\alpha<1$ and $x(t)=\lambda(H(t-1))$ with $H=1+G$.
@@ -368,7 +368,8 @@ def plot_path(ax, corners, alpha: float):
 #
 # In words: whole rounds cost each arm at most a logarithm of the rounds, so the leader misses a constant and a power of $\ln T$.
 # $N/\beta$ is the utility that all arms together have before the first round.
-# The optimum grows like $T^\beta$, so this regret is sublinear in any sense: for one context the factor in front of $U$ is 1, not $c_\alpha$, for every $0<\alpha<1$.
+# Where arms go on paying, the optimum grows like $T^\beta$, and beside it the regret becomes negligible.
+# So for one context the factor in front of $U$ is 1, not $c_\alpha$, for every $0<\alpha<1$.
 # As $\alpha\to0$, $q$ and the bound grow without limit, as they must: for sums no policy has less than the order of $\sqrt T$ ([online gradient](online_gradient.ipynb)).
 
 
@@ -520,9 +521,10 @@ def leader_bound(n_rounds, alpha: float, n_arms: int) -> np.ndarray:
 
 
 # %% [markdown]
-# The check plays against six adversaries, of which four look at the play; they use at most 0.719 of the bounds.
-# Four reward arms in turn, the arm played least, the arm whose reward is the largest share of its sum, and arms at random.
-# Two choose the reward that leaves utility over value smallest, or rewards under which every distribution earns the same utility.
+# The check plays against six adversaries; they use at most 0.719 of the bounds.
+# Two look at nothing: they reward the arms in turn or at random.
+# Four look at the play: they reward the arm played least, the arm that has got the largest share of its sum, or the arm that leaves utility over value smallest.
+# The last pays so that every distribution would earn the same utility.
 
 
 # %%
@@ -652,7 +654,7 @@ def plot_leader(ax, rounds, regret: dict, n_arms: int):
 #
 # With one context the coupled policy of [full information](full_information.ipynb) is a projected gradient on weighted rewards, and its theorem has the factor $c_\alpha$.
 # Is that factor real for $M=1$?
-# For long games and $\alpha>\frac12$ its step is so quick that it comes to pay, at every moment, the arm with the largest weighted reward $r_iR_i^{-\alpha}$ until the two agree.
+# For long games and $\alpha>\frac12$ its step is so quick that it comes to pay, at every moment, the arm with the largest weighted reward $r_iR_i^{-\alpha}$, until the weighted rewards agree.
 # We use this as a picture and do not prove it.
 # In the limit of small steps that greedy play can be computed exactly for two arms: a poor arm is paid alone until it has caught up, then $R_i\propto r_i^{1/\alpha}$.
 
@@ -908,7 +910,7 @@ def _gap_share(alpha, R, H, error=gap_error) -> float:
 # Put $\alpha=1-d$.
 # Then $\beta=d$ and $q=-\frac d{d-1}$, and everything above has a mirror image.
 # The best fixed distribution is still $\lambda(H)$, with the cost $\lVert H\rVert_q$: by Hölder's inequality $1=\sum_i(H_ix_i)H_i^{-1}\le\lVert Hx\rVert_d\,/\,\lVert H\rVert_q$.
-# Now $\lVert R\rVert_d$ is convex and $\lVert H\rVert_q$ is concave, for every $d>1$: there is no transition.
+# Now $\lVert R\rVert_d$ is convex and $\lVert H\rVert_q$ is concave, for every $d>1$: there is no border like the one at $\frac12$.
 #
 # **Theorem (Loads).** <a id="thm-one-context-loads"></a>
 # Let $d>1$ and play [(eq-one-context-gap-rule)](#eq-one-context-gap-rule) with $\alpha=1-d$.
@@ -1037,9 +1039,10 @@ def _load_share(norm, R, H, error=load_error) -> float:
 # second = 1 - nested_ceiling([4e3, 16e3], 0.5) / nested_optimum([4e3, 16e3], 0.5)
 # Quiz(
 #     "With one context the leader misses next to nothing. How much of the optimum can "
-#     "every policy miss with two contexts and 20 000 rounds, at α = 1/2?",
+#     "an adversary make every policy miss, with two contexts, at α = 1/2?",
 #     right=f"{second:.0%}",
-#     because="Two arms whose order of death is hidden are enough.",
+#     because="It is small but does not vanish: in 20 000 rounds two arms of which one "
+#     "will die are enough, if no policy can know which.",
 #     wrong={"0%": "A leader for each context does not know what the other will pay.",
 #            "29%": "1 − 1/√2 needs very many arms and contexts."},
 # )

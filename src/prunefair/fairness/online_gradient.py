@@ -1031,7 +1031,7 @@ def released_step(state: ReleasedState, gradient: np.ndarray) -> ReleasedState:
 # In words: the released step is safe only for gradients of about length 1.
 # Tiny gradients give tiny steps, and the learner leaves the middle too slowly; huge ones give huge steps, which the bound pays for.
 #
-# The first part on the suite, and on gradients of one length $\lVert g\rVert=a$ that swing at one end of the simplex and then climb to the other.
+# We check the first part on the suite, and on gradients of one length $\lVert g\rVert=a$ that swing at one end of the simplex and then climb to the other.
 # At $a=1$ both steps are the same learner, and the swings and the climb cost a whole $\sqrt{W}$ each.
 # The cell prints the largest regret over its bound: 0.946 and more, so the first part leaves little room.
 
@@ -1088,7 +1088,7 @@ def _floor_share(path: GradientPath, epsilon: float, slope=1 / 4, loss=1 / 3) ->
 #     print(f"gradients of length {size:6}: constant {share:.3f}")
 
 # %% [markdown]
-# The second part on the constant sequence, at every round.
+# We check the second part on the constant sequence, at every round.
 # With $\varepsilon=10^{-4}$ the released step has 4.83 times the regret that the squared step promises, and after 4000 rounds still 3.44 times; the squared step then has 0.0040 of it.
 
 # %% tags=["active-ipynb"]

@@ -234,8 +234,9 @@ def plot_capped(ax, points, slate: int = 2):
 
 
 # %% [markdown]
-# By hand: in the example above $\tau=-\frac18$, the first entry is full and the other two share what is left.
-# The last statement of the theorem pins the point, so it is the check, on ties, on entries of $10^{\pm17}$ and at the ends of the floating-point range; cvxpy agrees on moderate ones.
+# By hand: in the example of the docstring $\tau=-\frac18$, the first entry is full and the second and third share what is left.
+# The last statement of the theorem holds for one point alone, so it can be the check: on ties, on entries of $10^{\pm17}$ and at the ends of the floating-point range.
+# On moderate entries cvxpy agrees.
 
 
 # %%
@@ -1263,9 +1264,6 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 # assert sum(ahead[0.9]) < 0.01 < ahead[0.5][0] < ahead[0.0][0]
 
 # %% [markdown]
-#
-
-# %% [markdown]
 # ## Check yourself
 #
 # Choose an answer: it opens, and says why it is right or wrong.
@@ -1290,7 +1288,7 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 #     right=f"{min(by_theory, by_nothing):.2f}",
 #     because="Uniform slates promise it: the cache holds more than a tenth of all.",
 #     wrong={
-#         f"{by_theory:.2f}": "The coupled policy has it, but uniform slates have more.",
+#         f"{by_theory:.2f}": "The coupled policy has it; uniform slates promise more.",
 #         "1.00": "On a fixed adversarial order nobody comes so close.",
 #     },
 # )
@@ -1327,7 +1325,10 @@ def plot_cache(ax, arm_names, earned: dict[float, np.ndarray]):
 #     # your lines
 #
 #
-# calls = [([0.5, 0.5, 1.0], 0.2), ([0.25, 0.75, 0.5, 0.5], 0.5)]
+# calls = [
+#     (np.array([0.5, 0.5, 1.0]), 0.2),
+#     (np.array([0.25, 0.75, 0.5, 0.5]), 0.5),
+# ]
 # check_answer(under_the_comb, systematic_slate, *calls)
 
 # %% [markdown]

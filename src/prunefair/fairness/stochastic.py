@@ -104,6 +104,7 @@ from prunefair.fairness.utility import alpha_fair_utility
 # | $D_t$ | `earnings_bound` | most that can be earned in surrogate rewards, from [high probability](high_probability.ipynb) |
 # | $\bar B_t$ | | most that any fixed arm would have earned in surrogate rewards |
 # | $m_i(t)$ | | $\min\{1,\bar B_t/(\mu_it)\}$, bound on the mean weight of an arm |
+# | $\kappa$, $S_j$ | `regret_factor`, `squared_norms` | factor of the learners, and sum of the $\lVert g(t)\rVert^2$ in context $j$, both from [full information](full_information.ipynb) |
 # | $k$ | `prior` | rounds that a prior estimate of a mean reward is worth |
 #
 # Policies are those of the earlier chapters; $\alpha<1$, and quantities without a round are those after round $T$.
@@ -335,7 +336,8 @@ def _optima_share(
 
 
 # %% [markdown]
-# Many contexts with many arms that pay rarely, seen once each, need much of the root; certain rewards need all of the ceiling.
+# Many contexts with many arms that pay rarely, seen once each, need 0.431 of the root.
+# Certain rewards need all of the ceiling $\mathbb EU\le\tilde U_T$.
 
 # %% tags=["active-ipynb"]
 # rng = np.random.default_rng(SEED)
@@ -347,8 +349,9 @@ def _optima_share(
 #     for a in (0.1, 0.9):
 #         draws = _optima_draws(case, a, T, 60, rng=rng)
 #         share = _optima_share(case, a, T, draws)
+#         root = _optima_share(case, a, T, draws, ceiling=np.inf)
 #         assert share <= 1 + 1e-9
-#         print(f"{name:8} alpha {a}: constant {share:.3f}")
+#         print(f"{name:8} alpha {a}: constant {share:.3f}, of the root {root:.3f}")
 
 # %% [markdown]
 # ## From linear regret to exact regret
@@ -837,7 +840,8 @@ def _bandit_shares(
 # \hat\theta_{ji}=\frac{\sum_{s:j_s=j}r_i(s)+k\,\bar\theta_i}{n_j+k},
 # $$ (eq-stochastic-estimate)
 #
-# with $n_j$ visits so far and $\bar\theta_i$ the mean over all contexts: a new context is treated like the average one, as if that had been seen $k$ times.
+# with $n_j$ visits so far and $\bar\theta_i$ the mean over all contexts, in which one made-up round that pays $\frac12$ is counted.
+# So a new context is treated like the average one, as if that had been seen $k$ times.
 # By default $k=N$.
 #
 # - *Frank–Wolfe* ([Do et al. 2023](../references.bib#do2023contextual)) follows the gradient of the objective at what was earned, with any bandit for scalar rewards: it plays the arm with the largest $R_i^{-\alpha}\hat\theta_{ji}$. So it is the coupled policy over another learner, since a gradient at the average $R/t$ is one at $R$, times $t^\alpha$.
@@ -1297,6 +1301,7 @@ def _frank_wolfe_share(
 # We take two collections with five contexts and five arms: the phases of [limits](limits.ipynb), which are hard in their order, and an urn.
 # A map that is optimal for a historical sample does not care for the order, as rewards of a fixed map add up.
 # The table has the mean of optimum over utility over 20 seeds, by `benchmarks/stochastic.py`.
+# There `alpha_fair` is the coupled policy, and `map of 100 rounds` the optimal map of a sample of so many.
 
 
 # %%
@@ -1481,6 +1486,7 @@ def plot_rates(ax, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]):
 # ## Real ratings
 #
 # MovieLens in the order of time is not drawn: users come, rate and go.
+# We play it at $\alpha=0.9$.
 # But they come in no order that an adversary would choose.
 
 # %% tags=["active-ipynb"]
@@ -1589,8 +1595,8 @@ def grouped(stream: RewardStream, *, mixed: bool, rng: np.random.Generator):
 #     because=f"From 10⁴ rounds on it is multiplied by {10**falls:.2f} for each tenfold "
 #     "run: the bound is not sharp.",
 #     wrong={
+#         "it stays the same": "So the bound reads, but what happens may be less.",
 #         "it grows, as the logarithm": "That is allowed with bandit feedback.",
-#         "it grows, as the fourth root": "That is the bound at α = 1/4.",
 #     },
 # )
 
@@ -1713,7 +1719,7 @@ def grouped(stream: RewardStream, *, mixed: bool, rng: np.random.Generator):
 # If rounds are drawn, the coupled policy needs no factor: its regret against the optimum itself is of the order $T^{1/2-\alpha}$, and bounded beyond one half.
 # The same rounds cost 13.6 % in an adversary's order and 0.2 % drawn.
 # Frank–Wolfe, which plays by estimates, is closer still where nobody chooses the order: 0.3 % on the ratings in time, against 0.6 %.
-# Real ratings are kinder than chance, because what a user rates next is like what came before: mixed, they cost 2.0 %.
+# Real ratings are kinder than chance, because what a user rates next is like what came before: in random order they cost 2.0 %.
 #
 # - Know the optimum of a model, and the bounds: `mean_optimum`, `best_shares`, `fluctuation`, `exact_bound`, `exact_bandit_bound`, `frank_wolfe_bound`, with `lower_terms` for any policy.
 # - Draw rounds, or order them: `BernoulliModel`, `random_model`, `drawn_from`, `in_context_order`, `grouped`; play many streams: `coupled_runs`, `bandit_runs` (`Runs`).
