@@ -31,7 +31,7 @@ What the words mean is on the two pages [Start here: pruning](start_pruning.md) 
 #
 # SmolLM2-135M loses 30 % of its feed-forward neurons, and no data set is read.
 # The model writes four texts, and a policy learns from them which neurons to keep.
-# By default there are more texts and episodes, and a re-fit lets the neurons that stay take over what they can of the others; that takes minutes and leaves a better model.
+# By default there are more texts and more rounds of training, and a re-fit lets the neurons that stay take over what they can of the others; that takes minutes and leaves a better model.
 
 # %% tags=["active-ipynb"]
 # folder = Path(tempfile.mkdtemp()) / "pruned"
@@ -66,6 +66,7 @@ What the words mean is on the two pages [Start here: pruning](start_pruning.md) 
 # Hedge wants the largest sum of rewards.
 # The fair policy wants the largest *utility*, $U = \sum_i R_i^{1-\alpha}/(1-\alpha)$ with $\alpha = 0.9$, where $R_i$ is what genre $i$ has earned so far, and one to begin with.
 # A reward then counts for less the more its genre has already, so that no genre starves.
+# Both are compared with the best map in hindsight: the best fixed choice for each user, which needs all ratings in advance.
 
 # %% tags=["active-ipynb"]
 # stream = movielens_stream(load_ratings())
@@ -83,6 +84,8 @@ What the words mean is on the two pages [Start here: pruning](start_pruning.md) 
 
 # %% [markdown]
 # **Figure (fig-tour-totals).** <a id="fig-tour-totals"></a> Total rewards of the 19 genres under both policies, each in ascending order. Under Hedge two genres take nearly everything; under the fair policy the poorest has more than fifty.
+#
+# Fairness has its price: the fair policy comes to a utility of 351.9 of at most 353.9, and its sum is 12318 instead of 21614.
 #
 # ## What you can do now
 #

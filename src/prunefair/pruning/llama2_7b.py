@@ -1248,7 +1248,8 @@ def _most(part: dict, key: str) -> float | None:
 #     "On a T4: what saves more, choosing by energy or half of the texts?",
 #     right="energy" if by_energy > fewer else "half of the texts",
 #     because=f"It saves {by_energy:.0f} s, and half of the texts {fewer:.0f} s.",
-#     wrong={"half of the texts": "The features in float64 take longer than the texts."},
+#     wrong={"half of the texts": "The features in float64 take longer than the texts.",
+#            "neither: the ridge takes longest": "It does, but both save something."},
 # )
 
 # %% [markdown]
@@ -1334,7 +1335,7 @@ def _most(part: dict, key: str) -> float | None:
 #
 # <details><summary>Solution</summary>
 #
-# A Gaussian matrix has no value beyond the edge of its bulk and none near zero; the profile is as close to a real layer as the layers are to each other.
+# A Gaussian matrix has no value beyond the edge of its bulk and none near zero; the shaped matrix is closer to every real layer than the Gaussian one is to any.
 #
 # </details>
 

@@ -1325,7 +1325,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 #         plot_by_tokens(ax, rows, names)
 
 # %% [markdown]
-# **Figure (fig-reconstruction-tokens).** <a id="fig-reconstruction-tokens"></a> Error of two blocks on other texts against the tokens of the fit: re-fitted, fitted to the inputs as they are, and fitted to spread inputs; dotted: sliced.
+# **Figure (fig-reconstruction-tokens).** <a id="fig-reconstruction-tokens"></a> Error of block 7 (above) and block 27 (below) on other texts against the tokens of the fit: re-fitted, fitted to the inputs as they are, and fitted to spread inputs; dotted: sliced.
 #
 # The shares of the re-fit's error that the fits take off:
 
@@ -1368,7 +1368,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 #         plot_by_tokens(ax, rows, ("refitted", "40 steps", "320 steps"))
 
 # %% [markdown]
-# **Figure (fig-reconstruction-text).** <a id="fig-reconstruction-text"></a> Error of two blocks on other texts against the tokens of the fit, up to 320 thousand: re-fitted in closed form, and fitted from there in 40 and in 320 steps; dotted: sliced. More text helps all of them, and most of all the long fit.
+# **Figure (fig-reconstruction-text).** <a id="fig-reconstruction-text"></a> Error of block 7 (above) and block 27 (below) on other texts against the tokens of the fit, up to 320 thousand: re-fitted in closed form, and fitted from there in 40 and in 320 steps; dotted: sliced. More text helps all of them, and most of all the long fit.
 
 # %% tags=["active-ipynb"]
 # less = {}
@@ -1432,7 +1432,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 #     axes[0].legend(ncols=2)
 
 # %% [markdown]
-# **Figure (fig-reconstruction-selections).** <a id="fig-reconstruction-selections"></a> Error of two blocks after several choices of neurons: sliced, re-fitted, and reconstructed.
+# **Figure (fig-reconstruction-selections).** <a id="fig-reconstruction-selections"></a> Error of block 7 (above) and block 27 (below) after several choices of neurons: sliced, re-fitted, and reconstructed.
 
 # %% tags=["active-ipynb"]
 # for layer, rows in choices.items():

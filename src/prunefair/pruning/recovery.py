@@ -106,7 +106,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj") + (
 # $$ (eq-recovery-count)
 #
 # The picture shows the sizes to scale, for a gate matrix of the small model without 30 % of its rows.
-# All that is trained is orange.
+# All that is trained are the two thin bars, $B$ and $A$.
 
 
 # %%
@@ -137,7 +137,7 @@ def plot_adapter(ax, rows: int, columns: int, rank: int):
 #     plot_adapter(ax, 1075, 576, 8)
 
 # %% [markdown]
-# **Figure (fig-recovery-adapter).** <a id="fig-recovery-adapter"></a> A pruned gate matrix of the small model with its adapter of rank 8, to scale. Grey: the frozen weights. Orange: the two factors that are trained; their product has the size of $W$, but only rank 8. Merging adds it to $W$, and the adapter is gone.
+# **Figure (fig-recovery-adapter).** <a id="fig-recovery-adapter"></a> A pruned gate matrix of the small model with its adapter of rank 8, to scale. Grey: the frozen weights. Thin bars: the two factors that are trained; their product has the size of $W$, but only rank 8. Merging adds it to $W$, and the adapter is gone.
 #
 # What does training do first, when $B$ is zero?
 # A recovery should begin at the pruned model itself, and it does.

@@ -3,7 +3,7 @@ r"""
 # Sweeps: functional pruning one block at a time
 
 [Functional pruning](functional_pruning.ipynb) holds the whole model and the second moments of all its blocks.
-For LLaMA-2-7B these are 13 GB of weights and 31 GB of moments; must both be in memory?
+For LLaMA-2-7B these are 13 GB of weights and 31 GB of moments, of two halves of the texts; must both be in memory?
 No step needs two blocks at once.
 So the device needs 8.05 GB at most, less than a fifth of the whole, as the plan below computes before anything runs.
 
@@ -1688,6 +1688,6 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 # - Compute what it takes before it runs: `sweep_plan` (`SweepPlan`), `sweep_work` and `stage_seconds`.
 # - Go through the blocks: `sweep_forward`, `sweep_backward`, with texts by `sample_texts` and `put_texts`; all of it with what is kept, `swept_statistics` and `stored_statistics` (`SweptStatistics`), drawn by `plot_sweeps`.
 # - Choose, re-fit and write: `prune_swept` (`Swept`), `refitted_tensors`, `write_swept`; blocks come as `StoredLayer` from `stored_layers`.
-# - Charge a policy of a wide model: `FunctionalQuadrature`, which `functional_penalty` takes from 2048 columns on.
+# - Charge a policy of a wide model: `FunctionalQuadrature`, which `functional_penalty` takes beyond 2048 columns.
 #
 # Next: [LLaMA-2-7B](llama2_7b.ipynb) measures all of it on the shapes of that model.
