@@ -310,7 +310,7 @@ def plot_by_domain(ax, factors: dict[str, dict[str, Range]]):
 #
 # SliceGPT suffers most: a factor of 2.75 on the encyclopedia, and of up to 20.5 elsewhere.
 # It keeps directions of the residual stream, and those in which WikiText-2 does not move are gone for every text.
-# Its authors use more and longer texts, with which it does better.
+# Its authors use more and longer texts, which should help it; that is not measured here.
 #
 # All of this comes from single runs: one sample of the model's own text and one passage of WikiText-2.
 # The intervals say what other windows would give, not what another sample of texts would.
