@@ -160,7 +160,7 @@ def check_policy_alpha(alpha: float) -> float:
     r"""Return `alpha` as a float, or raise beyond 1, where bounds of policies end.
 
     The bounds of the book are for $0 \le \alpha < 1$, and for $\alpha = 1$ by the
-    second exercise on full information.
+    exercise on full information.
     """
     check_real(alpha, "alpha", lambda a: 0 <= a < np.inf, "be a number in [0, 1]")
     return check_real(

@@ -138,7 +138,7 @@ from prunefair.pruning.surgery import adapter_for, ffn_slices, sharing_copy
 #
 # 1. If all $Z_i$ are equal, the closed form minimises $\sum_i \mathbb E\, \lVert e_i \rVert^2$, and the minimum is $\sum_{j > r} \lambda_j$.
 # 2. In general no reduction has a smaller $\sum_i \mathbb E\, \lVert e_i \rVert^2$ than $\sum_i \sum_{j > r} \lambda_j(O_i Z_i O_i^\top)$, and that of the closed form is at most $|\mathcal I| \sum_{j > r} \lambda_j$.
-# 3. The error of the sublayer, $\mathbb E\, \lVert \sum_i e_i \rVert^2$, is at most $|\mathcal I| \sum_i \mathbb E\, \lVert e_i \rVert^2$.
+# 3. The error of what these heads say together, $\mathbb E\, \lVert \sum_i e_i \rVert^2$, is at most $|\mathcal I| \sum_i \mathbb E\, \lVert e_i \rVert^2$. For the whole sublayer sum over the heads of all its values, and take their number in the place of $|\mathcal I|$.
 #
 # **Proof.**
 # (1) Stack the $O_i$: with one moment $Z$ for all heads the sum is $\mathbb E\, \lVert (O - F E)\, z \rVert^2$, the problem of one head with $O^\top O = M$.
