@@ -7,34 +7,6 @@ A policy has six weights to adjust, and for every selection that it draws it is 
 How far down does it come in twelve episodes?
 Below 0.140, while the recipe of the released PruneNet code ([Sengupta et al. 2025](../references.bib#sengupta2025prunenet)) stays near random rows.
 This chapter derives the gradient that the policy follows, checks it against full enumeration, and shows why the released recipe does not come down.
-
-## Notation
-
-There are $L$ layers with matrices $W_i$, counted from 0.
-The policy with parameters $\theta$ sees $W_i$ (the state) and draws $k_i$ of its rows without replacement (the action): $\tau_i$ in the order of the draw, $S_i$ as a set, with the Plackett--Luce probability [(eq-row-policy-plackett-luce)](row_policy.ipynb#eq-row-policy-plackett-luce) of the [row policy](../pruning/row_policy.ipynb).
-The penalty $d_i = d(S_i) \in [0, 1]$ is the KS distance between the [spectra](../pruning/spectrum.ipynb) of $W_i$ and of its kept rows.
-An *episode* is one pass over all layers, with $B$ draws for each of them; $\gamma$ is the discount, by which a layer counts less than the one before it.
-
-## The objective
-
-We minimise the expected discounted penalty of an episode:
-
-<div class="alert alert-info">
-
-**What the policy minimises.**
-
-$$
-J(\theta) = \mathbb E_\theta \sum_{i=0}^{L-1} \gamma^i\, d(S_i) .
-$$ (eq-policy-gradient-objective)
-
-</div>
-
-The penalty is bounded, and it is 0 for a selection that keeps the spectrum.
-On a small matrix we can go through all sets, and $J$ and its gradient are a finite sum:
-
-$$
-\nabla J = \sum_{S : |S| = k} d(S)\, \nabla P_\theta(S) .
-$$ (eq-policy-gradient-enumerated)
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -106,7 +78,37 @@ from prunefair.pruning.spectrum import RowSlices, spectral_distance
 
 # %% [markdown]
 # **Figure (fig-policy-gradient-curves).** <a id="fig-policy-gradient-curves"></a> Mean KS distance on every third layer of SmolLM2-135M at 30 %, mean over 20 seeds with its 95 % interval. The released recipe is that of the public code. The two others follow the gradient of this chapter, with the scorer of the paper or with the six features of the [row policy](../pruning/row_policy.ipynb). Dotted: random rows, and the best of the six selections that keep the largest or smallest rows by one feature.
+
+# %% [markdown]
+# ## Notation
 #
+# There are $L$ layers with matrices $W_i$, counted from 0.
+# The policy with parameters $\theta$ sees $W_i$ (the state) and draws $k_i$ of its rows without replacement (the action): $\tau_i$ in the order of the draw, $S_i$ as a set, with the Plackett--Luce probability [(eq-row-policy-plackett-luce)](row_policy.ipynb#eq-row-policy-plackett-luce) of the [row policy](../pruning/row_policy.ipynb).
+# The penalty $d_i = d(S_i) \in [0, 1]$ is the KS distance between the [spectra](../pruning/spectrum.ipynb) of $W_i$ and of its kept rows.
+# An *episode* is one pass over all layers, with $B$ draws for each of them; $\gamma$ is the discount, by which a layer counts less than the one before it.
+#
+# ## The objective
+#
+# We minimise the expected discounted penalty of an episode:
+#
+# <div class="alert alert-info">
+#
+# **What the policy minimises.**
+#
+# $$
+# J(\theta) = \mathbb E_\theta \sum_{i=0}^{L-1} \gamma^i\, d(S_i) .
+# $$ (eq-policy-gradient-objective)
+#
+# </div>
+#
+# The penalty is bounded, and it is 0 for a selection that keeps the spectrum.
+# On a small matrix we can go through all sets, and $J$ and its gradient are a finite sum:
+#
+# $$
+# \nabla J = \sum_{S : |S| = k} d(S)\, \nabla P_\theta(S) .
+# $$ (eq-policy-gradient-enumerated)
+
+# %% [markdown]
 # ## The gradient of a small matrix, counted
 #
 # On a small matrix all sets can be gone through; this gives the number that every estimate of this chapter has to meet.

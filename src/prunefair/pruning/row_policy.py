@@ -8,22 +8,6 @@ How many numbers do its scores depend on?
 
 This chapter turns scores into kept rows.
 It takes the released scorer apart, replaces it by one that does not change when a row changes its sign, and finds the exact probability of a draw without replacement, which the [policy gradient](policy_gradient.ipynb) needs.
-
-## Notation
-
-$W \in \mathbb R^{m \times n}$ is the weight of `gate_proj`, one row $w_i$ a neuron (rows are counted from 0, as everywhere in the code).
-$s \in \mathbb R^m$ are the scores of its rows, $\alpha = \sigma(s)$ the keep probabilities of the released code, with $\sigma(x) = 1/(1+e^{-x})$.
-$k$ rows are kept; $\tau = (\tau_1, \dots, \tau_k)$ are those rows in the order in which they were drawn, and $S = \{\tau_1, \dots, \tau_k\}$ is the set of them.
-
-## The released scorer
-
-The paper's scorer has two linear layers: $P \in \mathbb R^{n \times m}$ with bias $b \in \mathbb R^m$, and a vector $v \in \mathbb R^m$.
-
-$$
-s(W) = (W P + \mathbf 1 b^\top)\, v
-$$ (eq-row-policy-released)
-
-Between the two layers lies no non-linear function.
 """
 
 # %% tags=["active-ipynb", "remove-cell"]
@@ -91,6 +75,23 @@ from prunefair.outputs import whole_file
 
 # %% [markdown]
 # **Figure (fig-row-policy-gumbel).** <a id="fig-row-policy-gumbel"></a> A Gumbel top-k draw of three rows among eight. Open circles: the scores. Arrows: independent noise of a kind named after Gumbel, which [Theorem (Gumbel top-k)](#thm-row-policy-gumbel) explains. The three largest sums, to the right of the dotted line, are kept, in the order of their sums. Another draw of the noise keeps other rows, those with large scores more often.
+
+# %% [markdown]
+# ## Notation
+#
+# $W \in \mathbb R^{m \times n}$ is the weight of `gate_proj`, one row $w_i$ a neuron (rows are counted from 0, as everywhere in the code).
+# $s \in \mathbb R^m$ are the scores of its rows, $\alpha = \sigma(s)$ the keep probabilities of the released code, with $\sigma(x) = 1/(1+e^{-x})$.
+# $k$ rows are kept; $\tau = (\tau_1, \dots, \tau_k)$ are those rows in the order in which they were drawn, and $S = \{\tau_1, \dots, \tau_k\}$ is the set of them.
+#
+# ## The released scorer
+#
+# The paper's scorer has two linear layers: $P \in \mathbb R^{n \times m}$ with bias $b \in \mathbb R^m$, and a vector $v \in \mathbb R^m$.
+#
+# $$
+# s(W) = (W P + \mathbf 1 b^\top)\, v
+# $$ (eq-row-policy-released)
+#
+# Between the two layers lies no non-linear function.
 
 # %% [markdown]
 # The initial values are those of the released code: `torch.nn.Linear` draws $P$ and $b$ uniformly from $\pm 1/\sqrt n$, and $v$ is uniform in $[0, 1)$.
