@@ -47,12 +47,18 @@ from prunefair.pruning.self_moments import (
 # from prunefair.pruning.estimates import standard_error
 # from prunefair.pruning.functional_policy import fisher_costs
 # from prunefair.pruning.perplexity import self_sample
-# from prunefair.pruning.self_moments import hidden_moments, plot_by_layer
 # from prunefair.pruning.spectral_pruning import rows_by_scores
 #
 # device = default_device()
 
 # %% tags=["active-ipynb"]
+# from prunefair.pruning.self_moments import (
+#     hidden_moments,
+#     hidden_sums,
+#     plot_by_layer,
+#     summed_moments,
+# )
+#
 # SEED = 61
 # generator = torch.Generator().manual_seed(SEED)
 
@@ -468,21 +474,23 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 # model = load_model("smollm2", device=device)
 # weights = [linear.weight.detach() for linear in down_projections(model)]
 # texts, held = self_sample(model, 30, 64, generator=generator).split(24)
-# halves = tuple(hidden_moments(model, half) for half in texts.split(12))
+# third = range(2, 30, 3)  # every third layer, summed in float64, too
+# with hidden_sums(down_projections(model, third), torch.float64) as sums:
+#     halves = tuple(hidden_moments(model, half) for half in texts.split(12))
 # judge, fisher = hidden_moments(model, held).second, fisher_costs(model, texts)
 # moments, kept = mean_moments(halves), rows_by_scores(fisher, 0.3)
-# whole = hidden_moments(model, texts, dtype=torch.float64)
-# for ours, exact in zip(moments.second, whole.second, strict=True):
-#     assert (ours - exact).norm() < 1e-5 * exact.norm()
-# assert moments.tokens == whole.tokens == texts.numel()
+# whole = summed_moments(sums, texts.numel())
+# for layer, exact in zip(third, whole.second, strict=True):
+#     assert (moments.second[layer] - exact).norm() < 1e-5 * exact.norm()
+# assert moments.tokens == whole.tokens
 
 # %% [markdown]
-# The moments of `whole` are summed in float64: in float32 the smallest eigenvalue of the layer with the largest neurons is rounding, of either sign, since it is smaller than the rounding of the moment.
+# The moments of `whole`, those of every third layer, are summed in float64: in float32 the smallest eigenvalue of the layer with the largest neurons is rounding, of either sign, since it is smaller than the rounding of the moment.
 
 # %% tags=["active-ipynb"]
 # numbers = {"as it is": [], "unit diagonal": [], "ridge 0.01": [], "ridge 0.3": []}
-# for second, rows in zip(whole.second, kept, strict=True):
-#     block = second[rows][:, rows]
+# for layer, second in zip(third, whole.second, strict=True):
+#     block = second[kept[layer]][:, kept[layer]]
 #     size = block.diagonal().sqrt()
 #     plain, values = (
 #         torch.linalg.eigvalsh(A) for A in (block, block / size.outer(size))
@@ -502,8 +510,9 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 #     return torch.cholesky_solve((D[:, gone] @ H[gone][:, rows]).T, factor).double()
 #
 #
-# worst = int(np.argmax(numbers["as it is"]))
-# both = [each.second[worst] for each in (moments, whole)]  # float32, float64
+# place = int(np.argmax(numbers["as it is"]))
+# worst = third[place]
+# both = moments.second[worst], whole.second[place]  # summed in float32, in float64
 # D, rows, own = weights[worst], kept[worst], both[1].diagonal()[kept[worst]]
 # kinds = {"of each neuron": own, "of the mean": both[1].diagonal().mean().expand_as(own)}
 
@@ -516,6 +525,8 @@ def mean_moments(halves: Sequence[Moments]) -> Moments:
 # print(f"smallest eigenvalue of the moment, summed in float64: {least[1]:.0e}")
 # rounding = torch.linalg.matrix_norm((both[0] - both[1])[rows][:, rows], 2)
 # assert 0 < least[1] < rounding  # so its sign in float32 is not known
+# assert all(a < b for a, b in zip(*digits.values(), strict=True))
+# assert max(digits["of each neuron"]) < 1e-3
 
 
 # %%
@@ -534,18 +545,18 @@ def plot_by_ridge(
 
 # %% tags=["active-ipynb"]
 # with figure(2) as axes:
-#     plot_by_layer(axes[0], numbers, ylabel="condition number")
+#     for name, each in numbers.items():
+#         axes[0].semilogy(third, each, label=name)
 #     axes[0].axhline(1 + len(rows) / 0.01, color="k", ls=":", lw=1)
-#     axes[0].set_yscale("log")
+#     axes[0].set(xlabel="layer", ylabel="condition number")
+#     axes[0].legend()
 #     plot_by_ridge(axes[1], ridges, digits, ylabel="relative error of float32")
-# assert max(numbers["ridge 0.01"]) < 1 + len(rows) / 0.01 < numbers["as it is"][worst]
-# assert all(a < b for a, b in zip(*digits.values(), strict=True))
-# assert max(digits["of each neuron"]) < 1e-3
-# print(f"layer {worst}: condition number {numbers['as it is'][worst]:.1e}, "
-#       f"with a ridge of 0.01 {numbers['ridge 0.01'][worst]:.0f}")  # fmt: skip
+# assert max(numbers["ridge 0.01"]) < 1 + len(rows) / 0.01 < numbers["as it is"][place]
+# print(f"layer {worst}: condition number {numbers['as it is'][place]:.1e}, "
+#       f"with a ridge of 0.01 {numbers['ridge 0.01'][place]:.0f}")  # fmt: skip
 
 # %% [markdown]
-# **Figure (fig-refit-condition).** <a id="fig-refit-condition"></a> Above: condition number of $H_{SS}$ as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Below: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.
+# **Figure (fig-refit-condition).** <a id="fig-refit-condition"></a> Above: condition number of $H_{SS}$ in every third layer, as it is, scaled to a unit diagonal, and scaled with two ridges; dotted: the bound for the ridge 0.01. Below: relative difference between the change of `down_proj` summed and solved in float32 and in float64, in the layer with the largest condition number, with a ridge of each neuron's mean square and of the mean over all neurons.
 #
 # In layer 11 the condition number is about $7 \cdot 10^8$ as it is, and 7682 with a ridge of 0.01.
 # With the ridge of each neuron the moments may be summed in float32, as [`hidden_moments`](self_moments.ipynb) does; the solution is computed in float64 all the same, since it costs little.
@@ -861,12 +872,11 @@ def _mean_errors(weights, halves, kept, ridges, biased) -> list[float]:
 #     assert best[f"{n}, judged"] <= place <= best[f"{n}, judged"] + 1 < len(grid) - 1
 
 # %% tags=["active-ipynb"]
-# for name, pair in (("8 texts", few), ("24 texts", halves)):
-#     found, tried = find_ridge(matrices, [part(half) for half in pair], chosen)
-#     print(f"{name}: the walk tries", *tried, "and takes", found)
-#     assert found == grid[best[f"{name}, rule"]]
-#     curve = dict(zip(grid, curves[f"{name}, rule"], strict=True))
-#     assert all(abs(error / curve[ridge] - 1) < 1e-6 for ridge, error in tried.items())
+# found, tried = find_ridge(matrices, [part(half) for half in halves], chosen)
+# print("24 texts: the walk tries", *tried, "and takes", found)
+# assert found == grid[best["24 texts, rule"]]
+# curve = dict(zip(grid, curves["24 texts, rule"], strict=True))
+# assert all(abs(error / curve[ridge] - 1) < 1e-6 for ridge, error in tried.items())
 
 # %% [markdown]
 # At small ridges the re-fit of this figure is worse than none, though on the texts of the fit it is better by [Theorem (Ridge least squares in closed form)](#thm-refit-solution).

@@ -197,7 +197,7 @@ def singular_values(W, *, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 # exact = [torch.linalg.svdvals(W.double()) for W in matrices]
 # for dtype in (torch.float64, torch.float32):
 #     worst = 0.0
-#     for W, values in zip(matrices, exact):
+#     for W, values in zip(matrices[::3], exact[::3]):
 #         found = singular_values(W, dtype=dtype)
 #         bound = (1536 + 576) * torch.finfo(dtype).eps * values.square().sum()
 #         assert (found**2 - values**2).abs().max() <= bound
@@ -998,12 +998,12 @@ def play_spectra(stairs: dict, gaps: dict):
 #
 # Training a policy asks for hundreds of distances, and float32 takes less time.
 # A distance is a count divided by $n$: rounding changes it only where two singular values, one of $W$ and one of $W_S$, are closer than their errors.
-# We count the distances of the small model that change when float32 is used.
+# We count the distances of every third layer of the small model that change when float32 is used.
 
 # %% tags=["active-ipynb"]
 # changed, prepared = [], [RowSlices(W) for W in matrices]
 # selections = uniform_selections(1536, 1075, 3, generator=generator)
-# for W, slices in zip(matrices, prepared):
+# for W, slices in zip(matrices[::3], prepared[::3]):
 #     double = slices.distance(selections)
 #     single = RowSlices(W, dtype=torch.float32).distance(selections)
 #     changed.append((single - double).abs() * 576)
