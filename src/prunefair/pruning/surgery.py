@@ -42,8 +42,6 @@ from prunefair.widths import set_widths_
 # import tempfile
 # from pathlib import Path
 #
-# from transformers import AutoModelForCausalLM
-#
 # import prunefair
 # from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model, load_tokenizer, model_source
@@ -1084,7 +1082,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # torch.testing.assert_close(again(some).logits, tiny(some).logits)
 # print([len(matrix) for matrix in row_matrices(again)], type(again).__name__)
 # try:
-#     AutoModelForCausalLM.from_pretrained(folder / "uneven")
+#     type(tiny).from_pretrained(folder / "uneven")  # of plain transformers
 # except RuntimeError as error:
 #     reasons = "per-layer attribute", "ignore_mismatched_sizes"
 #     assert any(reason in str(error) for reason in reasons)
@@ -1096,7 +1094,7 @@ def plot_neurons(ax, model, kept, layer=0):
 # %% tags=["active-ipynb"]
 # export_padded = prunefair.pruning.folders.export_padded
 # report = export_padded(folder / "uneven", folder / "padded")
-# plain = AutoModelForCausalLM.from_pretrained(folder / "padded")
+# plain = type(tiny).from_pretrained(folder / "padded")
 # torch.testing.assert_close(plain(some).logits, tiny(some).logits)
 # print(f"{report['widths']} in {report['width']}: {report['ffn_times']:.2f} times the")
 # print("feed-forward weights and operations, for the same logits")
