@@ -819,7 +819,7 @@ def _result(run: _Training, store) -> Distilled:
 # %% [markdown]
 # ## The real model, for a moment
 #
-# The rows of largest output energy stay, and four short steps follow: a demonstration, not a measurement.
+# The rows of largest output energy stay, and two short steps follow: a demonstration, not a measurement.
 # First the noise of both lessons, by the gradient of the last norm's 576 weights on eight texts that the dense model writes.
 
 # %% tags=["active-ipynb"]
@@ -843,7 +843,7 @@ def _result(run: _Training, store) -> Distilled:
 
 # %% tags=["active-ipynb"]
 # short = {"batch_size": 2, "window": 32, "held": 4, "warmup": 2, "every": 2}
-# plan = DistillationPlan(tokens=4 * 64, learning_rate=5e-5, **short)
+# plan = DistillationPlan(tokens=2 * 64, learning_rate=5e-5, **short)
 # distilled = self_distill(pruned, dense, plan, generator=generator)
 # for tokens, look in zip(distilled.looked_at, distilled.curve):
 #     print(f"{tokens:4} tokens: divergence {look.mean():.3f} nats a token")
