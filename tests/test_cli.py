@@ -1,6 +1,7 @@
 """The command line is a stable surface: keys, exit statuses, one line for bad input."""
 
 import errno
+import functools
 import io
 import json
 import math
@@ -24,8 +25,9 @@ import prunefair
 from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_model, load_tokenizer
-from prunefair.pipelines import _room, pruning
+from prunefair.pipelines import _room, pruning, sweeping
 from prunefair.pipelines._arguments import started
+from prunefair.pruning import functional_pruning
 from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.perplexity import start_token, token_nats, wikitext_tokens
@@ -55,6 +57,15 @@ def model(tmp_path_factory):
         LlamaForCausalLM(config).save_pretrained(folder)
     load_tokenizer("smollm2").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def short_texts(monkeypatch):
+    """Texts of 32 tokens in the place of 128: every step is the same, and sooner."""
+    short = functools.partial(functional_pruning.self_statistics, length=32)
+    monkeypatch.setattr(functional_pruning, "self_statistics", short)
+    for module in (functional_pruning, sweeping):
+        monkeypatch.setattr(module, "LENGTH", 32)
 
 
 FEW = ("--episodes", 2, "--texts", 4)

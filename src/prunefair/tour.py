@@ -56,7 +56,7 @@ What the words mean is on the two pages [Start here: pruning](start_pruning.md) 
 
 # %% tags=["active-ipynb"]
 # for name, model in models.items():
-#     found = evaluate(model, tokenizer=tokenizer, tasks=(), limit=2)
+#     found = evaluate(model, tokenizer=tokenizer, tasks=(), limit=1)
 #     print(f"{name:7} perplexity {found.perplexity:.1f}")
 
 # %% [markdown]
