@@ -1229,7 +1229,7 @@ def plot_learning_curves(ax, curves: dict, levels: dict):
 # </details>
 
 # %% tags=["active-ipynb"]
-# many, vectors = sampled_scores(policy, small, 4, (20_000, 8), generator=generator)
+# many, vectors = sampled_scores(policy, small, 4, (8000, 8), generator=generator)
 # share = {}
 # for B in (2, 4, 8):
 #     d8, s8 = many.reshape(-1, B).T, vectors.reshape(-1, B, 6).transpose(0, 1)
