@@ -2,12 +2,12 @@ r"""Self-distillation of the small real model pruned by 30 %, over the tokens it
 
     python benchmarks/distillation.py [--plan NAME] [--tokens N] [--rank R]
 
-writes `book/results/distillation.json`.  It begins with the best model that closed
-forms and local fits leave, which `benchmarks/reconstruction.py --only whole` has
-stored, and which then learns from the dense model on text that this samples.  At each
-look stands the divergence of 24 held-out texts of the dense model, which also say when
-to stop; at every third one, and at the last, the information of four windows of
-WikiText-2 test, by which nothing is chosen.
+writes `book/results/distillation.json`.  It begins with a model that closed forms
+leave, which `benchmarks/reconstruction.py --only whole` has stored, and which then
+learns from the dense model on text that this samples.  At each look stands the
+divergence of 24 held-out texts of the dense model, which also say when to stop; at
+every third one, and at the last, the information of four windows of WikiText-2 test, by
+which nothing is chosen.
 
 A run is put aside after each look in the folder `--scratch` and goes on from there; its
 pieces are stored as they come.  On one core a thousand tokens take about half a minute.

@@ -6,9 +6,13 @@ samples texts once and keeps them under build/reconstruction, with the inputs of
 blocks.  Then it fits three of the thirty layers in every way that the chapter compares
 (`ways`), and two blocks to ever more tokens (`blocks`) and after other choices of
 neurons (`selections`).  At last it prunes the whole model with uneven widths and
-repairs all its layers in several ways (`whole`).  Every divergence and error is taken
-on texts that no fit reads.  The table is written after each piece, and a piece that is
-there is not measured again; the models of `whole` stay under build/reconstruction.
+repairs all its layers in several ways (`whole`).  Two of these read 640 texts, most of
+which the dense model writes in bfloat16: in closed form alone, and with steps of all
+matrices from there; a block stays sliced there where it errs by less than a thousandth.
+Every divergence and error is taken on texts that no fit reads.  The table is written
+after each piece, and a piece that is there is not measured again; the models of `whole`
+stay under build/reconstruction, as do the fits of each layer to 640 texts, and a run
+that was interrupted goes on at the next layer.
 """
 
 from __future__ import annotations
@@ -16,15 +20,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from reconstruction_text import written
 from storing import (
     THEN,
     OncePerProcess,
     Table,
     cpu,
     in_pieces,
+    once,
     options_of,
     tensors_once,
 )
@@ -38,6 +45,7 @@ from prunefair.pruning.functional_policy import (
     train_functional,
 )
 from prunefair.pruning.functional_pruning import prune_functional, text_statistics
+from prunefair.pruning.layered import layered_copy
 from prunefair.pruning.perplexity import (
     beginning_tokens,
     kl_per_position,
@@ -65,7 +73,11 @@ ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "reconstruction.json"
 SCRATCH = ROOT / "build" / "reconstruction"
 kept_file = functools.partial(tensors_once, SCRATCH)
+TURN = 32  # texts in one pass of a layer
+NOTHING = 1e-3  # error of a block that stays sliced; rounding alone leaves 1e-5
 CLOSED = {"steps": 0, "inputs": "corrected", "ridges": (0.1, 0.3, 1.0, 3.0)}
+MORE = {**CLOSED, "ridges": (0.01, 0.03, 0.1, 0.3, 1.0), "drift": 0.5}
+STEPS = {"steps": 320, "spread": 0.0, "judgements": 8, "patience": 3}
 CONFIGURATION = {
     "model": "smollm2",
     "ratio": 0.3,
@@ -106,6 +118,16 @@ CONFIGURATION = {
         "held_out": [24, 128],
         "held_out_seed": 411,
         "windows": [4, 1024],  # of WikiText-2 test
+    },
+    "long": {
+        "seed": 412,
+        "further": 512,  # texts besides those of `whole`
+        "ways": {  # texts, of which an eighth judges, and the plan
+            "drift 0.5, 640 texts": (640, MORE),
+            "drift 0.5 and steps, 640 texts": (640, MORE | STEPS),
+        },
+        "held_out": [24, 128],  # other texts that test
+        "held_out_seed": 413,
     },
 }
 SCORES = (
@@ -305,6 +327,46 @@ class Bench(OncePerProcess):
         sizes = c["texts"], c["held_out"][1]
         return self.sampled_once("whole-0", *sizes, seed=c["seed"])
 
+    @functools.cached_property
+    def whole_rows(self):
+        """Rows that stay, of every layer."""
+        rows = kept_file("whole-rows", lambda: chosen(self))
+        return [rows[layer] for layer in sorted(rows)]
+
+    @functools.cached_property
+    def more_texts(self):
+        """Texts that the dense model writes in bfloat16."""
+        c = CONFIGURATION["long"]
+
+        def make():
+            writer = load_model(CONFIGURATION["model"], dtype=torch.bfloat16)
+            found = written(writer, c["further"], seeded(1000 * c["seed"]))
+            return {"tokens": found["tokens"]}
+
+        return kept_file("long-0", make)["tokens"]
+
+    @functools.cached_property
+    def further(self):
+        """Texts that test, further ones."""
+        c = CONFIGURATION["long"]
+        seed = c["held_out_seed"]
+        return self.sampled_once("whole-further", *c["held_out"], seed=seed)
+
+    @once
+    def turns(self, count):
+        """Fits of all layers in the ways that read so many texts."""
+        ways = CONFIGURATION["long"]["ways"]
+        plans = {
+            name: ReconstructionPlan(**plan)
+            for name, (texts, plan) in ways.items()
+            if texts == count
+        }
+        texts, judges = self.whole_texts, round(count / 8)
+        if count > len(texts):
+            texts = torch.cat([texts, self.more_texts])
+        texts = texts[:count]
+        return in_turns(self, texts[:-judges], texts[-judges:], plans)
+
     def sampled_once(self, name, count, length, *, seed):
         """Texts of the dense model that are sampled once."""
         options = {"generator": seeded(seed)}
@@ -471,8 +533,7 @@ def whole(bench, name):
     """All layers repaired in one of the ways, with the same rows."""
     texts, plan = CONFIGURATION["whole"]["ways"][name]
     closed, judges = bool(plan and plan.get("ridges")), None  # by default further texts
-    rows = kept_file("whole-rows", lambda: chosen(bench))
-    kept = [rows[layer] for layer in sorted(rows)]
+    kept = bench.whole_rows
     pruned, texts = prune_rows(bench.model, kept), bench.whole_texts[:texts]
     begin, row = time.process_time(), {}
     if closed:
@@ -495,6 +556,132 @@ def whole(bench, name):
     return row | bench.judged(pruned)
 
 
+class Silent(torch.nn.Module):
+    """In the place of a block: keeps what that is given, and adds nothing."""
+
+    def forward(self, x):
+        self.given = x
+        return torch.zeros_like(x)
+
+
+def quick():
+    """Products of matrices in bfloat16, sums in float32; weights may change inside."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False)
+
+
+@contextlib.contextmanager
+def rounded():
+    """Factors of float32 products rounded to bfloat16, the products not."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@torch.no_grad()
+def before_block(layered, layer, stream):
+    """What the block of a layer is given, and the stream that its output joins."""
+    module, x, before = layered.layers[layer], *map(torch.empty_like, (stream, stream))
+    silent, block = Silent(), module.mlp
+    module.mlp = silent
+    with quick():
+        for rows in torch.arange(len(stream)).split(TURN):
+            before[rows] = layered.run(layer, stream[rows])
+            x[rows] = silent.given.float()
+    module.mlp = block
+    return x.flatten(0, 1), before.flatten(0, 1)
+
+
+@torch.no_grad()
+def said(block, x):
+    """What a block puts out."""
+    with quick():
+        return torch.cat([block(some).float() for some in x.split(4096)])
+
+
+def in_turns(bench, texts, judges, plans):
+    """Every layer fitted by some plans, each on the stream that it makes itself."""
+    layered, every = layered_copy(bench.model), torch.cat([texts, judges])
+    begun = torch.cat([layered.begin(some) for some in every.split(TURN)])
+    streams, tokens = dict.fromkeys(("dense", *plans), begun), texts.numel()
+    fits = {name: ([], [], []) for name in plans}  # maps, errors, seconds of the layers
+    for layer, kept in enumerate(bench.whole_rows):
+        begin = time.process_time()
+        with layered.present(layer) as module:
+            dense = ffn_block(layered.model, module.mlp)
+            x, stream = before_block(layered, layer, streams["dense"])
+            y = said(dense, x)
+            streams["dense"] = (stream + y).view_as(begun)
+            shared = time.process_time() - begin
+            for name, plan in plans.items():
+                begin = time.process_time()
+                x, own = before_block(layered, layer, streams[name])
+                samples = Samples(x, y + plan.drift * (stream - own))
+                passes = shared + time.process_time() - begin
+                make = functools.partial(
+                    fit_to_target, dense, kept, samples, tokens, plan, seeded(layer)
+                )
+                fit = kept_file(f"{name}, layer {layer}", make)
+                begin = time.process_time()
+                maps = [(fit[matrix], None) for matrix in "WUD"]
+                own += said(dense._replace(maps=maps), x)
+                streams[name] = own.view_as(begun)
+                passes += time.process_time() - begin
+                errors = [round(float(error), 6) for error in fit["errors"]]
+                seconds = passes + float(fit["seconds"])
+                for found, new in zip(fits[name], (maps, errors, seconds), strict=True):
+                    found.append(new)
+                bench.say(layer, name, *errors, f"in {seconds:.0f} s")
+    return fits
+
+
+def fit_to_target(dense, kept, samples, tokens, plan, generator):
+    """Maps of a block without some rows, and its errors: sliced, re-fitted, fitted."""
+    begin = time.process_time()
+    (W, _), (U, _), (D, _) = dense.maps
+    maps = [(W[kept], None), (U[kept], None), (D[:, kept], None)]
+    block, parts = dense._replace(maps=maps), (samples[:tokens], samples[tokens:])
+    steps, closed = replace(plan, ridges=()), replace(plan, steps=0)
+    errors, fit = [block_error(nothing, block, parts[1])], block
+    if errors[0] > NOTHING:
+        with rounded():
+            fit = reconstruct_block(
+                nothing, block, *parts, plan=closed, generator=generator
+            )
+        errors.append(min(fit.errors))
+    if errors[0] > NOTHING and plan.steps:
+        with quick():
+            block = block._replace(maps=fit.maps)
+            fit = reconstruct_block(
+                nothing, block, *parts, plan=steps, generator=generator
+            )
+        errors += fit.errors
+    seconds = time.process_time() - begin
+    found = {name: w for name, (w, _) in zip("WUD", fit.maps, strict=True)}
+    return found | {
+        "errors": torch.tensor(errors).double(),
+        "seconds": torch.tensor(seconds),
+    }
+
+
+def nothing(x):
+    """What the dense block puts out, where the gap is all of the target."""
+    return 0.0
+
+
+def much_text(bench, name):
+    """All layers fitted one after the other; those of as many texts share a pass."""
+    count = CONFIGURATION["long"]["ways"][name][0]
+    maps, errors, seconds = bench.turns(count)[name]
+    pruned = prune_rows(bench.model, bench.whole_rows)
+    for layer, new in zip(pruned.model.layers, maps, strict=True):
+        block = layer.mlp
+        set_maps_([block.gate_proj, block.up_proj, block.down_proj], new)
+    row = {"errors": errors, "seconds": round(sum(seconds))} | bench.judged(pruned)
+    kl = kl_per_position(bench.model, pruned, bench.further).mean(1)
+    return row | {"further": [round(float(x), 5) for x in kl]}
+
+
 def pieces(bench, table):
     """Place in the table of every piece, and the function that fills it."""
     c = CONFIGURATION
@@ -510,6 +697,8 @@ def pieces(bench, table):
     yield ("whole", "dense"), lambda: bench.judged(bench.model)
     for name in c["whole"]["ways"]:
         yield ("whole", name), functools.partial(whole, bench, name)
+    for name in c["long"]["ways"]:
+        yield ("whole", name), functools.partial(much_text, bench, name)
     for name in SELECTED:
         yield ("selections", name), functools.partial(selected, bench, name)
 

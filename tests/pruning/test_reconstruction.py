@@ -1,9 +1,11 @@
 """Blocks fitted to the dense ones: the gradient, what is never worse, what helps."""
 
 import copy
+import dataclasses
 import functools
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -491,3 +493,36 @@ def test_the_benchmark_of_more_text_writes_what_the_model_says(tmp_path, monkeyp
         share = torch.bincount(tokens[:, place + 1], minlength=p.shape[-1]) / n
         mean = p[:, place].mean(0)
         assert ((share - mean).abs() < 5 * (mean / n).sqrt() + 1e-3).all()
+
+
+def test_the_quick_turns_of_the_benchmark_do_what_the_package_does(
+    tmp_path, monkeypatch
+):
+    """In bfloat16, and with the target put together in another way."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import reconstruction as benchmark
+
+    kept_file = functools.partial(benchmark.tensors_once, tmp_path)
+    monkeypatch.setattr(benchmark, "kept_file", kept_file)
+    model = tiny_model("llama", generator=seeded(), mlp_bias=False)
+    texts, judges = (self_sample(model, n, 9, generator=seeded(n)) for n in (48, 12))
+    plan = ReconstructionPlan(
+        steps=0, inputs="corrected", drift=0.5, ridges=(0.01, 0.1, 1.0)
+    )
+    long = dataclasses.replace(plan, steps=40, batch=64, spread=0.0, patience=8)
+    bench = types.SimpleNamespace(model=model, whole_rows=KEPT, say=lambda *_: None)
+    found = benchmark.in_turns(bench, texts, judges, {"closed": plan, "steps": long})
+    pruned = prune_rows(model, KEPT)
+    fits = reconstruct_(
+        pruned, model, texts, judges=judges, plan=plan, generator=seeded()
+    )
+    for number, (fit, maps) in enumerate(zip(fits, found["closed"][0], strict=True)):
+        for (weight, _), (near, _) in zip(fit.maps, maps, strict=True):
+            assert (weight - near).norm() < 0.02 * weight.norm()
+        sliced, closed = found["closed"][1][number]
+        assert closed == pytest.approx(min(fit.errors), rel=0.02) and closed < sliced
+        stepped = found["steps"][1][number]
+        assert min(stepped) < stepped[1]  # better than in closed form
+    monkeypatch.setattr(benchmark, "fit_to_target", pytest.fail)  # nothing twice
+    again = benchmark.in_turns(bench, texts, judges, {"closed": plan, "steps": long})
+    assert [again[name][1] for name in again] == [found[name][1] for name in found]

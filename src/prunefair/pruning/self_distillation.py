@@ -856,7 +856,7 @@ def _result(run: _Training, store) -> Distilled:
 #
 # ## How far it goes
 #
-# `benchmarks/distillation.py` begins with the best model that closed forms leave: 30 % of the neurons gone, uneven widths, [half of the drift made good](reconstruction.ipynb#the-whole-model).
+# `benchmarks/distillation.py` begins with a model that closed forms leave: 30 % of the neurons gone, uneven widths, [half of the drift made good](reconstruction.ipynb#the-whole-model).
 # It learns three times from there.
 # The first run takes 57 thousand tokens, 8 texts a step, most of the time at a falling rate.
 # The second reads the same texts in the same order at half the rate, and the third takes 197 thousand tokens, 16 texts a step, at three times the rate of the second.
