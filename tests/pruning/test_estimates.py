@@ -6,7 +6,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from prunefair.pruning.estimates import Estimate, range_over_seeds, rank_correlation
+from prunefair.pruning.estimates import (
+    Estimate,
+    half_interval,
+    range_over_seeds,
+    rank_correlation,
+    standard_error,
+)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=30))
+def test_half_an_interval_is_students(values):
+    if np.ptp(values):
+        found = stats.t.interval(0.95, len(values) - 1, 0, stats.sem(values))
+        np.testing.assert_allclose(half_interval(values), found[1], rtol=1e-9)
+    else:
+        assert half_interval(values) == 0
+
+
+def test_half_an_interval_of_one_value_is_not_known():
+    assert np.isnan(half_interval([3.0])) and np.isnan(half_interval([]))
+
+
+@pytest.mark.parametrize("n", [4, 16])
+def test_students_interval_covers_the_mean_of_few_values_where_the_normal_fails(n):
+    draws = np.random.default_rng(0).normal(2, 3, size=(20_000, n))
+    off = np.abs(draws.mean(1) - 2)
+    halves = np.array([half_interval(row) for row in draws])
+    normal = np.array([1.96 * standard_error(row) for row in draws])
+    student, too_few = (off < halves).mean(), (off < normal).mean()
+    error = (0.95 * 0.05 / len(draws)) ** 0.5
+    assert abs(student - 0.95) < 4 * error
+    assert too_few < 0.95 - 8 * error
 
 
 def test_a_range_holds_the_intervals_of_all_seeds():

@@ -35,6 +35,7 @@ from prunefair.fairness.full_information import surrogate_weights
 from prunefair.fairness.offline_optimum import gap_unit
 from prunefair.fairness.policy import check_policy_alpha
 from prunefair.fairness.utility import utility_gradient
+from prunefair.pruning.estimates import half_interval
 from prunefair.pruning.functional_policy import fisher_sums, log_likelihood
 
 # %% tags=["active-ipynb"]
@@ -42,7 +43,6 @@ from prunefair.pruning.functional_policy import fisher_sums, log_likelihood
 # from pathlib import Path
 #
 # import cvxpy as cp
-# from scipy.stats import t as student
 #
 # from prunefair.bridge.layer_budgets import kept_costs, share_rows
 # from prunefair.fairness.full_information import approximation_factor
@@ -785,7 +785,7 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
     ax : matplotlib.axes.Axes
     """
     for number, (choice, kl) in enumerate(found.items()):
-        half = 1.96 * kl.std(1, ddof=1) / np.sqrt(kl.shape[1])
+        half = [half_interval(texts) for texts in kl]
         places = np.arange(len(kl)) + 0.17 * (number - (len(found) - 1) / 2)
         look = {"fmt": "osD^v"[number % 5], "ms": 4, "capsize": 2, "ls": ""}
         ax.errorbar(places, kl.mean(1), half, label=choice, **look)
@@ -821,13 +821,12 @@ def plot_by_text(ax, found: dict[str, np.ndarray], kinds: Sequence[str]):
 # The same as differences from $\alpha = 0$, from the same texts of every stream, with 95 % intervals over the streams:
 
 # %% tags=["active-ipynb"]
-# def interval(x):  # half of it, over streams
-#     return student.ppf(0.975, len(x) - 1) * x.std(0, ddof=1) / len(x) ** 0.5
 # change = {c: (x - kl["0"]).mean(2) for c, x in kl.items()}  # (streams, kinds)
 # for choice in ("from nothing", "0.5", "0.9"):
 #     x = np.c_[change[choice], change[choice].mean(1)]
+#     halves = [half_interval(v) for v in x.T]  # over the streams
 #     print(choice, *(f"{kind} {gap:+.3f} +- {half:.3f}" for kind, gap, half
-#                     in zip([*KINDS, "mean"], x.mean(0), interval(x))),
+#                     in zip([*KINDS, "mean"], x.mean(0), halves)),
 #           sep="\n    ")  # fmt: skip
 
 # %% tags=["active-ipynb"]

@@ -46,7 +46,7 @@ from prunefair.pruning.surgery import adapter_for
 # from prunefair.exercises import Quiz, check_answer
 # from prunefair.plotting import figure
 #
-# from prunefair.pruning.estimates import Estimate, standard_error
+# from prunefair.pruning.estimates import Estimate, half_interval
 # from prunefair.pruning.perplexity import random_llama
 # from prunefair.pruning.records import common_questions, evaluation_order
 # from prunefair.pruning.records import records_by_method, task_results
@@ -331,16 +331,16 @@ def plot_methods(ax, curves: dict[str, dict[float, Range]]):
 # %% tags=["active-ipynb"]
 # OWN = "functional, re-fitted"  # of a later chapter, on the model's own text
 # drawn = (*at_30, OWN)
-# perplexity_of, divergence_of, read_of = (
-#     {m: {} for m in drawn} for _ in range(3)
-# )
+# perplexity_of, divergence_of, read_of = ({m: {} for m in drawn} for _ in range(3))
 # for ratio in (0.1, 0.2, 0.25, 0.3):
 #     groups = records_by_method(everything, ratio)
 #     for method, group in ((name, groups[name]) for name in perplexity_of):
 #         seen = read_of[method][ratio] = min(len(r.nats) for r in group)
 #         perplexity_of[method][ratio] = perplexities(group, counts, seen)
-#         texts = [Estimate(np.mean(r.kl), standard_error(r.kl)) for r in group]
-#         divergence_of[method][ratio] = range_over_seeds(texts)
+#         kl = [(np.mean(r.kl), half_interval(r.kl)) for r in group]  # of few texts
+#         low, high = min(m - half for m, half in kl), max(m + half for m, half in kl)
+#         kl = Range(value=np.mean([m for m, _ in kl]), low=low, high=high)
+#         divergence_of[method][ratio] = kl
 
 # %% tags=["active-ipynb"]
 # with figure(2) as axes:
@@ -553,7 +553,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # for method in (*(m for m in all_at_30 if m in CALIBRATED), "functional"):
 #     pair = all_at_30[OWN][0], all_at_30[method][0]
 #     gap = np.subtract(*(record.kl for record in pair))
-#     half = 1.96 * standard_error(gap)
+#     half = half_interval(gap)
 #     print(f"{label[method]}: divergence {gap.mean():+.2f} +- {half:.2f}")
 #     results = [task_results(record, common_questions(pair)) for record in pair]
 #     for rule, found in beyond.items():
@@ -655,7 +655,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 # %% tags=["active-ipynb"]
 # f = perplexity_factor([fitted], refitted, counts)
 # gap = np.subtract(fitted.kl, refitted.kl)
-# half = 1.96 * standard_error(gap)
+# half = half_interval(gap)
 # print(f"perplexity {f.value:.3f} times [{f.low:.3f}, {f.high:.3f}], "
 #       f"divergence {gap.mean():+.3f} +- {half:.3f}")
 # assert 0.96 < f.value < f.high < 1 and gap.mean() + half < 0
@@ -758,7 +758,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     f = perplexity_factor(records_of[method], records_of[other][0], counts)
 #     logs = [math.log(x) for x in (f.low, f.value, f.high)]
 #     gap = np.subtract(records_of[method][0].kl, records_of[other][0].kl)
-#     half = 1.96 * standard_error(gap)
+#     half = half_interval(gap)
 #     both = logs, [gap.mean() - half, gap.mean(), gap.mean() + half]
 #     signs = tuple(int(low > 0) - int(high < 0) for low, _, high in both)
 #     ends = f"[{f.low:.2f}, {f.high:.2f}] {gap.mean():+.2f}±{half:.2f}"
@@ -828,7 +828,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     gap = losses[name] - losses["equal"]
 #     print(f"{name:17} widest {max(row['widths']):4}: divergence"
 #           f" {losses[name].mean():.3f}, from equal {gap.mean():+.3f}"
-#           f" +- {1.96 * standard_error(gap):.3f}")
+#           f" +- {half_interval(gap):.3f}")
 
 # %% tags=["active-ipynb"]
 # gain = {}
@@ -838,7 +838,7 @@ def plot_intervals(ax, found: dict[str, Range], calibrated: Sequence[str] = ()):
 #     print(f"up to {bound}: {gain[bound] / gain['1.0']:.0%} of the gain")
 #     if bound != "1.0":  # of the same weight where one width is needed
 #         more = losses[f"uneven up to {bound}"] - losses[f"equal {bound}"]
-#         assert more.mean() > 1.96 * standard_error(more)
+#         assert more.mean() > half_interval(more)
 # assert gain["1.0"] > 0 and max(gain, key=gain.get) == "1.0"
 
 # %% [markdown]

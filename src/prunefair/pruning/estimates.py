@@ -24,6 +24,32 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
+def half_interval(values: np.ndarray) -> float:
+    """Half of Student's 95 % interval of the mean; NaN for fewer than two values.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Independent values, such as the divergences of n texts.
+
+    Returns
+    -------
+    half : float
+        In the unit of the values: the interval reaches from the mean as far to either
+        side.
+
+    Notes
+    -----
+    The normal quantile 1.96 would leave too little room for few values: it covers the
+    mean of 16 normal ones in 93.1 %, of four in 85.5 %.
+    """
+    if len(values) < 2:
+        return math.nan
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(values) - 1, 0.975)) * standard_error(values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """Mean over the models of a method, and the range of their 95 % intervals."""

@@ -31,6 +31,7 @@ import torch
 from tqdm import tqdm
 
 from prunefair.pruning.anatomy import rows_to_keep
+from prunefair.pruning.estimates import half_interval
 from prunefair.pruning.row_policy import (
     RowPolicy,
     check_k,
@@ -920,12 +921,9 @@ def train_policy(
 # %%
 def plot_learning_curves(ax, curves: dict, levels: dict):
     """Mean KS distance by episode with its 95 % t interval, and constant levels."""
-    from scipy.special import stdtrit
-
     for name, runs in curves.items():
-        runs = torch.as_tensor(runs, dtype=torch.float64)
-        quantile = stdtrit(len(runs) - 1, 0.975)  # 12.7 for two runs, 2.1 for twenty
-        mean, half = runs.mean(0), quantile * runs.std(0) / len(runs) ** 0.5
+        runs = torch.as_tensor(runs, dtype=torch.float64).numpy()
+        mean, half = runs.mean(0), [half_interval(ks) for ks in runs.T]
         episode = range(1, runs.shape[1] + 1)
         ax.fill_between(episode, mean - half, mean + half, alpha=0.25)
         ax.plot(episode, mean, label=name)

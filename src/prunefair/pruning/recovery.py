@@ -50,7 +50,7 @@ from prunefair.models import (
     given_model,
     model_of,
 )
-from prunefair.pruning.estimates import standard_error
+from prunefair.pruning.estimates import half_interval, standard_error
 from prunefair.pruning.perplexity import information, token_nats
 from prunefair.pruning.retention import Interval
 from prunefair.pruning.surgery import adapter_for
@@ -757,9 +757,7 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> Interval:
         )
     d = np.asarray(after) - np.asarray(before)
     mean, error = float(d.mean()), standard_error(d)
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(len(d) - 1, 0.975)) * error
+    half = half_interval(d)
     return Interval(mean, error, mean - half, mean + half)
 
 

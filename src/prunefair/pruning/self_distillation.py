@@ -72,7 +72,7 @@ HALF = (torch.float16, torch.bfloat16)
 # from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
-# from prunefair.pruning.estimates import standard_error
+# from prunefair.pruning.estimates import half_interval
 # from prunefair.pruning.layered import FolderStore
 # from prunefair.pruning.perplexity import kl_per_position, random_llama, token_nats
 # from prunefair.pruning.spectral_pruning import output_energies, rows_by_scores
@@ -881,7 +881,7 @@ def _result(run: _Training, store) -> Distilled:
 #             gap = curves[name][tokens] - curves[name][0]
 #             times = np.exp(np.mean(look["nats"]) - dense_nats)
 #             print(f"{tokens:8} tokens: divergence {np.mean(look['kl']):.3f}, change "
-#                   f"{gap.mean():+.3f} +- {1.96 * standard_error(gap):.3f}, "
+#                   f"{gap.mean():+.3f} +- {half_interval(gap):.3f}, "
 #                   f"perplexity {times:.2f} times")  # fmt: skip
 
 
@@ -928,13 +928,13 @@ def plot_learning(ax, curves: dict[str, dict[int, Sequence[float]]]):
 #     ends[name] = curve[end], run[end]["nats"], factor[1]
 #     print(f"{name}: divergence {gap.mean() / curve[begin].mean():+.0%}, "
 #           f"factor {factor[0]:.2f} to {factor[1]:.2f}")  # fmt: skip
-#     assert gap.mean() + 1.96 * standard_error(gap) < 0
+#     assert gap.mean() + half_interval(gap) < 0
 
 # %% tags=["active-ipynb"]
 # def between(one, other):
 #     """Differences at the ends of two runs, and the halves of their intervals."""
 #     kl, nats = (np.subtract(*pair) for pair in list(zip(ends[one], ends[other]))[:2])
-#     halves = 1.96 * standard_error(kl), 3.18 * standard_error(nats)
+#     halves = half_interval(kl), half_interval(nats)
 #     print(f"{one} minus {other}:\n    divergence {kl.mean():+.3f} +- {halves[0]:.3f}, "
 #           f"nats on WikiText-2 {nats.mean():+.3f} +- {halves[1]:.3f}")  # fmt: skip
 #     return kl.mean(), halves[0], nats.mean(), halves[1]
