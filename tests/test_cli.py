@@ -1,7 +1,6 @@
 """The command line is a stable surface: keys, exit statuses, one line for bad input."""
 
 import errno
-import functools
 import io
 import json
 import math
@@ -25,15 +24,15 @@ import prunefair
 from prunefair import cli
 from prunefair.messages import Given
 from prunefair.models import load_model, load_tokenizer
-from prunefair.pipelines import _room, pruning, sweeping
+from prunefair.pipelines import _room, pruning
 from prunefair.pipelines._arguments import started
-from prunefair.pruning import functional_pruning
 from prunefair.pruning.folders import load_pruned, save_pruned
 from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.perplexity import start_token, token_nats, wikitext_tokens
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import slice_ffn_, tiny_model
 
+pytestmark = pytest.mark.usefixtures("short_texts")
 POLICY_KEYS = {"utility", "jain", "regret", "c_regret", "reward_sum"}
 
 
@@ -57,15 +56,6 @@ def model(tmp_path_factory):
         LlamaForCausalLM(config).save_pretrained(folder)
     load_tokenizer("smollm2").save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def short_texts(monkeypatch):
-    """Texts of 32 tokens in the place of 128: every step is the same, and sooner."""
-    short = functools.partial(functional_pruning.self_statistics, length=32)
-    monkeypatch.setattr(functional_pruning, "self_statistics", short)
-    for module in (functional_pruning, sweeping):
-        monkeypatch.setattr(module, "LENGTH", 32)
 
 
 FEW = ("--episodes", 2, "--texts", 4)

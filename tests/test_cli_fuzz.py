@@ -31,6 +31,7 @@ from prunefair.pruning.functional_policy import FunctionalPolicy
 from prunefair.pruning.row_policy import RowPolicy, save_policy
 from prunefair.pruning.surgery import slice_ffn_, tiny_model
 
+pytestmark = pytest.mark.usefixtures("short_texts")
 MORE = int(os.environ.get("PRUNEFAIR_FUZZ", 0))
 CONFIGS = {  # what stands in config.json instead of what belongs there
     "family-unknown": {"model_type": "abacus"},

@@ -19,6 +19,7 @@ from prunefair.pruning.recovery import RecoveryPlan
 from prunefair.pruning.row_policy import RowPolicy
 from prunefair.pruning.surgery import tiny_model
 
+pytestmark = pytest.mark.usefixtures("short_texts")
 FEW = {"episodes": 2, "texts": 4, "seed": 7}
 
 
