@@ -194,14 +194,18 @@ def test_a_reconstruction_changes_what_the_re_fit_leaves_and_is_reported(
 ):
     options = ("--ratio", 0.5, "--choice", "energy", "--texts", 24, "--json")
     found = {}
-    for name, more in {"plain": (), "fitted": ("--reconstruct",)}.items():
+    ways = {"plain": (), "closed": ("--reconstruct",)}
+    for name, more in (ways | {"fitted": ("--reconstruct-steps", 40)}).items():
         out = tmp_path / name
         _, found[name], _ = run(capsys, "prune", model, "--out", out, *options, *more)
-    before, after = found["fitted"]["reconstruction"]
-    assert after < before and "reconstruction" not in found["plain"]
-    plain, fitted = (load_pruned(tmp_path / name).state_dict() for name in found)
-    changed = {key for key in plain if not torch.equal(plain[key], fitted[key])}
-    assert changed and all(".mlp." in key for key in changed)
+    before, closed = found["closed"]["reconstruction"]
+    assert found["fitted"]["reconstruction"][1] < closed < before
+    assert "reconstruction" not in found["plain"]
+    plain, *others = (load_pruned(tmp_path / name).state_dict() for name in found)
+    for other, matrices in zip(others, (("down",), ("gate", "up", "down"))):
+        changed = {key for key in plain if not torch.equal(plain[key], other[key])}
+        wanted = {key for key in plain if any(f".{m}_proj" in key for m in matrices)}
+        assert changed == {key for key in wanted if ".mlp." in key}
     line = complaint(
         *(capsys, "prune", model, "--out", tmp_path / "no", "--ratio", 0.3),
         *("--method", "spectral", "--reconstruct"),

@@ -271,6 +271,7 @@ PRUNE = {
     "--geometry": ("", "tiny", "abacus", "tiny"),
     "--no-refit": (None,),
     "--reconstruct": (None,),
+    "--reconstruct-steps": ("0", "3", "-1", "x"),
     "--texts": ("2", "1", "x", "-1"),
     "--episodes": ("1", "0", "x", "1.5"),
     "--choice": ("policy", "energy", "best"),

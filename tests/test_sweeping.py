@@ -60,10 +60,11 @@ def test_a_folder_is_pruned_to_the_same_bytes_in_memory_and_in_turns(folder, tmp
         assert load_pruned(place["out"]).num_parameters() == report.params_after
 
 
+@pytest.mark.parametrize("how", [{"reconstruct": True}, {"reconstruct_steps": 24}])
 def test_a_reconstruction_too_is_the_same_in_turns_and_the_card_says_it(
-    folder, tmp_path
+    how, folder, tmp_path
 ):
-    options = FEW | {"reconstruct": True}
+    options = FEW | how
     whole = prunefair.prune(folder, 0.5, out=tmp_path / "whole", **options)
     place = {"out": tmp_path / "in turns", "offload": tmp_path / "work"}
     report = prunefair.prune(folder, 0.5, **place, **options)
@@ -72,6 +73,7 @@ def test_a_reconstruction_too_is_the_same_in_turns_and_the_card_says_it(
     assert after < before and whole.details["reconstruction"] == [before, after]
     card = (place["out"] / "README.md").read_text()
     assert "before and after | " + f"{before}, {after} |" in card
+    assert ("fit of each block | 24 |" in card) == ("reconstruct_steps" in how)
     plan, plain = report.details["planned_bytes"], FEW | {"offload": tmp_path / "work"}
     assert not [*(tmp_path / "work").glob("fit-*")]
     again = prunefair.prune(folder, 0.5, **plain)
@@ -113,6 +115,11 @@ WRONG = {
         {"method": "spectral", "reconstruct": True},
         "reconstruct is True, which only the functional method knows; leave it out",
     ),
+    "steps-spectral": (
+        {"method": "spectral", "reconstruct_steps": 9},
+        "reconstruct_steps is 9, which only the functional method knows; leave it out",
+    ),
+    "steps-negative": ({"reconstruct_steps": -1}, "reconstruct_steps is -1"),
     "no-policy": (
         {"choice": "energy", "policy": "p"},
         "policy is 'p', and choice 'energy', which knows no policy; leave one",

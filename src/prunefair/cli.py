@@ -173,6 +173,15 @@ def prune_command(
             "dense model, and minutes more for a small one.",
         ),
     ] = False,
+    reconstruct_steps: Annotated[
+        int,
+        typer.Option(
+            parser=_number(int, 0),
+            help="With functional: reconstruct, and then fit all matrices of each "
+            "block by so many steps of gradients; 320 with --texts 640 come nearest, "
+            "for twice the time.",
+        ),
+    ] = 0,
     choice: Annotated[
         str,
         typer.Option(
@@ -263,6 +272,7 @@ def prune_command(
             spectra=spectra or None,
             refit=refit,
             reconstruct=reconstruct,
+            reconstruct_steps=reconstruct_steps,
             **words,
             multiple=multiple,
             policy=policy,

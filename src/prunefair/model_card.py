@@ -157,6 +157,7 @@ _ROWS = {
     "ridge": "ridge of the re-fit",
     "reconstruction": "feed-forward blocks fitted from there on; mean error on text of "
     "the same kind that the fit did not read, before and after",
+    "reconstruction_steps": "steps of gradients in the fit of each block",
     "texts": "texts of 128 tokens that the base model sampled",
     "episodes": "episodes of training of the policy",
     "seed": "seed",

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -495,6 +495,9 @@ def _check_plan(plan: ReconstructionPlan) -> None:
 # %%
 CORRECTED = ReconstructionPlan(  # what `prunefair.prune(reconstruct=True)` does
     steps=0, inputs="corrected", drift=0.5, ridges=(0.1, 0.3, 1.0, 3.0)
+)
+LONGER = replace(  # and `prunefair.prune(reconstruct_steps=320, texts=640)`
+    CORRECTED, steps=320, spread=0.0, ridges=(0.01, 0.03, *CORRECTED.ridges)
 )
 
 
