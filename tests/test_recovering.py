@@ -1,10 +1,13 @@
 """Recovery from folder to folder: what is written, said, taken up again and refused."""
 
+import dataclasses
+import inspect
 import json
 import re
 
 import pytest
 import torch
+import typer
 
 import prunefair
 from prunefair import cli
@@ -14,6 +17,8 @@ from prunefair.pruning import self_distillation
 from prunefair.pruning.folders import export_padded, load_pruned, save_pruned
 from prunefair.pruning.layered import FolderStore
 from prunefair.pruning.perplexity import kl_to_dense, self_sample
+from prunefair.pruning.recovery import RecoveryPlan
+from prunefair.pruning.self_distillation import DistillationPlan
 from prunefair.pruning.surgery import prune_rows, tiny_model
 
 ROWS = [[0, 3, 4, 7, 9], [1, 2, 6, 8, 10, 11]]  # widths of their own
@@ -137,6 +142,52 @@ def test_an_interrupted_command_goes_on_to_the_same_bytes(
     assert run("recover", pruned, *options, "--seed", 1) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert re.search("--state is '.*', which holds training of the seed 0, not 1", line)
+
+
+def test_what_is_not_given_is_what_the_plan_has_and_the_help_says(folders, tmp_path):
+    dense, pruned = folders
+    few = {"tokens": 1024, "state": tmp_path / "run"}
+    prunefair.distill(pruned, dense, **few)
+    stored = json.loads((tmp_path / "run" / "training.json").read_text())
+    plan = dataclasses.asdict(DistillationPlan(tokens=1024))
+    assert plan | stored == stored | {"tokens": 1024}
+    command = typer.main.get_command(cli.app).commands["recover"]
+    (rate,) = (p.help for p in command.params if p.name == "learning_rate")
+    plans = {prunefair.distill: DistillationPlan(), fine_tune: RecoveryPlan()}
+    for function, plan in plans.items():
+        given = inspect.signature(function).parameters["learning_rate"].default
+        assert given in (None, plan.learning_rate)
+        assert f"{plan.learning_rate:.4f}" in rate
+
+
+def test_a_run_that_helps_nothing_says_so_and_keeps_the_weights(
+    folders, tmp_path, caplog
+):
+    dense, _ = folders
+    few = {"tokens": 1024, "learning_rate": 1e-3}
+    report = prunefair.distill(dense, dense, out=tmp_path / "out", **few)
+    assert "no look came nearer to the dense model" in caplog.text
+    assert report.divergence_after == report.divergence_before
+    given = load_pruned(dense).state_dict()
+    for name, weight in load_pruned(tmp_path / "out").state_dict().items():
+        assert torch.equal(weight, given[name])
+
+
+def test_who_interrupts_is_told_from_where_the_command_goes_on(
+    folders, tmp_path, monkeypatch, capsys
+):
+    dense, pruned = folders
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FolderStore, "put", interrupted)
+    monkeypatch.chdir(tmp_path)
+    place = ("--against", dense, "--out", "out", "--state", "s")
+    assert run("recover", pruned, *place) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert "interrupted; the same command goes on from 's'" in lines
+    assert not (tmp_path / "out").exists()
 
 
 def test_adapters_are_merged_and_the_card_names_their_rank(folders, tmp_path):

@@ -334,7 +334,8 @@ def recover_command(
         typer.Option(
             metavar="PATH",
             help="With own: folder in which the run is put aside now and then; the "
-            "same command goes on from there, also with other --tokens.",
+            "same command goes on from there, in the first two fifths of the run also "
+            "with more --tokens.",
         ),
     ] = None,
     data: Data = None,
@@ -559,6 +560,11 @@ def _running(context: typer.Context, words: dict | None = None) -> Iterator[None
             contextlib.redirect_stdout(sys.stderr),
         ):
             yield
+    except KeyboardInterrupt:
+        kept = context.params.get("state") or context.params.get("offload")
+        more = f"; the same command goes on from {shown(kept)}" if kept else ""
+        print(f"interrupted{more}", file=sys.stderr)
+        raise
     finally:
         ours.removeHandler(handler)
 

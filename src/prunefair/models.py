@@ -272,6 +272,7 @@ def model_folder(name, *, argument: str = "name", parts: str = "all") -> Path:
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns = ["config.json", ADAPTER]
     if parts != "configuration":
@@ -281,7 +282,10 @@ def model_folder(name, *, argument: str = "name", parts: str = "all") -> Path:
     remedy = "give 'smollm2', a folder, or a hub name that this machine can read"
     given = Given(argument, name)
     with given.using("which is no folder here, nor came from the hub", remedy):
-        folder = Path(snapshot_download(source, allow_patterns=patterns))
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=patterns))
+        except LocalEntryNotFoundError as error:  # which tells more than helps
+            raise ValueError("no connection, and no copy from before") from error
     model_source(folder, argument=argument)  # an adapter, or no model
     return folder
 

@@ -26,7 +26,11 @@ from prunefair.fairness.offline_optimum import (
     solve_offline,
     sums_over_time,
 )
-from prunefair.fairness.ratings import load_ratings, movielens_stream
+from prunefair.fairness.ratings import (
+    load_ratings,
+    movielens_stream,
+    synthetic_stream,
+)
 from prunefair.fairness.simulation import RewardStream, checkpoints
 from prunefair.fairness.utility import (
     alpha_fair_utility,
@@ -519,3 +523,11 @@ def test_the_smallest_alphas_are_solved_like_zero(alpha):
         found = solve_offline(G, alpha)
     np.testing.assert_allclose(found.utility, 5 + G.max(1).sum(), rtol=1e-8)
     assert 0 <= found.gap <= 1e-8 * found.utility
+
+
+def test_a_stream_is_no_matrix_of_sums_and_the_error_says_what_is():
+    stream = synthetic_stream(
+        n_rounds=9, n_contexts=2, n_arms=3, rng=np.random.default_rng(0)
+    )
+    with pytest.raises(ValueError, match=r"G is a stream .*offline_optimum_of\(stream"):
+        solve_offline(stream, 0.5)

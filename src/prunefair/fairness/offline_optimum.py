@@ -1096,6 +1096,11 @@ def solve_offline(
     True
     """
     alpha = check_alpha(alpha)
+    if isinstance(G, RewardStream):
+        raise ValueError(
+            "G is a stream of rounds; give its sums, reward_sums(stream.contexts, "
+            "stream.rewards, stream.n_contexts), or call offline_optimum_of(stream, alpha)"
+        )
     G, c = check_sums(G, initial)
     k = check_slate(slate, G.shape[1])
     x, p, iterations = np.full(G.shape, k / G.shape[1]), None, 0

@@ -100,7 +100,7 @@ def distill(
     *,
     tokens: int = 262_144,
     rank: int | None = None,
-    learning_rate: float = 3e-4,
+    learning_rate: float | None = None,
     out: str | os.PathLike | None = None,
     state: str | os.PathLike | None = None,
     tokenizer=None,
@@ -120,13 +120,14 @@ def distill(
         At most so many tokens are trained on; fewer if the divergence levels off.
     rank : int, optional
         Train low-rank adapters of this rank and merge them, not all weights.
-    learning_rate : float
-        Largest learning rate.
+    learning_rate : float, optional
+        Largest learning rate; by default that of `DistillationPlan`, 1e-4.
     out : path, optional
         New folder for the result.
     state : path, optional
         Folder in which the run is put aside after each look; an interrupted run goes
-        on from there, to the same bytes.
+        on from there, to the same bytes.  As long as its rate has not begun to fall, in
+        the first two fifths of the run, it may be given more tokens.
     tokenizer : transformers.PreTrainedTokenizerBase, optional
         To be saved beside a model given in memory; a named model brings its own.
     seed : int
@@ -164,7 +165,8 @@ def distill(
 
     given_model(against, "against")
     job = _checked(model, out, state, tokenizer, seed, device)
-    plan = DistillationPlan(tokens=tokens, rank=rank, learning_rate=learning_rate)
+    given = {} if learning_rate is None else {"learning_rate": learning_rate}
+    plan = DistillationPlan(tokens=tokens, rank=rank, **given)
     # training needs gradients, whatever is around the call
     with torch.inference_mode(False), torch.enable_grad(), alone(model, against):
         return _distilled(job, against, plan)
@@ -194,6 +196,12 @@ def _distilled(job: _Job, against, plan) -> RecoveryReport:
         store = _store(job, plan, pruned, dense)  # the first that is written
         run = self_distill(learner, teacher, plan, generator=generator, store=store)
     before, after = (float(run.curve[i].mean()) for i in (0, run.best))
+    if run.best == 0:
+        _log.warning(
+            "no look came nearer to the dense model than the beginning, so the result "
+            f"has the weights of {named('model')}; give more {named('tokens')}, or a "
+            f"lower {named('learning_rate')}"
+        )
     record = {
         "recovery": "own",
         "recovery_tokens": run.looked_at[-1],

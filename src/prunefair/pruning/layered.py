@@ -376,12 +376,11 @@ class FolderStore:
                 partial.write_text(json.dumps(wanted, indent=1) + "\n")
         found = read_json(manifest, given)
         for key in wanted:
-            if found.get(key) != wanted[key]:
-                raise given.error(
-                    f"which holds {holds} of the {key} {shown(found.get(key), 40)}, "
-                    f"not {shown(wanted[key], 40)}",
-                    "name another folder",
-                )
+            if (there := found.get(key)) != wanted[key]:
+                was = f"no {key}" if there is None else f"the {key} {shown(there, 40)}"
+                now = "none" if wanted[key] is None else shown(wanted[key], 40)
+                problem = f"which holds {holds} of {was}, not {now}"
+                raise given.error(problem, "name another folder")
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"

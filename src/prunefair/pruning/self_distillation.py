@@ -568,7 +568,8 @@ def _agreed_end(run: _Training, planned: int, end: int) -> int:
     stored = planned * plan.batch_size * plan.window
     raise ValueError(
         f"{named('tokens')} is {plan.tokens}, and the stored run is of {stored} and "
-        f"its rate falls already; give {stored}, or begin a run of its own"
+        f"its learning rate falls already; give {stored}, and train what it writes "
+        f"further with another {named('state')}"
     )
 
 
