@@ -138,6 +138,28 @@ STAGES = [(4, 2, 0), (8, 4, 0), (8, 4, 40), (16, 8, 100), (32, 16, 200), (64, 32
 STAGES += [(128, 64, 800), (10**6, 10**6, 10**6)]
 
 
+def ordered_questions(name, configuration, *, more=False):
+    """Questions of a task in the fixed random order; first those asked on a CPU."""
+    questions = task_questions(name)
+    rng = np.random.default_rng(configuration["order_seed"])
+    first = len(questions)
+    if name == "hellaswag":
+        first = min(first, configuration["hellaswag_on_cpu"])
+    order = [*evaluation_order(first, rng=rng)]
+    if more:
+        order += [*(first + evaluation_order(len(questions) - first, rng=rng))]
+    return [questions[i] for i in order]
+
+
+def marks(model, tokenizer, task, questions, size):
+    """Zeros and ones of the questions of a task, by each rule."""
+    scores = log_likelihoods(model, tokenizer, questions, batch_size=size)
+    chance = TASK_CHANCE[task]
+    outcome = task_result(questions, scores, chance, length=LENGTH).per_question
+    rules = [r for r in (outcome.correct, outcome.correct_norm) if r is not None]
+    return ["".join("01"[int(right)] for right in rule) for rule in rules]
+
+
 class Bench(OncePerProcess):
     """The dense model, what it is measured on, and the rows that each method keeps."""
 
@@ -168,14 +190,7 @@ class Bench(OncePerProcess):
 
     def ordered(self, name):
         """Questions in the fixed random order, those asked on a CPU first."""
-        questions, rng = task_questions(name), self.rng()
-        first = min(len(questions), self.configuration["hellaswag_on_cpu"])
-        if name != "hellaswag":
-            first = len(questions)
-        order = [*evaluation_order(first, rng=rng)]
-        if self.device != "cpu":
-            order += [*(first + evaluation_order(len(questions) - first, rng=rng))]
-        return [questions[i] for i in order]
+        return ordered_questions(name, self.configuration, more=self.device != "cpu")
 
     def selection(self, method, seed):
         """Function from a ratio to the rows kept; training is done once, at MAIN."""
@@ -402,11 +417,7 @@ class Bench(OncePerProcess):
         """Marks of `count` questions of a task, by each rule."""
         questions = self.questions[task][done : done + count]
         size = self.batch if self.device == "cpu" else 64
-        scores = log_likelihoods(model, self.tokenizer, questions, batch_size=size)
-        chance = TASK_CHANCE[task]
-        outcome = task_result(questions, scores, chance, length=LENGTH).per_question
-        rules = [r for r in (outcome.correct, outcome.correct_norm) if r is not None]
-        return ["".join("01"[int(right)] for right in rule) for rule in rules]
+        return marks(model, self.tokenizer, task, questions, size)
 
 
 def name_of(record):

@@ -9,6 +9,7 @@ neurons (`selections`).  At last it prunes the whole model with uneven widths an
 repairs all its layers in several ways (`whole`).  Two of these read 640 texts, most of
 which the dense model writes in bfloat16: in closed form alone, and with steps of all
 matrices from there; a block stays sliced there where it errs by less than a thousandth.
+The latter is asked the questions of `pruning_methods.py` (`answers`).
 Every divergence and error is taken on texts that no fit reads.  The table is written
 after each piece, and a piece that is there is not measured again; the models of `whole`
 stay under build/reconstruction, as do the fits of each layer to 640 texts, and a run
@@ -24,6 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from pruning_methods import CONFIGURATION as METHODS
+from pruning_methods import marks, ordered_questions
 from reconstruction_text import written
 from storing import (
     THEN,
@@ -63,11 +66,13 @@ from prunefair.pruning.reconstruction import (
     reconstruct_block,
     set_maps_,
 )
+from prunefair.pruning.records import outcomes_to_hex
 from prunefair.pruning.recovery import window_nats
 from prunefair.pruning.refit import find_ridge, mean_moments, refit_, refit_down
 from prunefair.pruning.self_moments import Moments, down_projections, hidden_moments
 from prunefair.pruning.spectral_pruning import rows_by_scores
 from prunefair.pruning.surgery import prune_rows
+from prunefair.pruning.zero_shot import TASK_CHANCE
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "reconstruction.json"
@@ -128,6 +133,7 @@ CONFIGURATION = {
         },
         "held_out": [24, 128],  # other texts that test
         "held_out_seed": 413,
+        "asked": "drift 0.5 and steps, 640 texts",  # the questions of pruning_methods
     },
 }
 SCORES = (
@@ -669,14 +675,27 @@ def nothing(x):
     return 0.0
 
 
-def much_text(bench, name):
-    """All layers fitted one after the other; those of as many texts share a pass."""
+def turned(bench, name):
+    """The model with all layers fitted one after the other, errors, and seconds."""
     count = CONFIGURATION["long"]["ways"][name][0]
     maps, errors, seconds = bench.turns(count)[name]
     pruned = prune_rows(bench.model, bench.whole_rows)
     for layer, new in zip(pruned.model.layers, maps, strict=True):
         block = layer.mlp
         set_maps_([block.gate_proj, block.up_proj, block.down_proj], new)
+    return pruned, errors, seconds
+
+
+def asked(bench, name, task):
+    """Zeros and ones of the questions of a task, as records store them."""
+    pruned, tokenizer = turned(bench, name)[0], load_tokenizer(CONFIGURATION["model"])
+    questions = ordered_questions(task, METHODS)
+    return [*map(outcomes_to_hex, marks(pruned, tokenizer, task, questions, 8))]
+
+
+def much_text(bench, name):
+    """All layers fitted in turn with much text; ways of as many texts share a pass."""
+    pruned, errors, seconds = turned(bench, name)
     row = {"errors": errors, "seconds": round(sum(seconds))} | bench.judged(pruned)
     kl = kl_per_position(bench.model, pruned, bench.further).mean(1)
     return row | {"further": [round(float(x), 5) for x in kl]}
@@ -699,6 +718,9 @@ def pieces(bench, table):
         yield ("whole", name), functools.partial(whole, bench, name)
     for name in c["long"]["ways"]:
         yield ("whole", name), functools.partial(much_text, bench, name)
+    for task in TASK_CHANCE:
+        fill = functools.partial(asked, bench, c["long"]["asked"], task)
+        yield ("answers", task), fill
     for name in SELECTED:
         yield ("selections", name), functools.partial(selected, bench, name)
 
