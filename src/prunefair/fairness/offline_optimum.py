@@ -1098,8 +1098,8 @@ def solve_offline(
     alpha = check_alpha(alpha)
     if isinstance(G, RewardStream):
         raise ValueError(
-            "G is a stream of rounds; give its sums, reward_sums(stream.contexts, "
-            "stream.rewards, stream.n_contexts), or call offline_optimum_of(stream, alpha)"
+            "G is a stream of rounds; give its reward_sums, or call "
+            "offline_optimum_of(stream, alpha)"
         )
     G, c = check_sums(G, initial)
     k = check_slate(slate, G.shape[1])
