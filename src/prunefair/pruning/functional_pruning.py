@@ -649,7 +649,8 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 #     right=f"{widths[0]} and {widths[1]}",
 #     because="No layer loses more than half: a cost is that of one neuron alone, and "
 #     "says little where most of a layer goes.",
-#     wrong={"0 and 4": "A layer without neurons costs more than the sum says."},
+#     wrong={"0 and 4": "A layer without neurons costs more than the sum says.",
+#            "0 and 4, then 2 and 2 after the re-fit": "The re-fit changes no widths."},
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -660,7 +661,8 @@ def _reconstructed_(smaller, model, texts, n_texts: int, plan, generator) -> lis
 #     right="that it is written" if write > measure else "that it is measured",
 #     because=f"{1e3 * write / tokens:.1f} and {1e3 * measure / tokens:.1f} ms a token: "
 #     "a text is written token by token, and read all at once.",
-#     wrong={"that it is measured": "Forward and backward take all tokens at once."},
+#     wrong={"that it is measured": "Forward and backward take all tokens at once.",
+#            "both alike": f"Writing takes {write / measure:.1f} times as long."},
 # )
 
 # %% [markdown]

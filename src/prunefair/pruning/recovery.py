@@ -1078,7 +1078,9 @@ def plot_recovery(ax, before: dict[str, Interval], after: dict[str, Interval]):
 #     f"instead of {was:.2f}",
 #     because="Training on one text moves the model away from all others.",
 #     wrong={"nearer: half of the divergence is gone": "That holds for the model of "
-#            "the exact policy, which had little left to lose."},
+#            "the exact policy, which had little left to lose.",
+#            "just as far: that text was not trained on": "The weights moved, and "
+#            "with them what the model says of any text."},
 # )
 
 # %% tags=["active-ipynb", "remove-input"]

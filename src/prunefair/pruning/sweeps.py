@@ -1538,8 +1538,8 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 #     "LLaMA-2-7B with twice as many layers: what does the device need?",
 #     right=f"{peaks[1] / 1e9:.2f} GB" + ", as before" * (peaks[0] == peaks[1]),
 #     because="It never holds more than one layer and what belongs to it.",
-#     wrong={"16.10 GB, twice as much": "The layers wait on the disk, and so do the "
-#            "moments."},
+#     wrong={"16.10 GB, twice as much": "Layers and moments wait on the disk.",
+#            "4.03 GB, half as much: the layers share": "None shares: each comes alone."},
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -1550,7 +1550,9 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 #     right=f"the {slowest}: {seconds[slowest]:.0f} s",
 #     because=f"It works in float64. Forward needs {seconds['forward']:.0f} s: the "
 #     "tensor cores do 260 times as many operations a second in half precision.",
-#     wrong={"forward, with eight times the work": "Its operations are far faster."},
+#     wrong={"forward, with eight times the work": "Its operations are far faster.",
+#            "both alike: bytes decide": "Forward moves its bytes in "
+#            f"{work['forward'][1].bytes_moved / t4['bytes']:.2f} s."},
 # )
 
 # %% tags=["active-ipynb", "remove-input"]
@@ -1559,7 +1561,8 @@ def stage_seconds(work: dict, rates: dict[str, float]) -> dict[str, float]:
 #     "Which error can change the choice?",
 #     right=f"{inside.std():.3f}: what varies within a layer",
 #     because="A constant moves the distances of all selections alike.",
-#     wrong={f"{abs(gaps.mean()):.3f}: the mean error": "It is common to all of them."},
+#     wrong={f"{abs(gaps.mean()):.3f}: the mean error": "It is common to all of them.",
+#            "neither, both are small": "Two selections can differ by less still."},
 # )
 
 # %% [markdown]
