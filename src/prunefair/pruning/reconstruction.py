@@ -51,12 +51,12 @@ WEIGHTINGS = ("plain", "stream")
 #
 # import numpy as np
 # from scipy.stats import spearmanr
-# from scipy.stats import t as student
 #
 # from prunefair.exercises import Quiz, check_answer
 # from prunefair.models import default_device, load_model
 # from prunefair.plotting import figure
-# from prunefair.pruning.estimates import rank_correlation, standard_error
+# from prunefair.pruning.estimates import half_interval, rank_correlation
+# from prunefair.pruning.estimates import standard_error
 # from prunefair.pruning.functional_policy import plot_ranking
 # from prunefair.pruning.perplexity import kl_to_dense, self_sample
 # from prunefair.pruning.refit import refit_, refit_down
@@ -1241,7 +1241,7 @@ def reconstruct_(
 #     row, texts = whole[name], name.rsplit(", ", 1)[1]
 #     gap = kl[name] - kl[f"re-fit, {texts}"]
 #     print(f"{name:22}{kl[name].mean():10.3f} {gap.mean():+8.3f} +- "
-#           f"{1.96 * standard_error(gap):.3f} {np.exp(more[name].mean()):14.2f} times "
+#           f"{half_interval(gap):.3f} {np.exp(more[name].mean()):14.2f} times "
 #           f"{row.get('seconds', 0):14}")  # fmt: skip
 
 
@@ -1268,7 +1268,7 @@ def plot_repairs(ax, repairs: dict[str, Sequence[float]]):
 # def from_refit(name, texts):
 #     """Change from the re-fit, and the edge of its 95 % interval."""
 #     gap = kl[f"{name}, {texts} texts"] - kl[f"re-fit, {texts} texts"]
-#     return gap.mean(), 1.96 * standard_error(gap)
+#     return gap.mean(), half_interval(gap)
 #
 #
 # first, last = np.array(whole["steps, 256 texts"]["errors"]).T
@@ -1328,7 +1328,7 @@ def plot_repairs(ax, repairs: dict[str, Sequence[float]]):
 # def change(name, than, key="kl"):
 #     """Mean change from one repair to another, and the edge of its 95 % interval."""
 #     gap = np.subtract(whole[name][key], whole[than][key])
-#     return gap.mean(), student.ppf(0.975, len(gap) - 1) * standard_error(gap)
+#     return gap.mean(), half_interval(gap)
 
 # %% tags=["active-ipynb"]
 # closed, stepped = longer
@@ -1462,7 +1462,7 @@ def plot_by_tokens(ax, rows: Sequence[dict[str, float]], names: Sequence[str]):
 #         model[f"{way}, {texts} texts"] = np.mean(kl)
 # print("\n".join(f"{name:20} {kl:.4f} nats a token" for name, kl in model.items()))
 # gain = np.subtract(*(far["model"][way]["2520"] for way in ("refitted", "fitted")))
-# half = 2.07 * standard_error(gain)  # Student's t, 24 texts
+# half = half_interval(gain)  # Student's t, 24 texts
 # print(f"fitted beside re-fitted, 2520 texts: -{gain.mean():.4f} +- {half:.4f}")
 # assert gain.mean() > half
 
@@ -1566,7 +1566,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 # best = names[fitted.argmin()]
 # for name in ("Fisher cost", "surgeon energy", "energy", "random 1"):
 #     gap = np.subtract(*(repaired[n]["reconstructed"] for n in (name, best)))
-#     half = 2.36 * standard_error(gap)  # Student's t, eight texts
+#     half = half_interval(gap)  # Student's t, eight texts
 #     print(f"{name:14} minus {best}: {gap.mean():+.3f} +- {half:.3f}")
 #     assert (abs(gap.mean()) < half) == (name != "random 1")
 
@@ -1631,7 +1631,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 # %% tags=["active-ipynb", "remove-input"]
 # steps, refit = (table["whole"][f"{n}, 256 texts"]["kl"] for n in ("steps", "re-fit"))
 # gap = np.subtract(steps, refit)
-# within = abs(gap.mean()) < 1.96 * standard_error(gap)
+# within = abs(gap.mean()) < half_interval(gap)
 # Quiz(
 #     "Steps of all matrices take 3.2 % off the errors of the blocks, on texts that "
 #     "nothing has read. How much nearer to the dense one is the model of thirty layers?",
