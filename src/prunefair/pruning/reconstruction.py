@@ -1367,6 +1367,9 @@ def plot_repairs(ax, repairs: dict[str, Sequence[float]]):
 # Nearly all energy of its output is on the first token, so the others hardly count in it.
 # A repair there, too, has not been measured with so much text.
 # And this is one seed, one model and one ratio.
+# In the answers to questions nothing of the gain is seen ([comparison](comparison.ipynb#a-fit-block-after-block)).
+#
+# `prune(reconstruct_steps=320, texts=640)` does the same in the numbers of the model's own type, with the plan `LONGER`, and leaves no block out.
 
 # %% [markdown]
 # ## How much text
@@ -1794,7 +1797,7 @@ def plot_selections(ax, selections: dict[str, dict]):
 # - Treat a block as a function of any family: `ffn_block` (`FfnBlock`), with its error on inputs, `block_error` (`Samples`).
 # - Fit one block: `reconstruct_block` (`BlockFit`) by a `ReconstructionPlan`, to inputs that `spread_inputs` moves.
 # - Fit its last map in closed form: `refit_block`, with the scale of the stream from `residual_scale`.
-# - Fit all blocks of a pruned model: `reconstruct_`, by default of `prune` with the plan `CORRECTED`; one layer at a time, `reconstructed_layers`, with `set_maps_`.
+# - Fit all blocks of a pruned model: `reconstruct_`, in `prune` with the plan `CORRECTED` or, with `reconstruct_steps`, `LONGER`; one layer at a time, `reconstructed_layers`, with `set_maps_`.
 # - Draw what it does: `plot_judgements`, `plot_by_tokens`, `plot_repairs` and `plot_selections`.
 #
 # In practice `prunefair.prune(..., reconstruct=True)` makes good half of the drift, as `prunefair prune --reconstruct` does; other plans go to `prune_functional`.
