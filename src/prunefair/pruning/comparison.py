@@ -54,7 +54,8 @@ from prunefair.pruning.surgery import adapter_for
 # from prunefair.pruning.retention import above_chance_retention
 # from prunefair.pruning.retention import accuracy_difference, raw_retention
 # from prunefair.pruning.zero_shot import TASK_CHANCE
-#
+
+# %% tags=["active-ipynb"]
 # rng = np.random.default_rng(40)
 
 # %% [markdown]
