@@ -60,7 +60,7 @@ from prunefair.publishers import MMLU_SUBJECTS
 # ## One question
 #
 # An answer's score is the logarithm of the probability of its tokens, given the question.
-# `token_nats` of the chapter on [perplexity](perplexity.ipynb) gives minus that logarithm for every token, in *nats*, the unit of the natural logarithm.
+# `token_nats` of [an earlier chapter](perplexity.ipynb) gives minus that logarithm for every token, in *nats*, the unit of the natural logarithm.
 
 # %% tags=["active-ipynb"]
 # asked = "Question: Which process best explains how the Grand Canyon became so wide?"
