@@ -370,10 +370,21 @@ def test_a_stored_run_may_be_given_more_tokens_while_its_rate_is_level(pair, tmp
         self_distill(pruned, dense, PLAN, **options)  # six of twelve steps
     resumed = self_distill(pruned, dense, more, generator=seeded(), store=store)
     assert same(whole.model, resumed.model) and resumed.looked_at[-1] == 24 * 128
-    with pytest.raises(
-        ValueError, match="tokens is 1536, and the stored run is of 3072"
-    ):
+    problem = "tokens is 1536, and the stored run is of 3072 and its learning rate fa"
+    with pytest.raises(ValueError, match=problem):
         self_distill(pruned, dense, PLAN, generator=seeded(), store=store)
+
+
+def test_a_stored_run_may_not_be_made_so_short_that_its_rate_had_fallen(pair, tmp_path):
+    dense, pruned = pair
+    store = FolderStore(tmp_path / "run", {})
+    with pytest.raises(Killed):
+        options = {"generator": seeded(7), "store": store, "watch": dying(3)}
+        self_distill(pruned, dense, PLAN, **options)  # six of twelve steps
+    short = dataclasses.replace(PLAN, tokens=7 * 128)  # falls from 5.25 on
+    problem = "of 1536 and has read 768, where a run of 896 would be at a lower .*1536$"
+    with pytest.raises(ValueError, match=problem):
+        self_distill(pruned, dense, short, generator=seeded(), store=store)
 
 
 # errors

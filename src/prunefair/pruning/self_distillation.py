@@ -565,11 +565,17 @@ def _agreed_end(run: _Training, planned: int, end: int) -> int:
         return end
     if run.step <= min(falls_from(plan, planned), falls_from(plan, new)):
         return new
-    stored = planned * plan.batch_size * plan.window
+    step = plan.batch_size * plan.window
+    stored, read = planned * step, run.step * step
+    problem = f"{named('tokens')} is {plan.tokens}, and the stored run is of {stored}"
+    if run.step <= falls_from(plan, planned):  # the new one is too short
+        raise ValueError(
+            f"{problem} and has read {read}, where a run of {plan.tokens} would be at a "
+            f"lower learning rate; give {stored}"
+        )
     raise ValueError(
-        f"{named('tokens')} is {plan.tokens}, and the stored run is of {stored} and "
-        f"its learning rate falls already; give {stored}, and train what it writes "
-        f"further with another {named('state')}"
+        f"{problem} and its learning rate falls already; give {stored}, and train what "
+        f"it writes further with another {named('state')}"
     )
 
 
