@@ -179,7 +179,7 @@ def prune_command(
             parser=_number(int, 0),
             help="With functional: reconstruct, and then fit all matrices of each "
             "block by so many steps of gradients; 320 with --texts 640 come nearest, "
-            "for twice the time.",
+            "for several times the time.",
         ),
     ] = 0,
     choice: Annotated[

@@ -281,7 +281,8 @@ def prune(
         minutes more for a small one.
     reconstruct_steps : int
         With functional: reconstruct, and then fit all matrices of each block by so many
-        steps of gradients; 320 with `texts=640` come nearest, and take twice as long.
+        steps of gradients; 320 with `texts=640` come nearest, and take several times
+        as long.
     choice : {"policy", "energy"}
         With functional: rows by a trained policy, or by the energies alone, which is
         faster.

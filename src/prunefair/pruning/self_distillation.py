@@ -557,25 +557,22 @@ def _take_weights_(weights: dict, tensors: dict) -> None:
 def _agreed_end(run: _Training, planned: int, end: int) -> int:
     """The end of a stored run, or the new one where nothing hangs on the old."""
     new, plan = run.end, run.plan
-    if (
-        planned == new
-        or end < planned
-        and falls_from(plan, end) <= falls_from(plan, new)
-    ):
+    ended_early = end < planned and falls_from(plan, end) <= falls_from(plan, new)
+    if planned == new or ended_early:
         return end
-    if run.step <= min(falls_from(plan, planned), falls_from(plan, new)):
+    falls, step = falls_from(plan, planned), plan.batch_size * plan.window
+    if run.step <= min(falls, falls_from(plan, new)):
         return new
-    step = plan.batch_size * plan.window
-    stored, read = planned * step, run.step * step
-    problem = f"{named('tokens')} is {plan.tokens}, and the stored run is of {stored}"
-    if run.step <= falls_from(plan, planned):  # the new one is too short
+    problem = f"{named('tokens')} is {plan.tokens}, and the stored run is of "
+    problem += f"{planned * step} and "
+    if run.step <= falls:  # the new one is too short
         raise ValueError(
-            f"{problem} and has read {read}, where a run of {plan.tokens} would be at a "
-            f"lower learning rate; give {stored}"
+            f"{problem}has read {run.step * step}, where a run of {plan.tokens} would be "
+            f"at a lower learning rate; give {planned * step}"
         )
     raise ValueError(
-        f"{problem} and its learning rate falls already; give {stored}, and train what "
-        f"it writes further with another {named('state')}"
+        f"{problem}its learning rate falls already; give {planned * step}, and train "
+        f"what it writes further with another {named('state')}"
     )
 
 
