@@ -567,12 +567,12 @@ def _agreed_end(run: _Training, planned: int, end: int) -> int:
     problem += f"{planned * step} and "
     if run.step <= falls:  # the new one is too short
         raise ValueError(
-            f"{problem}has read {run.step * step}, where a run of {plan.tokens} would be "
-            f"at a lower learning rate; give {planned * step}"
+            f"{problem}has read {run.step * step}, where a run of {plan.tokens} would "
+            f"be at a lower learning rate; give {planned * step}"
         )
     raise ValueError(
-        f"{problem}its learning rate falls already; give {planned * step}, and train "
-        f"what it writes further with another {named('state')}"
+        f"{problem}its learning rate falls already; give {planned * step}, and "
+        f"train what it writes further with another {named('state')}"
     )
 
 
