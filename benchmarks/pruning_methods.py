@@ -174,23 +174,21 @@ class Bench(OncePerProcess):
         self.text = wikitext_tokens(self.tokenizer)
         self.beginning = torch.tensor(beginning_tokens(self.tokenizer)).long()
         extra, window = int(len(self.beginning) > 0), configuration["window"]
-        own, rng = window - len(self.beginning), self.rng()  # as `perplexity` has it
+        own = window - len(self.beginning)  # as `perplexity` has it
+        rng = np.random.default_rng(configuration["order_seed"])
         windows = text_windows(len(self.text) + extra, own + extra, own)
         windows = [w for w in windows if w[2] > w[1]]
         self.windows = [windows[i] for i in evaluation_order(len(windows), rng=rng)]
-        self.questions = {name: self.ordered(name) for name in TASK_CHANCE}
+        more = device != "cpu"
+        self.questions = {
+            task: ordered_questions(task, configuration, more=more)
+            for task in TASK_CHANCE
+        }
         self.kept, self.seconds, self.sliced = {}, {}, {}
         self.latest = None, None
         chosen_by = json.dumps([configuration, RATIOS], sort_keys=True).encode()
         self.cache = BUILD / hashlib.sha256(chosen_by).hexdigest()[:12]
         self.cache.mkdir(parents=True, exist_ok=True)
-
-    def rng(self):
-        return np.random.default_rng(self.configuration["order_seed"])
-
-    def ordered(self, name):
-        """Questions in the fixed random order, those asked on a CPU first."""
-        return ordered_questions(name, self.configuration, more=self.device != "cpu")
 
     def selection(self, method, seed):
         """Function from a ratio to the rows kept; training is done once, at MAIN."""

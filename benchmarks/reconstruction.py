@@ -655,13 +655,13 @@ def fit_to_target(dense, kept, samples, tokens, plan, generator):
                 nothing, block, *parts, plan=closed, generator=generator
             )
         errors.append(min(fit.errors))
-    if errors[0] > NOTHING and plan.steps:
-        with quick():
-            block = block._replace(maps=fit.maps)
-            fit = reconstruct_block(
-                nothing, block, *parts, plan=steps, generator=generator
-            )
-        errors += fit.errors
+        if plan.steps:
+            with quick():
+                block = block._replace(maps=fit.maps)
+                fit = reconstruct_block(
+                    nothing, block, *parts, plan=steps, generator=generator
+                )
+            errors += fit.errors
     seconds = time.process_time() - begin
     found = {name: w for name, (w, _) in zip("WUD", fit.maps, strict=True)}
     return found | {
